@@ -1,0 +1,155 @@
+"""What a reader must know before believing a summary: everything here is a fact of the file, with its number."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kvbench_analysis.load import Run
+from kvbench_analysis.operations import OperationFigures
+from kvbench_analysis.percentiles import PERCENTILES, operations_needed
+from kvbench_analysis.window import Window
+
+_STEAL_LIMIT_PCT = 1.0
+_CLOCK_LIMIT_NS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One warning: `code` is stable and for programs, `message` is for people."""
+
+    code: str
+    message: str
+
+
+def cautions(run: Run, figures: OperationFigures, window: Window) -> tuple[Caution, ...]:
+    """All warnings of `run`, the gravest first."""
+    return (
+        *_how_it_ended(run, figures, window),
+        *_measurement(run, figures, window),
+        *_page_cache(run, figures),
+        *_memory(run),
+        *_population(figures),
+    )
+
+
+def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterator[Caution]:
+    status = str(run.attributes["status"])
+    if status != "complete":
+        message = str(run.attributes.get("status_message", ""))
+        yield Caution(status, f"the run is {status}{': ' + message if message else ''}; the figures are of its part")
+    if window.seconds is None:
+        yield Caution("no-window", "the file gives no measured window, so there are no rates")
+    mismatches = _total(run.ranks, "verify_failures")
+    if mismatches:
+        yield Caution("verification", f"{mismatches} reads returned other bytes than were written: do not use this run")
+    if "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
+        yield Caution("not-verified", "nothing that was read was verified")
+    canceled = figures.lost.get("ECANCELED", 0)
+    failed = {name: number for name, number in figures.lost.items() if name != "ECANCELED"}
+    if failed:
+        reasons = ", ".join(f"{name} {number}" for name, number in failed.items())
+        yield Caution("failed-operations", f"{sum(failed.values())} operations failed ({reasons}) and are not counted")
+    if canceled:
+        yield Caution("canceled-operations", f"{canceled} operations were canceled at the end and are not counted")
+    idle = sorted(set(run.ranks.get("rank", [])) - set(figures.ranks["rank"]))
+    if idle and len(figures.operations):
+        names = ", ".join(map(str, idle[:8])) + (", ..." if len(idle) > 8 else "")
+        yield Caution("idle-ranks", f"{len(idle)} ranks read and wrote nothing in the measured phase: {names}")
+    too_large = _total(run.ranks, "too_large_objects")
+    if too_large:
+        yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
+
+
+def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterator[Caution]:
+    if run.attributes["timer"] == "python":
+        yield Caution(
+            "timer-python",
+            "timed in Python (no compiled stopwatch): latencies include waits for the interpreter; "
+            "install a C compiler and reinstall kvbench",
+        )
+    elif figures.python_timed:
+        yield Caution(
+            "python-timed",
+            f"{figures.python_timed} operations were timed around Python calls, as their read path is defined; "
+            "they include waits for the interpreter",
+        )
+    steal = _steal_pct(run, window)
+    if steal > _STEAL_LIMIT_PCT:
+        yield Caution(
+            "steal", f"the hypervisor took {steal:.1f} % of a node's processor time, which counts as host time"
+        )
+    uncertainty = _number(run, "clock_uncertainty_ns")
+    limit = min(_CLOCK_LIMIT_NS, (window.seconds or 1) * 1e6)
+    if uncertainty > limit and _number(run, "ranks") > 1:
+        yield Caution(
+            "clock", f"clocks of the nodes agree only within {uncertainty / 1e6:.3g} ms: do not compare times of ranks"
+        )
+
+
+def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
+    checked, resident = figures.storage_reads_checked, figures.storage_reads_resident
+    if not resident:
+        return
+    message = f"{resident / checked:.1%} of the storage reads found pages of their object in the page cache"
+    io = run.config.get("io")
+    if "tmpfs" in set(run.nodes.get("filesystem", [])):
+        message += ": tmpfs keeps its files in memory, from which they cannot be dropped"
+    elif isinstance(io, dict) and io.get("drop_page_cache") is False:
+        message += ": the configuration says not to drop it (io.drop_page_cache)"
+    else:
+        message += " although it was dropped: such reads measure memory, not storage"
+    yield Caution("page-cache", message)
+
+
+def _memory(run: Run) -> Iterator[Caution]:
+    ranks, nodes = run.ranks, run.nodes
+    if not {"node", "arena_bytes"} <= set(ranks) or not {"node", "llc_bytes"} <= set(nodes):
+        return
+    arenas = ranks.groupby("node")["arena_bytes"].sum()
+    caches = nodes.drop_duplicates("node").set_index("node")["llc_bytes"]
+    small = [node for node, size in arenas.items() if node in caches.index and 0 < size < caches[node]]
+    if small:
+        size, cache = arenas[small[0]] / 2**20, caches[small[0]] / 2**20
+        yield Caution(
+            "arena",
+            f"the arenas of {len(small)} nodes ({size:.4g} MiB together) are smaller than the last-level cache "
+            f"({cache:.4g} MiB), so reads landed in cache and not in memory; raise io.arena_bytes",
+        )
+
+
+def _population(figures: OperationFigures) -> Iterator[Caution]:
+    least = figures.operations["operations"]
+    least = least[least > 0]
+    thin = [p for p in PERCENTILES if len(least) and least.min() < operations_needed(p)]
+    if thin:
+        needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)
+        yield Caution(
+            "few-operations",
+            f"percentiles marked ~ have too few operations behind them (10 / (1 - p) are needed: {needs})",
+        )
+
+
+def _has_reads(figures: OperationFigures) -> bool:
+    return bool((figures.totals["op"] == "read").any())
+
+
+def _total(table: pd.DataFrame, column: str) -> int:
+    return int(table[column].sum()) if column in table else 0
+
+
+def _number(run: Run, name: str) -> float:
+    value: Any = run.attributes.get(name, 0)
+    return 0.0 if isinstance(value, str) else float(value)
+
+
+def _steal_pct(run: Run, window: Window) -> float:
+    """The mean CPU steal of the node that had the most, over the samples of the window (all, where none is in it)."""
+    samples = run.samples
+    if not {"node", "t_ns", "cpu_steal_pct"} <= set(samples):
+        return 0.0
+    inside = samples[(samples["t_ns"] >= window.start_ns) & (samples["t_ns"] <= window.end_ns)]
+    steal = (inside if len(inside) else samples).groupby("node")["cpu_steal_pct"].mean()
+    return float(np.nanmax(steal)) if steal.notna().any() else 0.0

@@ -1,0 +1,129 @@
+"""A run file as pandas tables, read only when they are asked for. Makes no figures."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kvbench.records.reader import Attribute, RunFile, open_run, read_columns
+from kvbench.records.schema import CODES, labels
+
+
+class Run:
+    """One run. Tables are read at first use and kept; `columns` reads what it is asked for and keeps nothing."""
+
+    def __init__(self, file: RunFile) -> None:
+        """`file` is what `kvbench.records.reader.open_run` gave; `load` does both."""
+        self.file = file
+
+    def __repr__(self) -> str:
+        tables = ", ".join(f"{name} {table.rows}" for name, table in self.file.tables.items())
+        return f"Run({str(self.path)!r}: {tables})"
+
+    @property
+    def path(self) -> Path:
+        """Where the run was read from."""
+        return self.file.path
+
+    @property
+    def attributes(self) -> Mapping[str, Attribute]:
+        """The root attributes of the file (docs/hdf5-schema.md)."""
+        return self.file.attributes
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration of the run."""
+        config: dict[str, Any] = json.loads(str(self.attributes["config_json"]))
+        return config
+
+    @cached_property
+    def tiers(self) -> pd.DataFrame:
+        """One row per tier, in the order of the codes: `name` (after its code, should two be equal), `kind`, and what else the file says."""
+        tiers = pd.DataFrame(list(self.file.tiers))
+        if tiers.empty:
+            return pd.DataFrame({"name": [], "kind": []}, dtype=object)
+        if tiers["name"].duplicated().any():
+            tiers["name"] = [f"{code}:{name}" for code, name in enumerate(tiers["name"])]
+        return tiers
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row per operation, all columns; `op`, `tier`, `phase`, `path` and `timed_by` are categorical."""
+        return self._frame("records")
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row per request, all columns; `phase`, `state` and (where the file names its classes) `qos` categorical."""
+        return self._frame("requests")
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """One row per rank."""
+        return self._frame("ranks")
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """One row per client node."""
+        return self._frame("nodes")
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """Bandwidth of memory copies and of the storage, measured before the run."""
+        return self._frame("calibration")
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per node and second: processor, memory, pressure and disk counters."""
+        return self._frame("samples")
+
+    @cached_property
+    def qos_classes(self) -> tuple[str, ...]:
+        """Names of the classes that `qos` counts, highest priority first; empty where the file does not name them."""
+        try:
+            names = json.loads(str(self.attributes.get("qos_classes_json", "[]")))
+        except ValueError:
+            return ()
+        if not isinstance(names, list) or len(set(map(str, names))) != len(names):
+            return ()
+        return tuple(map(str, names))
+
+    def columns(
+        self, names: Sequence[str], table: str = "records", start: int = 0, stop: int | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Only these columns of `table`, as numpy arrays (codes as numbers); rows `start` to `stop`."""
+        return read_columns(self.file, table, names, start, stop)
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        """`table` as a DataFrame; a table that the file does not have is one without columns and rows."""
+        if table not in self.file.tables:
+            return pd.DataFrame()
+        arrays = read_columns(self.file, table)
+        coded = table in ("records", "requests")
+        # Without a copy pandas keeps each column as it was read: joining them would take the memory twice.
+        return pd.DataFrame(
+            {name: self._categorical(name, values) if coded else values for name, values in arrays.items()}, copy=False
+        )
+
+    def _categorical(self, column: str, codes: NDArray[Any]) -> NDArray[Any] | pd.Categorical:
+        if column == "tier":
+            names = list(self.tiers["name"])
+        elif column in CODES:
+            names = list(labels(column).values())
+        elif column == "qos" and len(codes) and codes.max() < len(self.qos_classes):
+            names = list(self.qos_classes)
+        else:
+            return codes
+        # The reader has checked that the codes are within the names.
+        signed = codes.view(np.int8) if len(names) < 128 else codes.astype(np.int16)
+        return pd.Categorical.from_codes(signed, names)  # type: ignore[arg-type]
+
+
+def load(path: str | os.PathLike[str]) -> Run:
+    """Open the run file at `path` and check it; tables are read later. Raises KvbenchError naming what is wrong."""
+    return Run(open_run(path))

@@ -1,0 +1,1 @@
+"""Run configurations and model geometries that come with kvbench, as package data."""

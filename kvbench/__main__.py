@@ -1,0 +1,5 @@
+"""`python -m kvbench`: the same as the command `kvbench`."""
+
+from kvbench.cli import main
+
+main()

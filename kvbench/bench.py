@@ -1,0 +1,247 @@
+"""What a rank has built and checked before the load, and gives back after it: directory, memory, tiers, engine."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.comm import quiet_barrier
+from kvbench.cluster.share import total
+from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.config import RunConfig
+from kvbench.engine import calibrate
+from kvbench.engine.engine import Engine, Home
+from kvbench.engine.sampler import Sampler
+from kvbench.errors import KvbenchError
+from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
+from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
+from kvbench.preparation import (
+    Storage,
+    block_device,
+    build_tiers,
+    check_memory,
+    file_tier_capacity,
+    make_arena,
+    memory_limit,
+    planned_bytes,
+    probe_paths,
+    process_bytes,
+    run_number,
+)
+from kvbench.results import CALIBRATION_DTYPE
+from kvbench.rundir import RunDirectory, check_directory
+from kvbench.tiers.arena import SECTOR_BYTES, Arena
+from kvbench.tiers.base import Tier
+from kvbench.tiers.payload import Payload
+from kvbench.workload.request import Schedule
+
+_LONGEST_ALONE_S = 10.0
+"""Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The node and the storage that this rank found."""
+
+    node: Node
+    filesystem: Filesystem
+    group: FilesystemGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The memory and capacities that this rank takes."""
+
+    arena_bytes: int
+    capacities: tuple[int, ...]
+    """Of the tiers, fastest first."""
+    need: MemoryNeed
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One rank, ready to run its load."""
+
+    config: RunConfig
+    around: Surroundings
+    sizes: Sizes
+    rundir: RunDirectory
+    tiers: list[Tier]
+    arena: Arena
+    payload: Payload
+    engine: Engine
+
+    @classmethod
+    @contextmanager
+    def build(
+        cls,
+        topology: Topology,
+        agreement: Agreement,
+        config: RunConfig,
+        schedule: Schedule,
+        directory: Path,
+        run_id: str,
+    ) -> Iterator[Self]:
+        """Check and build on every rank, then clean up on every rank, however the load ended. Collective."""
+        around = _look_around(topology, agreement, directory, run_id)
+        sizes = _sizes(topology, agreement, config, schedule, around, directory)
+        rundir = RunDirectory(directory, run_id, topology.rank)
+        with ExitStack() as stack:
+            stack.callback(_clean_up, agreement, rundir)
+            bench = agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
+            yield bench
+
+    @classmethod
+    def _assemble(
+        cls,
+        stack: ExitStack,
+        topology: Topology,
+        config: RunConfig,
+        around: Surroundings,
+        sizes: Sizes,
+        rundir: RunDirectory,
+    ) -> Self:
+        rundir.create()
+        payload = Payload(config.payload.kind, run_number(rundir.run_id), config.seed)
+        arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
+        tiers = build_tiers(config, sizes.capacities, rundir.objects)
+        for tier in tiers:
+            stack.callback(tier.close)
+        if tiers[-1].storage:
+            probe_paths(config, tiers[-1], arena, payload, around.filesystem)
+        engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine)
+
+    @property
+    def tier_names(self) -> list[str]:
+        """Names of the tiers, fastest first: their kind, numbered where there are several of one kind."""
+        kinds = [tier.kind for tier in self.tiers]
+        return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+
+    def sampler(self, topology: Topology) -> Sampler:
+        """The node's sampler, for the disk that the filesystem under test is on."""
+        return Sampler(topology.node, block_device(self.around.filesystem))
+
+    def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
+        """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
+
+        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
+        """
+        settings = self.config.calibration
+        turns = _Turns(topology, settings.seconds)
+        if settings.seconds == 0:
+            return turns.rows()
+        turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
+        storage = self.tiers[-1]
+        if storage.storage:
+            nbytes = settings.bytes
+            turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
+            turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
+            turns.attempt(lambda: calibrate.delete_calibration_object(storage))
+        return turns.rows()
+
+
+class _Turns:
+    """Measurements that the ranks of a node take one after the other and then together."""
+
+    def __init__(self, topology: Topology, seconds: float) -> None:
+        self._topology = topology
+        self._seconds = seconds
+        self._rows: list[tuple[int, int, str, str, float]] = []
+        self._error: OSError | None = None
+
+    def measure(self, kind: str, figure: Callable[[float], float]) -> None:
+        """Record `figure(seconds)`, in GiB/s, of this rank alone and of all ranks of the node at once."""
+        alone_s = min(self._seconds, _LONGEST_ALONE_S / self._topology.local_size)
+        for turn in range(self._topology.local_size):
+            if turn == self._topology.local_rank:
+                self.attempt(lambda: self._record(kind, "alone", figure(alone_s)))
+            quiet_barrier(self._topology.node_comm)
+        self.attempt(lambda: self._record(kind, "together", figure(self._seconds)))
+        quiet_barrier(self._topology.node_comm)
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Do `action` unless something failed before: a rank that failed still takes part in the turns."""
+        if self._error is None:
+            try:
+                action()
+            except OSError as error:
+                self._error = error
+
+    def rows(self) -> npt.NDArray[np.void]:
+        """What was recorded (CALIBRATION_DTYPE). Raises the OSError that ended it."""
+        if self._error is not None:
+            raise self._error
+        return np.array(self._rows, dtype=CALIBRATION_DTYPE)
+
+    def _record(self, kind: str, mode: str, gib_per_s: float) -> None:
+        self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
+
+
+def _look_around(topology: Topology, agreement: Agreement, directory: Path, run_id: str) -> Surroundings:
+    def look() -> tuple[Node, Filesystem]:
+        check_directory(directory)
+        return describe_node(), filesystem_of(directory)
+
+    node, filesystem = agreement.run("check", look)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
+    return Surroundings(node, filesystem, group)
+
+
+def _sizes(
+    topology: Topology,
+    agreement: Agreement,
+    config: RunConfig,
+    schedule: Schedule,
+    around: Surroundings,
+    directory: Path,
+) -> Sizes:
+    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
+    storage = Storage(directory, around.filesystem, around.filesystem.free_bytes, around.group.ranks)
+
+    def plan() -> tuple[Demand, int, MemoryNeed]:
+        demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
+        arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), topology.rank == 0)
+
+    demand, arena, need = agreement.run("check", plan)
+    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    planned = total(topology.node_comm, planned_bytes(need))[0]
+    left = memory_limit(around.node) - planned
+
+    def size() -> Sizes:
+        check_memory(around.node, topology.local_size, planned, 0, need)
+        if config.tiers[-1].kind == "memory":
+            return Sizes(arena, _capacities(config, 0), need)
+        largest = max(demand.largest_object_bytes, SECTOR_BYTES)
+        return Sizes(arena, _capacities(config, file_tier_capacity(config, storage, largest, left)), need)
+
+    sizes = agreement.run("check", size)
+    files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
+    files = total(topology.node_comm, files)[0]
+    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need))
+    return sizes
+
+
+def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
+    sizes = [storage_bytes if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
+    if config.tiers[-1].kind == "file":
+        sizes[-1] = min(sizes[-1], storage_bytes)
+    return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
+
+
+def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
+    def remove() -> None:
+        strangers = rundir.remove()
+        if strangers:
+            raise KvbenchError(
+                f"left {rundir.objects}, as it holds files that kvbench did not make: "
+                + ", ".join(str(path.name) for path in strangers[:5])
+            )
+
+    agreement.run("clean up", remove)

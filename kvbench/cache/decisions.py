@@ -1,0 +1,109 @@
+"""The cache that a rank's dispatcher asks: every call decides at once and returns what has to be done, in order.
+
+The steps of a call must take effect one after the other: the room that a step needs was freed by those before it. The
+bytes themselves are the engine's and the tiers' business.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from kvbench.cache.directory import Directory
+from kvbench.cache.policy import Policy, Step, WaterfallLru
+from kvbench.records.schema import Op
+
+
+class Cache:
+    """A tiered cache of objects of known size. Tiers are numbered from 0, the fastest; capacities are in bytes.
+
+    A tier of capacity 0 takes part in nothing. One thread at a time.
+    """
+
+    def __init__(self, capacities: Sequence[int], promote_on_hit: bool = False) -> None:
+        self._directory = Directory(capacities)
+        self._policy: Policy = WaterfallLru(self._directory, promote_on_hit)
+        self.too_large = 0
+        """Objects that were not cached because no tier can hold them."""
+
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """Bytes that each tier can hold."""
+        return self._directory.capacities
+
+    @property
+    def used(self) -> list[int]:
+        """Bytes on each tier."""
+        return list(self._directory.used)
+
+    @property
+    def entries(self) -> list[int]:
+        """Objects on each tier."""
+        return list(self._directory.entries)
+
+    def lookup(self, key: int) -> int | None:
+        """The tier that holds `key`, None where no tier does. Not a use of the object."""
+        return self._directory.tier_of(key)
+
+    def contents(self) -> Iterator[tuple[int, int, int]]:
+        """(key, tier, bytes) of every object, in no particular order."""
+        return self._directory.contents()
+
+    def read(self, key: int) -> list[Step]:
+        """Read `key` where it is, [] for a miss. Where the policy promotes it, the steps that follow make room on a
+        faster tier and move it there; until then it keeps its place on the slower one, so that what is moved down
+        meanwhile has to fit beside it (and is moved further down, or deleted, where it does not)."""
+        if key not in self._directory:
+            return []
+        source, nbytes = self._directory.place_of(key)
+        steps = [Step(Op.READ, key, nbytes, source, None)]
+        self._policy.used(key, source)
+        room = list(self.capacities)
+        target = self._policy.tier_after_read(source, nbytes, room)
+        if target is not None:
+            room[source] -= nbytes
+            self._make_room(target, nbytes, room, steps)
+            self._directory.move(key, target)
+            self._policy.moved(key, target)
+            steps.append(Step(Op.PROMOTE, key, nbytes, source, target))
+        return steps
+
+    def insert(self, key: int, nbytes: int) -> list[Step]:
+        """Write a new object of `nbytes`; [] where it is larger than every tier, which `too_large` counts.
+
+        Raises ValueError for a size below 1 and for a key that is in the cache.
+        """
+        if nbytes < 1:
+            raise ValueError(f"object {key:#x} has {nbytes} bytes, and needs at least 1")
+        if key in self._directory:
+            raise ValueError(f"object {key:#x} is in the cache already")
+        target = self._policy.tier_for_new(nbytes, self.capacities)
+        if target is None:
+            self.too_large += 1
+            return []
+        steps: list[Step] = []
+        self._make_room(target, nbytes, self.capacities, steps)
+        self._directory.add(key, nbytes, target)
+        self._policy.used(key, target)
+        steps.append(Step(Op.WRITE, key, nbytes, None, target))
+        return steps
+
+    def remove(self, key: int) -> list[Step]:
+        """Delete `key`; [] where no tier holds it."""
+        return [self._delete(key)] if key in self._directory else []
+
+    def _make_room(self, tier: int, nbytes: int, room: Sequence[int], steps: list[Step]) -> None:
+        """Free `nbytes` on `tier`: each victim goes down only after room was made below, from the bottom up."""
+        while self._directory.free(tier) < nbytes:
+            victim = self._policy.victim(tier)
+            size = self._directory.place_of(victim)[1]
+            target = self._policy.tier_for_victim(tier, size, room)
+            if target is None:
+                steps.append(self._delete(victim))
+                continue
+            self._make_room(target, size, room, steps)
+            self._directory.move(victim, target)
+            self._policy.moved(victim, target)
+            steps.append(Step(Op.DEMOTE, victim, size, tier, target))
+
+    def _delete(self, key: int) -> Step:
+        tier, nbytes = self._directory.discard(key)
+        self._policy.gone(key)
+        return Step(Op.DELETE, key, nbytes, tier, None)

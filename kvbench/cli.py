@@ -1,0 +1,194 @@
+"""The commands: parse, call, print. No logic."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import kvbench_analysis
+from rich.console import Console
+from rich.table import Table
+
+from kvbench import __version__, datasize, doctor, runner
+from kvbench.cluster.comm import FailedElsewhere, get_world, launcher_size
+from kvbench.cluster.launch import launch
+from kvbench.config import load_config, shipped_configs
+from kvbench.errors import KvbenchError
+from kvbench.units import parse_bytes
+from kvbench.workload.trace_info import trace_info
+from kvbench.workload.traces import read_trace
+
+_FAILED = 1
+
+
+class _Commands(click.Group):
+    """Turns a KvbenchError of any command into one message on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KvbenchError as error:
+            click.echo(f"kvbench: {error}", err=True)
+            sys.exit(_FAILED)
+        except FailedElsewhere:
+            # Another rank has said what went wrong.
+            sys.exit(_FAILED)
+
+
+def main() -> NoReturn:
+    """Entry point of the command `kvbench`."""
+    commands()
+    raise AssertionError("click ends the process")
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__)
+def commands() -> None:
+    """Benchmark of the storage behind the KV cache of an LLM service."""
+
+
+_config_argument = click.argument("config")
+_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration; repeatable."
+)
+
+
+@commands.command()
+@_config_argument
+@click.option("--dir", "directory", required=True, type=click.Path(path_type=Path), help="Directory under test.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run file.  [default: kvbench-out/NAME.h5]")
+@_set_option
+@click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
+@click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
+@click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+def run(
+    config: str,
+    directory: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    ranks: int | None,
+    hosts: str | None,
+    hostfile: Path | None,
+) -> None:
+    """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
+
+    Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
+    """
+    inside = launcher_size() is not None
+    if ranks is not None and not inside:
+        sys.exit(launch(ranks, _host_list(hosts), _without_launch_options(sys.argv[1:]), hostfile=hostfile))
+    if (hosts or hostfile) and not inside:
+        raise click.UsageError("--hosts and --hostfile go with --ranks")
+    world = get_world()
+    order = runner.Order(
+        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
+    )
+    console = Console()
+    path = runner.run(world, order, console)
+    if world.rank == 0:
+        _show_summary(path, console)
+
+
+@commands.command()
+@click.argument("run_file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def summary(run_file: Path, as_json: bool) -> None:
+    """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node."""
+    if as_json:
+        click.echo(kvbench_analysis.to_json(kvbench_analysis.summarize(kvbench_analysis.load(run_file))))
+    else:
+        _show_summary(run_file, Console())
+
+
+def _show_summary(run_file: Path, console: Console) -> None:
+    kvbench_analysis.print_summary(kvbench_analysis.summarize(kvbench_analysis.load(run_file)), console)
+
+
+@commands.command(name="datasize")
+@_config_argument
+@_set_option
+@click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks in all.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes they run on.")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Directory under test, for capacities left `auto`."
+)
+@click.option(
+    "--gib-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What a rank moves at most; with it the bound is closer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def datasize_command(
+    config: str,
+    overrides: tuple[str, ...],
+    ranks: int,
+    nodes: int,
+    directory: Path | None,
+    gib_per_s: float | None,
+    as_json: bool,
+) -> None:
+    """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
+    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
+    if as_json:
+        click.echo(json.dumps(size.as_dict(), indent=2))
+    else:
+        datasize.print_size(size, Console())
+
+
+@commands.command(name="doctor")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory under test.")
+def doctor_command(directory: Path | None) -> None:
+    """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
+    findings = doctor.examine(directory)
+    table = Table("", "what", "finding", box=None)
+    for finding in findings:
+        style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]
+        table.add_row(f"[{style}]{finding.state}[/]", finding.subject, finding.text)
+    Console().print(table)
+    if doctor.failed(findings):
+        sys.exit(_FAILED)
+
+
+@commands.group()
+def trace() -> None:
+    """Look at traces."""
+
+
+@trace.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--skip-bad-lines", is_flag=True, help="Count malformed lines instead of stopping at the first.")
+def info(file: Path, skip_bad_lines: bool) -> None:
+    """Print requests, span, token and reuse statistics of a trace FILE."""
+    table = Table(show_header=False, box=None)
+    for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
+        table.add_row(label, value)
+    Console().print(table)
+
+
+@commands.command()
+def configs() -> None:
+    """List the configurations that come with kvbench."""
+    for name in shipped_configs():
+        click.echo(name)
+
+
+def _host_list(hosts: str | None) -> list[str]:
+    return [host for host in (hosts or "").split(",") if host]
+
+
+def _without_launch_options(arguments: list[str]) -> list[str]:
+    """The command line that each rank gets: the same without what says how to start the ranks."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--ranks", "--hosts", "--hostfile"):
+            skip = True
+        elif not argument.startswith(("--ranks=", "--hosts=", "--hostfile=")):
+            kept.append(argument)
+    return kept

@@ -1,0 +1,73 @@
+"""Leaves out mpirun's own notice that a rank exited with an error, after the rank itself has said why.
+
+Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin with
+one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130); everything else passes
+byte for byte and at once, and so does a notice in any other form. A signal that killed a rank is always told.
+"""
+
+import re
+from typing import Final
+
+_FRAME: Final = b"-" * 74 + b"\n"
+_MOST_BYTES: Final = 2000
+"""A longer text between two frames is no notice."""
+
+_EXITED: Final = re.compile(
+    rb"(prterun|mpirun) (detected that|noticed that) one or more processes exited with non-zero status"
+    rb".*?Exit code:\s*(1|2|130)\s*\n",
+    re.DOTALL,
+)
+_ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicator .*?[Ee]rrorcode:?\s*1\b", re.DOTALL)
+_BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
+_KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
+_STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
+_STARTS_ABORT: Final = (b"MPI_ABORT was invoked", b"prterun has exited", b"mpirun has exited")
+
+
+class BoilerplateFilter:
+    """Feed it a stream in pieces of any size; it gives back what is to be shown."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._line_start = True
+        self._after_notice = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """What can be shown after `piece`; a possible notice is held back until it is whole."""
+        data = self._held + piece
+        self._held = b""
+        shown = bytearray()
+        while data:
+            if self._after_notice:
+                # Open MPI 5 ends some notices with a zero byte.
+                data, self._after_notice = data.removeprefix(b"\0"), False
+                continue
+            if not self._line_start or not _may_begin(data):
+                end = data.find(b"\n") + 1
+                line = data[:end] if end else data
+                shown += line
+                self._line_start = bool(end)
+                data = data[len(line) :]
+                continue
+            end = data.find(_FRAME, len(_FRAME))
+            if end < 0 and len(data) <= _MOST_BYTES:
+                self._held = data
+                break
+            notice = data[: end + len(_FRAME)] if 0 <= end <= _MOST_BYTES else b""
+            if notice and any(known.match(notice, len(_FRAME)) for known in _KNOWN):
+                data, self._after_notice = data[len(notice) :], True
+            else:
+                shown += _FRAME
+                data = data[len(_FRAME) :]
+        return bytes(shown)
+
+    def end(self) -> bytes:
+        """What is still held when the stream ends."""
+        held, self._held = self._held, b""
+        return held
+
+
+def _may_begin(data: bytes) -> bool:
+    """Whether `data`, from the start of a line, is a frame and one of the known starts, as far as it goes."""
+    starts = (_FRAME + start for start in _STARTS + _STARTS_ABORT)
+    return any(data.startswith(start) or start.startswith(data) for start in starts)

@@ -1,0 +1,49 @@
+"""Small things that rank 0 has and every rank needs, and figures that every rank has and all need summed.
+
+What travels: `share` one length and one message down MPI's broadcast tree; `total` one sum of a few integers. At 10 000
+ranks both take about 14 rounds. Large things (a trace's parts) go point to point, each to the one rank that needs it.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kvbench.cluster.comm import Communicator, wait_quietly
+
+T = TypeVar("T")
+_TAG = 7120
+
+
+def share(comm: Communicator, value: Any) -> Any:
+    """What rank 0 gives as `value`, on every rank: anything that JSON can hold. Collective."""
+    content = np.frombuffer(json.dumps(value).encode() if comm.rank == 0 else b"", dtype=np.uint8).copy()
+    length = np.array([len(content)], dtype=np.int64)
+    comm.Bcast(length)
+    if comm.rank != 0:
+        content = np.empty(int(length[0]), dtype=np.uint8)
+    comm.Bcast(content)
+    return json.loads(content.tobytes())
+
+
+def total(comm: Communicator, *values: int) -> tuple[int, ...]:
+    """The sums of `values` over all ranks, on every rank. Collective."""
+    summed = np.zeros(len(values), dtype=np.int64)
+    wait_quietly(comm.Iallreduce(np.array(values, dtype=np.int64), summed))
+    return tuple(int(value) for value in summed)
+
+
+def deal_out(comm: Communicator, parts: Iterator[T] | None) -> T:
+    """Rank 0 gives an iterator of one part for each rank, in order; every rank gets its own. Collective.
+
+    Rank 0 holds one part at a time besides its own.
+    """
+    if comm.rank != 0:
+        part: T = comm.recv(source=0, tag=_TAG)
+        return part
+    assert parts is not None
+    own = next(parts)
+    for rank in range(1, comm.size):
+        comm.send(next(parts), dest=rank, tag=_TAG)
+    return own

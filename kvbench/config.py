@@ -1,0 +1,278 @@
+"""One typed description of a run: its sections with every default, once, and the run's fingerprint.
+
+The directory under test, the output file and the hosts are not part of it: they say where a run happened, not what it
+did. Reading files and overrides is in `config_source`, wording what is wrong with them in `config_errors`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kvbench.config_errors import explain
+from kvbench.config_source import apply_override, read_mapping, shipped_configs
+from kvbench.config_types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
+from kvbench.errors import KvbenchError
+from kvbench.models import ModelGeometry, shipped_model
+from kvbench.units import KIB, MIB, format_bytes
+
+__all__ = [
+    "CachePolicy",
+    "Calibration",
+    "Io",
+    "Pacing",
+    "Payload",
+    "PersonaWorkload",
+    "RunConfig",
+    "Tier",
+    "TraceWorkload",
+    "load_config",
+    "parse_config",
+    "shipped_configs",
+]
+
+SCHEDULE_VERSION: Final = 1
+"""Raised whenever the same configuration would give other requests than before; part of the fingerprint."""
+
+SEGMENT_BYTES: Final = 4 * MIB
+"""Unit in which a rank's arena is lent to its threads; no system call moves more."""
+
+ReadPath = Literal["double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy", "direct"]
+WritePath = Literal["buffered", "direct"]
+Mode = Literal["prefill-decode", "prefill", "decode"]
+
+
+class _Section(BaseModel):
+    """Unknown keys are errors, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class _Workload(_Section):
+    mode: Mode = "prefill-decode"
+    """`decode` writes its entries before the clock starts."""
+    generation_ms_per_token: Number = Field(default=0.0, ge=0)
+    """Simulated time to generate a token; 0 for none."""
+    prefill_only_tokens: Count = Field(default=10_000, ge=1)
+    """Contexts of this many tokens and more are prefill only (in mode `prefill-decode`)."""
+    decode_interval_tokens: Count = Field(default=32, ge=1)
+    """Decode reads the context once, then once per this many generated tokens."""
+
+
+class PersonaWorkload(_Workload):
+    """Simulated users with think times and multi-turn conversations."""
+
+    kind: Literal["personas"] = "personas"
+    users: Count = Field(default=20, ge=1)
+    """Users per rank."""
+    mix: dict[Literal["chatbot", "coding", "document"], Number] = {"chatbot": 1.0, "coding": 1.0, "document": 1.0}
+    """Relative numbers of users of each persona."""
+    think_time_scale: Number = Field(default=1.0, ge=0)
+    """Factor on the personas' think times; 0 for none."""
+    end_probability: Number = Field(default=0.2, ge=0, le=1)
+    """Probability that a conversation ends after a turn."""
+    max_turns: Count = Field(default=50, ge=1)
+    entries_per_user: Count = Field(default=4, ge=1)
+    """Mode `decode`: different entries that each user reads, written before the clock starts."""
+
+    @model_validator(mode="after")
+    def _some_persona_has_users(self) -> Self:
+        if not self.mix or min(self.mix.values()) < 0 or sum(self.mix.values()) <= 0:
+            raise ValueError("workload.mix: it needs at least one persona with a weight above 0, and none below 0")
+        return self
+
+
+class TraceWorkload(_Workload):
+    """A recorded trace, dealt to the ranks, each request once."""
+
+    kind: Literal["trace"]
+    path: str = Field(min_length=1, description="the trace file")
+    """A relative path in a configuration file starts at that file's directory."""
+    format: Literal["auto", "mooncake", "azure", "burstgpt", "sharegpt"] = "auto"
+    deal: Literal["round-robin", "prefix"] = "round-robin"
+    """`prefix` gives all requests with the same first block to the same rank."""
+    max_requests: Count | None = Field(default=None, ge=1)
+    """Only the first so many requests of the trace."""
+    skip_bad_lines: bool = False
+    """Count malformed lines instead of stopping at the first."""
+
+
+class Pacing(_Section):
+    """When requests start: after think times, at arrival times, or as fast as possible."""
+
+    mode: Literal["closed", "open", "asap"] = "closed"
+    speedup: Number = Field(default=1.0, gt=0)
+    """Open loop: the trace's time runs this many times faster."""
+    requests_per_s: Number | None = Field(default=None, gt=0)
+    """Open loop with personas: Poisson arrivals per second and rank."""
+
+
+class CachePolicy(_Section):
+    """Where blocks are placed and in what pieces they are stored."""
+
+    policy: Literal["waterfall-lru"] = "waterfall-lru"
+    promote_on_hit: bool = False
+    """Move an entry to the fastest tier when it is read from a slower one."""
+    layout: Literal["entry", "block"] = "entry"
+    """One object per entry, or one per block of `block_tokens` tokens with prefix sharing."""
+    block_tokens: Count = Field(default=512, ge=1)
+
+
+class Tier(_Section):
+    """One level of the cache, listed from the fastest to the slowest."""
+
+    kind: Literal["memory", "file"]
+    capacity_bytes: BytesOrAuto = "auto"
+    """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
+
+    @model_validator(mode="after")
+    def _memory_needs_a_size(self) -> Self:
+        if self.kind == "memory" and self.capacity_bytes == "auto":
+            raise ValueError("a memory tier needs capacity_bytes, per rank, such as 4GiB")
+        return self
+
+
+class Io(_Section):
+    """How bytes move."""
+
+    read_path: ReadPath = "buffered"
+    write_path: WritePath = "buffered"
+    io_bytes: Bytes = MIB
+    """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
+    threads: Count = Field(default=16, ge=1, le=1024)
+    """Operations that a rank has in flight at most."""
+    max_concurrent_allocs: Count = Field(default=16, ge=0)
+    """Writes of new entries that a rank has in flight at most; 0 for no limit."""
+    arena_bytes: BytesOrAuto = "auto"
+    """Memory that reads land in and writes stream from, per rank. `auto`: four times the node's last-level cache,
+    shared among its ranks, at least 256 MiB, and at least 4 MiB for each thread."""
+    drop_page_cache: bool = True
+    """Drop an object from the page cache before it is read, outside the timed span."""
+
+    @field_validator("io_bytes")
+    @classmethod
+    def _divides_a_segment(cls, value: int) -> int:
+        if value < 4 * KIB or SEGMENT_BYTES % value:
+            raise ValueError("expected a power of two from 4KiB to 4MiB")
+        return value
+
+    @model_validator(mode="after")
+    def _every_thread_has_a_segment(self) -> Self:
+        needed = self.threads * SEGMENT_BYTES
+        if self.arena_bytes != "auto" and self.arena_bytes < needed:
+            raise ValueError(
+                f"io.arena_bytes: {self.threads} threads need an arena of at least {format_bytes(needed)}"
+                f" ({format_bytes(SEGMENT_BYTES)} each); it is {format_bytes(self.arena_bytes)}"
+            )
+        return self
+
+
+class Payload(_Section):
+    """What is written, and how much of what is read back is checked."""
+
+    kind: Literal["stamped", "unique"] = "stamped"
+    verify: Literal["sampled", "full"] = "sampled"
+
+
+class Calibration(_Section):
+    """Bandwidth of memory copies and of the storage, measured before the run."""
+
+    seconds: Seconds = Field(default=0.2, ge=0, le=60)
+    """For each measurement, per rank; 0 leaves calibration out."""
+    bytes: Bytes = Field(default=64 * MIB, ge=MIB, multiple_of=4 * KIB)
+    """Size of the file that is read."""
+
+
+class RunConfig(_Section):
+    """Everything that decides what a run does."""
+
+    name: str = "run"
+    """A label, not part of the fingerprint."""
+    seed: Count = Field(default=42, ge=0, lt=2**32)
+    """Rank r uses seed + r."""
+    model: Model = "llama3.1-8b"
+    workload: Annotated[PersonaWorkload | TraceWorkload, Field(discriminator="kind")] = PersonaWorkload()
+    pacing: Pacing = Pacing()
+    cache: CachePolicy = CachePolicy()
+    tiers: tuple[Tier, ...] = (Tier(kind="file"),)
+    io: Io = Io()
+    payload: Payload = Payload()
+    calibration: Calibration = Calibration()
+    duration_s: Seconds | None = Field(default=60.0, gt=0)
+    """Seconds of the measured phase; null (traces only): until the trace ends."""
+    warmup_s: Seconds = 0.0
+    """Seconds of the same load before the measured phase."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if not self.tiers:
+            raise ValueError("tiers: at least one tier is needed")
+        if any(tier.kind != "memory" for tier in self.tiers[:-1]):
+            raise ValueError("tiers: storage must be the last tier, below the memory tiers")
+        trace = isinstance(self.workload, TraceWorkload)
+        if trace and self.pacing.mode == "closed":
+            raise ValueError("pacing.mode: a trace is replayed `open` (at its arrival times) or `asap`, not `closed`")
+        if trace and self.pacing.requests_per_s is not None:
+            raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup")
+        if self.pacing.mode != "open" and self.pacing.requests_per_s is not None:
+            raise ValueError("pacing.requests_per_s: only open loop has an arrival rate; set pacing.mode to open")
+        if not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
+            raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
+        if self.duration_s is None and not trace:
+            raise ValueError("duration_s: personas never end; give the seconds to measure")
+        return self
+
+    @property
+    def geometry(self) -> ModelGeometry:
+        """The model's geometry, looked up where it was given by name."""
+        return shipped_model(self.model) if isinstance(self.model, str) else self.model
+
+    def fingerprint(self, ranks: int, trace_digest: str = "") -> str:
+        """16 hex digits over everything that decides what work is done; equal on every machine.
+
+        `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
+        """
+        content = self.model_dump(mode="json", exclude={"name"})
+        content["model"] = self.geometry.model_dump(mode="json")
+        if "path" in content["workload"]:
+            content["workload"]["path"] = trace_digest
+        content["ranks"] = ranks
+        content["schedule_version"] = SCHEDULE_VERSION
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read `source`, the path of a YAML file or the name of a shipped configuration, and apply `KEY=VALUE` overrides.
+
+    A key is dotted (`workload.users=4`; `tiers.0.capacity_bytes=1GiB`) and a value is YAML. A relative trace path in a
+    file starts at the file's directory, one in an override at the working directory; the result holds it absolute.
+    Raises KvbenchError naming every wrong key, the nearest valid one and what was expected.
+    """
+    overrides = tuple(overrides)
+    content, folder = read_mapping(source)
+    _make_path_absolute(content, folder)
+    for override in overrides:
+        apply_override(content, override, RunConfig().model_dump(mode="json"))
+    _make_path_absolute(content, Path.cwd())
+    return parse_config(content, " --set ".join((source, *overrides)))
+
+
+def parse_config(content: Mapping[str, Any], source: str) -> RunConfig:
+    """Check `content` (a YAML mapping) and make it a RunConfig. Raises KvbenchError; `source` names it in messages."""
+    workload = content.get("workload")
+    if isinstance(workload, dict) and "kind" not in workload:
+        content = {**content, "workload": {"kind": "personas", **workload}}
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise KvbenchError(f"{source}: {explain(error, RunConfig)}") from error
+
+
+def _make_path_absolute(content: dict[str, Any], folder: Path) -> None:
+    workload = content.get("workload")
+    if isinstance(workload, dict) and isinstance(workload.get("path"), str) and workload["path"]:
+        workload["path"] = str(folder / Path(workload["path"]).expanduser())

@@ -1,0 +1,134 @@
+"""How many bytes a run needs, before anyone runs it: storage and memory, per rank, per node and in all.
+
+The same forecast that a run makes of itself; only the storage's speed and the other ranks' nodes are assumed.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kvbench.cluster.comm import get_world
+from kvbench.config import RunConfig
+from kvbench.errors import KvbenchError
+from kvbench.forecast import (
+    HIGHEST_BYTES_PER_S,
+    Demand,
+    MemoryNeed,
+    arena_bytes,
+    forecast_demand,
+    memory_need,
+)
+from kvbench.machine import describe_node, filesystem_of
+from kvbench.preparation import FREE_SPACE_SHARE, process_bytes
+from kvbench.units import GIB, format_bytes
+from kvbench.workload.build import build_schedule
+
+_UNLIMITED = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class DataSize:
+    """What the run needs; rank 0 stands for all ranks, with its part of the gathering counted once."""
+
+    ranks: int
+    nodes: int
+    ranks_per_node: int
+    demand: Demand
+    memory: MemoryNeed
+    """Of rank 0."""
+    storage_capacity_bytes: int | None
+    """Of a rank's storage tier; None where it follows the free space of a directory that was not given."""
+    assumed_gib_per_s: float | None
+    """What bounds the number of requests, where they follow completions."""
+
+    @property
+    def memory_per_node(self) -> int:
+        """Of the node with rank 0."""
+        return self.memory.total + (self.ranks_per_node - 1) * (self.memory.total - self.memory.gathering)
+
+    @property
+    def memory_in_all(self) -> int:
+        return self.memory.total + (self.ranks - 1) * (self.memory.total - self.memory.gathering)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as numbers, for JSON."""
+        return asdict(self) | {
+            "memory_per_rank_bytes": self.memory.total,
+            "memory_per_node_bytes": self.memory_per_node,
+            "memory_in_all_bytes": self.memory_in_all,
+            "storage_per_rank_bytes": self.demand.peak_storage_bytes,
+            "storage_per_node_bytes": self.demand.peak_storage_bytes * self.ranks_per_node,
+            "storage_in_all_bytes": self.demand.peak_storage_bytes * self.ranks,
+        }
+
+
+def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, gib_per_s: float | None) -> DataSize:
+    """The size of a run of `ranks` on `nodes` nodes like this one.
+
+    `directory` is looked at for capacities that are `auto`; `gib_per_s` is what a rank moves at most. Raises
+    KvbenchError.
+    """
+    if nodes > ranks:
+        raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
+    get_world()  # so that the memory of an MPI library counts
+    ranks_per_node = -(-ranks // nodes)
+    schedule = build_schedule(config, 0, ranks)
+    capacity: int | None = None
+    if config.tiers[-1].kind == "file":
+        wanted = config.tiers[-1].capacity_bytes
+        if wanted != "auto":
+            capacity = wanted
+        elif directory is not None:
+            try:
+                capacity = int(filesystem_of(directory).free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+            except OSError as error:
+                raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
+    sizes = [_UNLIMITED if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
+    if capacity is not None:
+        sizes[-1] = capacity
+    demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
+    arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
+    memory = memory_need(config, demand, arena, process_bytes(), root=True)
+    bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
+    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded)
+
+
+def print_size(size: DataSize, console: Console) -> None:
+    """Print `size` as two tables."""
+    demand, most = size.demand, "at most " if size.demand.at_most else ""
+    table = Table(title="Bytes that the run needs", title_justify="left")
+    for heading in ("", "per rank", "per node", f"in all ({size.ranks} ranks, {size.nodes} nodes)"):
+        table.add_column(heading, justify="right" if heading else "left")
+    storage = demand.peak_storage_bytes
+    factors = (1, size.ranks_per_node, size.ranks)
+    table.add_row(f"storage, {most}", *(format_bytes(storage * n) for n in factors))
+    table.add_row(
+        "memory at its peak", *map(format_bytes, (size.memory.total, size.memory_per_node, size.memory_in_all))
+    )
+    table.add_row(f"written to storage, {most}", *(format_bytes(demand.written_bytes * n) for n in factors))
+    table.add_row(f"read from storage, {most}", *(format_bytes(demand.read_bytes * n) for n in factors))
+    console.print(table)
+    parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in _parts(size.memory) if n)
+    console.print(f"A rank's memory: {parts} (gathering: rank 0 alone).", highlight=False)
+    console.print(
+        f"A rank: {most}{demand.requests} requests, {demand.operations} operations, "
+        f"largest object {format_bytes(demand.largest_object_bytes)}.",
+        highlight=False,
+    )
+    if size.assumed_gib_per_s is not None:
+        console.print(
+            f"How many requests there are depends on the storage; a rank was assumed to move {size.assumed_gib_per_s:g} "
+            "GiB/s at most (--gib-per-s).",
+            highlight=False,
+        )
+    if size.storage_capacity_bytes is not None:
+        console.print(
+            f"Capacity of a rank's storage tier: {format_bytes(size.storage_capacity_bytes)}.", highlight=False
+        )
+
+
+def _parts(memory: MemoryNeed) -> list[tuple[str, int]]:
+    return list(asdict(memory).items())

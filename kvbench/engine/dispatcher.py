@@ -1,0 +1,380 @@
+"""Decides, one request after the other, and hands operations to workers in an order in which all can be carried out.
+
+There is one dispatcher in a rank and it is passive: a worker that has finished an operation takes the next one from
+it, and whoever comes first when a request is due makes that request's decisions. Decisions are made in schedule order
+under one lock, so they do not depend on which worker made them. It moves no bytes.
+"""
+
+import heapq
+import itertools
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from kvbench import timed_io
+from kvbench.cache import Cache, Step
+from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.order import KeyOrder, Room
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
+from kvbench.tiers.arena import stored_bytes
+from kvbench.workload.request import ObjectRef, Request, Schedule
+
+_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBI")
+assert _REQUEST_ROW.size == REQUEST_DTYPE.itemsize
+_NEVER: Final = 2**63 - 1
+_ADMISSIONS_AT_ONCE: Final = 64
+"""Between two looks at the clock: requests that need no operation must not keep a load from ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When a load starts, is measured from, and ends (None: with its last request), in CLOCK_MONOTONIC."""
+
+    start_ns: int
+    measure_ns: int
+    end_ns: int | None
+    before: Phase
+    """The phase of requests that start before `measure_ns`."""
+
+    @classmethod
+    def untimed(cls, start_ns: int, phase: Phase) -> "Timeline":
+        """A load that runs until it is done and is not measured."""
+        return cls(start_ns, _NEVER, None, phase)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a rank may have in flight."""
+
+    requests: int
+    writes: int
+    """Writes of new entries at once; 0 for no limit."""
+
+
+class Books:
+    """What outlives one load: where each object is, and the room that is really free on each tier."""
+
+    def __init__(self, cache: Cache, capacities: Sequence[int], storage: Sequence[bool]) -> None:
+        self.cache = cache
+        self.rooms = [Room(capacity) for capacity in capacities]
+        self.storage = tuple(storage)
+
+
+class Dispatcher:
+    """Runs one schedule. `pacing` is that of the configuration; requests end up in `log` (REQUEST_DTYPE rows)."""
+
+    def __init__(
+        self,
+        books: Books,
+        schedule: Schedule,
+        pacing: Literal["closed", "open", "asap"],
+        timeline: Timeline,
+        limits: Limits,
+        bytes_per_token: int,
+        rank: int,
+        log: RowStore,
+    ) -> None:
+        self._books = books
+        self._pacing = pacing
+        self._timeline = timeline
+        self._limits = limits
+        self._bytes_per_token = bytes_per_token
+        self._rank = rank
+        self._log = log
+        self._order = KeyOrder()
+        self._condition = threading.Condition()
+        self._ready: deque[Operation] = deque()
+        self._waiting_writes: deque[Operation] = deque()
+        self._writes = 0
+        self._running = 0
+        self._active: dict[int, ActiveRequest] = {}
+        self._timers: list[tuple[int, int, Callable[[int], None]]] = []
+        self._sequence = itertools.count()
+        self._watched_ns = _NEVER
+        self._stopped = False
+        self._due: list[tuple[int, int, int, Request]] = []
+        self._streams: dict[int, Iterator[Request]] = {}
+        self._next: Request | None = None
+        if schedule.closed_loop:
+            for user in range(schedule.users):
+                self._streams[user] = schedule.stream(user)
+                self._schedule_user(user, timeline.start_ns)
+        else:
+            self._streams[0] = schedule.stream(0)
+            self._next = next(self._streams[0], None)
+
+    # What workers call
+
+    def take(self, finished: Operation | None = None, wall_ns: int = 0) -> Operation | None:
+        """Hand in `finished` (None the first time) and get the next operation, waiting for it; None: no more work."""
+        with self._condition:
+            if finished is not None:
+                self._finish(finished, wall_ns)
+            while True:
+                now_ns = timed_io.now_ns()
+                if self._over(now_ns):
+                    self._condition.notify_all()
+                    return None
+                self._run_timers(now_ns)
+                self._admit(now_ns)
+                if self._ready:
+                    operation = self._ready.popleft()
+                    self._running += 1
+                    operation.inflight = self._running
+                    if self._ready:
+                        self._condition.notify()
+                    return operation
+                self._wait(now_ns)
+
+    def give_up(self, operation: Operation, state: RequestState) -> None:
+        """`operation` was not carried out: its request ends in `state`, and no further operation is handed out."""
+        with self._condition:
+            self._running -= 1
+            operation.request.state = state
+            self._stopped = True
+            self._condition.notify_all()
+
+    # What the rank's main thread calls
+
+    def stop(self) -> None:
+        """Hand out no further operation; those that run go on."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Log the requests that were under way when the load ended, as cut short. Call when no worker is left."""
+        now_ns = timed_io.now_ns()
+        for active in list(self._active.values()):
+            if active.state == RequestState.DONE:
+                active.state = RequestState.CUT_SHORT
+            self._write_log(active, now_ns)
+        self._active.clear()
+
+    @property
+    def running(self) -> int:
+        """Operations in flight."""
+        return self._running
+
+    # Time
+
+    def _over(self, now_ns: int) -> bool:
+        if self._stopped or (self._timeline.end_ns is not None and now_ns >= self._timeline.end_ns):
+            return True
+        return not (self._ready or self._active or self._due or self._timers or self._next)
+
+    def _wait(self, now_ns: int) -> None:
+        due = [self._timers[0][0]] if self._timers else []
+        if self._next is not None and len(self._active) < self._limits.requests:
+            due.append(self._timeline.start_ns + self._next.arrival_ns)
+        if self._timeline.end_ns is not None:
+            due.append(self._timeline.end_ns)
+        until_ns = min(due, default=_NEVER)
+        if until_ns >= self._watched_ns:
+            self._condition.wait()
+            return
+        # One worker watches the clock for all. Whoever stops watching, for whatever reason, wakes another to do so.
+        self._watched_ns = until_ns
+        try:
+            self._condition.wait(None if until_ns == _NEVER else max(0.0, (until_ns - now_ns) / 1e9))
+        finally:
+            self._watched_ns = _NEVER
+            self._condition.notify()
+
+    def _run_timers(self, now_ns: int) -> None:
+        while self._timers and self._timers[0][0] <= now_ns:
+            due_ns, _, action = heapq.heappop(self._timers)
+            action(due_ns)
+
+    def _at(self, due_ns: int, action: Callable[[int], None]) -> None:
+        heapq.heappush(self._timers, (due_ns, next(self._sequence), action))
+
+    def _schedule_user(self, user: int, after_ns: int) -> None:
+        request = next(self._streams[user], None)
+        if request is None:
+            return
+        found = request
+
+        def due(due_ns: int) -> None:
+            heapq.heappush(self._due, (found.qos, due_ns, next(self._sequence), found))
+
+        self._at(after_ns + request.arrival_ns, due)
+
+    # Decisions
+
+    def _admit(self, now_ns: int) -> None:
+        for _ in range(_ADMISSIONS_AT_ONCE):
+            if len(self._active) >= self._limits.requests:
+                return
+            if self._due:
+                _, due_ns, _, request = heapq.heappop(self._due)
+                self._start(request, due_ns, now_ns)
+            elif self._next is not None and self._timeline.start_ns + self._next.arrival_ns <= now_ns:
+                request = self._next
+                self._next = next(self._streams[0], None)
+                arrival_ns = self._timeline.start_ns + request.arrival_ns
+                self._start(request, now_ns if self._pacing == "asap" else arrival_ns, now_ns)
+            else:
+                return
+
+    def _start(self, request: Request, intended_ns: int, now_ns: int) -> None:
+        phase = Phase.MEASURE if intended_ns >= self._timeline.measure_ns else self._timeline.before
+        active = ActiveRequest(request, phase, intended_ns, now_ns)
+        self._active[request.number] = active
+        self._decide(active)
+        self._next_stage(active, intended_ns)
+
+    def _decide(self, active: ActiveRequest) -> None:
+        """All decisions of a request, in the order of its stages: look-ups first, then the writes of what is missing,
+        then the decode reads. A stage thus only ever waits for what was decided before it."""
+        request, cache = active.request, self._books.cache
+        reads: list[Operation] = []
+        missing: list[ObjectRef] = []
+        for reference in request.history:
+            self._look_up(active, reference, reads)
+        for reference in request.context:
+            if not self._look_up(active, reference, reads):
+                missing.append(reference)
+        self._add_stage(active, reads)
+        if request.prefill:
+            writes: list[Operation] = []
+            for reference in missing:
+                if cache.lookup(reference.key) is None:
+                    nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
+                    self._plan(active, cache.insert(reference.key, nbytes), reference, writes)
+            self._add_stage(active, writes)
+        delay_ns = request.generation_ns // max(1, request.decode_passes)
+        for decode_pass in range(request.decode_passes):
+            passes: list[Operation] = []
+            for reference in request.context:
+                self._look_up(active, reference, passes)
+            self._add_stage(active, passes, delay_ns if decode_pass else 0)
+        self._add_stage(active, [], delay_ns)
+
+    def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> bool:
+        steps = self._books.cache.read(reference.key)
+        if not steps:
+            active.miss_objects += 1
+            active.miss_tokens += reference.tokens
+            return False
+        active.hit_objects += 1
+        active.hit_tokens += reference.tokens
+        if steps[-1].op == Op.PROMOTE:
+            # The promotion is the read: the object lands in the faster tier, and nothing is read twice.
+            steps = [step for step in steps if step.op != Op.READ]
+        self._plan(active, steps, reference, stage)
+        return True
+
+    def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Operation]) -> None:
+        for step in steps:
+            asked_for = step.key == reference.key and step.op in (Op.READ, Op.WRITE, Op.PROMOTE)
+            tokens = reference.tokens if asked_for else step.nbytes // self._bytes_per_token
+            operation = Operation(step, active, tokens, len(active.stages) if asked_for else None)
+            self._order.add(operation)
+            if step.target is not None:
+                self._books.rooms[step.target].ask(operation)
+            if asked_for:
+                operation.waits_for += 1
+                stage.append(operation)
+            else:
+                operation.ready_ns = timed_io.now_ns()
+                if operation.waits_for == 0:
+                    self._make_ready(operation)
+
+    @staticmethod
+    def _add_stage(active: ActiveRequest, operations: list[Operation], delay_ns: int = 0) -> None:
+        if operations or delay_ns:
+            active.stages.append(operations)
+            active.stage_delays_ns.append(delay_ns)
+
+    # Progress of requests
+
+    def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
+        active.stage += 1
+        if active.stage == len(active.stages):
+            self._end(active, now_ns)
+        elif active.stage_delays_ns[active.stage]:
+            self._at(now_ns + active.stage_delays_ns[active.stage], lambda due_ns: self._open_stage(active, due_ns))
+        else:
+            self._open_stage(active, now_ns)
+
+    def _open_stage(self, active: ActiveRequest, now_ns: int) -> None:
+        operations = active.stages[active.stage]
+        active.stages[active.stage] = []
+        active.left_in_stage = len(operations)
+        for operation in operations:
+            operation.ready_ns = now_ns
+            operation.waits_for -= 1
+            if operation.waits_for == 0:
+                self._make_ready(operation)
+        if not operations:
+            self._next_stage(active, now_ns)
+
+    def _make_ready(self, operation: Operation) -> None:
+        if operation.step.op == Op.WRITE:
+            if self._limits.writes and self._writes >= self._limits.writes:
+                self._waiting_writes.append(operation)
+                return
+            self._writes += 1
+        self._ready.append(operation)
+
+    def _finish(self, operation: Operation, wall_ns: int) -> None:
+        self._running -= 1
+        step, active = operation.step, operation.request
+        freed = self._order.finish(operation)
+        if step.op in (Op.DELETE, Op.DEMOTE, Op.PROMOTE):
+            assert step.source is not None
+            freed += self._books.rooms[step.source].release(step.nbytes)
+        for follower in freed:
+            self._make_ready(follower)
+        if step.op == Op.WRITE:
+            self._writes -= 1
+            if self._waiting_writes:
+                self._make_ready(self._waiting_writes.popleft())
+        if operation.stage is None:
+            return
+        active.operations += 1
+        tier = step.source if step.source is not None else step.target
+        if tier is not None and self._books.storage[tier]:
+            active.storage_ns += wall_ns
+        active.left_in_stage -= 1
+        if active.left_in_stage == 0:
+            self._next_stage(active, timed_io.now_ns())
+
+    def _end(self, active: ActiveRequest, now_ns: int) -> None:
+        del self._active[active.request.number]
+        self._write_log(active, now_ns)
+        if self._next is None and active.request.user in self._streams and self._pacing == "closed":
+            self._schedule_user(active.request.user, now_ns)
+
+    def _write_log(self, active: ActiveRequest, now_ns: int) -> None:
+        rows, row = self._log.reserve()
+        request = active.request
+        _REQUEST_ROW.pack_into(
+            rows.data,
+            row * _REQUEST_ROW.size,
+            active.intended_ns,
+            active.start_ns,
+            now_ns,
+            active.storage_ns,
+            request.number,
+            request.user,
+            self._rank,
+            request.context_tokens,
+            request.output_tokens,
+            active.hit_objects,
+            active.miss_objects,
+            active.hit_tokens,
+            active.miss_tokens,
+            active.operations,
+            request.qos,
+            active.phase,
+            active.state,
+            0,
+            0,
+        )
+        self._log.commit()

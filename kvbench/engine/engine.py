@@ -1,0 +1,121 @@
+"""A rank's threads and memory: starts a load, watches it, ends it. Talks to no other rank."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cache import Cache
+from kvbench.config import RunConfig
+from kvbench.engine.dispatcher import Books, Dispatcher, Limits, Timeline
+from kvbench.engine.worker import Equipment, Worker
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.tiers.arena import Arena
+from kvbench.tiers.base import Tier
+from kvbench.tiers.payload import Payload
+from kvbench.workload.request import Schedule
+
+CHUNK_ROWS: Final = 4096
+"""Rows by which a thread's records grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where this rank runs."""
+
+    rank: int
+    host: str
+
+
+class Load:
+    """One schedule being carried out by the engine's threads."""
+
+    def __init__(self, dispatcher: Dispatcher, threads: Sequence[threading.Thread]) -> None:
+        self._dispatcher = dispatcher
+        self._threads = threads
+
+    @property
+    def finished(self) -> bool:
+        """No thread works any more."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Hand out no further operation; those in flight end."""
+        self._dispatcher.stop()
+
+    def close(self) -> None:
+        """Wait for the threads to end, and log the requests that were cut short."""
+        for thread in self._threads:
+            thread.join()
+        self._dispatcher.close()
+
+
+class Engine:
+    """Everything that carries out operations on one rank.
+
+    `capacities` (bytes) and `tiers` are parallel, fastest first. Records and requests pile up in `stores` (one for
+    each thread) and `requests`.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        home: Home,
+        tiers: Sequence[Tier],
+        capacities: Sequence[int],
+        arena: Arena,
+        payload: Payload,
+    ) -> None:
+        self._config = config
+        self._home = home
+        self._bytes_per_token = config.geometry.bytes_per_token
+        cache = Cache(capacities, config.cache.promote_on_hit)
+        self.books = Books(cache, capacities, [tier.storage for tier in tiers])
+        self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
+        self.failures: list[str] = []
+        equipment = Equipment(
+            home.rank,
+            home.host,
+            tiers,
+            arena,
+            payload,
+            config.payload.verify == "full",
+            self.cancel_flag,
+            self.failures.append,
+        )
+        self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
+        self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
+        self._workers = [Worker(thread, equipment, store) for thread, store in enumerate(self.stores)]
+
+    def start(self, schedule: Schedule, timeline: Timeline, pacing: Literal["asap"] | None = None) -> Load:
+        """Start a load; `pacing` replaces the configuration's (for preconditioning)."""
+        dispatcher = Dispatcher(
+            self.books,
+            schedule,
+            pacing or self._config.pacing.mode,
+            timeline,
+            Limits(self._config.io.threads, self._config.io.max_concurrent_allocs),
+            self._bytes_per_token,
+            self._home.rank,
+            self.requests,
+        )
+        threads = [
+            threading.Thread(target=worker.run, args=(dispatcher,), name=f"kvbench-worker-{number}", daemon=True)
+            for number, worker in enumerate(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        return Load(dispatcher, threads)
+
+    def cancel(self) -> None:
+        """End the operations in flight at their next chance; they are recorded as canceled."""
+        self.cancel_flag[0] = 1
+
+    @property
+    def verified_sectors(self) -> int:
+        """Sectors of 4 KiB whose content was compared with what was written."""
+        return sum(worker.verified_sectors for worker in self._workers)

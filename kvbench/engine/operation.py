@@ -1,0 +1,48 @@
+"""One operation that a worker carries out, and the request that it belongs to: plain state, no decisions."""
+
+from dataclasses import dataclass, field
+
+from kvbench.cache import Step
+from kvbench.records.schema import Phase, RequestState
+from kvbench.workload.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """A step of the cache's decision, with what it still waits for before it may be carried out."""
+
+    step: Step
+    request: "ActiveRequest"
+    tokens: int
+    stage: int | None
+    """The stage of the request that waits for this operation; None for moves and deletes that only make room."""
+    waits_for: int = 0
+    """Earlier operations on the key, room on the target tier, and the request's own stage: how many are missing."""
+    followers: list["Operation"] = field(default_factory=list)
+    """Operations on the same key that wait for this one."""
+    done: bool = False
+    ready_ns: int = 0
+    """When it was wanted: the intended start of the request, or the end of the stage before."""
+    inflight: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ActiveRequest:
+    """A request whose operations have been decided and not all carried out."""
+
+    request: Request
+    phase: Phase
+    intended_ns: int
+    start_ns: int
+    stages: list[list[Operation]] = field(default_factory=list)
+    stage_delays_ns: list[int] = field(default_factory=list)
+    """Simulated generation before each stage."""
+    stage: int = -1
+    left_in_stage: int = 0
+    storage_ns: int = 0
+    operations: int = 0
+    hit_objects: int = 0
+    miss_objects: int = 0
+    hit_tokens: int = 0
+    miss_tokens: int = 0
+    state: RequestState = RequestState.DONE

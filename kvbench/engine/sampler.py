@@ -1,0 +1,95 @@
+"""Once a second, what the node did: processor time, stolen time, memory, pressure, the disk under test.
+
+One rank of each node runs it, in a thread that sleeps between samples. A figure that the node does not offer is -1.
+"""
+
+import threading
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from kvbench import timed_io
+
+SAMPLE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i4"),
+        ("t_ns", "<i8"),
+        ("cpu_user_pct", "<f4"),
+        ("cpu_system_pct", "<f4"),
+        ("cpu_iowait_pct", "<f4"),
+        ("cpu_steal_pct", "<f4"),
+        ("memory_available_bytes", "<i8"),
+        ("psi_cpu_some_us", "<i8"),
+        ("psi_memory_some_us", "<i8"),
+        ("psi_io_some_us", "<i8"),
+        ("disk_read_bytes", "<i8"),
+        ("disk_write_bytes", "<i8"),
+        ("net_recv_bytes", "<i8"),
+        ("net_sent_bytes", "<i8"),
+    ]
+)
+"""`t_ns` is CLOCK_MONOTONIC of the node. Percentages are of all processors since the sample before; the others count
+from the start of the node, the pressure figures in microseconds in which some task was stalled (kernel PSI)."""
+
+
+class Sampler:
+    """Samples from `start` to `stop`; `disk` is the block device's name (`vda`), None where there is none."""
+
+    def __init__(self, node: int, disk: str | None, interval_s: float = 1.0) -> None:
+        self._node = node
+        self._disk = disk
+        self._interval_s = interval_s
+        self._samples: list[npt.NDArray[np.void]] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kvbench-sampler", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first sample is taken one interval from now."""
+        psutil.cpu_times_percent(interval=None)
+        self._thread.start()
+
+    def stop(self) -> npt.NDArray[np.void]:
+        """End, and return the samples (SAMPLE_DTYPE)."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        return np.concatenate(self._samples) if self._samples else np.empty(0, dtype=SAMPLE_DTYPE)
+
+    def _run(self) -> None:
+        while not self._end.wait(self._interval_s):
+            self._samples.append(self._sample())
+
+    def _sample(self) -> npt.NDArray[np.void]:
+        cpu = psutil.cpu_times_percent(interval=None)
+        disks = psutil.disk_io_counters(perdisk=True) if self._disk else {}
+        disk = disks.get(self._disk or "")
+        network = psutil.net_io_counters()
+        row = (
+            self._node,
+            timed_io.now_ns(),
+            cpu.user,
+            cpu.system,
+            getattr(cpu, "iowait", -1.0),
+            getattr(cpu, "steal", -1.0),
+            psutil.virtual_memory().available,
+            _stalled_us("cpu"),
+            _stalled_us("memory"),
+            _stalled_us("io"),
+            disk.read_bytes if disk else -1,
+            disk.write_bytes if disk else -1,
+            network.bytes_recv if network else -1,
+            network.bytes_sent if network else -1,
+        )
+        return np.array([row], dtype=SAMPLE_DTYPE)
+
+
+def _stalled_us(resource: str) -> int:
+    """Total of the `some` line of /proc/pressure (Documentation/accounting/psi.rst); -1 where the kernel has none."""
+    try:
+        line = Path(f"/proc/pressure/{resource}").read_text(encoding="ascii").splitlines()[0]
+    except (OSError, IndexError):
+        return -1
+    return int(line.rpartition("total=")[2])

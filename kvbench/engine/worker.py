@@ -1,0 +1,306 @@
+"""Carries operations out: takes one from the dispatcher, moves its bytes, checks them, records the row.
+
+Payload making, page-cache dropping and verification happen here, before or after the timed calls, never inside them.
+"""
+
+import errno
+import os
+import struct
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.engine.dispatcher import Dispatcher
+from kvbench.engine.operation import Operation
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import (
+    RECORD_DTYPE,
+    RESIDENT_UNKNOWN,
+    STOPWATCH_BYTES,
+    Op,
+    Path,
+    RequestState,
+    TimedBy,
+    label,
+)
+from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
+from kvbench.tiers.base import WHOLE, Cell, Part, Tier
+from kvbench.tiers.memory import MemoryTier
+from kvbench.tiers.payload import Mismatch, Payload
+
+_TAGS: Final = struct.Struct("<IIIIHHBBBBBBH")
+assert STOPWATCH_BYTES + _TAGS.size == RECORD_DTYPE.itemsize
+_ROW_BYTES: Final = RECORD_DTYPE.itemsize
+_WALL_OFFSET: Final = RECORD_DTYPE.fields["wall_ns"][1] if RECORD_DTYPE.fields else 0
+_QUEUE_OFFSET: Final = RECORD_DTYPE.fields["queue_ns"][1] if RECORD_DTYPE.fields else 0
+_ERRNO_OFFSET: Final = RECORD_DTYPE.fields["errno"][1] if RECORD_DTYPE.fields else 0
+_INT64: Final = struct.Struct("<q")
+_INT32: Final = struct.Struct("<i")
+
+
+class VerificationError(Exception):
+    """What was read is not what was written."""
+
+    def __init__(self, where: str, mismatch: Mismatch) -> None:
+        super().__init__(f"{where}: the data is not what was written: {mismatch}")
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What all workers of a rank share."""
+
+    rank: int
+    host: str
+    tiers: Sequence[Tier]
+    arena: Arena
+    payload: Payload
+    verify_full: bool
+    stop: npt.NDArray[np.int32]
+    report_failure: Callable[[str], None]
+
+
+class Worker:
+    """One thread's loop over the operations that the dispatcher hands out; its rows go to `store`."""
+
+    def __init__(self, thread: int, equipment: Equipment, store: RowStore) -> None:
+        self._thread = thread
+        self._equipment = equipment
+        self._store = store
+        self.verified_sectors = 0
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Work until there is no more; a failure is reported and ends the load of the whole rank."""
+        operation = dispatcher.take()
+        while operation is not None:
+            wall_ns = self._attempt(operation, dispatcher)
+            if wall_ns is None:
+                return
+            operation = dispatcher.take(operation, wall_ns)
+
+    def _attempt(self, operation: Operation, dispatcher: Dispatcher) -> int | None:
+        try:
+            return self._carry_out(operation)
+        except OSError as error:
+            if error.errno == errno.ECANCELED:
+                dispatcher.give_up(operation, RequestState.CUT_SHORT)
+                return None
+            text = self._describe(operation, error)
+        except (VerificationError, MemoryError) as error:
+            text = str(error) or "out of memory"
+        except BaseException:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
+            text = f"internal error\n{traceback.format_exc()}"
+        self._equipment.report_failure(text)
+        dispatcher.give_up(operation, RequestState.FAILED)
+        return None
+
+    def _describe(self, operation: Operation, error: OSError) -> str:
+        step = operation.step
+        tier = step.target if step.target is not None and step.op != Op.PROMOTE else step.source
+        assert tier is not None
+        where = self._equipment.tiers[tier].where(step.key)
+        advice = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "; free space there, or set a smaller capacity_bytes for the file tier"
+        return f"{label(step.op)} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
+
+    def _carry_out(self, operation: Operation) -> int:
+        """Move the bytes of `operation`; returns the wall time of the row (ns)."""
+        step = operation.step
+        tiers = self._equipment.tiers
+        if step.op == Op.READ:
+            assert step.source is not None
+            return self._read(operation, tiers[step.source], step.source)
+        if step.op == Op.WRITE:
+            assert step.target is not None
+            return self._write(operation, tiers[step.target], step.target)
+        assert step.source is not None
+        if step.op == Op.DELETE:
+            return self._delete(operation, tiers[step.source], step.source)
+        assert step.target is not None
+        if step.op == Op.DEMOTE:
+            return self._demote(operation, tiers[step.source], tiers[step.target])
+        return self._promote(operation, tiers[step.source], tiers[step.target])
+
+    def _read(self, operation: Operation, tier: Tier, number: int) -> int:
+        key, nbytes = operation.step.key, operation.step.nbytes
+        resident = tier.prepare_read(key)
+        with self._row(operation, Op.READ, number, tier.read_path, tier.read_timed_by, resident) as cell:
+            if not tier.in_parts:
+                _, landed = tier.read(cell, key, WHOLE, _NOWHERE)
+                assert landed is not None
+                self._check(tier, key, nbytes, 0, landed)
+                return _wall_ns(cell)
+            with self._equipment.arena.lease(nbytes) as lease:
+                self._read_into(cell, tier, key, nbytes, lease)
+            return _wall_ns(cell)
+
+    def _read_into(self, cell: Cell, tier: Tier, key: int, nbytes: int, lease: Lease) -> None:
+        if self._equipment.verify_full:
+            handle = -1
+            for part, length in _parts(nbytes, lease.nbytes):
+                target = lease.memory(key, nbytes, part.offset, length)
+                handle, landed = tier.read(cell, key, part, target, handle)
+                if landed is None:
+                    tier.inspect(key, part.offset, target)
+                self._check(tier, key, nbytes, part.offset, target)
+            return
+        _, landed = tier.read(cell, key, WHOLE, lease.memory(key, nbytes, 0, nbytes))
+        if landed is not None:
+            # An object longer than the lease went round in it: its end is what lies there now.
+            offset = max(0, nbytes - lease.nbytes)
+            self._check(tier, key, nbytes, offset, lease.memory(key, nbytes, offset, nbytes - offset))
+            return
+        for offset in {0, nbytes - SECTOR_BYTES}:
+            target = lease.memory(key, nbytes, offset, SECTOR_BYTES)
+            tier.inspect(key, offset, target)
+            self._check(tier, key, nbytes, offset, target)
+
+    def _write(self, operation: Operation, tier: Tier, number: int) -> int:
+        key, nbytes = operation.step.key, operation.step.nbytes
+        tier.allocate(key, nbytes)
+        with (
+            self._equipment.arena.lease(nbytes) as lease,
+            self._row(operation, Op.WRITE, number, tier.write_path) as cell,
+        ):
+            handle = -1
+            for part, length in _parts(nbytes, lease.nbytes):
+                source = lease.memory(key, nbytes, part.offset, length)
+                self._equipment.payload.make(source, key, part.offset)
+                handle = tier.write(cell, key, part, source, handle)
+            return _wall_ns(cell)
+
+    def _delete(self, operation: Operation, tier: Tier, number: int) -> int:
+        with self._row(operation, Op.DELETE, number, Path.NONE) as cell:
+            tier.delete(cell, operation.step.key)
+            return _wall_ns(cell)
+
+    def _demote(self, operation: Operation, source: Tier, target: Tier) -> int:
+        key, nbytes = operation.step.key, operation.step.nbytes
+        assert operation.step.target is not None
+        memory = source.memory_of(key)
+        assert memory is not None, "only memory tiers lie above another tier"
+        target.allocate(key, nbytes)
+        with self._row(operation, Op.DEMOTE, operation.step.target, target.write_path) as cell:
+            target.write(cell, key, WHOLE, memory)
+        _release(source, key)
+        return _wall_ns(cell)
+
+    def _promote(self, operation: Operation, source: Tier, target: Tier) -> int:
+        key, nbytes = operation.step.key, operation.step.nbytes
+        assert operation.step.source is not None
+        target.allocate(key, nbytes)
+        destination = target.memory_of(key)
+        assert destination is not None, "only memory tiers lie above another tier"
+        held = source.memory_of(key)
+        if held is not None:
+            with self._row(operation, Op.PROMOTE, operation.step.source, source.read_path) as cell:
+                target.write(cell, key, WHOLE, held)
+            _release(source, key)
+            return _wall_ns(cell)
+        resident = source.prepare_read(key)
+        with self._row(
+            operation, Op.PROMOTE, operation.step.source, source.read_path, source.read_timed_by, resident
+        ) as cell:
+            _, landed = source.read(cell, key, WHOLE, destination)
+            if landed is None:
+                source.inspect(key, 0, destination)
+            elif landed.buffer is not destination.buffer:
+                _copy_into(destination, landed)
+            self._check(source, key, nbytes, 0, destination)
+            wall_ns = _wall_ns(cell)
+        self._delete(operation, source, operation.step.source)
+        return wall_ns
+
+    def _check(self, tier: Tier, key: int, object_bytes: int, offset: int, memory: Memory) -> None:
+        payload = self._equipment.payload
+        if self._equipment.verify_full:
+            checked, mismatch = payload.check_full(memory, key, object_bytes, offset)
+        else:
+            checked, mismatch = payload.check_sampled(memory, key, offset)
+        self.verified_sectors += checked
+        if mismatch is not None:
+            raise VerificationError(tier.where(key), mismatch)
+
+    def _row(
+        self,
+        operation: Operation,
+        op: Op,
+        tier: int,
+        path: Path,
+        timed_by: TimedBy | None = None,
+        resident: int = RESIDENT_UNKNOWN,
+    ) -> "_Row":
+        rows, row = self._store.reserve()
+        start = row * _ROW_BYTES
+        request = operation.request
+        _INT64.pack_into(rows.data, start + _QUEUE_OFFSET, operation.ready_ns)
+        _TAGS.pack_into(
+            rows.data,
+            start + STOPWATCH_BYTES,
+            operation.tokens,
+            request.request.user,
+            request.request.number & 0xFFFFFFFF,
+            self._equipment.rank,
+            self._thread,
+            min(operation.inflight, 0xFFFF),
+            op,
+            tier,
+            request.phase,
+            path,
+            MemoryTier.read_timed_by if timed_by is None else timed_by,
+            resident,
+            0,
+        )
+        return _Row(Cell(rows, row, self._equipment.stop), self._store)
+
+
+class _Row:
+    """The row of one operation, counted when it ends; what went wrong in between stands in it."""
+
+    __slots__ = ("_cell", "_store")
+
+    def __init__(self, cell: Cell, store: RowStore) -> None:
+        self._cell = cell
+        self._store = store
+
+    def __enter__(self) -> Cell:
+        return self._cell
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            at = self._cell.row * _ROW_BYTES + _ERRNO_OFFSET
+            if _INT32.unpack_from(self._cell.rows.data, at)[0] == 0:
+                number = error.errno if isinstance(error, OSError) and error.errno else errno.EBADMSG
+                _INT32.pack_into(self._cell.rows.data, at, number)
+        self._store.commit()
+
+
+_NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
+
+
+def _wall_ns(cell: Cell) -> int:
+    wall_ns: int = _INT64.unpack_from(cell.rows.data, cell.row * _ROW_BYTES + _WALL_OFFSET)[0]
+    return wall_ns
+
+
+def _parts(nbytes: int, at_most: int) -> Iterator[tuple[Part, int]]:
+    """`nbytes` in parts of `at_most`, with the length of each."""
+    for offset in range(0, nbytes, at_most):
+        length = min(at_most, nbytes - offset)
+        yield Part(offset, first=offset == 0, last=offset + length == nbytes), length
+
+
+def _release(tier: Tier, key: int) -> None:
+    assert isinstance(tier, MemoryTier)
+    tier.release(key)
+
+
+def _copy_into(destination: Memory, source: Memory) -> None:
+    done = int(source.extents[0, 0])
+    for start, length in destination.extents.tolist():
+        destination.buffer[start : start + length] = source.buffer[done : done + length]
+        done += length

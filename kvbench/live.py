@@ -1,0 +1,132 @@
+"""What rank 0 shows while a run is under way: a table that is redrawn in a terminal, a plain line elsewhere.
+
+The figures come as one vector of counters that every rank fills from its own records and that is added up over the
+ranks; this module knows how to fill it and how to show the sum.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import Op
+from kvbench.units import GIB
+
+_BINS: Final = 160
+_BINS_PER_OCTAVE: Final = 4
+_LOWEST_NS: Final = 256
+_WIDTH: Final = 3 + _BINS
+"""For each tier: operations, bytes, failed operations, and a histogram of wall time in quarters of an octave."""
+_PLAIN_INTERVAL_S: Final = 5.0
+
+
+def counters_width(tiers: int) -> int:
+    """Numbers in the vector for so many tiers."""
+    return tiers * _WIDTH
+
+
+class Counters:
+    """Counts a rank's records as they come; one vector of int64 for all of its threads."""
+
+    def __init__(self, stores: Sequence[RowStore], tiers: int) -> None:
+        self._stores = stores
+        self._seen = [store.count for store in stores]
+        self._tiers = tiers
+        self.vector: npt.NDArray[np.int64] = np.zeros(counters_width(tiers), dtype=np.int64)
+
+    def update(self) -> npt.NDArray[np.int64]:
+        """Take in the rows that were committed since the last call; returns the totals so far."""
+        for index, store in enumerate(self._stores):
+            for rows in store.views(self._seen[index]):
+                self._seen[index] += len(rows)
+                self._add(rows)
+        return self.vector
+
+    def _add(self, rows: npt.NDArray[np.void]) -> None:
+        moves = rows[rows["op"] != Op.DELETE]
+        for tier in range(self._tiers):
+            part = self.vector[tier * _WIDTH : (tier + 1) * _WIDTH]
+            mine = moves[moves["tier"] == tier]
+            done = mine[mine["errno"] == 0]
+            part[0] += len(done)
+            part[1] += int(done["nbytes"].sum())
+            part[2] += len(mine) - len(done)
+            octaves = np.log2(np.maximum(done["wall_ns"], _LOWEST_NS) / _LOWEST_NS)
+            bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _BINS - 1)
+            part[3:] += np.bincount(bins, minlength=_BINS)
+
+
+class View:
+    """Shows progress on `console` (rank 0). Use as a context manager."""
+
+    def __init__(self, console: Console, tier_names: Sequence[str], ranks: int) -> None:
+        self._console = console
+        self._tier_names = tier_names
+        self._ranks = ranks
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._last_plain_s = time.monotonic()
+
+    def __enter__(self) -> "View":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> None:
+        """Show the summed counters `elapsed_s` after the start of the load."""
+        if self._live:
+            self._live.update(self._table(totals, elapsed_s, duration_s))
+            return
+        if time.monotonic() - self._last_plain_s >= _PLAIN_INTERVAL_S:
+            self._last_plain_s = time.monotonic()
+            self._console.print(self._line(totals, elapsed_s, duration_s), soft_wrap=True, highlight=False)
+
+    def _table(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> Table:
+        table = Table(title=f"{_clock(elapsed_s, duration_s)}, {self._ranks} ranks", title_justify="left")
+        for heading in ("tier", "GiB/s", "operations/s", "P95 so far, ms", "failed"):
+            table.add_column(heading, justify="left" if heading == "tier" else "right")
+        for name, operations, nbytes, failed, p95_ms in self._figures(totals):
+            seconds = max(elapsed_s, 1e-9)
+            gib_per_s, per_s = nbytes / GIB / seconds, operations / seconds
+            table.add_row(name, f"{gib_per_s:.2f}", f"{per_s:.0f}", f"{p95_ms:.3g}", f"{failed}")
+        return table
+
+    def _line(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> str:
+        seconds = max(elapsed_s, 1e-9)
+        parts = [
+            f"{name} {nbytes / GIB / seconds:.2f} GiB/s, {operations / seconds:.0f} op/s, P95 {p95_ms:.3g} ms"
+            + (f", {failed} failed" if failed else "")
+            for name, operations, nbytes, failed, p95_ms in self._figures(totals)
+        ]
+        return f"{_clock(elapsed_s, duration_s)}: " + "; ".join(parts)
+
+    def _figures(self, totals: npt.NDArray[np.int64]) -> list[tuple[str, int, int, int, float]]:
+        rows = []
+        for tier, name in enumerate(self._tier_names):
+            part = totals[tier * _WIDTH : (tier + 1) * _WIDTH]
+            rows.append((name, int(part[0]), int(part[1]), int(part[2]), _percentile_ms(part[3:], 0.95)))
+        return rows
+
+
+def _percentile_ms(histogram: npt.NDArray[np.int64], quantile: float) -> float:
+    """Upper edge of the bin that holds the quantile: within 19 % of the figure in the file."""
+    total = int(histogram.sum())
+    if total == 0:
+        return 0.0
+    place = int(np.searchsorted(np.cumsum(histogram), quantile * total))
+    return float(_LOWEST_NS * 2 ** ((place + 1) / _BINS_PER_OCTAVE) / 1e6)
+
+
+def _clock(elapsed_s: float, duration_s: float | None) -> str:
+    if duration_s is None:
+        return f"{elapsed_s:.0f} s"
+    return f"{elapsed_s:.0f} of {duration_s:.0f} s, {max(0.0, duration_s - elapsed_s):.0f} s left"

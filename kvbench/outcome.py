@@ -1,0 +1,145 @@
+"""What came of a load on one rank, and its way into the run file."""
+
+import errno
+import json
+import os
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench import timed_io
+from kvbench.bench import Bench
+from kvbench.cluster.clock import CommonClock
+from kvbench.cluster.gather import as_rows
+from kvbench.cluster.share import total
+from kvbench.cluster.topology import Topology
+from kvbench.config import RunConfig
+from kvbench.records.file import RunFileWriter
+from kvbench.records.schema import Phase
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_results
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which run it is; the same on all ranks."""
+
+    config: RunConfig
+    run_id: str
+    fingerprint: str
+    started_at: str
+    trace: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the load on this rank."""
+
+    clock: CommonClock
+    measure_start_ns: int
+    """Rank 0's clock."""
+    interrupted: bool
+    """Some rank was asked to end early."""
+    failures: tuple[str, ...]
+    """Of this rank."""
+    samples: npt.NDArray[np.void]
+    """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
+    calibration: npt.NDArray[np.void]
+
+
+def gather_outcome(
+    topology: Topology, identity: Identity, bench: Bench, outcome: Outcome, writer: RunFileWriter | None
+) -> None:
+    """Write the run file on rank 0 from what all ranks hold. Collective; raises KvbenchError on rank 0."""
+    engine = bench.engine
+    failed = total(topology.comm, len(outcome.failures))[0]
+    status = "failed" if failed else "interrupted" if outcome.interrupted else "complete"
+    is_leader = topology.local_rank == 0
+    tables = {
+        "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
+        "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
+        "calibration": outcome.calibration,
+        "samples": outcome.samples,
+    }
+    attributes = (
+        description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
+        | identity.trace
+        | {
+            "run_id": identity.run_id,
+            "status": status,
+            "status_message": "; ".join(outcome.failures) if outcome.failures else "",
+            "fingerprint": identity.fingerprint,
+            "started_at": identity.started_at,
+            "tiers_json": json.dumps(
+                [
+                    {"name": name, "kind": tier.kind, "capacity_bytes": capacity, "storage": tier.storage}
+                    for name, tier, capacity in zip(bench.tier_names, bench.tiers, bench.sizes.capacities, strict=True)
+                ]
+            ),
+            "arena_bytes": bench.arena.nbytes,
+            "measure_start_ns": outcome.measure_start_ns,
+            "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+        }
+    )
+    write_results(topology.comm, writer, Rows(engine.stores, engine.requests, outcome.clock), tables, attributes)
+
+
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
+    engine, sizes, clock = bench.engine, bench.sizes, outcome.clock
+    views = [view for store in engine.stores for view in store.views()]
+    canceled = sum(int((view["errno"] == errno.ECANCELED).sum()) for view in views)
+    failed = sum(int((view["errno"] != 0).sum()) for view in views) - canceled
+    end_ns = _last_end_ns(views)
+    return {
+        "rank": topology.rank,
+        "node": topology.node,
+        "host": topology.host,
+        "pid": os.getpid(),
+        "first_row": 0,
+        "rows": sum(store.count for store in engine.stores),
+        "first_request": 0,
+        "requests": engine.requests.count,
+        "arena_bytes": bench.arena.nbytes,
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "predicted_peak_bytes": sizes.need.total,
+        "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
+        "canceled_ops": canceled,
+        "failed_ops": failed,
+        "verified_sectors": engine.verified_sectors,
+        "too_large_objects": engine.books.cache.too_large,
+        "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
+    }
+
+
+def _last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:
+    """End of the last measured operation that worked, on this node's clock; 0 where there is none."""
+    last = 0
+    for rows in views:
+        counted = rows[(rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)]
+        if len(counted):
+            last = max(last, int((counted["t_start_ns"] + counted["wall_ns"]).max()))
+    return last
+
+
+def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
+    node, filesystem = bench.around.node, bench.around.filesystem
+    return {
+        "node": topology.node,
+        "host": node.host,
+        "cpus": node.cpus,
+        "cpu_model": node.cpu_model,
+        "memory_bytes": node.memory_bytes,
+        "llc_bytes": node.llc_bytes,
+        "kernel": node.kernel,
+        "clock_source": node.clock_source,
+        "filesystem": filesystem.kind,
+        "mount_point": filesystem.mount_point,
+        "mount_options": filesystem.options,
+        "device": filesystem.device,
+        "filesystem_group": bench.around.group.group,
+        "directory": str(bench.rundir.directory),
+    }

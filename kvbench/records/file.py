@@ -1,0 +1,242 @@
+"""Writing a run file: an HDF5 file with one dataset per column (`docs/hdf5-schema.md`). `reader` reads it.
+
+The file has a temporary name beside its target until it is complete. Metadata has HDF5's checksums (format 1.10) and
+chunks have Fletcher-32, so damage is found when the file is read. Nothing here knows what the figures mean.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.errors import KvbenchError
+from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
+from kvbench.records.sink import FailSafeFile
+
+FORMAT_VERSION: Final = 1
+"""Raised whenever a reader of the format before would misread the file."""
+
+CHUNK_ROWS: Final = 256 * 1024
+"""Rows of a chunk, and of every write but a table's last: HDF5 never has to read a chunk back to complete it."""
+
+_BLOCK_ROWS: Final = 2048
+"""Rows that are taken apart into columns at once: they stay in the core's cache while 24 columns are taken out."""
+
+_HDF5_ERRORS: Final = (OSError, RuntimeError, ValueError, KeyError, TypeError)
+
+
+def text_array(value: str) -> NDArray[np.bytes_]:
+    """`value` as fixed-length UTF-8: variable-length strings live in HDF5's global heap, which has no checksum."""
+    encoded = value.encode("utf-8", "backslashreplace")
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
+
+
+class _ColumnTable:
+    """One dataset per field of appended rows, buffered up to whole chunks.
+
+    The datasets are made when the first rows are written, since only then is it known whether a small chunk does.
+    """
+
+    def __init__(self, name: str, dtype: np.dtype[Any], columns: Sequence[str]) -> None:
+        self.name = name
+        self._dtype = dtype
+        # Pages of these buffers are only backed by memory as far as they are filled.
+        self._buffers = {column: np.empty(CHUNK_ROWS, _column_dtype(column, dtype)) for column in columns}
+        self._filled = 0
+        self._written = 0
+        self._datasets: dict[str, Any] = {}
+
+    def append(self, file: Any, rows: NDArray[Any]) -> None:
+        if rows.dtype != self._dtype or rows.ndim != 1:
+            raise ValueError(f"rows of /{self.name} have another layout: {rows.dtype}")
+        start = 0
+        while start < len(rows):
+            stop = min(start + _BLOCK_ROWS, len(rows), start + CHUNK_ROWS - self._filled)
+            block = rows[start:stop]
+            end = self._filled + len(block)
+            for column, buffer in self._buffers.items():
+                buffer[self._filled : end] = block[column]
+            self._filled, start = end, stop
+            if end == CHUNK_ROWS:
+                self.flush(file)
+
+    def flush(self, file: Any) -> None:
+        """Write the buffered rows, after which the datasets exist even if there were none."""
+        if not self._datasets:
+            self._create(file)
+        if not self._filled:
+            return
+        end = self._written + self._filled
+        for column, dataset in self._datasets.items():
+            dataset.resize((end,))
+            dataset[self._written : end] = self._buffers[column][: self._filled]
+        self._written, self._filled = end, 0
+
+    def _create(self, file: Any) -> None:
+        group = file.create_group(self.name)
+        for column, buffer in self._buffers.items():
+            self._datasets[column] = group.create_dataset(
+                column,
+                shape=(0,),
+                dtype=buffer.dtype,
+                maxshape=(None,),
+                chunks=(max(self._filled, 1),),
+                fletcher32=True,
+                **hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE),
+            )
+
+
+def _column_dtype(column: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The stored type: codes are HDF5 enumerations, so that the file itself names them."""
+    if column not in CODES:
+        return dtype[column]
+    enum: np.dtype[Any] = h5py.enum_dtype({name: code for code, name in labels(column).items()}, basetype="u1")
+    return enum
+
+
+class RunFileWriter:
+    """Writes one run file. Use it as a context manager, or call `abort` after an error.
+
+    Whatever goes wrong with the file is a KvbenchError that names it, and the temporary file is gone by then. Leaving
+    the context without `finish` aborts.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Open a temporary file beside `path`. Raises KvbenchError: `path` exists (and not `overwrite`), bad folder."""
+        self.path = Path(path)
+        self._overwrite = overwrite
+        if self.path.is_dir():
+            raise KvbenchError(f"cannot write {self.path}: it is a directory; give the name of a file")
+        if not overwrite and os.path.lexists(self.path):
+            raise KvbenchError(f"{self.path} exists: give another name, or --overwrite to replace it")
+        self.temporary, self._sink = self._open_temporary()
+        self._tables = {
+            "records": _ColumnTable("records", RECORD_DTYPE, RECORD_COLUMNS),
+            "requests": _ColumnTable("requests", REQUEST_DTYPE, REQUEST_COLUMNS),
+        }
+        self._file: Any = None
+        with self._guard():
+            # No chunk cache: every write is whole chunks, and a failure is seen by the call that caused it.
+            self._file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=0)
+            self._file.attrs["format_version"] = FORMAT_VERSION
+
+    def append_records(self, rows: NDArray[Any]) -> None:
+        """Append rows of RECORD_DTYPE to /records; any number at a time. The caller keeps a rank's rows together."""
+        with self._guard():
+            self._tables["records"].append(self._file, rows)
+
+    def append_requests(self, rows: NDArray[Any]) -> None:
+        """Append rows of REQUEST_DTYPE to /requests."""
+        with self._guard():
+            self._tables["requests"].append(self._file, rows)
+
+    def write_table(self, name: str, columns: Mapping[str, NDArray[Any] | Sequence[str]]) -> None:
+        """Write the group /`name` with one dataset per column, all of one length: numbers, or a sequence of str."""
+        arrays = {column: _table_array(values) for column, values in columns.items()}
+        if len({len(array) for array in arrays.values()}) > 1:
+            raise ValueError(f"columns of /{name} differ in length: { {c: len(a) for c, a in arrays.items()} }")
+        with self._guard():
+            if name in self._tables or name in self._file:
+                raise ValueError(f"/{name} is written already")
+            group = self._file.create_group(name)
+            for column, array in arrays.items():
+                group.create_dataset(column, data=array, chunks=(max(len(array), 1),), fletcher32=True)
+
+    def set_attributes(self, attributes: Mapping[str, str | int | float]) -> None:
+        """Set attributes of the root group; a later value replaces an earlier one."""
+        with self._guard():
+            for name, value in attributes.items():
+                self._file.attrs[name] = text_array(value) if isinstance(value, str) else np.asarray(value)[()]
+
+    def finish(self) -> Path:
+        """Write what is buffered, bring it to the device, and give the file its name. Returns the path."""
+        with self._guard():
+            for table in self._tables.values():
+                table.flush(self._file)
+            self._file.close()
+            self._sink.sync()
+            self._sink.close()
+        if not self._overwrite and os.path.lexists(self.path):
+            raise KvbenchError(f"{self.path} has appeared during the run: the results are kept in {self.temporary}")
+        try:
+            self.temporary.replace(self.path)
+        except OSError as error:
+            raise KvbenchError(
+                f"cannot rename {self.temporary} to {self.path}: {error.strerror}; the results are kept in the former"
+            ) from error
+        return self.path
+
+    def abort(self) -> None:
+        """Give up: remove the temporary file. Does nothing once finished or aborted."""
+        if self._sink.closed:
+            return
+        try:
+            if self._file:
+                self._file.close()
+        except _HDF5_ERRORS:
+            # What HDF5 thinks of a file that is about to be removed does not matter.
+            pass
+        finally:
+            self._sink.close()
+            self.temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _open_temporary(self) -> tuple[Path, FailSafeFile]:
+        for number in count():
+            suffix = f"-{os.getpid()}-{number}{self.path.suffix}.partial"
+            temporary = self.path.with_name(self.path.stem + suffix)
+            try:
+                return temporary, FailSafeFile(temporary)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise KvbenchError(f"cannot write {self.path}: {error.strerror} ({temporary})") from error
+        raise AssertionError("unreachable: count() never ends")
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Turn a failure of the file into a KvbenchError, and abort; errors of the caller pass unchanged."""
+        if self._sink.closed:
+            raise ValueError(f"{self.path} is finished or aborted")
+        try:
+            yield
+        except _HDF5_ERRORS as error:
+            self._fail_if_file_failed(error)
+            raise
+        self._fail_if_file_failed(None)
+
+    def _fail_if_file_failed(self, cause: Exception | None) -> None:
+        failure = self._sink.error
+        if failure is None:
+            return
+        self.abort()
+        # The sink may be closed already (finish), and then abort has left the temporary file.
+        self.temporary.unlink(missing_ok=True)
+        raise KvbenchError(
+            f"cannot write {self.path}: {failure.strerror}; make room on its filesystem or choose another with --out"
+        ) from (cause or failure)
+
+
+def _table_array(values: NDArray[Any] | Sequence[str]) -> NDArray[Any]:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values
+    texts = [text_array(value) for value in values if isinstance(value, str)]
+    if len(texts) != len(values):
+        raise ValueError("a column holds numbers (an integer or floating-point array) or strings")
+    length = max((text.dtype.itemsize for text in texts), default=1)
+    return np.array([text.item() for text in texts], h5py.string_dtype("utf-8", length))

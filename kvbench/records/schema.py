@@ -1,0 +1,144 @@
+"""The columns of a record: one timed operation is one row of fixed width.
+
+The stopwatch fills the first part of a row (`STOPWATCH_BYTES` bytes, the layout that the C extension knows), the
+worker that runs the operation fills the rest. This module holds the layout and the meaning of the codes; it does no I/O.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+
+class Op(IntEnum):
+    """What an operation does. A move between tiers is one row, whose tier is the slower of the two."""
+
+    READ = 0
+    WRITE = 1
+    DEMOTE = 2
+    PROMOTE = 3
+    DELETE = 4
+    PREFETCH = 5
+
+
+class Phase(IntEnum):
+    """The phase of the run that an operation belongs to; figures are made from MEASURE alone."""
+
+    PRECONDITION = 0
+    WARMUP = 1
+    MEASURE = 2
+
+
+class Path(IntEnum):
+    """How the bytes moved. The first six are read paths; writes use BUFFERED or DIRECT; COPY is the memory tier."""
+
+    DOUBLE_COPY = 0
+    NUMPY = 1
+    BUFFERED = 2
+    MMAP_TOUCH = 3
+    MMAP_COPY = 4
+    DIRECT = 5
+    COPY = 6
+    NONE = 7
+
+
+class TimedBy(IntEnum):
+    """Where the timestamps of a row were taken: in the GIL-free region of the extension, or around Python calls."""
+
+    EXTENSION = 0
+    PYTHON = 1
+
+
+class RequestState(IntEnum):
+    """How a request ended."""
+
+    DONE = 0
+    CUT_SHORT = 1
+    FAILED = 2
+
+
+RESIDENT_UNKNOWN: Final = 255
+"""`resident_pct` of a row whose page-cache state was not looked at."""
+
+STOPWATCH_BYTES: Final = 84
+"""Bytes of a row, from its start, that the stopwatch fills (up to and including `major_faults`)."""
+
+RECORD_DTYPE: Final = np.dtype(
+    [
+        ("t_start_ns", "<i8"),
+        ("wall_ns", "<i8"),
+        ("host_ns", "<i8"),
+        ("runq_ns", "<i8"),
+        ("device_ns", "<i8"),
+        ("copy_ns", "<i8"),
+        ("span_ns", "<i8"),
+        ("nbytes", "<i8"),
+        ("queue_ns", "<i8"),
+        ("errno", "<i4"),
+        ("minor_faults", "<u4"),
+        ("major_faults", "<u4"),
+        ("tokens", "<u4"),
+        ("user", "<u4"),
+        ("request", "<u4"),
+        ("rank", "<u4"),
+        ("thread", "<u2"),
+        ("inflight", "<u2"),
+        ("op", "u1"),
+        ("tier", "u1"),
+        ("phase", "u1"),
+        ("path", "u1"),
+        ("timed_by", "u1"),
+        ("resident_pct", "u1"),
+        ("reserved", "<u2"),
+    ]
+)
+"""112 bytes. Times in ns; `t_start_ns` is CLOCK_MONOTONIC of the rank's node in memory, rank 0's clock in the file."""
+
+RECORD_COLUMNS: Final = tuple(name for name in RECORD_DTYPE.names or () if name != "reserved")
+"""The columns that are stored; `reserved` only rounds the row up to a multiple of 8 bytes."""
+
+REQUEST_DTYPE: Final = np.dtype(
+    [
+        ("intended_ns", "<i8"),
+        ("start_ns", "<i8"),
+        ("end_ns", "<i8"),
+        ("storage_ns", "<i8"),
+        ("request", "<u4"),
+        ("user", "<u4"),
+        ("rank", "<u4"),
+        ("context_tokens", "<u4"),
+        ("output_tokens", "<u4"),
+        ("hit_objects", "<u4"),
+        ("miss_objects", "<u4"),
+        ("hit_tokens", "<u4"),
+        ("miss_tokens", "<u4"),
+        ("operations", "<u4"),
+        ("qos", "u1"),
+        ("phase", "u1"),
+        ("state", "u1"),
+        ("reserved", "u1"),
+        ("reserved2", "<u4"),
+    ]
+)
+"""80 bytes. `storage_ns` is the sum of wall time of the request's operations on storage tiers (not memory)."""
+
+REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
+
+CODES: Final[dict[str, type[IntEnum]]] = {
+    "op": Op,
+    "phase": Phase,
+    "path": Path,
+    "timed_by": TimedBy,
+    "state": RequestState,
+}
+"""Columns that hold codes, with the enumeration that names them (stored with the file)."""
+
+
+def label(code: IntEnum) -> str:
+    """The name of a code as it is printed and configured: lower case, words joined by `-`."""
+    return code.name.lower().replace("_", "-")
+
+
+def labels(column: str) -> dict[int, str]:
+    """Code to printed name for one of `CODES`."""
+    return {int(code): label(code) for code in CODES[column]}

@@ -1,0 +1,165 @@
+"""From what the ranks hold after a run to the run file on rank 0: attributes, tables and rows.
+
+Called on every rank; the rows travel in bounded chunks, rank after rank, and the small tables as one fixed-width row
+a rank.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from kvbench import __version__
+from kvbench.cluster.clock import CommonClock
+from kvbench.cluster.comm import Communicator, mpi_version
+from kvbench.cluster.gather import as_columns, gather_rows, gather_table
+from kvbench.config import RunConfig
+from kvbench.records.file import RunFileWriter
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.workload.request import QOS_CLASSES
+
+RANK_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("pid", "<i8"),
+        ("first_row", "<i8"),
+        ("rows", "<i8"),
+        ("first_request", "<i8"),
+        ("requests", "<i8"),
+        ("arena_bytes", "<i8"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns", "<i8"),
+        ("peak_rss_bytes", "<i8"),
+        ("predicted_peak_bytes", "<i8"),
+        ("storage_capacity_bytes", "<i8"),
+        ("canceled_ops", "<i8"),
+        ("failed_ops", "<i8"),
+        ("verified_sectors", "<i8"),
+        ("too_large_objects", "<i8"),
+        ("end_ns", "<i8"),
+    ]
+)
+"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how much
+that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on rank
+0's clock (0: none)."""
+
+NODE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("cpus", "<i8"),
+        ("cpu_model", "S96"),
+        ("memory_bytes", "<i8"),
+        ("llc_bytes", "<i8"),
+        ("kernel", "S64"),
+        ("clock_source", "S32"),
+        ("filesystem", "S32"),
+        ("mount_point", "S128"),
+        ("mount_options", "S256"),
+        ("device", "S128"),
+        ("filesystem_group", "<i8"),
+        ("directory", "S256"),
+    ]
+)
+
+CALIBRATION_DTYPE: Final = np.dtype(
+    [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
+)
+"""`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one rank recorded, with the clock that turns its times into rank 0's."""
+
+    records: Sequence[RowStore]
+    requests: RowStore
+    clock: CommonClock
+
+    def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
+        """Copies of the records, on rank 0's clock."""
+        return self._shifted((view for store in self.records for view in store.views()), ("t_start_ns",))
+
+    def request_chunks(self) -> Iterator[npt.NDArray[np.void]]:
+        """Copies of the requests, on rank 0's clock."""
+        return self._shifted(self.requests.views(), ("intended_ns", "start_ns", "end_ns"))
+
+    def _shifted(self, views: Iterable[npt.NDArray[np.void]], columns: Sequence[str]) -> Iterator[npt.NDArray[np.void]]:
+        for view in views:
+            rows = view.copy()
+            for column in columns:
+                rows[column] = self.clock.to_common(rows[column])
+            yield rows
+
+
+def write_results(
+    comm: Communicator,
+    writer: RunFileWriter | None,
+    rows: Rows,
+    tables: Mapping[str, npt.NDArray[np.void]],
+    attributes: dict[str, str | int | float],
+) -> None:
+    """Gather all ranks' rows and tables to rank 0 and write the file there (`writer` is None on the other ranks).
+
+    `tables` are this rank's rows of each table; `attributes` count on rank 0 only, where the end of the measured window
+    (the end of the last measured operation of any rank) is added to them. Raises KvbenchError on rank 0.
+    """
+    gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, _sink(writer, "append_records"))
+    gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, _sink(writer, "append_requests"))
+    end_ns = 0
+    for name, table in tables.items():
+        gathered = gather_table(comm, table)
+        if writer is not None and gathered is not None:
+            if name == "ranks":
+                _number_rows(gathered)
+                end_ns = max(int(attributes["measure_start_ns"]), int(gathered["end_ns"].max()))
+            writer.write_table(name, as_columns(gathered))
+    if writer is not None:
+        writer.set_attributes(attributes | {"measure_end_ns": end_ns})
+        writer.finish()
+
+
+def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[str, str | int | float]:
+    """The attributes that are known from the configuration and the software."""
+    return {
+        "kvbench_version": __version__,
+        "config_json": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+        "timer": timer,
+        "ranks": ranks,
+        "nodes": nodes,
+        "payload": config.payload.kind,
+        "verify": config.payload.verify,
+        "read_path": config.io.read_path,
+        "write_path": config.io.write_path,
+        "pacing": config.pacing.mode,
+        "decision_order": "completion" if config.pacing.mode == "closed" else "schedule",
+        "bytes_per_token": config.geometry.bytes_per_token,
+        "model": config.model if isinstance(config.model, str) else "custom",
+        "qos_classes_json": json.dumps(QOS_CLASSES),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "mpi": mpi_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _number_rows(ranks: npt.NDArray[np.void]) -> None:
+    """Where each rank's rows begin: the ranks stand in the file in their order."""
+    for first, count in (("first_row", "rows"), ("first_request", "requests")):
+        ranks[first] = np.cumsum(ranks[count]) - ranks[count]
+
+
+def _sink(writer: RunFileWriter | None, method: str) -> Any:
+    if writer is None:
+        return lambda rank, rows: None
+    append = getattr(writer, method)
+    return lambda rank, rows: append(rows)

@@ -1,0 +1,129 @@
+"""The directories of one run in the directory under test: made, marked, and removed again.
+
+kvbench deletes only what carries its marker: `<directory>/kvbench-<run id>/rank-<r>/`, each level with a marker file
+that names the run. Whatever else is found there is left alone, with the directories that hold it.
+"""
+
+import errno
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kvbench.errors import KvbenchError
+
+MARKER: Final = ".kvbench-run"
+_OBJECT_SUFFIXES: Final = (".kv", ".npy")
+_PREFIX: Final = "kvbench-"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The directories of run `run_id` below `directory`, seen from rank `rank`."""
+
+    directory: Path
+    run_id: str
+    rank: int
+
+    @property
+    def top(self) -> Path:
+        """The run's own directory, shared by its ranks on this filesystem."""
+        return self.directory / f"{_PREFIX}{self.run_id}"
+
+    @property
+    def objects(self) -> Path:
+        """This rank's own directory."""
+        return self.top / f"rank-{self.rank}"
+
+    def create(self) -> None:
+        """Make both levels with their markers. Raises KvbenchError naming the directory and what is wrong with it."""
+        check_directory(self.directory)
+        try:
+            self.top.mkdir(mode=0o700, exist_ok=True)
+            self._mark(self.top)
+            self.objects.mkdir(mode=0o700)
+            self._mark(self.objects)
+        except OSError as error:
+            raise KvbenchError(
+                f"cannot make {self.objects}: {error.strerror}; give a directory that can be written with --dir"
+            ) from error
+
+    def remove(self) -> list[Path]:
+        """Remove this rank's objects and directory, then the run's directory if it is the last rank to leave it.
+
+        Returns what was found there that kvbench did not make, and left. Raises OSError when removing fails.
+        """
+        strangers: list[Path] = []
+        if _is_marked(self.objects, self.run_id):
+            strangers += _remove_marked(self.objects)
+        if _is_marked(self.top, self.run_id):
+            remaining = {entry.name for entry in os.scandir(self.top)} - {MARKER}
+            if not remaining:
+                # Two ranks may both find themselves the last; either may remove what the other has removed already.
+                with suppress(FileNotFoundError):
+                    (self.top / MARKER).unlink()
+                _remove_if_empty(self.top)
+        return strangers
+
+    def _mark(self, directory: Path) -> None:
+        content = json.dumps({"program": "kvbench", "run_id": self.run_id}).encode()
+        with suppress(FileExistsError):
+            descriptor = os.open(directory / MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(descriptor, content)
+            finally:
+                os.close(descriptor)
+
+
+def check_directory(directory: Path) -> None:
+    """Raise KvbenchError when `directory` is missing, no directory, or cannot be written."""
+    if not directory.exists():
+        raise KvbenchError(
+            f"the directory {directory} does not exist; make it, or mount the storage that it should be on"
+        )
+    if not directory.is_dir():
+        raise KvbenchError(f"{directory} is not a directory; give the directory under test with --dir")
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise KvbenchError(f"{directory} is on a read-only filesystem; mount it for writing")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise KvbenchError(f"{directory} cannot be written by this user; change its permissions or give another --dir")
+
+
+def _is_marked(directory: Path, run_id: str) -> bool:
+    try:
+        content = json.loads((directory / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("program") == "kvbench" and content.get("run_id") == run_id
+
+
+def _remove_marked(directory: Path) -> list[Path]:
+    strangers = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name == MARKER:
+                continue
+            if _is_object(entry):
+                os.unlink(entry.path)
+            else:
+                strangers.append(Path(entry.path))
+    if not strangers:
+        (directory / MARKER).unlink()
+        _remove_if_empty(directory)
+    return strangers
+
+
+def _is_object(entry: "os.DirEntry[str]") -> bool:
+    stem, suffix = os.path.splitext(entry.name)
+    named = suffix in _OBJECT_SUFFIXES and len(stem) == 16 and set(stem) <= set("0123456789abcdef")
+    return named and entry.is_file(follow_symlinks=False)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
+            raise

@@ -1,0 +1,264 @@
+"""The phases of one run, in order: plan, check, calibrate, precondition, measure, gather, clean up.
+
+Every rank walks through the same phases. What a rank does alone in a phase ends in an agreement: if it failed anywhere,
+rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is left waiting.
+"""
+
+import datetime
+import secrets
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from kvbench import timed_io
+from kvbench.bench import Bench
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
+from kvbench.cluster.comm import Communicator, quiet_barrier
+from kvbench.cluster.progress import ProgressExchange
+from kvbench.cluster.share import deal_out, share
+from kvbench.cluster.topology import Topology, discover
+from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
+from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.engine import Load
+from kvbench.engine.preconditioning import PreconditionSchedule
+from kvbench.engine.sampler import SAMPLE_DTYPE
+from kvbench.errors import KvbenchError
+from kvbench.interrupt import Interrupt
+from kvbench.live import Counters, View, counters_width
+from kvbench.outcome import Identity, Outcome, gather_outcome
+from kvbench.records.file import RunFileWriter
+from kvbench.records.schema import Phase
+from kvbench.workload.build import build_schedule, trace_parts
+from kvbench.workload.request import Schedule
+from kvbench.workload.traces import Trace, load_trace
+
+START_DELAY_S: Final = 0.1
+"""Between the agreement to start and the common start, so that every rank has heard of it."""
+
+DRAIN_S: Final = 1.5
+"""After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
+
+_POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the user asked for; read on rank 0 alone."""
+
+    source: str
+    """Path or name of the configuration."""
+    overrides: tuple[str, ...]
+    directory: Path
+    out: Path
+    overwrite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done: the same on all ranks, but for the schedule."""
+
+    identity: Identity
+    schedule: Schedule
+    directory: Path
+
+    @property
+    def config(self) -> RunConfig:
+        return self.identity.config
+
+
+def run(comm: Communicator, order: Order, console: Console) -> Path:
+    """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
+
+    Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
+    ended early; what was measured until then is in the file all the same.
+    """
+    agreement = Agreement(comm)
+    with Interrupt() as interrupt:
+        plan = _plan(comm, agreement, order)
+        writer = agreement.run("check", lambda: _open_output(comm, order))
+        try:
+            topology = discover(comm)
+            _announce(console, topology, plan)
+            run_id = plan.identity.run_id
+            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
+                outcome = _load(topology, agreement, plan, bench, interrupt, console)
+                agreement.run("gather", lambda: gather_outcome(topology, plan.identity, bench, outcome, writer))
+        finally:
+            if writer is not None:
+                writer.abort()
+    agreement.run("measure", lambda: _raise_failure(outcome))
+    if outcome.interrupted:
+        raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
+    return order.out
+
+
+# Plan
+
+
+def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
+    """Rank 0 reads the configuration and the trace; every rank gets the one and its part of the other."""
+
+    def read() -> tuple[dict[str, Any], Trace | None]:
+        if comm.rank != 0:
+            return {}, None
+        config = load_config(order.source, order.overrides)
+        trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
+        return _shared_plan(config, trace, order, comm.size), trace
+
+    content, trace = agreement.run("plan", read)
+    content = share(comm, content)
+    config = parse_config(content["config"], content["source"])
+    part: Trace | None = None
+    if isinstance(config.workload, TraceWorkload):
+        workload = config.workload
+        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size))
+        part = Trace.from_arrays(*deal_out(comm, parts))
+    schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
+    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    return Plan(identity, schedule, Path(content["directory"]))
+
+
+def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC)
+    facts = {}
+    if trace is not None:
+        facts = {
+            "trace_source": trace.source,
+            "trace_requests": len(trace),
+            "trace_digest": trace.digest,
+            "trace_bad_lines": trace.bad_lines,
+        }
+    return {
+        "config": config.model_dump(mode="json"),
+        "source": order.source,
+        "directory": str(order.directory.absolute()),
+        "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
+        "started_at": now.isoformat(timespec="seconds"),
+        "trace": facts,
+    }
+
+
+def _open_output(comm: Communicator, order: Order) -> RunFileWriter | None:
+    if comm.rank != 0:
+        return None
+    order.out.parent.mkdir(parents=True, exist_ok=True)
+    return RunFileWriter(order.out, overwrite=order.overwrite)
+
+
+def _announce(console: Console, topology: Topology, plan: Plan) -> None:
+    if topology.rank == 0:
+        ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
+        console.print(
+            f"kvbench run {plan.identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, fingerprint {plan.identity.fingerprint}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+# Load
+
+
+def _load(
+    topology: Topology, agreement: Agreement, plan: Plan, bench: Bench, interrupt: Interrupt, console: Console
+) -> Outcome:
+    """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
+    config = plan.config
+    before = read_clock(topology, timed_io.now_ns)
+    calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
+    drive = _Drive(topology, bench, interrupt, view)
+
+    now_ns = timed_io.now_ns()
+    load = bench.engine.start(PreconditionSchedule(plan.schedule), Timeline.untimed(now_ns, Phase.PRECONDITION), "asap")
+    stopped = drive.until_done(load, now_ns, None)
+
+    start_ns = _common_start(topology, before)
+    measure_ns = start_ns + int(config.warmup_s * 1e9)
+    end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
+    samples = np.empty(0, SAMPLE_DTYPE)
+    if not stopped:
+        sampler = bench.sampler(topology) if topology.local_rank == 0 else None
+        if sampler:
+            sampler.start()
+        load = bench.engine.start(plan.schedule, Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
+        stopped = drive.until_done(load, start_ns, end_ns)
+        if sampler:
+            samples = sampler.stop()
+    # Whoever was interrupted may have little time left: the clock is not read again.
+    after = before if stopped else read_clock(topology, timed_io.now_ns)
+    clock = CommonClock(before, after)
+    samples["t_ns"] = clock.to_common(samples["t_ns"])
+    return Outcome(
+        clock=clock,
+        measure_start_ns=clock.to_common(measure_ns),
+        interrupted=drive.interrupted,
+        failures=tuple(bench.engine.failures),
+        samples=samples,
+        calibration=calibration,
+    )
+
+
+def _common_start(topology: Topology, reading: ClockReading) -> int:
+    """A moment a little ahead on rank 0's clock, as this node's time; the same moment on every rank."""
+    clock = CommonClock(reading, reading)
+    quiet_barrier(topology.comm)
+    common_ns = share(topology.comm, timed_io.now_ns() + int(START_DELAY_S * 1e9))
+    return clock.to_local(common_ns)
+
+
+class _Drive:
+    """The main thread's part while the workers work: progress, interrupts, the common end."""
+
+    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, view: View | None) -> None:
+        self._topology = topology
+        self._bench = bench
+        self._interrupt = interrupt
+        self._view = view
+        self.interrupted = False
+
+    def until_done(self, load: Load, start_ns: int, end_ns: int | None) -> bool:
+        """Watch `load` until it has ended on every rank; returns whether it was stopped before its end on any."""
+        engine = self._bench.engine
+        tiers = len(self._bench.tiers)
+        counters = Counters(engine.stores, tiers)
+        width = counters_width(tiers)
+        exchange = ProgressExchange(self._topology.comm, width + 1)
+        local = np.zeros(width + 1, dtype=np.int64)
+        duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
+        stopped = False
+        with self._view or nullcontext():
+            while not exchange.over:
+                now_ns = timed_io.now_ns()
+                broken = bool(self._interrupt.seen or engine.failures)
+                if broken or stopped:
+                    load.stop()
+                    engine.cancel()
+                elif end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9):
+                    engine.cancel()
+                local[:width] = counters.update()
+                local[width] = self._interrupt.seen
+                aggregate = exchange.poll(local, finished=load.finished, stop=broken)
+                if aggregate is not None:
+                    stopped |= aggregate.stopping > 0
+                    self.interrupted |= bool(aggregate.totals[width])
+                    if self._view is not None:
+                        self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
+                time.sleep(_POLL_S)
+        load.close()
+        return stopped
+
+
+def _raise_failure(outcome: Outcome) -> None:
+    if outcome.failures:
+        raise KvbenchError("; ".join(outcome.failures[:3]))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

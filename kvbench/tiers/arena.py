@@ -1,0 +1,132 @@
+"""The memory that reads land in and writes stream from: one fixed arena per rank, lent out in segments.
+
+The arena is larger than the last-level cache and its segments are lent in turn, so that data lands in memory that the
+cache does not hold, as it does in an inference engine. It knows nothing of files or of what the bytes mean.
+"""
+
+import mmap
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.units import KIB, MIB
+
+SECTOR_BYTES: Final = 4 * KIB
+"""Unit of payload, of object sizes and of direct I/O."""
+
+SEGMENT_BYTES: Final = 4 * MIB
+"""Unit in which the arena is lent, and the period of the payload's random body."""
+
+_SPARE_BYTES: Final = SECTOR_BYTES
+"""Behind the last segment: a stream cipher asks for room for one more block than it writes."""
+
+Extents = npt.NDArray[np.int64]
+"""Shape (n, 2): offset and length in bytes within a buffer, in the order of the object's bytes."""
+
+
+class Memory(NamedTuple):
+    """Where the bytes of an object, or of a part of one, lie."""
+
+    buffer: npt.NDArray[np.uint8]
+    extents: Extents
+
+
+def stored_bytes(nbytes: int) -> int:
+    """`nbytes` rounded up to whole sectors: what an object takes on every tier."""
+    return -(-nbytes // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def anonymous_memory(nbytes: int) -> mmap.mmap:
+    """Private memory, page aligned, on huge pages where the node allows them; not yet backed by pages."""
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without transparent huge pages gives small ones
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Segments of the arena that one operation may use until it gives them back."""
+
+    arena: "Arena"
+    segments: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.segments) * SEGMENT_BYTES
+
+    def memory(self, key: int, object_bytes: int, offset: int, nbytes: int) -> Memory:
+        """Where bytes `offset` to `offset + nbytes` of an object land; an object longer than the lease wraps round.
+
+        Byte b of an object always lies at position (phase + b) modulo the segment within some segment, whatever the
+        segment, so that the body of the payload that lies there is the same before and after a read.
+        """
+        position = object_phase(key, object_bytes) + offset
+        pieces = []
+        while nbytes > 0:
+            within = position % SEGMENT_BYTES
+            length = min(nbytes, SEGMENT_BYTES - within)
+            segment = self.segments[(position // SEGMENT_BYTES) % len(self.segments)]
+            pieces.append((segment * SEGMENT_BYTES + within, length))
+            position += length
+            nbytes -= length
+        return Memory(self.arena.bytes, np.array(pieces, dtype=np.int64).reshape(-1, 2))
+
+
+def object_phase(key: int, object_bytes: int) -> int:
+    """Position of an object's first byte within a segment: spread by key for small objects, which thus do not all
+    land at the start of a segment, and 0 for those of half a segment and more. A multiple of the object's size."""
+    slots = SEGMENT_BYTES // object_bytes if object_bytes else 0
+    if slots < 2:
+        return 0
+    mixed = (key * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    return (mixed >> 40) % slots * object_bytes
+
+
+class Arena:
+    """`nbytes` (rounded down to whole segments) that `threads` operations at a time can lease from.
+
+    `body` (SEGMENT_BYTES random bytes) is copied into every segment, which also backs the arena with pages before
+    anything is timed. Raises ValueError when there is not one segment for each thread.
+    """
+
+    def __init__(self, nbytes: int, threads: int, body: npt.NDArray[np.uint8]) -> None:
+        segments = nbytes // SEGMENT_BYTES
+        if segments < threads:
+            raise ValueError(f"an arena of {nbytes} bytes has fewer than one segment for each of {threads} threads")
+        self.nbytes = segments * SEGMENT_BYTES
+        self._memory = anonymous_memory(self.nbytes + _SPARE_BYTES)
+        self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8)
+        for segment in range(segments):
+            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = body
+        self._threads = threads
+        self._leases = 0
+        self._free = deque(range(segments))
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lease(self, nbytes: int) -> Iterator[Lease]:
+        """Segments for an operation on `nbytes`: as many as it fills, but always one left for each other thread.
+
+        The segment that was given back longest ago is lent first.
+        """
+        wanted = max(1, -(-nbytes // SEGMENT_BYTES))
+        with self._lock:
+            others = max(0, self._threads - self._leases - 1)
+            count = min(wanted, len(self._free) - others)
+            if count < 1:
+                raise RuntimeError("more leases at once than the arena was made for")
+            segments = tuple(self._free.popleft() for _ in range(count))
+            self._leases += 1
+        try:
+            yield Lease(self, segments)
+        finally:
+            with self._lock:
+                self._free.extend(segments)
+                self._leases -= 1

@@ -1,0 +1,91 @@
+"""The contract of a tier: how the bytes of objects are moved, whatever holds them.
+
+A tier decides nothing: which object lives where is the cache's business, and what the bytes are is the payload's.
+Every call that moves bytes is timed into one row by the stopwatch; several calls on one object (parts) add up in it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.records.schema import RESIDENT_UNKNOWN, Path, TimedBy
+from kvbench.tiers.arena import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The row that a call is timed into, and the flag that ends it early."""
+
+    rows: npt.NDArray[np.uint8]
+    row: int
+    stop: npt.NDArray[np.int32]
+    """One number; when it is not 0 the call ends with OSError ECANCELED at its next chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes of an object that one call moves: all of them, or one piece after the other."""
+
+    offset: int
+    first: bool = True
+    last: bool = True
+
+
+WHOLE = Part(0)
+
+
+class Tier(ABC):
+    """One level of the cache. Calls raise OSError; the row then holds its number and what was moved until then."""
+
+    kind: ClassVar[str]
+    storage: ClassVar[bool]
+    """False: the tier is the memory of the node."""
+    read_path: Path
+    write_path: Path
+    read_timed_by: TimedBy
+    in_parts: bool = True
+    """False: an object can only be read as a whole."""
+
+    @abstractmethod
+    def write(self, cell: Cell, key: int, part: Part, source: Memory, handle: int = -1) -> int:
+        """Write `part` of object `key` from `source`; the object is there, for good, when its last part was written.
+
+        Parts come in order. `handle` is what the call for the part before returned, -1 for the first.
+        """
+
+    @abstractmethod
+    def read(self, cell: Cell, key: int, part: Part, target: Memory, handle: int = -1) -> tuple[int, Memory | None]:
+        """Read `part` of object `key`; returns the handle for the next part and where the bytes landed.
+
+        They land in `target`, or in memory of the read path's own, or nowhere (None) where it only touches them.
+        """
+
+    @abstractmethod
+    def delete(self, cell: Cell, key: int) -> None:
+        """Remove object `key`."""
+
+    def allocate(self, key: int, nbytes: int) -> None:  # noqa: B027 - storage allocates as it writes
+        """Set memory aside for object `key`; called before its first part is written."""
+
+    def memory_of(self, key: int) -> Memory | None:
+        """Where all bytes of object `key` lie, for a tier whose storage is the node's memory; None for others."""
+        return None
+
+    def prepare_read(self, key: int) -> int:
+        """Make the next read a cold one where that is asked for, untimed; returns per cent of the object still in the
+        page cache, or RESIDENT_UNKNOWN."""
+        return RESIDENT_UNKNOWN
+
+    def inspect(self, key: int, offset: int, target: Memory) -> None:
+        """Read bytes from `offset` on into `target` without timing them, to verify what a touch did not hand over."""
+        raise NotImplementedError(f"a {self.kind} tier hands over all it reads")
+
+    def where(self, key: int) -> str:
+        """Where object `key` is, for messages."""
+        return f"object {key:#x} in the {self.kind} tier"
+
+    def close(self) -> None:  # noqa: B027 - nothing to give back by default
+        """Give back what the tier holds. Objects on storage are not removed."""

@@ -1,0 +1,140 @@
+"""What is written into objects, and the check that it is what comes back. Never runs inside a timed span.
+
+Each sector of 4 KiB begins with a stamp of run, key and sector number. The rest is, for `stamped`, a random body that
+is made once; the stamp makes every sector different, which defeats exact deduplication and compression. For `unique`
+it is an AES-128-CTR keystream keyed by the run, with the object's key and the position as the counter, which defeats
+reduction by similarity too.
+"""
+
+import struct
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Memory, object_phase
+
+STAMP: Final = np.dtype([("run", "<u4"), ("sector", "<u4"), ("key", "<u8")])
+"""The first 16 bytes of every sector."""
+
+_STAMP_STRUCT: Final = struct.Struct("<IIQ")
+_AES_BLOCK_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The first sector found that is not what was written; `offset` in bytes from the start of the object."""
+
+    offset: int
+    found: tuple[int, int, int]
+    expected: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        if self.found == self.expected:
+            return f"the bytes behind the stamp at offset {self.offset} differ from what was written"
+        return (
+            f"at offset {self.offset} the stamp is run {self.found[0]:#x}, sector {self.found[1]}, key "
+            f"{self.found[2]:#x}; written was run {self.expected[0]:#x}, sector {self.expected[1]}, key "
+            f"{self.expected[2]:#x}"
+        )
+
+
+class Payload:
+    """Makes and checks the content of objects of one run.
+
+    `run` is 32 bits that tell this run's data from any other's; `seed` makes the body, the same on every rank.
+    """
+
+    def __init__(self, kind: Literal["stamped", "unique"], run: int, seed: int) -> None:
+        self.run = run & 0xFFFFFFFF
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self.body: npt.NDArray[np.uint8] = np.frombuffer(rng.bytes(SEGMENT_BYTES), dtype=np.uint8)
+        self._unique = kind == "unique"
+        self._cipher_key = rng.bytes(12) + self.run.to_bytes(4, "little")
+        self._zeros = bytes(SEGMENT_BYTES) if self._unique else b""
+
+    def make(self, memory: Memory, key: int, offset: int) -> None:
+        """Fill `memory` with the content of object `key` from byte `offset` (a multiple of the sector) on.
+
+        For `stamped` the body must already lie there, as it does in an arena made with `body`; only stamps are written.
+        """
+        for start, length in memory.extents.tolist():
+            if self._unique:
+                # update_into asks for room for one block more than it writes.
+                room = memory.buffer.data[start : start + length + _AES_BLOCK_BYTES]
+                self._keystream(key, offset, length, room)
+            stamps = _stamps(memory.buffer, start, length)
+            first = offset // SECTOR_BYTES
+            stamps["run"] = self.run
+            stamps["key"] = key
+            stamps["sector"] = np.arange(first, first + len(stamps), dtype=np.uint32)
+            offset += length
+
+    def check_sampled(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Compare the stamps of the first, the last and some sectors between; returns sectors checked and the first
+        mismatch. `memory` holds the object's bytes from `offset` on."""
+        extents = memory.extents.tolist()
+        ends = list(accumulate(length for _, length in extents))
+        checked = 0
+        for index in {0, len(extents) // 2, len(extents) - 1}:
+            start, length = extents[index]
+            base = offset + ends[index] - length
+            for within in {0, (length // 2) // SECTOR_BYTES * SECTOR_BYTES, length - SECTOR_BYTES}:
+                found = _STAMP_STRUCT.unpack_from(memory.buffer.data, start + within)
+                expected = (self.run, (base + within) // SECTOR_BYTES, key)
+                checked += 1
+                if found != expected:
+                    return checked, Mismatch(base + within, found, expected)
+        return checked, None
+
+    def check_full(self, memory: Memory, key: int, object_bytes: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Compare every byte; returns sectors checked and the first mismatch."""
+        checked = 0
+        for start, length in memory.extents.tolist():
+            for done in range(0, length, SEGMENT_BYTES):
+                part = min(SEGMENT_BYTES, length - done)
+                mismatch = self._check_part(memory.buffer, start + done, part, key, object_bytes, offset + done)
+                checked += part // SECTOR_BYTES
+                if mismatch:
+                    return checked, mismatch
+            offset += length
+        return checked, None
+
+    def _check_part(
+        self, buffer: npt.NDArray[np.uint8], start: int, length: int, key: int, object_bytes: int, offset: int
+    ) -> Mismatch | None:
+        first = offset // SECTOR_BYTES
+        stamps = _stamps(buffer, start, length)
+        numbers = np.arange(first, first + len(stamps), dtype=np.uint32)
+        wrong = (stamps["run"] != self.run) | (stamps["key"] != np.uint64(key)) | (stamps["sector"] != numbers)
+        sectors = buffer[start : start + length].reshape(-1, SECTOR_BYTES)
+        body = self._body(key, object_bytes, offset, length).reshape(-1, SECTOR_BYTES)
+        wrong |= (sectors[:, STAMP.itemsize :] != body[:, STAMP.itemsize :]).any(axis=1)
+        if not wrong.any():
+            return None
+        sector = int(np.argmax(wrong))
+        found = _STAMP_STRUCT.unpack_from(buffer.data, start + sector * SECTOR_BYTES)
+        return Mismatch(offset + sector * SECTOR_BYTES, found, (self.run, first + sector, key))
+
+    def _body(self, key: int, object_bytes: int, offset: int, length: int) -> npt.NDArray[np.uint8]:
+        if self._unique:
+            room = np.empty(length + _AES_BLOCK_BYTES, dtype=np.uint8)
+            self._keystream(key, offset, length, room.data)
+            return room[:length]
+        position = (object_phase(key, object_bytes) + offset) % SEGMENT_BYTES
+        return np.concatenate([self.body[position:], self.body[:position]])[:length]
+
+    def _keystream(self, key: int, offset: int, length: int, room: memoryview) -> None:
+        counter = key.to_bytes(8, "big") + (offset // _AES_BLOCK_BYTES).to_bytes(8, "big")
+        encryptor = Cipher(AES(self._cipher_key), CTR(counter)).encryptor()
+        encryptor.update_into(memoryview(self._zeros)[:length], room)
+
+
+def _stamps(buffer: npt.NDArray[np.uint8], start: int, length: int) -> npt.NDArray[np.void]:
+    count = length // SECTOR_BYTES
+    return np.ndarray((count,), dtype=STAMP, buffer=buffer.data, offset=start, strides=(SECTOR_BYTES,))

@@ -1,0 +1,93 @@
+"""The stopwatch: whole I/O operations that time themselves and fill one row of the records each.
+
+`_stopwatch.pyi` documents the functions. They come from the C extension, or from the Python stand-in where the
+extension was not built or the environment variable KVBENCH_TIMER is `python`; TIMER says which, and belongs into every
+file of results. What an operation means, and the rest of its row, is the caller's.
+"""
+
+import os
+from typing import Final
+
+from kvbench.errors import KvbenchError
+from kvbench.records import schema
+
+_wanted = os.environ.get("KVBENCH_TIMER", "")
+if _wanted not in ("", "python", "extension"):
+    raise KvbenchError(f"KVBENCH_TIMER is {_wanted!r}: set it to `python` or `extension`, or not at all")
+
+try:
+    if _wanted == "python":
+        raise ImportError
+    from kvbench.timed_io._stopwatch import (
+        DIRECT,
+        FIRST,
+        LAST,
+        ROW_BYTES,
+        SCHEDSTAT,
+        STOPWATCH_BYTES,
+        begin,
+        copy,
+        end,
+        mmap_read,
+        now_ns,
+        page_cache,
+        read_file,
+        thread_cpu_ns,
+        unlink,
+        write_file,
+    )
+
+    _timer = "extension"
+except ImportError as error:
+    if _wanted == "extension":
+        raise KvbenchError(
+            f"KVBENCH_TIMER is `extension`, but the extension cannot be loaded ({error}): "
+            "install a C compiler, then kvbench again"
+        ) from error
+    from kvbench.timed_io._python import (
+        DIRECT,
+        FIRST,
+        LAST,
+        ROW_BYTES,
+        SCHEDSTAT,
+        STOPWATCH_BYTES,
+        begin,
+        copy,
+        end,
+        mmap_read,
+        now_ns,
+        page_cache,
+        read_file,
+        thread_cpu_ns,
+        unlink,
+        write_file,
+    )
+
+    _timer = "python"
+
+TIMER: Final = _timer
+"""`extension` or `python`: where the timestamps are taken."""
+
+if (schema.RECORD_DTYPE.itemsize, schema.STOPWATCH_BYTES) != (ROW_BYTES, STOPWATCH_BYTES):
+    raise KvbenchError(
+        f"the stopwatch was built for rows of {ROW_BYTES} bytes ({STOPWATCH_BYTES} of them its own), the schema has "
+        f"{schema.RECORD_DTYPE.itemsize} ({schema.STOPWATCH_BYTES}): install kvbench again to rebuild it"
+    )
+
+__all__ = [
+    "DIRECT",
+    "FIRST",
+    "LAST",
+    "SCHEDSTAT",
+    "TIMER",
+    "begin",
+    "copy",
+    "end",
+    "mmap_read",
+    "now_ns",
+    "page_cache",
+    "read_file",
+    "thread_cpu_ns",
+    "unlink",
+    "write_file",
+]

@@ -1,0 +1,261 @@
+/* The operations: move the bytes of one piece, as far as no error and no stop gets in the way.
+ *
+ * Everything here runs without the GIL, on arguments that were checked before; nothing here takes the operation's time
+ * (that is _meter.h) or touches a Python object. Errors are errno values. Included by _stopwatch.c only.
+ */
+#ifndef KVBENCH_OPERATIONS_H
+#define KVBENCH_OPERATIONS_H
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "_meter.h"
+
+enum { FIRST = 1, LAST = 2, DIRECT = 4 };
+
+enum {
+    STOP_CHECK_PAGES = 256,       /* pages touched between two looks at `stop` */
+    MMAP_CHUNK_BYTES = 1 << 20,   /* bytes copied out of a mapping between two looks at `stop` */
+    MINCORE_CHUNK_PAGES = 1 << 14 /* pages that one mincore call reports on; the answer stands on the stack */
+};
+
+/* ---- regions of memory ------------------------------------------------------------------------------------------- */
+
+/* Pieces of a buffer, as (offset, length), in the order in which an object lies in them. */
+typedef struct {
+    char *base;
+    const int64_t (*extents)[2];
+    int64_t count;
+    int64_t nbytes;
+} region_t;
+
+typedef struct {
+    const region_t *region;
+    int64_t index;
+    int64_t done; /* bytes of extent `index` that are behind us */
+} cursor_t;
+
+/* The next run of contiguous bytes, at most `limit` long; 0 at the end of the region. */
+static int64_t next_run(cursor_t *cursor, int64_t limit, char **at)
+{
+    while (cursor->index < cursor->region->count) {
+        const int64_t *extent = cursor->region->extents[cursor->index];
+        int64_t left = extent[1] - cursor->done;
+        if (left > 0) {
+            *at = cursor->region->base + extent[0] + cursor->done;
+            return left < limit ? left : limit;
+        }
+        cursor->index++;
+        cursor->done = 0;
+    }
+    return 0;
+}
+
+static int is_stopped(const int32_t *stop)
+{
+    return __atomic_load_n(stop, __ATOMIC_RELAXED) != 0;
+}
+
+/* ---- the operations ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int dirfd;
+    const char *name;
+    int fd, flags;
+    int64_t offset, io_bytes;
+    region_t region;
+    const int32_t *stop;
+} file_op_t;
+
+static int open_object(int dirfd, const char *name, int flags, int *fd)
+{
+    do
+        *fd = openat(dirfd, name, flags | O_CLOEXEC, 0600);
+    while (*fd < 0 && errno == EINTR);
+    return *fd < 0 ? errno : 0;
+}
+
+/* Linux has closed the descriptor even where close says EINTR; other errors may be a late failure of a write. */
+static int close_object(int *fd)
+{
+    int failed = close(*fd) < 0 && errno != EINTR;
+    *fd = -1;
+    return failed ? errno : 0;
+}
+
+static int move_bytes(file_op_t *op, int writing, int64_t *moved)
+{
+    cursor_t cursor = {&op->region, 0, 0};
+    int64_t length;
+    char *at;
+    while ((length = next_run(&cursor, op->io_bytes, &at)) > 0) {
+        if (is_stopped(op->stop))
+            return ECANCELED;
+        off_t position = (off_t)(op->offset + *moved);
+        ssize_t n = writing ? pwrite(op->fd, at, (size_t)length, position)
+                            : pread(op->fd, at, (size_t)length, position);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        if (n == 0)
+            return EIO; /* the file ends early */
+        cursor.done += n;
+        *moved += n;
+    }
+    return 0;
+}
+
+static int sync_object(file_op_t *op, int64_t *span_ns)
+{
+    int failed;
+    if (is_stopped(op->stop))
+        return ECANCELED;
+    int64_t start_ns = clock_ns(CLOCK_MONOTONIC);
+    do
+        failed = fdatasync(op->fd) < 0;
+    while (failed && errno == EINTR);
+    int error = failed ? errno : 0;
+    *span_ns = clock_ns(CLOCK_MONOTONIC) - start_ns;
+    return error;
+}
+
+/* Opens, moves, syncs, closes: as far as the flags ask and no error stops it. */
+static void run_file_op(file_op_t *op, int writing, outcome_t *outcome)
+{
+    int error = outcome->error;
+    outcome->span_ns = writing ? 0 : SAME;
+    if (!error && op->flags & FIRST) {
+        int flags = (writing ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY) | (op->flags & DIRECT ? O_DIRECT : 0);
+        error = is_stopped(op->stop) ? ECANCELED : open_object(op->dirfd, op->name, flags, &op->fd);
+    }
+    if (!error)
+        error = move_bytes(op, writing, &outcome->nbytes);
+    if (!error && writing && op->flags & LAST)
+        error = sync_object(op, &outcome->span_ns);
+    if (op->fd >= 0 && (error || op->flags & LAST)) {
+        int closing = close_object(&op->fd);
+        error = error ? error : closing;
+    }
+    outcome->error = error;
+}
+
+static long page_bytes; /* set once, while the module is made */
+
+/* Reads one byte of each page that holds some of data[0..nbytes). */
+static int touch_pages(const char *data, int64_t nbytes, const int32_t *stop, int64_t *moved)
+{
+    int64_t into_page = (int64_t)((uintptr_t)data & (uintptr_t)(page_bytes - 1));
+    const volatile char *page = data - into_page;
+    int64_t left = nbytes + into_page;
+    for (int64_t touched = 0; left > 0; touched++, page += page_bytes, left -= page_bytes) {
+        if (touched % STOP_CHECK_PAGES == 0 && is_stopped(stop))
+            return ECANCELED;
+        (void)*page;
+        int64_t behind = (touched + 1) * page_bytes - into_page;
+        *moved = behind < nbytes ? behind : nbytes;
+    }
+    return 0;
+}
+
+static int copy_chunks(const region_t *to, const region_t *from, int64_t chunk, const int32_t *stop, int64_t *moved)
+{
+    cursor_t target = {to, 0, 0}, source = {from, 0, 0};
+    int64_t length;
+    char *dst = NULL, *src = NULL;
+    while ((length = next_run(&target, chunk, &dst)) > 0) {
+        if (is_stopped(stop))
+            return ECANCELED;
+        length = next_run(&source, length, &src);
+        memmove(dst, src, (size_t)length);
+        target.done += length;
+        source.done += length;
+        *moved += length;
+    }
+    return 0;
+}
+
+static int copy_mapping(const char *data, file_op_t *op, outcome_t *outcome)
+{
+    int64_t whole[1][2] = {{0, op->region.nbytes}};
+    region_t mapping = {(char *)data, (const int64_t(*)[2])whole, 1, op->region.nbytes};
+    int64_t start_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    int error = copy_chunks(&op->region, &mapping, MMAP_CHUNK_BYTES, op->stop, &outcome->nbytes);
+    outcome->copy_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - start_ns;
+    return error;
+}
+
+/* A page beyond the end of the file would be a SIGBUS, hence the look at the size. */
+static int use_mapping(file_op_t *op, outcome_t *outcome)
+{
+    struct stat status;
+    int64_t nbytes = op->region.nbytes;
+    if (fstat(op->fd, &status) < 0)
+        return errno;
+    if (status.st_size < op->offset || status.st_size - op->offset < nbytes)
+        return EIO;
+    if (nbytes == 0)
+        return 0;
+    int64_t into_page = op->offset % page_bytes;
+    size_t length = (size_t)(nbytes + into_page);
+    char *map = mmap(NULL, length, PROT_READ, MAP_SHARED, op->fd, (off_t)(op->offset - into_page));
+    if (map == MAP_FAILED)
+        return errno;
+    int error = op->region.base ? copy_mapping(map + into_page, op, outcome)
+                                : touch_pages(map + into_page, nbytes, op->stop, &outcome->nbytes);
+    munmap(map, length);
+    return error;
+}
+
+static void run_mmap_op(file_op_t *op, outcome_t *outcome)
+{
+    int error = outcome->error;
+    outcome->span_ns = SAME;
+    if (!error)
+        error = is_stopped(op->stop) ? ECANCELED : open_object(op->dirfd, op->name, O_RDONLY, &op->fd);
+    if (!error)
+        error = use_mapping(op, outcome);
+    if (op->fd >= 0) {
+        int closing = close_object(&op->fd);
+        error = error ? error : closing;
+    }
+    outcome->error = error;
+}
+
+/* Counts the pages of a mapping that are in the page cache; asked in chunks, so that memory stays bounded. */
+static int count_resident(char *map, int64_t pages, int64_t *resident)
+{
+    unsigned char in_core[MINCORE_CHUNK_PAGES];
+    for (int64_t first = 0; first < pages; first += MINCORE_CHUNK_PAGES) {
+        int64_t count = pages - first < MINCORE_CHUNK_PAGES ? pages - first : MINCORE_CHUNK_PAGES;
+        while (mincore(map + first * page_bytes, (size_t)(count * page_bytes), in_core) < 0)
+            if (errno != EAGAIN)
+                return errno;
+        for (int64_t i = 0; i < count; i++)
+            *resident += in_core[i] & 1;
+    }
+    return 0;
+}
+
+static int measure_residency(int fd, int drop, int *percent)
+{
+    struct stat status;
+    int error = drop ? posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) : 0;
+    if (error)
+        return error;
+    if (fstat(fd, &status) < 0)
+        return errno;
+    *percent = 0;
+    if (status.st_size == 0)
+        return 0;
+    int64_t pages = (status.st_size + page_bytes - 1) / page_bytes, resident = 0;
+    char *map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        return errno;
+    error = count_resident(map, pages, &resident);
+    munmap(map, (size_t)status.st_size);
+    *percent = (int)((100 * resident + pages - 1) / pages);
+    return error;
+}
+
+#endif

@@ -1,0 +1,125 @@
+"""What the functions of the stopwatch do; `_python.py` has the same ones, with the same meaning.
+
+Arguments that several functions share:
+
+- `rows`: writable buffer of rows of `ROW_BYTES` bytes (kvbench.records.schema.RECORD_DTYPE as bytes); `row`: which one.
+  A call fills the first `STOPWATCH_BYTES` bytes of it.
+- `dirfd`, `name`: an open directory and a file in it. `name` is also the `filename` of an OSError.
+- `memory`, `extents`: a buffer, and an int64 array (n, 2) of (offset, length) in it, in the order in which the object's
+  bytes stand there. Extents may repeat. Neither they nor the size of the buffer may change during the call.
+- `io_bytes`: the most that one system call (or one step of a copy) moves; none crosses an extent.
+- `flags`: FIRST | LAST | DIRECT. FIRST starts the row: its `queue_ns` slot must hold the intended start and becomes
+  the wait from then to `t_start_ns`; without FIRST times, faults and bytes are added to the row's. FIRST also opens the
+  file and LAST closes it. DIRECT opens with O_DIRECT; the caller then guarantees the alignment of everything.
+- `stop`: int32 buffer; once it is not zero, the operation ends with ECANCELED before its next step.
+
+Every row has device + host + runq = wall. Host is CPU time, runq the time runnable without a CPU, device the rest; a
+thread that made no voluntary context switch was not blocked, so that what the clocks leave over is host time then.
+
+Errors: OSError with errno, text and name; the row then holds the errno, the times up to there and the bytes moved, and
+the descriptor is closed (a file half written stays: removing it is the caller's). A file that ends early is EIO. A
+wrong extent, row, size or descriptor is a ValueError, raised before anything is done: row and descriptor stay as they
+were.
+"""
+
+import mmap
+from typing import Any, Final, TypeAlias
+
+from numpy.typing import NDArray
+
+AnyBuffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap | NDArray[Any]
+
+FIRST: Final = 1
+LAST: Final = 2
+DIRECT: Final = 4
+ROW_BYTES: Final[int]
+STOPWATCH_BYTES: Final[int]
+SCHEDSTAT: Final[bool]
+"""Whether this kernel shows run-queue time; where it does not, `runq_ns` is 0 and such time counts as device time."""
+
+def read_file(
+    rows: AnyBuffer,
+    row: int,
+    dirfd: int,
+    name: str,
+    fd: int,
+    file_offset: int,
+    memory: AnyBuffer,
+    extents: NDArray[Any],
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> int:
+    """Read from `file_offset` on into the extents; span is the wall time. The open descriptor, or -1 after LAST."""
+
+def write_file(
+    rows: AnyBuffer,
+    row: int,
+    dirfd: int,
+    name: str,
+    fd: int,
+    file_offset: int,
+    memory: AnyBuffer,
+    extents: NDArray[Any],
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> int:
+    """Write the extents from `file_offset` on; FIRST creates or empties the file, LAST adds fdatasync, whose wall time
+    is the span. The open descriptor, or -1 after LAST."""
+
+def mmap_read(
+    rows: AnyBuffer,
+    row: int,
+    dirfd: int,
+    name: str,
+    file_offset: int,
+    nbytes: int,
+    memory: AnyBuffer | None,
+    extents: NDArray[Any] | None,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> None:
+    """Open, map, then touch each page (memory None) or copy all into the extents, unmap, close: whatever the flags say.
+
+    A file that is shorter than asked is EIO. A read error of the device, or a file cut short meanwhile, is a SIGBUS:
+    that is how the kernel reports these through a mapping.
+    """
+
+def copy(
+    rows: AnyBuffer,
+    row: int,
+    dst: AnyBuffer,
+    dst_extents: NDArray[Any],
+    src: AnyBuffer,
+    src_extents: NDArray[Any],
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> None:
+    """Copy memory to memory. Both lists of extents hold the same number of bytes; span is wall, copy is host."""
+
+def unlink(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> None:
+    """Remove a file, as one whole operation of 0 bytes."""
+
+def begin(rows: AnyBuffer, row: int, /) -> None:
+    """Start a row around Python code of this thread; until `end`, the row holds the readings at its start."""
+
+def end(rows: AnyBuffer, row: int, span_ns: int, copy_ns: int, nbytes: int, /) -> None:
+    """Fill the row that `begin` started, with a span, a copy time (at most host) and bytes as the caller knows them."""
+
+def page_cache(dirfd: int, name: str, drop: bool, /) -> int:
+    """Not timed: drop the file's clean pages if asked, then how much of it is cached, in percent, rounded up.
+
+    The kernel tells this only to those who own the file or may write it; for others it says 100.
+    """
+
+def now_ns() -> int:
+    """CLOCK_MONOTONIC in ns."""
+
+def thread_cpu_ns() -> int:
+    """CPU time of the calling thread in ns."""

@@ -1,0 +1,75 @@
+"""Sizes and durations with units: `4GiB` (2^30) and `4GB` (10^9) are different numbers, and both are understood."""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Final
+
+_SIZE_UNITS: Final[dict[str, int | Fraction]] = {"B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for suffix, base in (("iB", 1024), ("B", 1000))
+    for power, prefix in enumerate("KMGTP", start=1)
+}
+_TIME_UNITS: Final[dict[str, int | Fraction]] = {
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "min": Fraction(60),
+    "h": Fraction(3600),
+}
+_NUMBER_AND_UNIT: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+KIB: Final = 1024
+MIB: Final = 1024**2
+GIB: Final = 1024**3
+
+
+def parse_bytes(text: object) -> int:
+    """Bytes in `text`: a whole number, or a number with one of B, KB, KiB, ... PB, PiB (upper-case prefix).
+
+    Raises ValueError when the number or its unit is not understood, or the size is not a whole number of bytes.
+    """
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("expected a size of 0 or more: bytes, or a number with a unit, such as 4GiB or 500MB")
+    number, unit = match.groups()
+    size = Fraction(number) * (_unit(unit, _SIZE_UNITS, "size") if unit else 1)
+    if size.denominator != 1:
+        raise ValueError("expected a size that is a whole number of bytes")
+    return int(size)
+
+
+def parse_seconds(text: object) -> float:
+    """Seconds in `text`: a number, or a number with one of ms, s, min, h.
+
+    Raises ValueError when the number or its unit is not understood.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool) and text >= 0 and math.isfinite(text):
+        return float(text)
+    match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(
+            "expected a duration of 0 or more: seconds, or a number with a unit, such as 10s, 500ms or 2min"
+        )
+    number, unit = match.groups()
+    return float(Fraction(number) * (_unit(unit, _TIME_UNITS, "time") if unit else 1))
+
+
+def format_bytes(nbytes: float) -> str:
+    """`nbytes` with the largest binary unit that leaves a number of at least 1, for people: `3.3 GiB`."""
+    for unit, factor in (("PiB", 1024**5), ("TiB", 1024**4), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if abs(nbytes) >= factor:
+            return f"{nbytes / factor:.4g} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def _unit(unit: str, units: Mapping[str, int | Fraction], kind: str) -> int | Fraction:
+    if unit in units:
+        return units[unit]
+    folded = {name.lower(): name for name in units}
+    near = difflib.get_close_matches(unit.lower(), folded, n=1, cutoff=0.4)
+    hint = f": did you mean {folded[near[0]]}?" if near else ""
+    raise ValueError(f"unknown unit of {kind} {unit!r}{hint} (known: {', '.join(units)})")

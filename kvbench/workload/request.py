@@ -1,0 +1,65 @@
+"""What a user asks of the cache: the vocabulary between the workload and the engine. No storage, no time keeping."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+QOS_CLASSES = ("interactive", "responsive", "batch")
+"""Priority falls from left to right; a request's `qos` is an index into this."""
+
+
+class ObjectRef(NamedTuple):
+    """One stored object: a whole entry, or one block of it."""
+
+    key: int
+    """64-bit unsigned; the same key is the same content on every rank."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of one user.
+
+    The engine reads what survives of `history`, then for each object of `context` reads it if it is cached (a prefix
+    hit) and writes it otherwise, then reads `context` `decode_passes` times.
+    """
+
+    number: int
+    """Unique in the rank, in schedule order; for a trace, the request's number in the whole trace."""
+    user: int
+    qos: int
+    arrival_ns: int
+    """Open loop: intended start after the start of the clock. Closed loop: think time before this request. As fast as
+    possible: 0."""
+    context_tokens: int
+    output_tokens: int
+    history: tuple[ObjectRef, ...]
+    """Objects of earlier turns, read where they survive; one that does not is a miss and is not written again."""
+    context: tuple[ObjectRef, ...]
+    prefill: bool
+    """Objects of `context` that are not cached are written (prefill). If False they are misses (decode only)."""
+    decode_passes: int
+    """How often the whole of `context` is read after it is there; 0 for prefill only."""
+    generation_ns: int
+    """Simulated generation time of the whole output, spent in equal parts after each decode pass (0: none)."""
+
+
+class Schedule(Protocol):
+    """A rank's requests. The same (configuration, seed, rank, size) gives the same requests on every machine."""
+
+    @property
+    def users(self) -> int:
+        """Streams of requests; 1 where users are not told apart in time (open loop, as fast as possible)."""
+
+    @property
+    def closed_loop(self) -> bool:
+        """True: one stream per user, a user's next request follows the end of the last by its think time."""
+
+    def stream(self, user: int) -> Iterator[Request]:
+        """Requests of one stream in order; may be endless. Calling it again starts again from the first."""
+
+    def preconditioning(self) -> Iterator[ObjectRef]:
+        """Objects to be written before the clock starts, in order (decode only; empty otherwise)."""
+
+    def largest_object_tokens(self) -> int:
+        """The most tokens that one object of this schedule can have."""

@@ -1,0 +1,145 @@
+"""Replaying a trace: which rank gets which requests, and the requests of one rank as a `request.Schedule`.
+
+Reads no files and does not wait.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kvbench.config import RunConfig, TraceWorkload
+from kvbench.errors import KvbenchError
+from kvbench.workload.demand import phases, piece_tokens, qos_class
+from kvbench.workload.keys import KeyKind, object_key
+from kvbench.workload.request import ObjectRef, Request
+from kvbench.workload.traces.trace import Trace
+
+
+def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list[NDArray[np.int64]]:
+    """Positions of the requests of each of `size` ranks, rising; every request goes to one rank.
+
+    `round-robin`: request i to rank i modulo `size`. `prefix`: by a hash of the first block's id, so that requests that
+    can share blocks meet; a request without hash ids goes round-robin.
+    """
+    owner = np.arange(len(trace)) % size
+    if how == "prefix":
+        hashed = trace.hash_counts > 0
+        first_ids = trace.hash_ids[trace.hash_offsets[:-1][hashed]]
+        owner[hashed] = (_mixed(first_ids) % np.uint64(size)).astype(np.int64)
+    order = np.argsort(owner, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(owner, minlength=size))[:-1])
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A one-to-one hash of 64-bit numbers (the finalizer of SplitMix64: Steele et al., OOPSLA 2014)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+class TraceSchedule:
+    """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends.
+
+    A request's number is its number in the whole trace. A trace says nothing of its users: all are user 0, and QoS
+    classes are drawn per request from (seed, number), the same for any number of ranks.
+    """
+
+    def __init__(self, config: RunConfig, part: Trace) -> None:
+        """`part`: see `Trace.take`. Raises KvbenchError where the block size does not fit the trace's hash ids."""
+        if not isinstance(config.workload, TraceWorkload):
+            raise TypeError("TraceSchedule needs a configuration whose workload is a trace")
+        self._config = config
+        self._workload = config.workload
+        self._part = part
+        self._blocks = config.cache.layout == "block"
+        unit = part.hash_block_tokens
+        if self._blocks and unit and config.cache.block_tokens % unit:
+            raise KvbenchError(
+                f"cache.block_tokens: {config.cache.block_tokens} does not fit {part.source}, whose hash ids stand for "
+                f"blocks of {unit} tokens: use a multiple of {unit}, or cache.layout=entry"
+            )
+        self._ids_per_object = config.cache.block_tokens // unit if unit else 0
+
+    @property
+    def users(self) -> int:
+        """Always 1: one stream."""
+        return 1
+
+    @property
+    def closed_loop(self) -> bool:
+        """Always False: a trace is replayed at its arrival times or as fast as possible."""
+        return False
+
+    def stream(self, user: int) -> Iterator[Request]:
+        """The requests of this rank in order; `user` is 0. Raises IndexError."""
+        if user != 0:
+            raise IndexError(f"no stream {user}: there is 1")
+        return self._requests()
+
+    def preconditioning(self) -> Iterator[ObjectRef]:
+        """Mode `decode`: every different object of this rank's part, in order of first use. Otherwise nothing."""
+        if self._workload.mode != "decode":
+            return
+        seen: set[int] = set()
+        for position in range(len(self._part)):
+            for ref in self._objects(position):
+                if ref.key not in seen:
+                    seen.add(ref.key)
+                    yield ref
+
+    def largest_object_tokens(self) -> int:
+        """The longest context, or a block if that is less; 0 for a rank without requests."""
+        longest = int(self._part.context_tokens.max(initial=0))
+        return min(longest, self._config.cache.block_tokens) if self._blocks else longest
+
+    def _requests(self) -> Iterator[Request]:
+        part, seed = self._part, self._config.seed
+        speedup = self._config.pacing.speedup if self._config.pacing.mode == "open" else None
+        for position in range(len(part)):
+            number = int(part.number[position])
+            context_tokens = int(part.context_tokens[position])
+            output_tokens = int(part.output_tokens[position])
+            prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
+            yield Request(
+                number=number,
+                user=0,
+                qos=qos_class(object_key(KeyKind.REQUEST_QOS, seed, number) % 100),
+                arrival_ns=0 if speedup is None else round(int(part.arrival_ns[position]) / speedup),
+                context_tokens=context_tokens,
+                output_tokens=output_tokens,
+                history=(),
+                context=self._objects(position),
+                prefill=prefill,
+                decode_passes=decode_passes,
+                generation_ns=generation_ns,
+            )
+
+    def _objects(self, position: int) -> tuple[ObjectRef, ...]:
+        tokens = int(self._part.context_tokens[position])
+        pieces = piece_tokens(tokens, self._config.cache.block_tokens) if self._blocks else [tokens]
+        ids = self._part.ids(position)
+        if len(ids) == 0:
+            number = int(self._part.number[position])
+            keys = [object_key(KeyKind.TRACE_REQUEST, number, block) for block in range(len(pieces))]
+        elif self._blocks and self._ids_per_object == 1:
+            # An id already stands for the whole prefix up to its block.
+            blocks = zip(ids.tolist(), pieces, strict=True)
+            keys = [object_key(KeyKind.TRACE_BLOCK, hash_id, piece) for hash_id, piece in blocks]
+        else:
+            keys = _prefix_keys(ids, pieces, self._ids_per_object if self._blocks else len(ids))
+        return tuple(map(ObjectRef, keys, pieces))
+
+
+def _prefix_keys(ids: NDArray[np.uint64], pieces: list[int], ids_per_object: int) -> list[int]:
+    """Keys of objects that hold `ids_per_object` blocks each, hashed over all ids of the request up to their end."""
+    little = ids.astype("<u8", copy=False)
+    prefix = xxhash.xxh3_64()
+    keys = []
+    for index, piece in enumerate(pieces):
+        prefix.update(little[index * ids_per_object : (index + 1) * ids_per_object].tobytes())
+        keys.append(object_key(KeyKind.TRACE_PREFIX, prefix.intdigest(), piece))
+    return keys

@@ -1,0 +1,6 @@
+"""Recorded traces of LLM services: one columnar `Trace`, and one reader per file format."""
+
+from kvbench.workload.traces.read import load_trace, read_trace, sniff_format
+from kvbench.workload.traces.trace import Trace
+
+__all__ = ["Trace", "load_trace", "read_trace", "sniff_format"]

@@ -1,0 +1,106 @@
+"""Traces that are CSV tables: Azure's (UTC timestamps) and BurstGPT's (seconds). Neither says what contexts share.
+
+Azure LLM inference traces 2023 and 2024 (github.com/Azure/AzurePublicDataset); BurstGPT (github.com/HPMLL/BurstGPT),
+whose releases differ in further columns, which are ignored.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from kvbench.workload.traces.collect import BadRowError, LineParser, Row
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+_MOST_SECONDS: Final = 2**40
+_SHOWN: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The columns of one format that matter, and how its timestamps are written."""
+
+    timestamp: str
+    context: str
+    output: str
+    header: str
+    """The first line of a file of this format, as its source describes it."""
+    timestamp_ns: Callable[[str], int]
+
+    def has_header(self, line: bytes) -> bool:
+        """Whether `line` names the columns that matter."""
+        names = [name.strip() for name in line.decode("utf-8", "replace").split(",")]
+        return {self.timestamp, self.context, self.output} <= set(names)
+
+    def parser(self, header: bytes) -> LineParser:
+        """A parser of the lines below `header`. Raises BadRowError where that is not this format's header."""
+        if not self.has_header(header):
+            raise BadRowError(f"expected the header {self.header}, found {header[:_SHOWN]!r}")
+        names = [name.strip() for name in _fields(header)]
+        timestamp, context, output = (names.index(name) for name in (self.timestamp, self.context, self.output))
+
+        def parse(line: bytes) -> Row:
+            fields = _fields(line)
+            if len(fields) != len(names):
+                raise BadRowError(f"{len(fields)} fields, but the header has {len(names)}")
+            return Row(
+                self.timestamp_ns(fields[timestamp].strip()),
+                _tokens(self.context, fields[context].strip()),
+                _tokens(self.output, fields[output].strip()),
+            )
+
+        return parse
+
+
+def _fields(line: bytes) -> list[str]:
+    try:
+        return next(csv.reader([line.decode("utf-8")], strict=True), [])
+    except UnicodeDecodeError as error:
+        raise BadRowError(f"not UTF-8 text: byte 0x{line[error.start]:02x} at column {error.start + 1}") from error
+    except csv.Error as error:
+        raise BadRowError(f"not a line of CSV: {error}") from error
+
+
+def _tokens(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadRowError(f"{name} is {text[:_SHOWN]!r}, not a whole number of tokens")
+    return int(text)
+
+
+def _utc_ns(text: str) -> int:
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise BadRowError(f"timestamp {text[:_SHOWN]!r} is not like 2023-11-16 18:17:03.9799600")
+    second, fraction, zone = match.groups()
+    try:
+        elapsed = datetime.fromisoformat(second + (zone or "Z")) - _EPOCH
+    except ValueError as error:
+        raise BadRowError(f"timestamp {text[:_SHOWN]!r} is no moment in time: {error}") from error
+    # datetime holds microseconds only; the trace has seven digits.
+    return (elapsed.days * 86_400 + elapsed.seconds) * 10**9 + int((fraction or "0").ljust(9, "0"))
+
+
+def _seconds_ns(text: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _MOST_SECONDS:
+        raise BadRowError(f"timestamp {text[:_SHOWN]!r} is not a number of seconds of 0 and more")
+    return round(seconds * 1e9)
+
+
+AZURE: Final = Table(
+    "TIMESTAMP", "ContextTokens", "GeneratedTokens", "TIMESTAMP,ContextTokens,GeneratedTokens", _utc_ns
+)
+BURSTGPT: Final = Table(
+    "Timestamp",
+    "Request tokens",
+    "Response tokens",
+    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
+    _seconds_ns,
+)

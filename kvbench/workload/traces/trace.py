@@ -1,0 +1,99 @@
+"""A trace in memory: one numpy array per column, cheap to cut and to send between ranks. Reads no files."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+MAX_TOKENS: Final = 10_000_000
+"""Most tokens that a context or an output of one request may have; more is taken for a mistake in the file."""
+
+_ARRAYS: Final = ("number", "arrival_ns", "context_tokens", "output_tokens", "hash_ids", "hash_offsets")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """Requests of a trace (n of them) in order of arrival, and where they come from."""
+
+    number: NDArray[np.int64]
+    """(n,) The request's number in the whole trace, from 0; bad lines do not count."""
+    arrival_ns: NDArray[np.int64]
+    """(n,) Since the first request of the whole trace; never falls."""
+    context_tokens: NDArray[np.int32]
+    """(n,) 1 to MAX_TOKENS."""
+    output_tokens: NDArray[np.int32]
+    """(n,) 0 to MAX_TOKENS."""
+    hash_ids: NDArray[np.uint64]
+    """Ids of the prefix blocks of all requests, one request after the other; equal ids are the same reusable block."""
+    hash_offsets: NDArray[np.int64]
+    """(n + 1,) Request i has hash_ids[hash_offsets[i] : hash_offsets[i + 1]]; none at all where the format has none."""
+    hash_block_tokens: int
+    """Tokens of the block that a hash id stands for (a request's last block may have fewer); 0 without hash ids."""
+    source: str
+    """Path of the file, as it was given."""
+    format: str
+    digest: str
+    """16 hex digits (xxh3) over the columns of the whole trace, the same on every machine."""
+    token_counting: str
+    """Where the token numbers come from."""
+    bad_lines: int
+    """Malformed lines that were left out."""
+    first_bad_line: str
+    """The message of the first of them; empty if there is none."""
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def hash_counts(self) -> NDArray[np.int64]:
+        """(n,) Hash ids of each request."""
+        return np.diff(self.hash_offsets)
+
+    def ids(self, request: int) -> NDArray[np.uint64]:
+        """The hash ids of the request at position `request` (a view)."""
+        return self.hash_ids[self.hash_offsets[request] : self.hash_offsets[request + 1]]
+
+    def take(self, positions: NDArray[np.int64]) -> "Trace":
+        """The requests at `positions`, in that order; numbers and arrival times stay those of the whole trace."""
+        counts = self.hash_counts[positions]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        gather = np.arange(offsets[-1]) + np.repeat(self.hash_offsets[:-1][positions] - offsets[:-1], counts)
+        return replace(
+            self,
+            number=self.number[positions],
+            arrival_ns=self.arrival_ns[positions],
+            context_tokens=self.context_tokens[positions],
+            output_tokens=self.output_tokens[positions],
+            hash_ids=self.hash_ids[gather],
+            hash_offsets=offsets,
+        )
+
+    def head(self, requests: int) -> "Trace":
+        """The first `requests` requests (all, if there are fewer)."""
+        return self.take(np.arange(min(requests, len(self))))
+
+    def to_arrays(self) -> tuple[tuple[NDArray[Any], ...], dict[str, str | int]]:
+        """The columns and a small dictionary of the rest, to be sent to another rank: see `from_arrays`."""
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
+        return tuple(getattr(self, name) for name in _ARRAYS), rest
+
+    @classmethod
+    def from_arrays(cls, arrays: tuple[NDArray[Any], ...], rest: dict[str, str | int]) -> Self:
+        """The trace that `to_arrays` took apart; the arrays are not copied."""
+        columns: dict[str, Any] = dict(zip(_ARRAYS, arrays, strict=True))
+        return cls(**columns, **rest)  # type: ignore[arg-type]
+
+
+def columns_digest(columns: tuple[NDArray[Any], ...], hash_block_tokens: int) -> str:
+    """16 hex digits (xxh3) over whole-number columns and the block size; the same on machines of either byte order.
+
+    The columns and not the file are hashed: the same file gives other requests where tokens are counted otherwise.
+    """
+    digest = xxhash.xxh3_64()
+    for column in (*columns, np.array([hash_block_tokens])):
+        wide = column.astype("<u8" if column.dtype.kind == "u" else "<i8")
+        digest.update(len(wide).to_bytes(8, "little"))
+        digest.update(wide.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Agreement, gathering, progress, clocks and places, with real MPI ranks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+def test_ranks_that_all_succeed_agree(run_ranks: Run) -> None:
+    outcome = run_ranks("agreeing", ranks=3)
+    assert outcome.code == 0
+    assert outcome.lines == ["rank 0 agreed", "rank 1 agreed", "rank 2 agreed"]
+
+
+def test_one_failing_rank_ends_the_phase_for_the_ranks_that_wait(run_ranks: Run) -> None:
+    outcome = run_ranks("agreeing", "2:disk", ranks=3)
+    assert outcome.code == 1
+    assert outcome.lines == ["rank 1 left quietly", "rank 2 left quietly"]
+    assert "check failed: rank 2 on " in outcome.err
+    assert "No space left on device: /mnt/x" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_equal_problems_of_several_ranks_are_one_line(run_ranks: Run) -> None:
+    outcome = run_ranks("agreeing", "0:user", "1:user", "3:bug", ranks=4)
+    assert outcome.code == 1
+    assert "check failed on 3 of 4 ranks:" in outcome.err
+    assert "ranks 0-1 on " in outcome.err
+    assert outcome.err.count("the directory is missing") == 1
+    assert "ZeroDivisionError: a bug" in outcome.err
+
+
+def test_abort_ends_ranks_that_wait_for_the_one_that_fails(run_ranks: Run) -> None:
+    outcome = run_ranks("agreeing", "1:abort", ranks=3)
+    assert outcome.code != 0
+    assert "kvbench: rank 1 on " in outcome.err
+    assert "the disk is gone" in outcome.err
+
+
+def test_gathered_rows_equal_what_each_rank_sent_in_order(run_ranks: Run) -> None:
+    outcome = run_ranks("gathering", "good", ranks=4)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "equal\n"
+
+
+def test_a_full_disk_on_rank_0_ends_the_gathering_for_all(run_ranks: Run) -> None:
+    outcome = run_ranks("gathering", "sink", ranks=4)
+    assert outcome.code == 1
+    assert "gather failed: rank 0 on " in outcome.err
+    assert "No space left on device: run.h5" in outcome.err
+
+
+def test_a_sender_that_fails_half_way_is_reported_by_rank_0(run_ranks: Run) -> None:
+    outcome = run_ranks("gathering", "source", ranks=3)
+    assert outcome.code == 1
+    assert "gather failed: rank 1 on " in outcome.err
+    assert "the rows of this rank cannot be read" in outcome.err
+
+
+def test_one_ranks_stop_reaches_all_and_they_leave_at_the_same_exchange(run_ranks: Run) -> None:
+    outcome = run_ranks("progressing", ranks=3)
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.lines) == 3
+    assert len(set(outcome.lines)) == 1
+    assert outcome.lines[0].endswith("total 3, heard True")
+
+
+def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run) -> None:
+    outcome = run_ranks("clocks", ranks=4)
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.lines) == 4
+
+
+def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
+    outcome = run_ranks("places", ranks=2)
+    assert outcome.lines[0].startswith("rank 0 of 2: node 0 of 1, local 0 of 2, hosts ")
+    assert outcome.lines[1] == "rank 1 of 2: node 0 of 1, local 1 of 2"
+
+
+@pytest.mark.parametrize(
+    ("folders", "groups"),
+    [
+        (("a", "a"), ["group 0 of 4 ranks on 2 nodes"] * 4),
+        (("a", "b"), ["group 0 of 2 ranks on 1 nodes"] * 2 + ["group 1 of 2 ranks on 1 nodes"] * 2),
+    ],
+)
+def test_nodes_that_see_each_others_probes_share_a_filesystem(
+    run_ranks: Run, tmp_path: Path, folders: tuple[str, str], groups: list[str]
+) -> None:
+    for name in set(folders):
+        (tmp_path / name).mkdir()
+    outcome = run_ranks("places", tmp_path, *folders, ranks=4)
+    assert outcome.code == 0, outcome.err
+    assert [line.partition("; ")[2] for line in outcome.lines] == groups
+    assert not [*tmp_path.glob("*/*")], "the probes are removed"
+
+
+def test_a_directory_missing_on_one_node_is_reported_and_leaves_no_probe(run_ranks: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    outcome = run_ranks("places", tmp_path, "a", "nowhere", ranks=4)
+    assert outcome.code == 1
+    assert "check failed: rank 2 on " in outcome.err
+    assert f"{tmp_path}/nowhere: No such file or directory" in outcome.err
+    assert not [*tmp_path.glob("*/*")], "the probes are removed"
