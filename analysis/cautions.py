@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
+from kvbench_analysis import units
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
@@ -24,14 +24,14 @@ class Caution:
     message: str
 
 
-def cautions(run: Run, figures: OperationFigures, window: Window) -> tuple[Caution, ...]:
-    """All warnings of `run`, the gravest first."""
+def cautions(run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window) -> tuple[Caution, ...]:
+    """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
         *_how_it_ended(run, figures, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
         *_memory(run),
-        *_population(figures),
+        *_population(figures, requests),
     )
 
 
@@ -39,12 +39,12 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     status = str(run.attributes["status"])
     if status != "complete":
         message = str(run.attributes.get("status_message", ""))
-        yield Caution(status, f"the run is {status}{': ' + message if message else ''}; the figures are of its part")
+        what = "the run failed" if status == "failed" else f"the run was {status}"
+        yield Caution(
+            status, f"{what}{': ' + message if message else ''} (the figures are of what was measured so far)"
+        )
     if window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
-    mismatches = _total(run.ranks, "verify_failures")
-    if mismatches:
-        yield Caution("verification", f"{mismatches} reads returned other bytes than were written: do not use this run")
     if "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
         yield Caution("not-verified", "nothing that was read was verified")
     canceled = figures.lost.get("ECANCELED", 0)
@@ -108,27 +108,29 @@ def _memory(run: Run) -> Iterator[Caution]:
     ranks, nodes = run.ranks, run.nodes
     if not {"node", "arena_bytes"} <= set(ranks) or not {"node", "llc_bytes"} <= set(nodes):
         return
-    arenas = ranks.groupby("node")["arena_bytes"].sum()
-    caches = nodes.drop_duplicates("node").set_index("node")["llc_bytes"]
-    small = [node for node, size in arenas.items() if node in caches.index and 0 < size < caches[node]]
+    arenas = ranks.groupby("node", as_index=False)["arena_bytes"].sum()
+    sizes = arenas.merge(nodes.drop_duplicates("node")[["node", "llc_bytes"]], on="node")
+    small = sizes[(sizes["arena_bytes"] > 0) & (sizes["arena_bytes"] < sizes["llc_bytes"])].to_dict("records")
     if small:
-        size, cache = arenas[small[0]] / 2**20, caches[small[0]] / 2**20
+        arena, cache = (units.size(small[0][name]) for name in ("arena_bytes", "llc_bytes"))
         yield Caution(
             "arena",
-            f"the arenas of {len(small)} nodes ({size:.4g} MiB together) are smaller than the last-level cache "
-            f"({cache:.4g} MiB), so reads landed in cache and not in memory; raise io.arena_bytes",
+            f"the arenas of {len(small)} nodes ({arena} together) are smaller than the last-level cache "
+            f"({cache}), so reads landed in cache and not in memory; raise io.arena_bytes",
         )
 
 
-def _population(figures: OperationFigures) -> Iterator[Caution]:
-    least = figures.operations["operations"]
-    least = least[least > 0]
-    thin = [p for p in PERCENTILES if len(least) and least.min() < operations_needed(p)]
+def _population(figures: OperationFigures, requests: pd.DataFrame) -> Iterator[Caution]:
+    """Percentiles that are shown somewhere with too little behind them; ranks and nodes show their P95."""
+    counts = pd.concat([figures.operations["operations"], requests["requests"]])
+    least = counts[counts > 0].min()
+    places = pd.concat([figures.ranks["operations"], figures.nodes["operations"]]).min()
+    thin = [p for p in PERCENTILES if least < operations_needed(p) or (p == 95 and places < operations_needed(p))]
     if thin:
         needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)
         yield Caution(
             "few-operations",
-            f"percentiles marked ~ have too few operations behind them (10 / (1 - p) are needed: {needs})",
+            f"percentiles marked ~ have too few operations or requests behind them (10 / (1 - p) are needed: {needs})",
         )
 
 

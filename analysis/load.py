@@ -44,10 +44,14 @@ class Run:
 
     @cached_property
     def tiers(self) -> pd.DataFrame:
-        """One row per tier, in the order of the codes: `name` (after its code, should two be equal), `kind`, and what else the file says."""
+        """One row per tier, in the order of the codes: `name`, `kind`, `storage`, and what else the file says.
+
+        A name has the tier's code before it, should two be equal. `storage` is False for tiers of memory.
+        """
         tiers = pd.DataFrame(list(self.file.tiers))
         if tiers.empty:
-            return pd.DataFrame({"name": [], "kind": []}, dtype=object)
+            return pd.DataFrame({"name": [], "kind": [], "storage": []}, dtype=object)
+        tiers["storage"] = [bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.file.tiers]
         if tiers["name"].duplicated().any():
             tiers["name"] = [f"{code}:{name}" for code, name in enumerate(tiers["name"])]
         return tiers
@@ -59,7 +63,7 @@ class Run:
 
     @cached_property
     def requests(self) -> pd.DataFrame:
-        """One row per request, all columns; `phase`, `state` and (where the file names its classes) `qos` categorical."""
+        """One row per request, all columns; `phase`, `state` and `qos` (if its classes are named) are categorical."""
         return self._frame("requests")
 
     @cached_property
@@ -120,8 +124,8 @@ class Run:
         else:
             return codes
         # The reader has checked that the codes are within the names.
-        signed = codes.view(np.int8) if len(names) < 128 else codes.astype(np.int16)
-        return pd.Categorical.from_codes(signed, names)  # type: ignore[arg-type]
+        signed: NDArray[Any] = codes.view(np.int8) if len(names) < 128 else codes.astype(np.int16)
+        return pd.Categorical.from_codes(signed, pd.Index(names))
 
 
 def load(path: str | os.PathLike[str]) -> Run:

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-
-from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy, label
 from kvbench_analysis.grouping import Grouping
 from kvbench_analysis.load import Run
 from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, backed_percentile, percentiles
 from kvbench_analysis.window import Window
+from numpy.typing import NDArray
+
+from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy, label
 
 PARTS: Final = ("wall", "device", "host", "runq", "copy", "queue")
 """Times of an operation: device + host + runq = wall; copy is part of host; queue precedes wall."""
@@ -114,9 +114,14 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
 def _kinds(run: Run) -> pd.DataFrame:
     """Tier, operation and path of every kind, in the order of the kinds' numbers."""
     rows = [
-        (tier.name, tier.kind, label(op), label(path)) for tier in run.tiers.itertuples() for op in Op for path in Path
+        (tier["name"], tier["kind"], "storage" if tier["storage"] else "memory", label(op), label(path))
+        for tier in run.tiers.to_dict("records")
+        for op in Op
+        for path in Path
     ]
-    return pd.DataFrame(rows, columns=["tier", "tier_kind", "op", "path"], dtype=object)
+    kinds = pd.DataFrame(rows, columns=["tier", "tier_kind", "storage", "op", "path"], dtype=object)
+    kinds["kind"] = np.arange(len(kinds))
+    return kinds
 
 
 def _lost(kind: NDArray[Any], errnos: NDArray[Any], kinds: int) -> dict[str, NDArray[Any]]:
@@ -137,7 +142,7 @@ def _names(errnos: NDArray[Any]) -> dict[str, int]:
 
 
 def _page_cache(run: Run, reads: NDArray[np.bool_], tier: NDArray[Any]) -> tuple[int, int]:
-    storage = np.array([kind != "memory" for kind in run.tiers["kind"]], bool)
+    storage = run.tiers["storage"].to_numpy(bool)
     if not len(storage):
         return 0, 0
     resident = run.columns(["resident_pct"])["resident_pct"][reads & storage[tier]]
@@ -151,7 +156,6 @@ def _cells(run: Run, grouping: Grouping, kinds: pd.DataFrame) -> pd.DataFrame:
     number = keys % max(len(kinds), 1)
     cells = kinds.iloc[number].reset_index(drop=True)
     cells["rank"] = keys // max(len(kinds), 1)
-    cells["storage"] = np.where(cells["tier_kind"] == "memory", "memory", "storage")
     cells["operations"] = grouping.counts
     # Ranks and nodes are compared by what their requests wait for: reads and writes.
     cells["shown"] = cells["op"].isin([label(Op.READ), label(Op.WRITE)])
@@ -165,13 +169,14 @@ def _cells(run: Run, grouping: Grouping, kinds: pd.DataFrame) -> pd.DataFrame:
 
 
 def _levels(cells: pd.DataFrame) -> dict[str, _Level]:
-    p95 = {"wall_ns": (95.0,)}
+    p95: dict[str, tuple[float, ...]] = {"wall_ns": (95.0,)}
+    sizes: dict[str, tuple[float, ...]] = {"nbytes": _SIZES}
+    times: dict[str, tuple[float, ...]] = {f"{part}_ns": PERCENTILES for part in PARTS}
+    every = np.ones(len(cells), bool)
     shown = cells["shown"].to_numpy(bool)
     return {
-        "operations": _level(
-            cells, _KIND, {"nbytes": _SIZES} | {f"{part}_ns": PERCENTILES for part in PARTS}, np.ones(len(cells), bool)
-        ),
-        "totals": _level(cells, ["storage", "op"], {"nbytes": _SIZES} | p95, np.ones(len(cells), bool)),
+        "operations": _level(cells, _KIND, sizes | times, every),
+        "totals": _level(cells, ["storage", "op"], sizes | p95, every),
         "ranks": _level(cells, ["rank", "tier", "op"], p95, shown),
         "nodes": _level(cells, ["node", "tier", "op"], p95, shown & (cells["node"] != -1).to_numpy(bool)),
     }
@@ -181,15 +186,10 @@ def _level(cells: pd.DataFrame, by: list[str], wanted: dict[str, tuple[float, ..
     numbers = cells[use].groupby(by, sort=False).indices.values() if use.any() else []
     rows = np.flatnonzero(use)
     members = [rows[np.asarray(index)] for index in numbers]
-    # In the order of ranks or nodes, then of the tiers from the fastest down; cells of one rank are in that order.
-    first = by[0] if by[0] in ("rank", "node") else None
-    order = {name: place for place, name in enumerate(dict.fromkeys(cells["tier"]))}
-    return _Level(by, sorted(members, key=lambda index: _place(cells, index, first, order)), wanted)
-
-
-def _place(cells: pd.DataFrame, index: NDArray[np.intp], first: str | None, tiers: dict[str, int]) -> tuple[Any, ...]:
-    cell = cells.iloc[int(index[0])]
-    return (cell[first] if first else 0, tiers[cell["tier"]], int(Op[cell["op"].upper()]), cell["path"])
+    # In the order of ranks or nodes, then of the tiers from the fastest down, then of operations and paths.
+    first = cells[by[0]] if by[0] in ("rank", "node") else pd.Series(0, cells.index)
+    kind = cells["kind"]
+    return _Level(by, sorted(members, key=lambda rows: (first.iloc[rows[0]], kind.iloc[rows].min())), wanted)
 
 
 def _inside(
@@ -209,9 +209,9 @@ def _inside(
     # `key` has a value per counted row, `edge` counts all rows.
     place = np.cumsum(counted)[edge] - 1
     cell = np.searchsorted(np.array(grouping.keys, np.int64), key[place])
-    for name, taken in result.items():
-        weight = run.columns([name])[name][edge] if name != "operations" else 1
-        taken += np.bincount(cell, outside * weight, minlength=len(taken))
+    for name in result:
+        weight = outside if name == "operations" else outside * run.columns([name])[name][edge]
+        result[name] = np.bincount(cell, weight, minlength=len(grouping.keys)).astype(np.float64)
     return result
 
 

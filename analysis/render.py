@@ -2,19 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
+from kvbench_analysis import units
+from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
+from kvbench_analysis.requests import ALL
+from kvbench_analysis.summary import Summary
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from kvbench_analysis import units
-from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES
-from kvbench_analysis.requests import ALL
-from kvbench_analysis.summary import Summary
 
 JSON_VERSION: Final = 1
 """Raised whenever a key of the JSON changes its meaning or goes; new keys do not raise it."""
@@ -110,8 +109,13 @@ def _operations(summary: Summary, console: Console) -> None:
         "Operations of the measured phase, all ranks",
         ["tier", "operation", "path", "operations", "bytes", "GiB/s", "tokens/s"],
         (
-            [row["tier"], row["op"], row["path"], units.count(row["operations"]), units.size(row["bytes"])]
-            + [units.digits(row["gib_per_s"]), units.digits(row["tokens_per_s"])]
+            (
+                *_kind(row),
+                units.count(row["operations"]),
+                units.size(row["bytes"]),
+                units.digits(row["gib_per_s"]),
+                units.digits(row["tokens_per_s"]),
+            )
             for row in rows
         ),
         left=3,
@@ -121,8 +125,7 @@ def _operations(summary: Summary, console: Console) -> None:
         "Bytes per operation",
         ["tier", "operation", "path", "min", "P50", "P95", "max"],
         (
-            [row["tier"], row["op"], row["path"]]
-            + [units.size(row[f"size_{name}_bytes"]) for name in ("min", "p50", "p95", "max")]
+            (*_kind(row), *(units.size(row[f"size_{name}_bytes"]) for name in ("min", "p50", "p95", "max")))
             for row in rows
             if row["operations"]
         ),
@@ -134,22 +137,22 @@ def _operations(summary: Summary, console: Console) -> None:
             console,
             "Operations that are not counted in any figure",
             ["tier", "operation", "path", "failed", "canceled"],
-            (
-                [row["tier"], row["op"], row["path"], units.count(row["failed"]), units.count(row["canceled"])]
-                for row in lost
-            ),
+            ((*_kind(row), units.count(row["failed"]), units.count(row["canceled"])) for row in lost),
             left=3,
         )
 
 
+def _kind(row: dict[Any, Any]) -> tuple[Any, ...]:
+    return row["tier"], row["op"], row["path"]
+
+
 def _distribution(row: dict[Any, Any]) -> list[str]:
-    """The percentiles of a row, marked where too few operations stand behind them."""
-    backed = row["backed_percentile"]
-    shown = []
-    for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True):
-        figure = units.duration(row[column])
-        shown.append(figure if figure == units.NONE or backed >= percentile else f"~{figure}")
-    return shown
+    """The percentiles of a row of operations or of requests."""
+    number = row["operations"] if "operations" in row else row["requests"]
+    return [
+        units.percentile(row[column], number, operations_needed(percentile))
+        for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True)
+    ]
 
 
 def _latency(summary: Summary, console: Console) -> None:
@@ -161,8 +164,12 @@ def _latency(summary: Summary, console: Console) -> None:
             f"Time per operation: {tier} {op}, {path} ({number} operations)",
             ["part", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
             (
-                [_PART_NAMES[row["part"]], units.duration(row["mean_ns"])]
-                + ["" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"]), *_distribution(row)]
+                (
+                    _PART_NAMES[row["part"]],
+                    units.duration(row["mean_ns"]),
+                    "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"]),
+                    *_distribution(row),
+                )
                 for row in rows.to_dict("records")
             ),
         )
@@ -177,18 +184,19 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
         if len(rows) > _RANKS_SHOWN:
             shown = rows.sort_values("wall_p95_ns", ascending=False).head(_RANKS_SHOWN)
             title += f" (the {_RANKS_SHOWN} of {len(rows)} {place}s with the highest P95; --json has all)"
-        where: Callable[[dict[Any, Any]], list[Any]] = lambda row: (  # noqa: E731
-            [f"{row['node']} {row['host']}"] if place == "node" else [row["rank"], row["node"]]
-        )
+        where = ("rank", "node") if place == "rank" else ("node", "host")
         _table(
             console,
             title,
-            [*(["node"] if place == "node" else ["rank", "node"]), "operations", "GiB/s", "P95 wall per op"]
-            + ["device", "host", "run queue"],
+            [*where, "operations", "GiB/s", "P95 wall per op", "device", "host", "run queue"],
             (
-                where(row)
-                + [units.count(row["operations"]), units.digits(row["gib_per_s"]), units.duration(row["wall_p95_ns"])]
-                + [units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")]
+                (
+                    *(row[name] for name in where),
+                    units.count(row["operations"]),
+                    units.digits(row["gib_per_s"]),
+                    units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95)),
+                    *(units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
+                )
                 for row in shown.to_dict("records")
             ),
         )
@@ -219,8 +227,11 @@ def _requests(summary: Summary, console: Console) -> None:
         "Requests of the measured phase",
         ["class", "done", "cut short", "failed", "done per s"],
         (
-            [row["qos"], *(units.count(row[name]) for name in ("done", "cut_short", "failed"))]
-            + [units.digits(row["requests_per_s"])]
+            (
+                row["qos"],
+                *(units.count(row[name]) for name in ("done", "cut_short", "failed")),
+                units.digits(row["requests_per_s"]),
+            )
             for row in counts
         ),
     )

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-
-from kvbench.records.schema import Phase, RequestState, label
 from kvbench_analysis.load import Run
 from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, backed_percentile, percentiles
 from kvbench_analysis.window import Window
+from numpy.typing import NDArray
+
+from kvbench.records.schema import Phase, RequestState, label
 
 ALL: Final = "all"
 """The `qos` of figures over all classes."""

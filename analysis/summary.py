@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-
 from kvbench_analysis import units
 from kvbench_analysis.cautions import Caution, cautions
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import operation_figures
+from kvbench_analysis.percentiles import operations_needed
 from kvbench_analysis.requests import cache_hits, request_counts, request_latency
 from kvbench_analysis.window import Window
 
@@ -21,7 +21,7 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one run. Times are in ns, rates per second of the measured window; docs/summary.md has them all."""
+    """The figures of one run. Times are in ns, rates per second of the measured window; docs/summary.md says more."""
 
     source: str
     """The file that was summarized."""
@@ -54,11 +54,12 @@ def summarize(run: Run) -> Summary:
     figures = operation_figures(run, window)
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
     facts["window_s"] = window.seconds
+    latency = request_latency(run)
     return Summary(
         source=str(run.path),
         run=facts,
         headlines=tuple(_headlines(figures.totals)),
-        warnings=cautions(run, figures, window),
+        warnings=cautions(run, figures, latency, window),
         operations=figures.operations,
         latency=figures.latency,
         totals=figures.totals,
@@ -66,7 +67,7 @@ def summarize(run: Run) -> Summary:
         nodes=figures.nodes,
         cache=cache_hits(run),
         requests=request_counts(run, window),
-        request_latency=request_latency(run),
+        request_latency=latency,
     )
 
 
@@ -82,10 +83,8 @@ def _headlines(totals: pd.DataFrame) -> Iterator[str]:
         shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
         parts = ", ".join(f"{name} {units.share(share)}" for name, share in shares)
         rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
-        yield (
-            f"{row['storage']} {row['op']}s: {rate}, P95 {units.duration(row['wall_p95_ns'])} per operation of "
-            f"{_sizes(row)} ({parts})"
-        )
+        p95 = units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95))
+        yield f"{row['storage']} {row['op']}s: {rate}, P95 {p95} per operation of {_sizes(row)} ({parts})"
 
 
 def _sizes(row: dict[Any, Any]) -> str:

@@ -14,7 +14,8 @@ def digits(value: float) -> str:
         return "0"
     if abs(value) >= 999.5:
         return count(round(value))
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    # Rounded first: 9.999 has three digits as 10.0, not as 10.00.
+    places = max(0, 2 - math.floor(math.log10(abs(float(f"{value:.3g}")))))
     return f"{value:.{min(places, 4)}f}"
 
 
@@ -26,6 +27,11 @@ def duration(ns: float) -> str:
         if abs(ns) >= factor * 0.9995:
             return f"{digits(ns / factor)} {unit}"
     return f"{digits(ns)} ns" if ns else "0"
+
+
+def percentile(ns: float, operations: float, needed: int) -> str:
+    """`duration`, marked with `~` where fewer than the `needed` operations stand behind it."""
+    return duration(ns) if operations >= needed or not math.isfinite(ns) else f"~{duration(ns)}"
 
 
 def size(nbytes: float) -> str:

@@ -1,8 +1,8 @@
 """The commands: parse, call, print. No logic."""
 
 import json
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +16,11 @@ from kvbench.cluster.comm import FailedElsewhere, get_world, launcher_size
 from kvbench.cluster.launch import launch
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
-from kvbench.units import parse_bytes
 from kvbench.workload.trace_info import trace_info
 from kvbench.workload.traces import read_trace
 
 _FAILED = 1
+_TERMINAL_COLUMNS = "KVBENCH_TERMINAL_COLUMNS"
 
 
 class _Commands(click.Group):
@@ -80,14 +80,15 @@ def run(
     """
     inside = launcher_size() is not None
     if ranks is not None and not inside:
-        sys.exit(launch(ranks, _host_list(hosts), _without_launch_options(sys.argv[1:]), hostfile=hostfile))
+        arguments = _without_launch_options(sys.argv[1:])
+        sys.exit(launch(ranks, _host_list(hosts), arguments, hostfile=hostfile, environment=_terminal_facts()))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     order = runner.Order(
         config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
     )
-    console = Console()
+    console = _run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
         _show_summary(path, console)
@@ -174,6 +175,21 @@ def configs() -> None:
     """List the configurations that come with kvbench."""
     for name in shipped_configs():
         click.echo(name)
+
+
+def _run_console(inside_launcher: bool) -> Console:
+    """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
+    one only `kvbench run --ranks`, which knows, can say that there is a terminal."""
+    if not inside_launcher:
+        return Console()
+    columns = os.environ.get(_TERMINAL_COLUMNS, "")
+    terminal = columns.isdecimal()
+    return Console(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
+
+
+def _terminal_facts() -> dict[str, str]:
+    console = Console()
+    return {_TERMINAL_COLUMNS: str(console.width)} if console.is_terminal else {}
 
 
 def _host_list(hosts: str | None) -> list[str]:

@@ -63,7 +63,7 @@ def test_a_duration_may_have_a_unit(text: str | float, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", -1, "-1s", float("inf"), float("nan"), True, None])
 def test_what_is_no_duration_is_refused_with_an_example(text: object) -> None:
-    with pytest.raises(ValueError, match="expected a duration of 0 or more: seconds, .* such as 10s"):
+    with pytest.raises(ValueError, match=r"expected a duration of 0 or more: seconds, .* such as 10s"):
         parse_seconds(text)
 
 

@@ -11,20 +11,18 @@ SIGUSR1, which asks the ranks to stop by themselves. Under a bare `mpirun ... kv
 same; Ctrl-C there leaves the ranks half a second.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final, Literal
-
-import psutil
 
 from kvbench.cluster import tether
 from kvbench.cluster.comm import detect_launcher
@@ -32,9 +30,6 @@ from kvbench.cluster.mpirun_output import BoilerplateFilter
 from kvbench.errors import KvbenchError
 
 Family = Literal["openmpi", "hydra"]
-
-_KILL_AFTER_S: Final = 5.0
-"""What mpirun gets to end after SIGTERM before it and its local ranks are killed."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,8 @@ def mpirun_command(
 ) -> list[str]:
     """mpirun and its options for `ranks` ranks, to be followed by the program; `exports`: variables for all ranks.
 
-    Open MPI passes only what is named here (and its own variables) to other hosts. Ranks are not bound to cores (their threads would share one), and may be more than a host has cores.
+    Open MPI passes only what is named here (and its own variables) to other hosts. Ranks are not bound to cores (their
+    threads would share one), and may be more than a host has cores.
     """
     command = [str(mpirun.path), "-n", str(ranks)]
     if mpirun.family == "openmpi":
@@ -145,94 +141,58 @@ def launch(
     extra = dict(environment or {})
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
     command += [*(program or (sys.executable, "-m", "kvbench")), *argv]
-    tied = [sys.executable, "-I", "-S", str(Path(tether.__file__).resolve()), str(os.getpid()), *command]
-    with _Signals() as signals:
-        process = subprocess.Popen(
-            tied,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=mpirun_environment(mpirun, os.environ) | extra,
-            start_new_session=True,  # a terminal's Ctrl-C reaches us alone, not mpirun
-        )
+    orders, orders_end = os.pipe()
+    with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe):
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
+                stdin=orders,
+                stderr=subprocess.PIPE,
+                env=mpirun_environment(mpirun, os.environ) | extra,
+                start_new_session=True,  # a terminal's Ctrl-C reaches us alone, not mpirun
+            )
+        finally:
+            os.close(orders)
         assert process.stderr is not None
         pump = threading.Thread(target=_pump, args=(process.stderr,), name="mpirun-stderr", daemon=True)
         pump.start()
-        signals.attach(process)
-        while True:
-            try:
-                process.wait(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                signals.escalate()
+        code = process.wait()
         # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
         pump.join(timeout=2)
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return code if code >= 0 else 128 - code
 
 
 class _Signals:
-    """Passes this process's signals on to mpirun: gracefully, then firmly, then for good."""
+    """Makes this process's signals orders to the tether: gracefully, then firmly, then for good."""
 
     _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _ORDERS: Final = (
+        (tether.ASK_TO_STOP, "stopping; what was measured is written (again to end the ranks at once)"),
+        (tether.TERMINATE, "ending the ranks"),
+        (tether.KILL, "killing the ranks"),
+    )
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
         self._count = 0
-        self._passed = 0
-        self._terminated_s: float | None = None
         # What was ignored when we were started (nohup, a script's background job) stays ignored.
-        self._previous = {number: signal.getsignal(number) for number in self._HANDLED}
-        self._previous = {number: was for number, was in self._previous.items() if was is not signal.SIG_IGN}
+        previous = {number: signal.getsignal(number) for number in self._HANDLED}
+        self._previous = {number: was for number, was in previous.items() if was is not signal.SIG_IGN}
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> None:
         for number in self._previous:
             signal.signal(number, self._handle)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for number, was in self._previous.items():
             signal.signal(number, was)
 
-    def attach(self, process: subprocess.Popen[bytes]) -> None:
-        """Signals go to `process` from now on, with those that came before it was there."""
-        self._process = process
-        self._pass_on()
-
-    def escalate(self) -> None:
-        """Kill mpirun when it was ended some time ago and is still there."""
-        if self._terminated_s is not None and time.monotonic() - self._terminated_s > _KILL_AFTER_S:
-            self._kill()
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        order, text = self._ORDERS[min(self._count, len(self._ORDERS) - 1)]
         self._count += 1
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._process is None or self._passed == self._count:
-            return
-        self._passed = self._count
-        if self._count == 1:
-            _say("stopping; what was measured is written (again to end the ranks at once)")
-            self._process.send_signal(signal.SIGUSR1)
-        elif self._count == 2:
-            _say("ending the ranks")
-            self._process.send_signal(signal.SIGTERM)
-            self._terminated_s = time.monotonic()
-        else:
-            self._kill()
-
-    def _kill(self) -> None:
-        """Kill mpirun and its ranks on this host, which would outlive it; those elsewhere end with their daemon."""
-        assert self._process is not None
-        try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            family = []
-        self._process.kill()
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
+        with contextlib.suppress(BrokenPipeError):  # mpirun has just ended
+            self._pipe.write(order)
+            _say(text)
 
 
 def _say(text: str) -> None:

@@ -1,29 +1,75 @@
-"""Becomes another program that ends when the process which started it ends: `python tether.py PARENT_PID PROGRAM ...`.
+"""Runs mpirun for a launcher that may die: `python tether.py PROGRAM ...`, told what to do through standard input.
 
-Nothing travels between ranks. The kernel sends this process SIGTERM when its parent dies (prctl PR_SET_PDEATHSIG, which
-exec keeps), and mpirun on SIGTERM ends its ranks on all nodes. Asked for in a fresh process, after exec and before
-PROGRAM, because code between fork and exec is unsafe in a parent that has threads. Linux only: elsewhere PROGRAM just
-runs. Uses the standard library alone, as it is started without site-packages.
+Nothing travels between ranks. The launcher holds the other end of the pipe: `s` asks the ranks to stop (SIGUSR1), `t`
+ends mpirun (SIGTERM, and after 5 s it and its local ranks are killed), `k` kills them at once. The end of the pipe means that the
+launcher died, in whatever way, and is taken as `t`. The exit code is mpirun's.
+
+Why a process between: prctl PR_SET_PDEATHSIG instead sends its signal once for each thread of a dying parent, and
+Open MPI's mpirun takes a second SIGTERM as an order to leave at once, without its ranks.
 """
 
-import ctypes
 import os
+import select
 import signal
+import subprocess
 import sys
+import time
 
-_PR_SET_PDEATHSIG = 1
+import psutil
+
+ASK_TO_STOP = b"s"
+TERMINATE = b"t"
+KILL = b"k"
+
+_KILL_AFTER_S = 5.0
+_POLL_S = 0.05
 
 
-def main() -> None:
-    """Tie this process to its parent and become the program of the command line."""
-    parent, program = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            # It died before the kernel was asked.
-            sys.exit(1)
-    os.execv(program[0], program)
+def main() -> int:
+    """Run the program of the command line and return its exit code."""
+    # Only the launcher decides; what hits the whole session is not for this process.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: None)
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    terminated_s: float | None = None
+    listening = True
+    while process.poll() is None:
+        if terminated_s is not None and time.monotonic() - terminated_s > _KILL_AFTER_S:
+            kill_with_descendants(process)
+        if not listening:
+            time.sleep(_POLL_S)
+            continue
+        if not select.select([0], [], [], _POLL_S)[0]:
+            continue
+        order = os.read(0, 1)
+        listening = bool(order)
+        if order == ASK_TO_STOP:
+            process.send_signal(signal.SIGUSR1)
+        elif order == KILL:
+            kill_with_descendants(process)
+        elif terminated_s is None:
+            process.terminate()
+            terminated_s = time.monotonic()
+    code = process.returncode
+    if code == 0 and terminated_s is not None:
+        # Open MPI's mpirun ends with 0 when it was terminated.
+        return 128 + signal.SIGTERM
+    return code if code >= 0 else 128 - code
+
+
+def kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
+    """Kill mpirun and its ranks on this host, which would outlive it; those elsewhere end with their daemon."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.kill()
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -146,9 +146,10 @@ class RunFileWriter:
         with self._guard():
             if name in self._tables or name in self._file:
                 raise ValueError(f"/{name} is written already")
-            group = self._file.create_group(name)
+            group = self._file.create_group(name, track_order=True)
             for column, array in arrays.items():
-                group.create_dataset(column, data=array, chunks=(max(len(array), 1),), fletcher32=True)
+                checksum = {"chunks": (len(array),), "fletcher32": True} if len(array) else {}
+                group.create_dataset(column, data=array, **checksum)
 
     def set_attributes(self, attributes: Mapping[str, str | int | float]) -> None:
         """Set attributes of the root group; a later value replaces an earlier one."""

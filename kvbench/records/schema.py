@@ -1,7 +1,7 @@
 """The columns of a record: one timed operation is one row of fixed width.
 
 The stopwatch fills the first part of a row (`STOPWATCH_BYTES` bytes, the layout that the C extension knows), the
-worker that runs the operation fills the rest. This module holds the layout and the meaning of the codes; it does no I/O.
+worker that runs the operation fills the rest. Here are the layout and the meaning of the codes, and no I/O.
 """
 
 from enum import IntEnum

@@ -7,10 +7,9 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -50,12 +49,22 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
     return memory
 
 
-@dataclass(frozen=True, slots=True)
 class Lease:
-    """Segments of the arena that one operation may use until it gives them back."""
+    """Segments of the arena that one operation may use; a context that gives them back."""
 
-    arena: "Arena"
-    segments: tuple[int, ...]
+    __slots__ = ("arena", "segments")
+
+    def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
+        self.arena = arena
+        self.segments = segments
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.arena.take_back(self)
 
     @property
     def nbytes(self) -> int:
@@ -110,11 +119,11 @@ class Arena:
         self._free = deque(range(segments))
         self._lock = threading.Lock()
 
-    @contextmanager
-    def lease(self, nbytes: int) -> Iterator[Lease]:
+    def lease(self, nbytes: int) -> Lease:
         """Segments for an operation on `nbytes`: as many as it fills, but always one left for each other thread.
 
-        The segment that was given back longest ago is lent first.
+        The segment that was given back longest ago is lent first. Raises RuntimeError when more threads ask than the
+        arena was made for.
         """
         wanted = max(1, -(-nbytes // SEGMENT_BYTES))
         with self._lock:
@@ -122,11 +131,12 @@ class Arena:
             count = min(wanted, len(self._free) - others)
             if count < 1:
                 raise RuntimeError("more leases at once than the arena was made for")
-            segments = tuple(self._free.popleft() for _ in range(count))
+            segments = tuple([self._free.popleft() for _ in range(count)])
             self._leases += 1
-        try:
-            yield Lease(self, segments)
-        finally:
-            with self._lock:
-                self._free.extend(segments)
-                self._leases -= 1
+        return Lease(self, segments)
+
+    def take_back(self, lease: Lease) -> None:
+        """Called by the lease when its context ends."""
+        with self._lock:
+            self._free.extend(lease.segments)
+            self._leases -= 1

@@ -73,7 +73,11 @@ class FileTier(Tier):
 
     def read(self, cell: Cell, key: int, part: Part, target: Memory, handle: int = -1) -> tuple[int, Memory | None]:
         if self._as_npy:
-            return -1, self._numpy_read(cell, key)
+            try:
+                return -1, self._numpy_read(cell, key)
+            except OSError as error:
+                cell.record["errno"] = error.errno or errno.EIO
+                raise
         flags = (timed_io.FIRST if part.first else 0) | (timed_io.LAST if part.last else 0)
         name = self._name(key)
         if self.read_path in (Path.MMAP_TOUCH, Path.MMAP_COPY):
@@ -113,9 +117,11 @@ class FileTier(Tier):
         """The read of the reference benchmark, timed around its Python calls: advise, `np.load` and, for
         `double-copy`, `np.array`. The span is that of `np.load`."""
         path = self._directory / self._name(key)
-        copy_ns = 0
+        span_ns = copy_ns = nbytes = 0
         timed_io.begin(cell.rows, cell.row)
         try:
+            if cell.stop[0]:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), str(path))
             with open(path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             load_start_ns = timed_io.now_ns()
@@ -125,13 +131,14 @@ class FileTier(Tier):
                 copy_start_ns = timed_io.thread_cpu_ns()
                 data = np.array(data)
                 copy_ns = timed_io.thread_cpu_ns() - copy_start_ns
-        except BaseException as error:
-            timed_io.end(cell.rows, cell.row, 0, 0, 0)
-            if isinstance(error, ValueError | EOFError):
-                raise OSError(errno.EIO, f"not the .npy file that was written ({error})", str(path)) from error
-            raise
-        timed_io.end(cell.rows, cell.row, span_ns, copy_ns, data.nbytes)
-        return Memory(data, np.array([[0, data.nbytes]], dtype=np.int64))
+            nbytes = data.nbytes
+        except (ValueError, EOFError) as error:
+            raise _not_as_written(path, str(error)) from error
+        finally:
+            timed_io.end(cell.rows, cell.row, span_ns, copy_ns, nbytes)
+        if data.dtype != np.uint8 or data.shape != (self._sizes[key],):
+            raise _not_as_written(path, f"an array of {data.dtype} and shape {data.shape}")
+        return Memory(data, np.array([[0, nbytes]], dtype=np.int64))
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
@@ -169,6 +176,10 @@ class FileTier(Tier):
     def _name(self, key: int) -> str:
         # Only hexadecimal digits of a number: nothing from a trace or a configuration can become part of a path.
         return f"{key & 0xFFFFFFFFFFFFFFFF:016x}{self._suffix}"
+
+
+def _not_as_written(path: FilePath, why: str) -> OSError:
+    return OSError(errno.EIO, f"not the .npy file that was written ({why})", str(path))
 
 
 def npy_header(nbytes: int, key: int) -> npt.NDArray[np.uint8]:

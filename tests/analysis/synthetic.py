@@ -137,7 +137,7 @@ def request_rows(
 
 def run_attributes(ranks: int, nodes: int, **changes: str | int | float) -> dict[str, str | int | float]:
     """Every attribute of a complete run."""
-    return {
+    attributes: dict[str, str | int | float] = {
         "kvbench_version": "0.1.0",
         "run_id": "synthetic",
         "status": "complete",
@@ -170,7 +170,8 @@ def run_attributes(ranks: int, nodes: int, **changes: str | int | float) -> dict
         "numpy": "2.0.0",
         "mpi": "none",
         "platform": "Linux",
-    } | changes
+    }
+    return attributes | changes
 
 
 def run_tables(records: NDArray[Any], requests: NDArray[Any], ranks: int, nodes: int) -> dict[str, Columns]:
@@ -211,7 +212,7 @@ def run_tables(records: NDArray[Any], requests: NDArray[Any], ranks: int, nodes:
             "llc_bytes": np.full(nodes, 2**25),
             "kernel": ["6.1.0"] * nodes,
             "filesystem": ["ext4"] * nodes,
-            "filesystem_group": hosts,
+            "filesystem_group": np.arange(nodes),
         },
         "calibration": {
             "rank": np.tile(rank, 2),

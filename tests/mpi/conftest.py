@@ -125,9 +125,13 @@ def two_hosts(mpirun: Mpirun, tmp_path: Path) -> dict[str, str]:
     if mpirun.family != "openmpi" or not may:
         pytest.skip("needs Open MPI and leave to make a UTS namespace (root), to give one machine two host names")
     agent = tmp_path / "as-host"
-    agent.write_text(
-        '#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nhost=$1; shift\nexec unshare --uts sh -c "hostname $host; $*"\n'
-    )
+    lines = [
+        "#!/bin/bash",
+        "while [[ $1 == -* ]]; do shift; done",
+        "host=$1; shift",
+        'exec unshare --uts sh -c "hostname $host; $*"',
+    ]
+    agent.write_text("\n".join(lines) + "\n")
     agent.chmod(0o700)
     return {"PRTE_MCA_plm_ssh_agent": str(agent), "PRTE_MCA_prte_do_not_resolve": "1"}
 

@@ -41,7 +41,7 @@ def test_the_bytes_that_are_reserved_are_those_of_the_row() -> None:
     chunk.view(RECORD_DTYPE)[row]["wall_ns"] = 77
     store.commit()
     assert store.views()[0]["wall_ns"].tolist() == [0, 0, 77]
-    assert (chunk.dtype, chunk.ndim, chunk.nbytes) == (np.uint8, 1, 4 * RECORD_DTYPE.itemsize)
+    assert (chunk.dtype, chunk.shape) == (np.dtype(np.uint8), (4 * RECORD_DTYPE.itemsize,))
 
 
 def test_views_share_memory_with_the_store() -> None:

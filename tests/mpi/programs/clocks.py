@@ -1,4 +1,4 @@
-"""Ranks in pairs stand for nodes whose clocks are off by a known amount; the estimate must lie within its uncertainty."""
+"""Ranks in pairs stand for nodes whose clocks are off by a known amount, which the estimate must find."""
 
 import time
 

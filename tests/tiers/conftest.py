@@ -1,0 +1,43 @@
+"""What the tests of this folder share: an arena, a payload, and a folder in memory and one on disk."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.payload import Payload
+
+TMPFS = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session")
+def payload() -> Payload:
+    return Payload("stamped", run=0xA5A50001, seed=7)
+
+
+@pytest.fixture(scope="session")
+def unique() -> Payload:
+    return Payload("unique", run=0xA5A50001, seed=7)
+
+
+@pytest.fixture
+def arena(payload: Payload) -> Arena:
+    """Three segments for two threads: a lease has two at most, so that an object of 9 MiB is larger than it."""
+    return Arena(3 * SEGMENT_BYTES, threads=2, body=payload.body)
+
+
+@pytest.fixture(params=["tmpfs", "disk"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """An empty folder in memory, and one wherever the temporary files of this machine are."""
+    if request.param == "disk":
+        yield tmp_path
+        return
+    if not os.access(TMPFS, os.W_OK):
+        pytest.skip(f"{TMPFS} cannot be written on this machine")
+    made = Path(tempfile.mkdtemp(prefix="kvbench-test-", dir=TMPFS))
+    yield made
+    shutil.rmtree(made)

@@ -1,0 +1,295 @@
+"""What every tier must do, written once: a class of tests that each kind of tier is put through.
+
+For a new tier, derive a class from `TierContract` and give it the fixture `tier`.
+"""
+
+import errno
+import mmap
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, Memory
+from kvbench.tiers.base import WHOLE, Cell, Part, Tier
+from kvbench.tiers.file import FileTier
+from kvbench.tiers.memory import MemoryTier
+from kvbench.tiers.payload import Payload
+from kvbench.units import KIB, MIB
+
+SMALL = 5 * SECTOR_BYTES
+LARGE = 9 * MIB + 3 * SECTOR_BYTES
+"""More than a lease of the arena holds."""
+
+IO_BYTES = 256 * KIB
+
+
+def new_cell(stopped: bool = False) -> Cell:
+    rows = np.zeros(2 * RECORD_DTYPE.itemsize, dtype=np.uint8)
+    return Cell(rows, 1, np.array([stopped], dtype=np.int32))
+
+
+def row_of(cell: Cell) -> Any:
+    return cell.rows.view(RECORD_DTYPE)[cell.row]
+
+
+def parts_of(nbytes: int, at_most: int) -> Iterator[tuple[Part, int]]:
+    for offset in range(0, nbytes, at_most):
+        length = min(at_most, nbytes - offset)
+        yield Part(offset, first=offset == 0, last=offset + length == nbytes), length
+
+
+def write(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part_bytes: int | None = None) -> Cell:
+    """Write an object with the payload's content, in parts of at most a lease; returns where it was timed."""
+    cell, handle = new_cell(), -1
+    tier.allocate(key, nbytes)
+    for part, length in parts_of(nbytes, part_bytes or lease.nbytes):
+        source = lease.memory(key, nbytes, part.offset, length)
+        payload.make(source, key, part.offset)
+        handle = tier.write(cell, key, part, source, handle)
+    assert handle == -1, "the last part leaves nothing open"
+    return cell
+
+
+def read(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part_bytes: int | None = None) -> Cell:
+    """Read an object and compare every byte of it; returns where it was timed."""
+    cell, handle = new_cell(), -1
+    resident = tier.prepare_read(key)
+    assert 0 <= resident <= 100 or resident == 255
+    for part, length in parts_of(nbytes, part_bytes or lease.nbytes) if tier.in_parts else [(WHOLE, nbytes)]:
+        target = lease.memory(key, nbytes, part.offset, length)
+        handle, landed = tier.read(cell, key, part, target, handle)
+        if landed is None:
+            tier.inspect(key, part.offset, target)
+            landed = target
+        assert int(landed.extents[:, 1].sum()) == length
+        assert payload.check_full(landed, key, nbytes, part.offset) == (length // SECTOR_BYTES, None)
+    assert handle == -1
+    return cell
+
+
+def scramble(arena: Arena, payload: Payload) -> None:
+    """Put wrong stamps everywhere, so that a read that moves nothing is found out."""
+    everywhere = Memory(arena.bytes, np.array([[0, arena.nbytes]], dtype=np.int64))
+    Payload("stamped", run=payload.run + 1, seed=0).make(everywhere, 0xDEAD, 0)
+
+
+class TierContract:
+    """Each test takes `tier`, which can hold LARGE and SMALL together and is empty."""
+
+    @pytest.fixture
+    def lease(self, arena: Arena) -> Iterator[Lease]:
+        with arena.lease(LARGE) as lease:
+            assert lease.nbytes < LARGE
+            yield lease
+
+    @pytest.mark.parametrize("nbytes", [SECTOR_BYTES, SMALL])
+    def test_what_is_written_in_one_call_is_read_back(
+        self, tier: Tier, lease: Lease, payload: Payload, nbytes: int
+    ) -> None:
+        for key in (1, 2**64 - 1):
+            written = row_of(write(tier, lease, payload, key, nbytes))
+            scramble(lease.arena, payload)
+            got = row_of(read(tier, lease, payload, key, nbytes))
+            assert got["nbytes"] == nbytes
+            assert written["nbytes"] >= nbytes, "a file may have a header"
+            assert got["errno"] == written["errno"] == 0
+            for row in (written, got):
+                assert row["device_ns"] + row["host_ns"] + row["runq_ns"] == row["wall_ns"] > 0
+
+    def test_an_object_larger_than_the_lease_is_read_back_in_parts(
+        self, tier: Tier, lease: Lease, payload: Payload
+    ) -> None:
+        write(tier, lease, payload, 3, LARGE)
+        scramble(lease.arena, payload)
+        assert row_of(read(tier, lease, payload, 3, LARGE))["nbytes"] == LARGE
+
+    def test_an_object_larger_than_the_lease_is_read_in_one_call_that_goes_round(
+        self, tier: Tier, lease: Lease, payload: Payload
+    ) -> None:
+        write(tier, lease, payload, 3, LARGE)
+        scramble(lease.arena, payload)
+        cell = new_cell()
+        _, landed = tier.read(cell, 3, WHOLE, lease.memory(3, LARGE, 0, LARGE))
+        assert row_of(cell)["nbytes"] == LARGE
+        if landed is not None and landed.buffer is lease.arena.bytes:
+            tail = LARGE - lease.nbytes
+            end = lease.memory(3, LARGE, tail, lease.nbytes)
+            assert payload.check_full(end, 3, LARGE, tail) == (lease.nbytes // SECTOR_BYTES, None)
+
+    @pytest.mark.parametrize("part_bytes", [SECTOR_BYTES, 3 * SECTOR_BYTES])
+    def test_parts_of_any_size_add_up_in_one_row(
+        self, tier: Tier, lease: Lease, payload: Payload, part_bytes: int
+    ) -> None:
+        key, nbytes = 4, 7 * SECTOR_BYTES
+        whole = row_of(write(tier, lease, payload, key, nbytes))["nbytes"]
+        parts = row_of(write(tier, lease, payload, key + 1, nbytes, part_bytes))
+        assert parts["nbytes"] == whole
+        scramble(lease.arena, payload)
+        assert row_of(read(tier, lease, payload, key + 1, nbytes, part_bytes))["nbytes"] == nbytes
+
+    def test_objects_do_not_mix(self, tier: Tier, lease: Lease, payload: Payload) -> None:
+        sizes = {key: (1 + key % 4) * SECTOR_BYTES for key in range(10, 22)}
+        for key, nbytes in sizes.items():
+            write(tier, lease, payload, key, nbytes)
+        for key in list(sizes)[::2]:
+            tier.delete(new_cell(), key)
+            del sizes[key]
+        for key in range(40, 46):
+            sizes[key] = 6 * SECTOR_BYTES
+            write(tier, lease, payload, key, sizes[key])
+        for key, nbytes in sizes.items():
+            read(tier, lease, payload, key, nbytes)
+
+    def test_a_deleted_key_can_be_written_again(self, tier: Tier, lease: Lease, payload: Payload) -> None:
+        for nbytes in (SMALL, SECTOR_BYTES, 2 * SMALL):
+            write(tier, lease, payload, 5, nbytes)
+            read(tier, lease, payload, 5, nbytes)
+            cell = new_cell()
+            tier.delete(cell, 5)
+            assert (row_of(cell)["errno"], row_of(cell)["nbytes"]) == (0, 0)
+
+    def test_memory_of_an_object_holds_its_bytes_unless_the_tier_is_storage(
+        self, tier: Tier, lease: Lease, payload: Payload
+    ) -> None:
+        write(tier, lease, payload, 6, SMALL)
+        held = tier.memory_of(6)
+        assert (held is None) == tier.storage
+        if held is not None:
+            assert payload.check_full(held, 6, SMALL, 0) == (SMALL // SECTOR_BYTES, None)
+
+    def test_reads_leave_the_arena_fit_for_stamping(self, tier: Tier, lease: Lease, payload: Payload) -> None:
+        """A stamped write puts down stamps alone: what lies between them must still be the body, whatever was read."""
+        rng = np.random.default_rng(3)
+        sizes: dict[int, int] = {}
+        for key in rng.integers(0, 2**63, 12).tolist():
+            sizes[key] = int(rng.integers(1, 90)) * SECTOR_BYTES
+            write(tier, lease, payload, key, sizes[key])
+            again = list(sizes)[int(rng.integers(len(sizes)))]
+            tier.read(new_cell(), again, WHOLE, lease.memory(again, sizes[again], 0, sizes[again]))
+        segments = lease.arena.bytes[: lease.arena.nbytes].reshape(-1, SEGMENT_BYTES // SECTOR_BYTES, SECTOR_BYTES)
+        body = payload.body.reshape(-1, SECTOR_BYTES)
+        for segment in segments:
+            assert (segment[:, 16:] == body[:, 16:]).all()
+        for key, nbytes in sizes.items():
+            read(tier, lease, payload, key, nbytes)
+
+    def test_a_stopped_call_is_an_oserror_that_stands_in_its_row(
+        self, tier: Tier, lease: Lease, payload: Payload
+    ) -> None:
+        write(tier, lease, payload, 7, SMALL)
+        memory = lease.memory(7, SMALL, 0, SMALL)
+        cell = new_cell(stopped=True)
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
+            tier.read(cell, 7, WHOLE, memory)
+        assert caught.value.errno == row_of(cell)["errno"] == errno.ECANCELED
+        tier.allocate(8, SMALL)
+        cell = new_cell(stopped=True)
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
+            tier.write(cell, 8, WHOLE, memory)
+        assert caught.value.errno == row_of(cell)["errno"] == errno.ECANCELED
+
+    def test_messages_can_say_where_an_object_is(self, tier: Tier) -> None:
+        assert f"{0xABCDEF:x}" in tier.where(0xABCDEF)
+
+
+class TestMemoryTier(TierContract):
+    """Objects in the node's memory."""
+
+    @pytest.fixture
+    def tier(self) -> Iterator[Tier]:
+        tier = MemoryTier(LARGE + 64 * SMALL, IO_BYTES)
+        yield tier
+        tier.close()
+
+    def test_a_full_tier_refuses_and_takes_what_was_given_back(self, lease: Lease, payload: Payload) -> None:
+        tier = MemoryTier(4 * SECTOR_BYTES + 100, IO_BYTES)
+        for key in range(4):
+            write(tier, lease, payload, key, SECTOR_BYTES)
+        with pytest.raises(MemoryError):
+            tier.allocate(4, SECTOR_BYTES)
+        tier.delete(new_cell(), 0)
+        tier.release(2)
+        write(tier, lease, payload, 5, 2 * SECTOR_BYTES)
+        for key, nbytes in ((1, SECTOR_BYTES), (3, SECTOR_BYTES), (5, 2 * SECTOR_BYTES)):
+            read(tier, lease, payload, key, nbytes)
+
+    def test_memory_is_there_before_anything_is_timed(self) -> None:
+        tier = MemoryTier(8 * MIB, IO_BYTES)
+        tier.allocate(1, 8 * MIB)
+        source = np.zeros(8 * MIB, dtype=np.uint8)
+        source[:] = 1
+        cell = new_cell()
+        tier.write(cell, 1, WHOLE, Memory(source, np.array([[0, 8 * MIB]], dtype=np.int64)))
+        assert row_of(cell)["minor_faults"] < 8 * MIB // mmap.PAGESIZE // 10
+
+    def test_objects_are_aligned_for_direct_io(self) -> None:
+        tier = MemoryTier(64 * SECTOR_BYTES, IO_BYTES)
+        tier.allocate(1, 3 * SECTOR_BYTES)
+        memory = tier.memory_of(1)
+        assert memory.buffer.ctypes.data % SECTOR_BYTES == 0
+        assert (memory.extents % SECTOR_BYTES == 0).all()
+
+
+PATHS = [
+    *((path, Path.BUFFERED) for path in Path if path <= Path.DIRECT),
+    (Path.BUFFERED, Path.DIRECT),
+    (Path.DIRECT, Path.DIRECT),
+    (Path.NUMPY, Path.DIRECT),
+]
+
+
+class TestFileTier(TierContract):
+    """Objects as files, through every read path and write path, in memory and on disk."""
+
+    @pytest.fixture(params=PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}".lower())
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        read_path, write_path = request.param
+        if Path.DIRECT in request.param and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        tier = FileTier(folder, read_path, write_path, IO_BYTES, drop_page_cache=True)
+        yield tier
+        tier.close()
+
+    def test_a_missing_object_is_an_oserror_that_stands_in_its_row(self, tier: Tier, lease: Lease) -> None:
+        for call in (tier.read, lambda cell, key, *_: tier.delete(cell, key)):
+            cell = new_cell()
+            with pytest.raises(FileNotFoundError):
+                call(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
+            assert row_of(cell)["errno"] == errno.ENOENT
+            assert row_of(cell)["nbytes"] == 0
+
+    @pytest.mark.parametrize("kept_bytes", [0, SECTOR_BYTES, 2 * SECTOR_BYTES])
+    def test_a_file_cut_short_is_an_input_output_error(
+        self, tier: Tier, lease: Lease, payload: Payload, kept_bytes: int
+    ) -> None:
+        write(tier, lease, payload, 9, SMALL)
+        FilePath(tier.where(9)).write_bytes(FilePath(tier.where(9)).read_bytes()[:kept_bytes])
+        cell = new_cell()
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
+            tier.read(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
+        assert caught.value.errno == row_of(cell)["errno"] == errno.EIO
+
+    def test_deleting_leaves_no_file(self, tier: Tier, lease: Lease, payload: Payload, folder: FilePath) -> None:
+        write(tier, lease, payload, 9, SMALL)
+        assert [str(path) for path in folder.iterdir()] == [tier.where(9)]
+        tier.delete(new_cell(), 9)
+        assert list(folder.iterdir()) == []
+
+
+def takes_direct_io(folder: FilePath) -> bool:
+    probe = FileTier(folder, Path.BUFFERED, Path.DIRECT, IO_BYTES, drop_page_cache=False)
+    page = np.frombuffer(mmap.mmap(-1, SECTOR_BYTES), dtype=np.uint8)
+    try:
+        probe.write(new_cell(), 0, WHOLE, Memory(page, np.array([[0, SECTOR_BYTES]], dtype=np.int64)))
+        probe.delete(new_cell(), 0)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    finally:
+        probe.close()
+    return True
