@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.agree import Agreement
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.comm import quiet_barrier
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
@@ -87,14 +87,13 @@ class Bench:
         directory: Path,
         run_id: str,
     ) -> Iterator[Self]:
-        """Check and build on every rank, then clean up on every rank, however the load ended. Collective."""
+        """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
+        cleaning up after an error that was not agreed on."""
         around = _look_around(topology, agreement, directory, run_id)
         sizes = _sizes(topology, agreement, config, schedule, around, directory)
         rundir = RunDirectory(directory, run_id, topology.rank)
-        with ExitStack() as stack:
-            stack.callback(_clean_up, agreement, rundir)
-            bench = agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
-            yield bench
+        with _cleaned_up(agreement, rundir), ExitStack() as stack:
+            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
 
     @classmethod
     def _assemble(
@@ -153,7 +152,7 @@ class _Turns:
         self._topology = topology
         self._seconds = seconds
         self._rows: list[tuple[int, int, str, str, float]] = []
-        self._error: OSError | None = None
+        self._error: Exception | None = None
 
     def measure(self, kind: str, figure: Callable[[float], float]) -> None:
         """Record `figure(seconds)`, in GiB/s, of this rank alone and of all ranks of the node at once."""
@@ -170,11 +169,11 @@ class _Turns:
         if self._error is None:
             try:
                 action()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one's turns
                 self._error = error
 
     def rows(self) -> npt.NDArray[np.void]:
-        """What was recorded (CALIBRATION_DTYPE). Raises the OSError that ended it."""
+        """What was recorded (CALIBRATION_DTYPE). Raises the error that ended it."""
         if self._error is not None:
             raise self._error
         return np.array(self._rows, dtype=CALIBRATION_DTYPE)
@@ -233,6 +232,25 @@ def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     if config.tiers[-1].kind == "file":
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
+
+
+@contextmanager
+def _cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+    """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
+    try:
+        yield
+    except (RanksFailed, FailedElsewhere) as first:
+        try:
+            _clean_up(agreement, rundir)
+        except RanksFailed as second:
+            raise RanksFailed(f"{first}\n{second}") from first
+        raise
+    except BaseException:
+        # Not agreed on: the other ranks are not here to agree on this either.
+        rundir.remove()
+        raise
+    else:
+        _clean_up(agreement, rundir)
 
 
 def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:

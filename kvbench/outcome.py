@@ -3,23 +3,30 @@
 import errno
 import json
 import os
+import re
 import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.bench import Bench
+from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows
+from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
 from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import Phase
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_results
+
+_FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
+_MOST_FAILURES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +55,47 @@ class Outcome:
     """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
     calibration: npt.NDArray[np.void]
 
+    @property
+    def failure(self) -> str:
+        """What ended the load on this rank: the first failure, as the others are mostly the same; "" for nothing."""
+        if not self.failures:
+            return ""
+        others = len(self.failures) - 1
+        return self.failures[0] + (f" (and {others} more failed alike)" if others else "")
+
 
 def gather_outcome(
-    topology: Topology, identity: Identity, bench: Bench, outcome: Outcome, writer: RunFileWriter | None
+    topology: Topology,
+    agreement: Agreement,
+    identity: Identity,
+    bench: Bench,
+    outcome: Outcome,
+    writer: RunFileWriter | None,
 ) -> None:
-    """Write the run file on rank 0 from what all ranks hold. Collective; raises KvbenchError on rank 0."""
+    """Write the run file on rank 0 from what all ranks hold. Collective.
+
+    Raises KvbenchError on rank 0 and FailedElsewhere on the others.
+    """
     engine = bench.engine
-    failed = total(topology.comm, len(outcome.failures))[0]
-    status = "failed" if failed else "interrupted" if outcome.interrupted else "complete"
     is_leader = topology.local_rank == 0
-    tables = {
-        "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-        "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
-        "calibration": outcome.calibration,
-        "samples": outcome.samples,
-    }
+    tables = agreement.run(
+        "gather",
+        lambda: {
+            "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
+            "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
+            "calibration": outcome.calibration,
+            "samples": outcome.samples,
+        },
+    )
+    failures = _gather_failures(topology, outcome)
+    status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
         description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
         | identity.trace
         | {
             "run_id": identity.run_id,
             "status": status,
-            "status_message": "; ".join(outcome.failures) if outcome.failures else "",
+            "status_message": "; ".join(failures),
             "fingerprint": identity.fingerprint,
             "started_at": identity.started_at,
             "tiers_json": json.dumps(
@@ -83,7 +109,22 @@ def gather_outcome(
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
     )
-    write_results(topology.comm, writer, Rows(engine.stores, engine.requests, outcome.clock), tables, attributes)
+    rows = Rows(engine.stores, engine.requests, outcome.clock)
+    write_results(topology.comm, agreement, writer, rows, tables, attributes)
+
+
+def _gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
+    """What failed on which rank, for the first of the ranks on which something did; on rank 0, empty elsewhere."""
+    if not total(topology.comm, len(outcome.failures))[0]:
+        return []
+    mine = [{"rank": topology.rank, "host": topology.host, "text": outcome.failure}] if outcome.failures else []
+    rows = gather_table(topology.comm, as_rows(mine, _FAILURE_DTYPE))
+    if rows is None:
+        return []
+    return [
+        f"rank {row['rank']} on {row['host'].decode()}: {row['text'].decode(errors='replace')}"
+        for row in rows[:_MOST_FAILURES]
+    ]
 
 
 def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
@@ -104,7 +145,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": _peak_resident_bytes(),
         "predicted_peak_bytes": sizes.need.total,
         "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
         "canceled_ops": canceled,
@@ -113,6 +154,18 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
     }
+
+
+def _peak_resident_bytes() -> int:
+    """The largest resident memory that this process has had.
+
+    Not ru_maxrss where it can be avoided: that begins with the peak of the process which started this one.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        found = None
+    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def _last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:

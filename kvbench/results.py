@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import __version__
+from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import as_columns, gather_rows, gather_table
@@ -102,6 +103,7 @@ class Rows:
 
 def write_results(
     comm: Communicator,
+    agreement: Agreement,
     writer: RunFileWriter | None,
     rows: Rows,
     tables: Mapping[str, npt.NDArray[np.void]],
@@ -110,21 +112,32 @@ def write_results(
     """Gather all ranks' rows and tables to rank 0 and write the file there (`writer` is None on the other ranks).
 
     `tables` are this rank's rows of each table; `attributes` count on rank 0 only, where the end of the measured window
-    (the end of the last measured operation of any rank) is added to them. Raises KvbenchError on rank 0.
+    (the end of the last measured operation of any rank) is added to them. Each step is agreed on: where rank 0 cannot
+    write, no rank begins the next. Raises KvbenchError on rank 0, FailedElsewhere on the others.
     """
-    gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, _sink(writer, "append_records"))
-    gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, _sink(writer, "append_requests"))
+    records, requests = _sink(writer, "append_records"), _sink(writer, "append_requests")
+    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records))
+    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests))
+    gathered = {name: gather_table(comm, table) for name, table in tables.items()}
+    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+
+
+def _finish(
+    writer: RunFileWriter | None,
+    tables: Mapping[str, npt.NDArray[np.void] | None],
+    attributes: dict[str, str | int | float],
+) -> None:
+    if writer is None:
+        return
     end_ns = 0
     for name, table in tables.items():
-        gathered = gather_table(comm, table)
-        if writer is not None and gathered is not None:
-            if name == "ranks":
-                _number_rows(gathered)
-                end_ns = max(int(attributes["measure_start_ns"]), int(gathered["end_ns"].max()))
-            writer.write_table(name, as_columns(gathered))
-    if writer is not None:
-        writer.set_attributes(attributes | {"measure_end_ns": end_ns})
-        writer.finish()
+        assert table is not None, "rank 0 has the writer and the gathered tables"
+        if name == "ranks":
+            _number_rows(table)
+            end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
+        writer.write_table(name, as_columns(table))
+    writer.set_attributes(attributes | {"measure_end_ns": end_ns})
+    writer.finish()
 
 
 def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[str, str | int | float]:

@@ -59,12 +59,11 @@ class RunDirectory:
         if _is_marked(self.objects, self.run_id):
             strangers += _remove_marked(self.objects)
         if _is_marked(self.top, self.run_id):
-            remaining = {entry.name for entry in os.scandir(self.top)} - {MARKER}
-            if not remaining:
-                # Two ranks may both find themselves the last; either may remove what the other has removed already.
-                with suppress(FileNotFoundError):
+            # Two ranks may both find themselves the last; either may remove what the other looks at.
+            with suppress(FileNotFoundError):
+                if not set(os.listdir(self.top)) - {MARKER}:
                     (self.top / MARKER).unlink()
-                _remove_if_empty(self.top)
+                    _remove_if_empty(self.top)
         return strangers
 
     def _mark(self, directory: Path) -> None:

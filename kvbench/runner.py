@@ -17,7 +17,7 @@ from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.bench import Bench
-from kvbench.cluster.agree import Agreement
+from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
@@ -79,7 +79,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, together(comm):
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: _open_output(comm, order))
         try:
@@ -88,12 +88,14 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             run_id = plan.identity.run_id
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                agreement.run("gather", lambda: gather_outcome(topology, plan.identity, bench, outcome, writer))
+                gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                agreement.run("measure", lambda: _raise_failure(outcome))
         finally:
             if writer is not None:
                 writer.abort()
-    agreement.run("measure", lambda: _raise_failure(outcome))
     if outcome.interrupted:
+        if comm.rank != 0:
+            raise FailedElsewhere
         raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
     return order.out
 
@@ -148,7 +150,12 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
 def _open_output(comm: Communicator, order: Order) -> RunFileWriter | None:
     if comm.rank != 0:
         return None
-    order.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        order.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KvbenchError(
+            f"cannot make the directory {order.out.parent} for the run file: {error.strerror}; choose another with --out"
+        ) from error
     return RunFileWriter(order.out, overwrite=order.overwrite)
 
 
@@ -257,7 +264,7 @@ class _Drive:
 
 def _raise_failure(outcome: Outcome) -> None:
     if outcome.failures:
-        raise KvbenchError("; ".join(outcome.failures[:3]))
+        raise KvbenchError(outcome.failure)
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,7 +12,8 @@ A phase's function must be local, or must itself make sure that all ranks leave 
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, NoReturn, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from kvbench.cluster.comm import Communicator, FailedElsewhere, wait_quietly
 from kvbench.cluster.report import MAX_TEXT, Report
 from kvbench.errors import KvbenchError
 
-__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "abort"]
+__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "abort", "together"]
 
 T = TypeVar("T")
 _TAG: Final = 7101
@@ -81,6 +82,23 @@ def abort(comm: Communicator, message: str) -> NoReturn:
     """
     print(f"kvbench: rank {comm.rank} on {socket.gethostname()}: {message}", file=sys.stderr, flush=True)
     comm.Abort(1)
+
+
+@contextmanager
+def together(comm: Communicator) -> Iterator[None]:
+    """A context whose end all ranks of `comm` reach, or none: an error that was not agreed on ends the whole job.
+
+    The other ranks wait somewhere for this one, which will not come, so they cannot be told in any other way. With one
+    rank the error passes unchanged.
+    """
+    try:
+        yield
+    except (RanksFailed, FailedElsewhere):
+        raise
+    except BaseException as error:
+        if comm.size == 1:
+            raise
+        abort(comm, _explain(error))
 
 
 def _explain(error: BaseException | None) -> str:

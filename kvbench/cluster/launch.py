@@ -156,7 +156,11 @@ def launch(
         assert process.stderr is not None
         pump = threading.Thread(target=_pump, args=(process.stderr,), name="mpirun-stderr", daemon=True)
         pump.start()
-        code = process.wait()
+        code = None
+        while code is None:
+            # Not one long wait: a signal that comes between Python's check and the system call would not end it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.2)
         # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
         pump.join(timeout=2)
     return code if code >= 0 else 128 - code

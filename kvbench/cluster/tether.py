@@ -1,8 +1,8 @@
 """Runs mpirun for a launcher that may die: `python tether.py PROGRAM ...`, told what to do through standard input.
 
 Nothing travels between ranks. The launcher holds the other end of the pipe: `s` asks the ranks to stop (SIGUSR1), `t`
-ends mpirun (SIGTERM, and after 5 s it and its local ranks are killed), `k` kills them at once. The end of the pipe means that the
-launcher died, in whatever way, and is taken as `t`. The exit code is mpirun's.
+ends mpirun (SIGTERM, and after 5 s it and its local ranks are killed), `k` kills them at once. The end of the pipe
+means that the launcher died, in whatever way, and is taken as `t`. The exit code is mpirun's.
 
 Why a process between: prctl PR_SET_PDEATHSIG instead sends its signal once for each thread of a dying parent, and
 Open MPI's mpirun takes a second SIGTERM as an order to leave at once, without its ranks.

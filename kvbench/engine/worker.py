@@ -148,11 +148,13 @@ class Worker:
                     tier.inspect(key, part.offset, target)
                 self._check(tier, key, nbytes, part.offset, target)
             return
-        _, landed = tier.read(cell, key, WHOLE, lease.memory(key, nbytes, 0, nbytes))
+        whole = lease.memory(key, nbytes, 0, nbytes)
+        _, landed = tier.read(cell, key, WHOLE, whole)
         if landed is not None:
             # An object longer than the lease went round in it: its end is what lies there now.
             offset = max(0, nbytes - lease.nbytes)
-            self._check(tier, key, nbytes, offset, lease.memory(key, nbytes, offset, nbytes - offset))
+            there = lease.memory(key, nbytes, offset, nbytes - offset) if offset else whole
+            self._check(tier, key, nbytes, offset, there)
             return
         for offset in {0, nbytes - SECTOR_BYTES}:
             target = lease.memory(key, nbytes, offset, SECTOR_BYTES)
