@@ -1,10 +1,34 @@
-"""The results of kvbench runs as pandas tables: `load` reads a run file, `summarize` makes its figures.
+"""The results of kvbench runs as pandas tables: `load` reads a run file, the other functions make its figures.
 
 Needs neither MPI nor the machine that ran the benchmark; of kvbench it imports only the schema and reader of the file.
 """
 
+from kvbench_analysis.attribution import Attribution, attribution
+from kvbench_analysis.compare import Comparison, compare
+from kvbench_analysis.concurrency import operations_contention
+from kvbench_analysis.contention import Contention, contention
 from kvbench_analysis.load import Run, load
 from kvbench_analysis.render import print_summary, to_json
+from kvbench_analysis.scaling import UslFit, fit_usl
 from kvbench_analysis.summary import Summary, summarize
+from kvbench_analysis.timeline import Timeline, timeline
 
-__all__ = ["Run", "Summary", "load", "print_summary", "summarize", "to_json"]
+__all__ = [
+    "Attribution",
+    "Comparison",
+    "Contention",
+    "Run",
+    "Summary",
+    "Timeline",
+    "UslFit",
+    "attribution",
+    "compare",
+    "contention",
+    "fit_usl",
+    "load",
+    "operations_contention",
+    "print_summary",
+    "summarize",
+    "timeline",
+    "to_json",
+]

@@ -92,7 +92,7 @@ class Bench:
         around = _look_around(topology, agreement, directory, run_id)
         sizes = _sizes(topology, agreement, config, schedule, around, directory)
         rundir = RunDirectory(directory, run_id, topology.rank)
-        with _cleaned_up(agreement, rundir), ExitStack() as stack:
+        with cleaned_up(agreement, rundir), ExitStack() as stack:
             yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
 
     @classmethod
@@ -235,7 +235,7 @@ def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
     """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
     try:
         yield

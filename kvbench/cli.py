@@ -1,7 +1,6 @@
 """The commands: parse, call, print. No logic."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,16 +10,15 @@ import kvbench_analysis
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import __version__, datasize, doctor, runner
+from kvbench import __version__, datasize, doctor, runner, study_cli
 from kvbench.cluster.comm import FailedElsewhere, get_world, launcher_size
-from kvbench.cluster.launch import launch
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
+from kvbench.starting import run_console, start_ranks, without_options
 from kvbench.workload.trace_info import trace_info
 from kvbench.workload.traces import read_trace
 
 _FAILED = 1
-_TERMINAL_COLUMNS = "KVBENCH_TERMINAL_COLUMNS"
 
 
 class _Commands(click.Group):
@@ -48,6 +46,8 @@ def main() -> NoReturn:
 def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
+
+commands.add_command(study_cli.study)
 
 _config_argument = click.argument("config")
 _set_option = click.option(
@@ -80,15 +80,15 @@ def run(
     """
     inside = launcher_size() is not None
     if ranks is not None and not inside:
-        arguments = _without_launch_options(sys.argv[1:])
-        sys.exit(launch(ranks, _host_list(hosts), arguments, hostfile=hostfile, environment=_terminal_facts()))
+        arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     order = runner.Order(
         config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
     )
-    console = _run_console(inside)
+    console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
         _show_summary(path, console)
@@ -98,8 +98,10 @@ def run(
 @click.argument("run_file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def summary(run_file: Path, as_json: bool) -> None:
-    """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node."""
-    if as_json:
+    """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
+    if study_cli.is_study(run_file):
+        study_cli.print_study(run_file, Console(), as_json=as_json)
+    elif as_json:
         click.echo(kvbench_analysis.to_json(kvbench_analysis.summarize(kvbench_analysis.load(run_file))))
     else:
         _show_summary(run_file, Console())
@@ -175,36 +177,3 @@ def configs() -> None:
     """List the configurations that come with kvbench."""
     for name in shipped_configs():
         click.echo(name)
-
-
-def _run_console(inside_launcher: bool) -> Console:
-    """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
-    one only `kvbench run --ranks`, which knows, can say that there is a terminal."""
-    if not inside_launcher:
-        return Console()
-    columns = os.environ.get(_TERMINAL_COLUMNS, "")
-    terminal = columns.isdecimal()
-    return Console(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
-
-
-def _terminal_facts() -> dict[str, str]:
-    console = Console()
-    return {_TERMINAL_COLUMNS: str(console.width)} if console.is_terminal else {}
-
-
-def _host_list(hosts: str | None) -> list[str]:
-    return [host for host in (hosts or "").split(",") if host]
-
-
-def _without_launch_options(arguments: list[str]) -> list[str]:
-    """The command line that each rank gets: the same without what says how to start the ranks."""
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--ranks", "--hosts", "--hostfile"):
-            skip = True
-        elif not argument.startswith(("--ranks=", "--hosts=", "--hostfile=")):
-            kept.append(argument)
-    return kept

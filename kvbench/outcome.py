@@ -87,7 +87,7 @@ def gather_outcome(
             "samples": outcome.samples,
         },
     )
-    failures = _gather_failures(topology, outcome)
+    failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
         description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
@@ -113,7 +113,7 @@ def gather_outcome(
     write_results(topology.comm, agreement, writer, rows, tables, attributes)
 
 
-def _gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
+def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     """What failed on which rank, for the first of the ranks on which something did; on rank 0, empty elsewhere."""
     if not total(topology.comm, len(outcome.failures))[0]:
         return []
@@ -132,7 +132,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
     views = [view for store in engine.stores for view in store.views()]
     canceled = sum(int((view["errno"] == errno.ECANCELED).sum()) for view in views)
     failed = sum(int((view["errno"] != 0).sum()) for view in views) - canceled
-    end_ns = _last_end_ns(views)
+    end_ns = last_end_ns(views)
     return {
         "rank": topology.rank,
         "node": topology.node,
@@ -145,7 +145,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
-        "peak_rss_bytes": _peak_resident_bytes(),
+        "peak_rss_bytes": peak_resident_bytes(),
         "predicted_peak_bytes": sizes.need.total,
         "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
         "canceled_ops": canceled,
@@ -156,7 +156,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
     }
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """The largest resident memory that this process has had.
 
     Not ru_maxrss where it can be avoided: that begins with the peak of the process which started this one.
@@ -168,7 +168,7 @@ def _peak_resident_bytes() -> int:
     return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
-def _last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:
+def last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:
     """End of the last measured operation that worked, on this node's clock; 0 where there is none."""
     last = 0
     for rows in views:

@@ -21,6 +21,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.file import FORMAT_VERSION
 from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
 
+__all__ = ["REQUIRED_ATTRIBUTES", "Attribute", "KvbenchError", "RunFile", "Table", "open_run", "read_columns"]
+
 REQUIRED_ATTRIBUTES: Final = ("status", "tiers_json", "config_json", "ranks", "timer")
 """Root attributes without which a file is not read (besides format_version)."""
 

@@ -1,0 +1,30 @@
+"""Plots of kvbench's results: each function takes tidy tables and returns a `Figure`, drawn by plotly or matplotlib.
+
+    from kvbench_analysis import load, plots
+
+    counted = plots.tables.Counted(load("run.h5"))
+    figure = plots.latency_cdf(plots.tables.latency_quantiles(counted))
+    figure.to_plotly().show()
+    figure.save("latency.png")
+
+`tables` makes the tables of them that the analysis has not made already. docs/report.md lists what takes which.
+"""
+
+from kvbench_analysis.plots import tables
+from kvbench_analysis.plots.contention import contention_curve
+from kvbench_analysis.plots.figure import Figure
+from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_name, parts_by_rank
+from kvbench_analysis.plots.over_time import timeline_plot
+from kvbench_analysis.plots.places import rank_heatmap
+
+__all__ = [
+    "Figure",
+    "contention_curve",
+    "latency_bands",
+    "latency_cdf",
+    "parts_by_name",
+    "parts_by_rank",
+    "rank_heatmap",
+    "tables",
+    "timeline_plot",
+]

@@ -1,0 +1,214 @@
+"""Everything that the report of one run shows, computed once: the page and the picture files are made of it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from kvbench_analysis import summarize, units
+from kvbench_analysis.attribution import Attribution, attribution
+from kvbench_analysis.cautions import Caution
+from kvbench_analysis.contention import Contention, contention
+from kvbench_analysis.contention_factor import FEWEST_OPERATIONS
+from kvbench_analysis.load import Run
+from kvbench_analysis.plots import tables
+from kvbench_analysis.plots.contention import contention_curve
+from kvbench_analysis.plots.figure import Figure
+from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
+from kvbench_analysis.plots.over_time import timeline_plot
+from kvbench_analysis.plots.places import rank_heatmap
+from kvbench_analysis.summary import Summary
+from kvbench_analysis.timeline import timeline
+from kvbench_analysis.window import Window
+from numpy.typing import NDArray
+
+_BUSY_PCT: Final = 90.0
+_FEWEST_PARTS: Final = 20
+_MOST_PARTS: Final = 300
+
+
+@dataclass(frozen=True)
+class Focus:
+    """The operations that the top of the page is about: storage reads, or what comes next where there are none."""
+
+    storage: bool
+    op: str
+
+    @property
+    def name(self) -> str:
+        """`storage reads`."""
+        return f"{'storage' if self.storage else 'memory'} {self.op}s"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A place for a figure: the figure, or why there is none."""
+
+    key: str
+    title: str
+    figure: Figure | None
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report of one run, before it becomes a page."""
+
+    name: str
+    """Of the run, unlike that of the others on the page."""
+    run: Run
+    summary: Summary
+    warnings: tuple[Caution, ...]
+    focus: Focus | None
+    """None where nothing was read or written."""
+    figures: dict[str, Shown]
+    contention: Contention
+    attribution: Attribution
+    focus_quantiles: pd.DataFrame
+    """`plots.tables.quantiles` of the operations of `focus`, for comparisons with other runs."""
+    bands: pd.DataFrame
+    """`plots.tables.latency_bands` of the operations of `focus`; no rows without."""
+
+
+def collect(run: Run, name: str) -> Content:
+    """Compute the content of `run`'s report. Raises KvbenchError where the file is damaged."""
+    summary, window = summarize(run), Window.of(run.attributes)
+    counted = tables.Counted(run)
+    focus = _focus(summary)
+    chosen = counted.of(storage=focus.storage, op=focus.op) if focus else np.zeros(len(counted.rank), bool)
+    quantiles, bands = tables.latency_quantiles(counted), tables.latency_bands(counted, chosen)
+    what = focus.name if focus else ""
+    contended, attributed = contention(run), attribution(run)
+    figures = [
+        _shown("latency", "Latency distributions", latency_cdf(quantiles) if len(quantiles) else None),
+        _shown(
+            "slow-operations", "What slow operations waited for", latency_bands(bands, what) if len(bands) else None
+        ),
+        _ranks(counted),
+        _contention(run, contended, focus),
+        _timeline(run, window),
+        _heatmap(counted, chosen, what, window),
+    ]
+    return Content(
+        name=name,
+        run=run,
+        summary=summary,
+        warnings=(*_study(run), *summary.warnings, *_saturated(run, window), *_stragglers(attributed)),
+        focus=focus,
+        contention=contended,
+        attribution=attributed,
+        figures={shown.key: shown for shown in figures},
+        focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
+        bands=bands,
+    )
+
+
+def told_factor(content: Content) -> dict[Any, Any] | None:
+    """The contention factor that the top names: of the focus if it is known, else of other reads; None: of neither.
+
+    Of several kinds, that with most operations.
+    """
+    factors, focus, run = content.contention.factors, content.focus, content.run
+    if focus is None:
+        return None
+    factors = factors[(factors["scope"] == "all") & factors["factor"].notna()]
+    storage = factors["tier"].isin(run.tiers.loc[run.tiers["storage"], "name"])
+    mine = factors[(factors["op"] == focus.op) & (storage == focus.storage)]
+    found = factors[factors["op"] == "read"] if mine.empty else mine
+    return None if found.empty else found.nlargest(1, "operations").iloc[0].to_dict()
+
+
+def _focus(summary: Summary) -> Focus | None:
+    found = set(summary.totals[["storage", "op"]].itertuples(index=False, name=None))
+    order = [(place, op) for place in ("storage", "memory") for op in ("read", "write", "demote", "promote")]
+    first = next((pair for pair in order if pair in found), None)
+    return Focus(first[0] == "storage", first[1]) if first else None
+
+
+def _shown(key: str, title: str, figure: Figure | None, absent: str = "no operation was measured") -> Shown:
+    return Shown(key, title, figure, "" if figure else absent)
+
+
+def _ranks(counted: tables.Counted) -> Shown:
+    parts = tables.time_parts(counted)
+    return _shown(
+        "ranks",
+        "What the time of each rank went to",
+        parts_by_rank(parts) if len(parts) else None,
+        "no rank read or wrote anything in the measured phase",
+    )
+
+
+def _contention(run: Run, contended: Contention, focus: Focus | None) -> Shown:
+    title = "Contention: the cost of a byte against concurrency"
+    curve = contended.curve
+    if focus is None or curve.empty:
+        return _shown("contention", title, None, "no operation moved bytes")
+    storage = curve["tier"].isin(run.tiers.loc[run.tiers["storage"], "name"])
+    shown = (curve["op"] == focus.op) & (storage if focus.storage else ~storage) | (curve["op"] == "read") & ~storage
+    curve = curve[(curve["scope"] == "all") & (curve["against"] == "operations") & shown]
+    if not (curve["operations"] >= FEWEST_OPERATIONS).any():
+        return _shown("contention", title, None, "too few operations ran among the same number of others")
+    return _shown("contention", title, contention_curve(curve, tables.copy_limits(run)))
+
+
+def _timeline(run: Run, window: Window) -> Shown:
+    """In parts of a second, or of what a short run has enough of, and a long one not too many."""
+    seconds = window.seconds or 1.0
+    step = tables.bin_width(max(seconds / _MOST_PARTS, min(1.0, seconds / _FEWEST_PARTS)))
+    found = timeline(run, step)
+    nothing = found.nodes.empty or not (found.nodes["in_flight"] > 0).any()
+    return _shown("timeline", "Timeline", None if nothing else timeline_plot(found.nodes, found.flows))
+
+
+def _heatmap(counted: tables.Counted, chosen: NDArray[np.bool_], what: str, window: Window) -> Shown:
+    title = "Ranks over time"
+    if window.seconds is None:
+        return _shown("heatmap", title, None, "the file gives no measured window")
+    cells = tables.rank_cells(counted, chosen, window)
+    if not len(cells):
+        return _shown("heatmap", title, None, "no operation ended in the measured window")
+    return _shown("heatmap", title, rank_heatmap(cells, what))
+
+
+def _stragglers(attributed: Attribution) -> tuple[Caution, ...]:
+    """A warning that names ranks and nodes whose reads or writes are out of line; the table of them says more."""
+    slow = attributed.stragglers
+    slow = slow[slow["op"].isin(["read", "write"])].drop_duplicates(["scope", "node", "rank"])
+    if slow.empty:
+        return ()
+    named = [
+        f"{row['scope']} {row[row['scope']]}{' on ' + row['host'] if row['host'] else ''} "
+        f"(median {row['tier']} {row['op']} {row['ratio']:.2g} times the typical)"
+        for row in slow.head(4).to_dict("records")
+    ]
+    more = f" and {len(slow) - 4} more" if len(slow) > 4 else ""
+    return (Caution("straggler", f"slower than the others: {', '.join(named)}{more}"),)
+
+
+def _study(run: Run) -> tuple[Caution, ...]:
+    kind = str(run.attributes.get("kind", ""))
+    if not kind.startswith("study"):
+        return ()
+    message = f"the file is a study ({kind}) of many measurements that differ on purpose: the figures here mix them"
+    return (Caution("study", message),)
+
+
+def _saturated(run: Run, window: Window) -> tuple[Caution, ...]:
+    """A warning where a node had hardly a free processor: its run-queue times are then those of a full machine."""
+    samples = run.samples
+    if not {"node", "t_ns", "cpu_user_pct", "cpu_system_pct"} <= set(samples):
+        return ()
+    inside = samples[(samples["t_ns"] > window.start_ns) & (samples["t_ns"] <= window.end_ns)]
+    busy = (inside["cpu_user_pct"] + inside["cpu_system_pct"]).groupby(inside["node"]).mean()
+    full = busy[busy >= _BUSY_PCT]
+    if full.empty:
+        return ()
+    nodes = f"node {full.index[0]} was" if len(full) == 1 else f"{len(full)} nodes were"
+    return (
+        Caution(
+            "cpu-saturated",
+            f"the processors of {nodes} busy {units.share(full.max() / 100)} of the time: part of what was measured is "
+            "waiting for a processor, not for the storage",
+        ),
+    )

@@ -1,0 +1,177 @@
+"""The tables of a run's report: percentiles, operations, nodes, ranks and requests."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+from xml.etree.ElementTree import Element
+
+import pandas as pd
+from kvbench_analysis import units
+from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
+from kvbench_analysis.plots.latency import kind_names
+from kvbench_analysis.report.collect import Content
+from kvbench_analysis.report.markup import Group, element, table
+
+PART_NAMES: Final = {
+    "wall": "wall time", "device": "device", "host": "host", "runq": "run queue", "copy": "copy, in host",
+    "queue": "queued before",
+}  # fmt: skip
+_REQUEST_PARTS: Final = {
+    "latency": "intended start to end", "queue": "waiting to start", "storage": "storage operations, sum",
+}  # fmt: skip
+_SHARES: Final = ("device", "host", "runq")
+_RANKS: Final = 512
+
+
+def percentile_table(content: Content) -> Element | None:
+    """Per tier, operation and path, and part of the time: mean and percentiles, and how much stands behind them."""
+    latency = content.summary.latency
+    if latency.empty:
+        return None
+    latency = latency.assign(name=_names(content, latency))
+    rows: list[Any] = []
+    for name, group in storage_first(content, latency).groupby("name", sort=False):
+        path = f", path {group['path'].iloc[0]}" if group["path"].iloc[0] != "none" else ""
+        rows.append(Group(f"{name}: {units.count(group['operations'].iloc[0])} operations{path}"))
+        rows += [_latency_row(row) for row in group.to_dict("records") if row["part"] != "copy" or row["mean_ns"] > 0]
+    return table(
+        ["", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
+        rows,
+        caption="Per operation. Percentiles are exact, over all operations of all ranks; ~ marks those with too few "
+        "operations behind them. Percentiles of parts do not add up to those of the whole.",
+    )
+
+
+def operation_table(content: Content) -> Element | None:
+    """Per tier, operation and path: counts, bytes, rates and sizes; failed and canceled ones beside."""
+    operations = storage_first(content, content.summary.operations)
+    if operations.empty:
+        return None
+    names = _names(content, operations)
+    rows = [
+        (
+            name,
+            row["path"],
+            units.count(row["operations"]),
+            units.size(row["bytes"]),
+            units.digits(row["gib_per_s"]),
+            units.digits(row["operations_per_s"]),
+            units.digits(row["tokens_per_s"]),
+            units.size(row["size_p50_bytes"]),
+            units.count(row["failed"]),
+            units.count(row["canceled"]),
+        )
+        for name, row in zip(names, operations.to_dict("records"), strict=True)
+    ]
+    columns = ["", "path", "operations", "moved", "GiB/s", "per s", "tokens/s", "median size", "failed", "canceled"]
+    return table(columns, rows, left=2, caption="All ranks together; rates over the measured window.")
+
+
+def node_table(content: Content) -> Element | None:
+    """Per client node, tier and operation: what it moved, how fast, and what the time went to."""
+    return _places(
+        storage_first(content, content.summary.nodes), ["node", "host"], "Per client node, all its ranks together."
+    )
+
+
+def rank_table(content: Content) -> Element | None:
+    """Per rank, tier and operation, as `node_table`; of very many ranks, the slowest."""
+    ranks, said = content.summary.ranks, "Per rank."
+    if len(ranks) > _RANKS:
+        said = f"The {_RANKS} of {units.count(len(ranks))} rows with the highest P95."
+        ranks = ranks.nlargest(_RANKS, "wall_p95_ns").sort_index()
+    return _places(storage_first(content, ranks), ["rank", "node"], said)
+
+
+def request_tables(content: Content) -> list[Element]:
+    """Requests by class and how they ended, how long they took, and what the cache had of what they asked for."""
+    summary = content.summary
+    counts = summary.requests
+    if not counts["requests"].sum():
+        return [element("p", "No request was made in the measured phase.", class_="absent")]
+    latency = summary.request_latency
+    timed = latency[latency["requests"] > 0]
+    return [
+        table(
+            ["class", "done", "cut short", "failed", "done per s"],
+            (
+                (
+                    row["qos"],
+                    *(units.count(row[key]) for key in ("done", "cut_short", "failed")),
+                    units.digits(row["requests_per_s"]),
+                )
+                for row in counts.to_dict("records")
+            ),
+            caption="Requests of the measured phase; cut short: the run ended first.",
+        ),
+        table(
+            ["class", "part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
+            (
+                (
+                    row["qos"],
+                    _REQUEST_PARTS[row["part"]],
+                    units.duration(row["mean_ns"]),
+                    *_distribution(row, row["requests"]),
+                )
+                for row in timed.to_dict("records")
+            ),
+            left=2,
+            caption="Time per request, of those that were done. Storage operations of a request overlap, so their sum "
+            "can exceed its latency.",
+        ),
+        table(
+            ["per", "hits", "misses", "hit rate"],
+            (
+                (row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"]))
+                for row in summary.cache.to_dict("records")
+            ),
+            caption="What requests looked up in the cache.",
+        ),
+    ]
+
+
+def _names(content: Content, table: pd.DataFrame) -> pd.Series:
+    """The names that the figures give to kinds of operations."""
+    operations = content.summary.operations
+    names = dict(
+        zip(operations[["tier", "op", "path"]].itertuples(index=False, name=None), kind_names(operations), strict=True)
+    )
+    return pd.Series(
+        [names[kind] for kind in table[["tier", "op", "path"]].itertuples(index=False, name=None)], table.index, object
+    )
+
+
+def storage_first(content: Content, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of storage tiers, and then the others, each in their order."""
+    tiers = content.run.tiers
+    storage = table["tier"].isin(tiers.loc[tiers["storage"].astype(bool), "name"])
+    return pd.concat([table[storage], table[~storage]])
+
+
+def _latency_row(row: dict[Any, Any]) -> tuple[str, ...]:
+    share = "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"])
+    return (PART_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *_distribution(row, row["operations"]))
+
+
+def _distribution(row: dict[Any, Any], count: float) -> Iterator[str]:
+    for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True):
+        yield units.percentile(row[column], count, operations_needed(percentile))
+
+
+def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
+    if places.empty:
+        return None
+    rows: list[Any] = []
+    for (tier, op), group in places.groupby(["tier", "op"], sort=False):
+        rows.append(Group(f"{tier} {op}"))
+        rows += [
+            (
+                *(str(row[name]) for name in by),
+                units.count(row["operations"]),
+                units.digits(row["gib_per_s"]),
+                units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95)),
+                *(units.share(row[f"{part}_share"]) for part in _SHARES),
+            )
+            for row in group.to_dict("records")
+        ]
+    columns = [*by, "operations", "GiB/s", "P95 per op", "device", "host", "run queue"]
+    return table(columns, rows, left=len(by), caption=f"{said} Shares are of the wall time.")

@@ -1,0 +1,89 @@
+// Draws the plots of the page from the data beside them, in the colours of the scheme that the reader's system asks for.
+"use strict";
+
+const INKS = {
+  light: { ink: "#33373d", faint: "rgba(90, 96, 105, 0.22)", paper: "#ffffff" },
+  dark: { ink: "#c9cdd3", faint: "rgba(160, 167, 178, 0.22)", paper: "#23272e" },
+};
+const PAPER_WIDTH = 680; // of a printed page without its margins, in CSS pixels
+const PAPER_HEIGHT = 860; // of a plot, so that its title and note fit on the same page
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const coarse = window.matchMedia("(pointer: coarse)");
+const plots = [...document.querySelectorAll(".plot")];
+
+function coloured(layout, scheme) {
+  const { ink, faint, paper } = INKS[scheme];
+  const changes = { "font.color": ink, "hoverlabel.bgcolor": paper, "hoverlabel.bordercolor": faint, "hoverlabel.font.color": ink };
+  for (const name of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    Object.assign(changes, { [`${name}.gridcolor`]: faint, [`${name}.linecolor`]: faint });
+    if (layout[name].type === "log") changes[`${name}.minor.tickcolor`] = faint;
+  }
+  return changes;
+}
+
+function scheme() {
+  return dark.matches ? "dark" : "light";
+}
+
+// The legend needs more lines on a narrow screen; the plot is made higher by them, not squeezed.
+function height(plot) {
+  const legend = plot.querySelector("g.legend");
+  const lines = legend ? legend.getBoundingClientRect().height : 0;
+  return Math.round(plot.asDrawn + Math.max(0, lines - plot.legendRoom));
+}
+
+// Where each panel has its own legend, its title stands above the lines that the legend takes.
+function raised(plot) {
+  const changes = {};
+  const each = Object.keys(plot.layout).some((key) => /^legend\d+$/.test(key));
+  for (const place of each ? plot.layout.annotations.keys() : []) {
+    const legend = plot.querySelector(`g.legend${place ? place + 1 : ""}`);
+    if (!legend) continue;
+    const lines = legend.getBoundingClientRect().height;
+    changes[`annotations[${place}].yshift`] = lines + 2;
+    if (!place) changes["margin.t"] = Math.max(plot.legendRoom, lines + 38);
+  }
+  return changes;
+}
+
+async function draw(plot) {
+  const { data, layout } = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
+  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  // A finger on a plot scrolls the page.
+  if (coarse.matches) layout.dragmode = false;
+  plot.asDrawn = layout.height;
+  plot.legendRoom = layout.margin.t;
+  plot.replaceChildren();
+  await Plotly.newPlot(plot, data, layout, config);
+  await Plotly.relayout(plot, { ...coloured(plot.layout, scheme()), ...raised(plot), height: height(plot) });
+  plot.style.height = "";
+  plot.dataset.drawn = "yes";
+}
+
+function recolour(name) {
+  for (const plot of plots) Plotly.relayout(plot, coloured(plot.layout, name));
+}
+
+let opened = [];
+
+window.addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const one of opened) one.open = true;
+  for (const plot of plots) {
+    const size = { width: PAPER_WIDTH, height: Math.min(plot.asDrawn, PAPER_HEIGHT) };
+    Plotly.relayout(plot, { ...coloured(plot.layout, "light"), ...size });
+  }
+});
+
+window.addEventListener("afterprint", () => {
+  for (const one of opened) one.open = false;
+  for (const plot of plots) {
+    const size = { width: null, height: height(plot), autosize: true };
+    Plotly.relayout(plot, { ...coloured(plot.layout, scheme()), ...size });
+  }
+});
+
+dark.addEventListener("change", () => recolour(scheme()));
+Promise.all(plots.map(draw)).then(() => {
+  document.documentElement.dataset.drawn = "yes";
+});

@@ -1,0 +1,54 @@
+"""Writing a report: the page under a temporary name that is renamed, and the picture files beside each other."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kvbench_analysis.load import Run
+from kvbench_analysis.report.collect import Content, collect
+from kvbench_analysis.report.compared import comparison_figures
+from kvbench_analysis.report.page import page
+
+
+def write_report(
+    runs: Sequence[Run], path: str | os.PathLike[str], *, png: str | os.PathLike[str] | None = None
+) -> Path:
+    """Write the page of `runs` to `path`, replacing what is there, and return its path.
+
+    With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
+    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, OSError where nothing can be
+    written, and ValueError without runs.
+    """
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    contents = [collect(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(page(contents).encode("utf-8", "replace"))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    if png is not None:
+        _pictures(contents, Path(png))
+    return target
+
+
+def _pictures(contents: Sequence[Content], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    several = len(contents) > 1
+    for number, content in enumerate(contents, start=1):
+        for shown in content.figures.values():
+            if shown.figure:
+                shown.figure.save(directory / (f"run-{number}-{shown.key}.png" if several else f"{shown.key}.png"))
+    for shown in comparison_figures(contents) if several else ():
+        if shown.figure:
+            shown.figure.save(directory / f"comparison-{shown.key}.png")
+
+
+def _names(runs: Sequence[Run]) -> Iterator[str]:
+    """The file's name, with its directory where two are equal, and a number where that does not tell them apart."""
+    stems = [run.path.stem for run in runs]
+    full = [str(run.path.with_suffix("")) if stems.count(run.path.stem) > 1 else run.path.stem for run in runs]
+    for number, name in enumerate(full, start=1):
+        yield f"{name} ({number})" if full.count(name) > 1 else name

@@ -1,0 +1,145 @@
+"""The copy-path study: what a second copy costs alone and among others, for every read path, in one MPI job.
+
+Phases, in order: plan, check, write, measure, gather, clean up. Every rank walks through all of them; what a rank does
+alone ends in an agreement, as in a run. Between the turns of the measurement the ranks meet in a barrier in which the
+early ones sleep; within a turn there is nothing of MPI, and ranks whose turn it is not sleep.
+"""
+
+import datetime
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kvbench.bench import cleaned_up
+from kvbench.cluster.agree import Agreement, FailedElsewhere, together
+from kvbench.cluster.comm import Communicator
+from kvbench.cluster.share import share
+from kvbench.cluster.topology import Topology, discover
+from kvbench.errors import KvbenchError
+from kvbench.interrupt import Interrupt
+from kvbench.outcome import Outcome
+from kvbench.records.file import RunFileWriter
+from kvbench.rundir import RunDirectory
+from kvbench.studies.choices import CopyPathChoices
+from kvbench.studies.measuring import measure
+from kvbench.studies.needs import Surroundings, look_around
+from kvbench.studies.plan import Step, StudyCell, least_seconds, plan_steps, stored_bytes_per_rank
+from kvbench.studies.progress import clock_text
+from kvbench.studies.stock import Home, Stock
+from kvbench.studies.study_file import StudyIdentity, gather_study
+from kvbench.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOrder:
+    """What the user asked for."""
+
+    choices: CopyPathChoices
+    out: Path
+    overwrite: bool
+
+
+def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Path:
+    """Carry out the study on all ranks of `comm`; returns the study file's path (written by rank 0). Collective.
+
+    Raises KvbenchError on rank 0 and FailedElsewhere on the others when it could not be done, or ended early; what was
+    measured until then is in the file all the same.
+    """
+    agreement = Agreement(comm)
+    with Interrupt() as interrupt, together(comm):
+        identity = _identify(comm, order)
+        writer = agreement.run("check", lambda: _open_output(comm, order))
+        try:
+            topology = discover(comm)
+            steps = plan_steps(identity.choices)
+            around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
+            _announce(console, topology, identity, steps)
+            with _stock(topology, agreement, identity, around) as stock:
+                measured = measure(
+                    topology, agreement, identity.choices, steps, around.places, stock, interrupt, console
+                )
+                gather_study(topology, agreement, identity, around, stock, measured, writer)
+                agreement.run("measure", lambda: _raise_failure(measured.outcome))
+        finally:
+            if writer is not None:
+                writer.abort()
+    if measured.outcome.interrupted:
+        if comm.rank != 0:
+            raise FailedElsewhere
+        raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
+    return order.out
+
+
+def _identify(comm: Communicator, order: StudyOrder) -> StudyIdentity:
+    """Rank 0's choices, and a name for the study, on every rank."""
+    now = datetime.datetime.now(datetime.UTC)
+    content: dict[str, Any] = share(
+        comm,
+        {
+            "choices": order.choices.to_json(),
+            "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            "started_at": now.isoformat(timespec="seconds"),
+        },
+    )
+    return StudyIdentity(CopyPathChoices.from_json(content["choices"]), content["run_id"], content["started_at"])
+
+
+def _open_output(comm: Communicator, order: StudyOrder) -> RunFileWriter | None:
+    if comm.rank != 0:
+        return None
+    try:
+        order.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KvbenchError(
+            f"cannot make the directory {order.out.parent} for the study file: {error.strerror}; choose another with "
+            "--out"
+        ) from error
+    return RunFileWriter(order.out, overwrite=order.overwrite)
+
+
+def _announce(console: Console, topology: Topology, identity: StudyIdentity, steps: list[Step]) -> None:
+    if topology.rank == 0:
+        choices = identity.choices
+        cells = sum(isinstance(step, StudyCell) for step in steps)
+        least = clock_text(least_seconds(steps, choices))
+        written = format_bytes(stored_bytes_per_rank(choices))
+        console.print(
+            f"kvbench study copy-path {identity.run_id}: {cells} cells in {choices.repeats} repeats, at least {least}; "
+            f"each rank first writes {written} to each directory",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@contextmanager
+def _stock(
+    topology: Topology, agreement: Agreement, identity: StudyIdentity, around: Surroundings
+) -> Iterator[Stock | None]:
+    """This rank's objects, memory and tiers, None where it takes no part; removed again however the study ended."""
+    with ExitStack() as stack:
+        choices = identity.choices
+        home = None
+        if topology.local_rank < max(choices.ranks):
+            rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
+            home = Home(topology.rank, topology.host, tuple(rundir.objects for rundir in rundirs))
+        for directory in choices.directories:
+            stack.enter_context(cleaned_up(agreement, RunDirectory(directory, identity.run_id, topology.rank)))
+
+        def build() -> Stock | None:
+            if home is None:
+                return None
+            for rundir in rundirs:
+                rundir.create()
+            return Stock.build(stack, choices, home, identity.run_id, around.arena_bytes)
+
+        yield agreement.run("check", build)
+
+
+def _raise_failure(outcome: Outcome) -> None:
+    if outcome.failures:
+        raise KvbenchError(outcome.failure)

@@ -1,0 +1,51 @@
+"""One run of a study in an MPI job of its own: what `kvbench run` does, without its summary. Started by `scaling`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from kvbench import runner
+from kvbench.cluster.comm import FailedElsewhere, get_world
+from kvbench.errors import KvbenchError
+
+PROGRAM: Final = (sys.executable, "-m", "kvbench.studies.one_run")
+
+
+def arguments_of(order: runner.Order) -> list[str]:
+    """The arguments of PROGRAM that have it carry out `order`."""
+    content = {
+        "source": order.source,
+        "overrides": list(order.overrides),
+        "directory": str(order.directory),
+        "out": str(order.out),
+    }
+    return [json.dumps(content)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out the order in `arguments` as one rank; returns the exit code, with the message on stderr."""
+    content = json.loads(arguments[0])
+    order = runner.Order(
+        content["source"],
+        tuple(content["overrides"]),
+        Path(content["directory"]),
+        Path(content["out"]),
+        overwrite=True,
+    )
+    try:
+        runner.run(get_world(), order, Console(quiet=True))
+    except KvbenchError as error:
+        print(f"kvbench: {error}", file=sys.stderr, flush=True)
+        return 1
+    except FailedElsewhere:
+        # Rank 0 says what went wrong and gives the job its exit code; mpirun ends all ranks at the first that fails.
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""The table of a scaling study: one row per run, kept as CSV after every run. `kvbench_analysis` fits it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import kvbench_analysis
+import pandas as pd
+
+from kvbench.errors import KvbenchError
+from kvbench.studies.scaling import ScalingRun
+
+COLUMNS: Final = (
+    "scaling", "nodes", "ranks_per_node", "ranks", "users_per_rank", "repeat", "order", "storage_gib_per_s",
+    "requests_per_s", "storage_read_p95_ns", "fingerprint", "run_file",
+)  # fmt: skip
+"""Rates are of all ranks together, over the measured window; storage counts reads and writes."""
+
+
+class ScalingTable:
+    """Rows of finished runs, in the order in which they were run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, runs: Sequence[tuple[ScalingRun, Path]]) -> str:
+        """Add the last of `runs` and write the table; returns its figures for people."""
+        run, path = runs[-1]
+        row = _row(run, path, len(self._rows))
+        self._rows.append(row)
+        temporary = self._path.with_name(f"{self._path.name}-{os.getpid()}.partial")
+        try:
+            pd.DataFrame(self._rows, columns=COLUMNS).to_csv(temporary, index=False)
+            temporary.replace(self._path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise KvbenchError(f"cannot write {self._path}: {error.strerror}; choose another --out") from error
+        return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s"
+
+
+def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
+    summary = kvbench_analysis.summarize(kvbench_analysis.load(path))
+    totals = summary.totals
+    storage = totals[(totals["storage"] == "storage") & totals["op"].isin(["read", "write"])]
+    reads = storage[storage["op"] == "read"]
+    requests = summary.requests
+    return {
+        "scaling": run.scaling,
+        "nodes": run.nodes,
+        "ranks_per_node": run.ranks_per_node,
+        "ranks": run.ranks,
+        "users_per_rank": run.users_per_rank,
+        "repeat": run.repeat,
+        "order": order,
+        "storage_gib_per_s": float(storage["gib_per_s"].sum()),
+        "requests_per_s": float(requests[requests["qos"] == "all"]["requests_per_s"].sum()),
+        "storage_read_p95_ns": float(reads["wall_p95_ns"].iloc[0]) if len(reads) else float("nan"),
+        "fingerprint": summary.run["fingerprint"],
+        "run_file": str(path),
+    }

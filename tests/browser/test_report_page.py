@@ -1,0 +1,172 @@
+"""The report in a browser: plots are drawn, with the numbers of the run file, on wide and narrow and dark screens."""
+
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any
+
+import kvbench_analysis as ka
+import numpy as np
+import pytest
+from kvbench_analysis import units
+from kvbench_analysis.report import write_report
+from numpy.typing import NDArray
+from synthetic import STORAGE, SyntheticRun, empty_run, synthetic_run
+
+from kvbench.records.schema import Op, Phase
+
+Open = Callable[..., Any]
+"""`open_report` of conftest.py."""
+KEYS = ("latency", "slow-operations", "ranks", "contention", "timeline", "heatmap")
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def truth() -> SyntheticRun:
+    return synthetic_run(np.random.default_rng(7))
+
+
+@pytest.fixture(scope="module")
+def report(truth: SyntheticRun, tmp_path_factory: pytest.TempPathFactory) -> FilePath:
+    directory = tmp_path_factory.mktemp("report")
+    return write_report([ka.load(truth.write(directory / "run.h5"))], directory / "report.html")
+
+
+@pytest.fixture(scope="module")
+def storage_reads(truth: SyntheticRun) -> NDArray[Any]:
+    rows = truth.records
+    counted = (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)
+    chosen: NDArray[Any] = rows[counted & (rows["op"] == Op.READ) & (rows["tier"] == STORAGE)]
+    return chosen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+def test_every_plot_is_drawn_and_nothing_is_complained_about(
+    report: FilePath, open_report: Open, width: int, scheme: str
+) -> None:
+    opened = open_report(report, width=width, scheme=scheme)
+    sizes = opened.ask(
+        """Object.fromEntries([...document.querySelectorAll('.plot')].map((plot) => {
+            const box = plot.querySelector('svg.main-svg').getBoundingClientRect();
+            const marks = plot.querySelectorAll('.scatterlayer path.js-line, .barlayer path, .heatmaplayer image');
+            return [plot.id, [box.width, box.height, marks.length]];
+        }))"""
+    )
+    assert set(sizes) == {f"run-1-{key}" for key in KEYS}
+    for name, (wide, high, marks) in sizes.items():
+        assert wide > min(width, 1120) * 0.75, name
+        assert high > 150, name
+        assert marks > 0, name
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_page_is_as_wide_as_the_screen(report: FilePath, open_report: Open, width: int) -> None:
+    opened = open_report(report, width=width)
+    assert opened.ask("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_asks_for_nothing_but_itself(report: FilePath, open_report: Open) -> None:
+    asked = [url for url in open_report(report).requests if not url.startswith(("data:", "blob:"))]
+    assert asked == [report.as_uri()]
+
+
+def test_the_answer_is_on_the_first_screen(report: FilePath, open_report: Open) -> None:
+    opened = open_report(report)
+    assert opened.ask("document.querySelector('.answer-split').getBoundingClientRect().bottom") < 900
+
+
+def test_the_figures_on_the_page_are_those_of_the_file(
+    report: FilePath, open_report: Open, storage_reads: NDArray[Any]
+) -> None:
+    opened = open_report(report)
+    shown = opened.ask(
+        """Object.fromEntries([...document.querySelectorAll('[data-figure]')]
+            .map((one) => [one.dataset.figure, one.innerText]))"""
+    )
+    assert shown["p95"] == units.duration(np.percentile(storage_reads["wall_ns"], 95))
+    for part in ("device", "host", "runq"):
+        share = storage_reads[f"{part}_ns"].sum() / storage_reads["wall_ns"].sum()
+        assert shown[f"{part}-share"] == units.share(share)
+
+
+def test_the_latency_plot_has_the_percentiles_of_the_file(
+    report: FilePath, open_report: Open, storage_reads: NDArray[Any]
+) -> None:
+    line = open_report(report).ask(
+        """(({name, x, y}) => ({name, x: Array.from(x), y: Array.from(y)}))(
+            document.getElementById('run-1-latency')._fullData[0])"""
+    )
+    assert line["name"] == "storage read"
+    np.testing.assert_allclose(line["x"], np.percentile(storage_reads["wall_ns"], line["y"]) / 1e6)
+
+
+def test_the_bars_of_each_rank_are_as_high_as_its_mean_wall_time(
+    report: FilePath, open_report: Open, storage_reads: NDArray[Any]
+) -> None:
+    traces = open_report(report).ask(
+        """document.getElementById('run-1-ranks')._fullData
+            .filter((trace) => trace.yaxis === 'y').map((trace) => Array.from(trace.y))"""
+    )
+    means = [storage_reads["wall_ns"][storage_reads["rank"] == rank].mean() / 1e6 for rank in range(4)]
+    np.testing.assert_allclose(np.sum(traces, axis=0), means)
+
+
+def test_plots_take_the_colours_of_the_scheme_when_it_changes(report: FilePath, open_report: Open) -> None:
+    opened = open_report(report, fresh=True)
+    ink = "getComputedStyle(document.querySelector('#run-1-latency .xtick text')).fill"
+    light = opened.ask(ink)
+    opened.page.emulate_media(color_scheme="dark")
+    dark = opened.ask(
+        f"""new Promise((done) => {{
+            const look = () => {ink} === '{light}' ? requestAnimationFrame(look) : done({ink});
+            look();
+        }})"""
+    )
+    brightness = [sum(map(int, colour[4:-1].split(","))) for colour in (light, dark)]
+    assert brightness[0] < 250
+    assert brightness[1] > 500
+    assert opened.complaints == []
+
+
+def test_the_page_prints_in_light_colours_with_everything_unfolded(report: FilePath, open_report: Open) -> None:
+    opened = open_report(report, scheme="dark", fresh=True)
+    opened.ask(
+        """window.addEventListener('beforeprint', () => { window.printed = {
+            folded: document.querySelectorAll('details:not([open])').length,
+            ink: document.getElementById('run-1-latency').layout.font.color}; })"""
+    )
+    assert opened.page.pdf(format="A4").startswith(b"%PDF")
+    assert opened.ask("window.printed") == {"folded": 0, "ink": "#33373d"}
+    assert opened.ask("document.querySelectorAll('details[open]').length") == 0, "folded again afterwards"
+    assert opened.complaints == []
+
+
+def test_text_of_the_file_cannot_act(truth: SyntheticRun, tmp_path: FilePath, open_report: Open) -> None:
+    nodes = dict(truth.tables["nodes"]) | {"host": [HOSTILE, HOSTILE]}
+    tiers = f'[{{"name": "memory", "kind": "memory"}}, {{"name": "{HOSTILE}", "kind": "file"}}]'
+    hostile = truth.changed(tables={"nodes": nodes}, attributes={"tiers_json": tiers, "model": HOSTILE})
+    page = write_report([ka.load(hostile.write(tmp_path / "run.h5"))], tmp_path / "report.html")
+    opened = open_report(page)
+    assert opened.complaints == []
+    assert opened.ask("document.querySelectorAll('img, b b').length") == 0
+    legend = opened.ask("document.querySelector('#run-1-latency .legendtext').textContent")
+    assert legend == f"{HOSTILE} read"
+
+
+def test_an_empty_run_and_a_comparison_open_without_complaint(
+    truth: SyntheticRun, tmp_path: FilePath, open_report: Open
+) -> None:
+    empty, other = empty_run().write(tmp_path / "empty.h5"), truth.write(tmp_path / "other.h5")
+    page = write_report([ka.load(empty), ka.load(other), ka.load(other)], tmp_path / "report.html")
+    opened = open_report(page, width=420)
+    assert opened.complaints == []
+    assert opened.ask("document.querySelectorAll('#comparison .plot svg.main-svg').length") > 0
+    assert opened.ask("document.documentElement.scrollWidth") <= 420
+
+
+def test_a_bar_that_is_pointed_at_tells_its_numbers(report: FilePath, open_report: Open) -> None:
+    page = open_report(report).page
+    page.locator("#run-1-slow-operations .barlayer .point").first.hover(force=True)
+    page.wait_for_selector("#run-1-slow-operations .hoverlayer .hovertext")
+    assert "fastest 50 %" in page.locator("#run-1-slow-operations .hoverlayer").text_content()
