@@ -120,8 +120,8 @@ def print_size(size: DataSize, console: Console) -> None:
     )
     if size.assumed_gib_per_s is not None:
         console.print(
-            f"How many requests there are depends on the storage; a rank was assumed to move {size.assumed_gib_per_s:g} "
-            "GiB/s at most (--gib-per-s).",
+            "How many requests there are depends on the storage; a rank was assumed to move "
+            f"{size.assumed_gib_per_s:g} GiB/s at most (--gib-per-s).",
             highlight=False,
         )
     if size.storage_capacity_bytes is not None:

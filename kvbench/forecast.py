@@ -7,6 +7,7 @@ storage's speed decides how many there are: the forecast is then the most that c
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from kvbench.cache import Cache, Step
@@ -98,11 +99,16 @@ def forecast_demand(
     end_s = None if config.duration_s is None else config.warmup_s + config.duration_s
     bounds = _Bounds(config, bytes_per_s, end_s)
     scale = 1.0
-    for request, start_s in _in_order(config, schedule):
+    requests = _in_order(config, schedule)
+    for request, start_s in requests:
         if (end_s is not None and start_s > end_s) or bounds.reached(player):
             break
         if player.requests >= _MOST_REQUESTS or player.operations >= _MOST_OPERATIONS:
-            scale = bounds.factor(player, start_s)
+            if bounds.follow_completions:
+                scale = bounds.factor(player, start_s)
+            else:
+                left = 1 + sum(1 for _ in takewhile(lambda item: end_s is None or item[1] <= end_s, requests))
+                scale = 1 + left / player.requests
             break
         player.play(request)
     return player.demand(schedule, scale, at_most=config.pacing.mode != "open" and end_s is not None)
@@ -154,12 +160,14 @@ class _Player:
 
     def _look_up(self, key: int) -> bool:
         steps = self._cache.read(key)
-        self._count(steps)
+        # A promotion is the read, as the dispatcher has it.
+        self._count(steps[1:] if steps and steps[-1].op == Op.PROMOTE else steps)
         return bool(steps)
 
     def _count(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            self.operations += 1
+            # The old copy on storage is deleted in a row of its own.
+            self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
             self.moved_bytes += step.nbytes if step.op != Op.DELETE else 0
             if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
                 self.written += step.nbytes
@@ -209,9 +217,9 @@ class _Bounds:
 
     def __init__(self, config: RunConfig, bytes_per_s: float, end_s: float | None) -> None:
         self._end_s = end_s
-        follows_completions = config.pacing.mode != "open" and end_s is not None
-        self._bytes = bytes_per_s * end_s if follows_completions and end_s is not None else None
-        self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if follows_completions and end_s is not None else None
+        self.follow_completions = config.pacing.mode != "open" and end_s is not None
+        self._bytes = bytes_per_s * end_s if self.follow_completions and end_s is not None else None
+        self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if self.follow_completions and end_s is not None else None
 
     def reached(self, player: _Player) -> bool:
         return (self._bytes is not None and player.moved_bytes >= self._bytes) or (

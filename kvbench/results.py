@@ -48,9 +48,9 @@ RANK_DTYPE: Final = np.dtype(
         ("end_ns", "<i8"),
     ]
 )
-"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how much
-that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on rank
-0's clock (0: none)."""
+"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
+much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
+rank 0's clock (0: none)."""
 
 NODE_DTYPE: Final = np.dtype(
     [

@@ -7,7 +7,9 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 import datetime
 import secrets
 import time
-from contextlib import nullcontext
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,7 @@ from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
-from kvbench.cluster.share import deal_out, share
+from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
@@ -87,7 +89,8 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             _announce(console, topology, plan)
             run_id = plan.identity.run_id
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
-                outcome = _load(topology, agreement, plan, bench, interrupt, console)
+                with _or_abort(comm):
+                    outcome = _load(topology, agreement, plan, bench, interrupt, console)
                 gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 agreement.run("measure", lambda: _raise_failure(outcome))
         finally:
@@ -154,16 +157,18 @@ def _open_output(comm: Communicator, order: Order) -> RunFileWriter | None:
         order.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KvbenchError(
-            f"cannot make the directory {order.out.parent} for the run file: {error.strerror}; choose another with --out"
+            f"cannot make {order.out.parent} for the run file: {error.strerror}; choose another directory with --out"
         ) from error
     return RunFileWriter(order.out, overwrite=order.overwrite)
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
     if topology.rank == 0:
+        identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {plan.identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, fingerprint {plan.identity.fingerprint}",
+            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, "
+            f"fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )
@@ -182,9 +187,13 @@ def _load(
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, view)
 
-    now_ns = timed_io.now_ns()
-    load = bench.engine.start(PreconditionSchedule(plan.schedule), Timeline.untimed(now_ns, Phase.PRECONDITION), "asap")
-    stopped = drive.until_done(load, now_ns, None)
+    stopped = False
+    anything = next(plan.schedule.preconditioning(), None) is not None
+    if total(topology.comm, anything)[0]:
+        now_ns = timed_io.now_ns()
+        untimed = Timeline.untimed(now_ns, Phase.PRECONDITION)
+        load = bench.engine.start(PreconditionSchedule(plan.schedule), untimed, "asap")
+        stopped = drive.until_done(load, now_ns, None)
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
@@ -260,6 +269,17 @@ class _Drive:
                 time.sleep(_POLL_S)
         load.close()
         return stopped
+
+
+@contextmanager
+def _or_abort(comm: Communicator) -> Iterator[None]:
+    """For what is no agreement: an error that no rank expects ends the job, as the others cannot hear of it."""
+    try:
+        yield
+    except (KvbenchError, FailedElsewhere):
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the other ranks must not wait for this one
+        abort(comm, f"internal error, please report it:\n{traceback.format_exc()}")
 
 
 def _raise_failure(outcome: Outcome) -> None:
