@@ -19,7 +19,7 @@ from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.bench import Bench
-from kvbench.cluster.agree import Agreement, FailedElsewhere, together
+from kvbench.cluster.agree import Agreement, FailedElsewhere, abort
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
