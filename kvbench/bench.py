@@ -21,6 +21,7 @@ from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
+    UNTOLD_BYTES,
     Storage,
     block_device,
     build_tiers,
@@ -201,7 +202,8 @@ def _sizes(
     directory: Path,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
-    storage = Storage(directory, around.filesystem, around.filesystem.free_bytes, around.group.ranks)
+    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
 
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))

@@ -20,6 +20,8 @@ from kvbench.workload.traces import read_trace
 
 _FAILED = 1
 _TERMINAL_COLUMNS = "KVBENCH_TERMINAL_COLUMNS"
+_PATH = click.Path(path_type=Path, readable=False)
+"""Not looked at here: what a rank finds on its node, all ranks must hear of."""
 
 
 class _Commands(click.Group):
@@ -68,8 +70,8 @@ _skip_option = click.option(
 
 @commands.command()
 @_config_argument
-@click.option("--dir", "directory", required=True, type=click.Path(path_type=Path), help="Directory under test.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run file.  [default: kvbench-out/NAME.h5]")
+@click.option("--dir", "directory", required=True, type=_PATH, help="Directory under test.")
+@click.option("--out", type=_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
@@ -196,14 +198,22 @@ def configs() -> None:
         click.echo(name)
 
 
+class _SteadyConsole(Console):
+    """A run goes on when nobody reads its output any more (`kvbench run ... | head`), which ends other commands."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run_console(inside_launcher: bool) -> Console:
     """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
     one only `kvbench run --ranks`, which knows, can say that there is a terminal."""
     if not inside_launcher:
-        return Console()
+        return _SteadyConsole()
     columns = os.environ.get(_TERMINAL_COLUMNS, "")
     terminal = columns.isdecimal()
-    return Console(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
+    return _SteadyConsole(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
 
 
 def _terminal_facts() -> dict[str, str]:

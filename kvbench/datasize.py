@@ -83,9 +83,11 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
             capacity = wanted
         elif directory is not None:
             try:
-                capacity = int(filesystem_of(directory).free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+                filesystem = filesystem_of(directory)
             except OSError as error:
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
+            if filesystem.tells_space:
+                capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
     sizes = [_UNLIMITED if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity

@@ -60,6 +60,11 @@ class Filesystem:
     """What a user without privileges can still write."""
 
     @property
+    def tells_space(self) -> bool:
+        """Whether it says how much it can hold; ramfs and some filesystems in user space say 0 bytes."""
+        return self.total_bytes > 0
+
+    @property
     def in_memory(self) -> bool:
         """Whether its files are the node's memory and no device takes part."""
         return self.kind in {"tmpfs", "ramfs"}

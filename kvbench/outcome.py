@@ -71,8 +71,8 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: RunFileWriter | None,
-) -> None:
-    """Write the run file on rank 0 from what all ranks hold. Collective.
+) -> str:
+    """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
     Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
@@ -111,6 +111,7 @@ def gather_outcome(
     )
     rows = Rows(engine.stores, engine.requests, outcome.clock)
     write_results(topology.comm, agreement, writer, rows, tables, attributes)
+    return status
 
 
 def _gather_failures(topology: Topology, outcome: Outcome) -> list[str]:

@@ -7,9 +7,7 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 import datetime
 import secrets
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +17,9 @@ from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.bench import Bench
-from kvbench.cluster.agree import Agreement, FailedElsewhere, abort
+from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
-from kvbench.cluster.comm import Communicator, quiet_barrier
+from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -47,6 +45,8 @@ DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
 _POLL_S: Final = 0.02
+_ENDING_POLL_S: Final = 0.001
+"""When a rank has little left to do: whoever was interrupted may have half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt() as interrupt, together(comm):
+    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: _open_output(comm, order))
         try:
@@ -89,9 +89,10 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             _announce(console, topology, plan)
             run_id = plan.identity.run_id
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
-                with _or_abort(comm):
-                    outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                outcome = _load(topology, agreement, plan, bench, interrupt, console)
+                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                if comm.rank == 0 and status != "complete":
+                    console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
         finally:
             if writer is not None:
@@ -99,7 +100,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     if outcome.interrupted:
         if comm.rank != 0:
             raise FailedElsewhere
-        raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
+        raise KvbenchError("interrupted")
     return order.out
 
 
@@ -266,20 +267,9 @@ class _Drive:
                     self.interrupted |= bool(aggregate.totals[width])
                     if self._view is not None:
                         self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
-                time.sleep(_POLL_S)
+                time.sleep(_ENDING_POLL_S if broken or stopped or load.finished else _POLL_S)
         load.close()
         return stopped
-
-
-@contextmanager
-def _or_abort(comm: Communicator) -> Iterator[None]:
-    """For what is no agreement: an error that no rank expects ends the job, as the others cannot hear of it."""
-    try:
-        yield
-    except (KvbenchError, FailedElsewhere):
-        raise
-    except Exception:  # noqa: BLE001 - whatever it is, the other ranks must not wait for this one
-        abort(comm, f"internal error, please report it:\n{traceback.format_exc()}")
 
 
 def _raise_failure(outcome: Outcome) -> None:

@@ -43,7 +43,7 @@ is_current() {
 # Whether .venv holds a Python that runs, belongs here (a folder that was moved leaves one that does not) and is the
 # one that PYTHON asks for, where it asks for any.
 is_sound() {
-    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.prefix)' 2>&1)" = "$VENV" ] || return 1
+    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.prefix, sys.version_info >= (3, 11))' 2>&1)" = "$VENV True" ] || return 1
     [ -z "${PYTHON:-}" ] || [ "$(identity "$PYTHON")" = "$(identity "$VENV/bin/python")" ]
 }
 

@@ -128,7 +128,9 @@ class Dispatcher:
                     if self._ready or self._next_event_ns() < self._watched_ns:
                         self._condition.notify()
                     return operation
-                self._wait(now_ns)
+                # The requests that were just admitted may have been the last, and have had nothing to do.
+                if not self._over(now_ns):
+                    self._wait(now_ns)
 
     def give_up(self, operation: Operation, state: RequestState) -> None:
         """`operation` was not carried out: its request ends in `state`, and no further operation is handed out."""

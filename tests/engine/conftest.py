@@ -4,14 +4,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
-from rank_harness import MOST_THREADS, SEED
+from rank_harness import MOST_THREADS, SEED, Rank, config_of
 
 from kvbench.tiers.arena import SEGMENT_BYTES, Arena
 from kvbench.tiers.payload import Payload
@@ -38,3 +39,17 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="kvbench-test-", dir=memory))
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def make_rank(folder: Path, arena: Arena, payload: Payload) -> Iterator[Callable[..., Rank]]:
+    """From tier sizes in sectors and settings (see `config_of`) to a rank; the default is one file tier."""
+    made: list[Rank] = []
+
+    def make(sectors: Sequence[int] = (100,), **settings: Any) -> Rank:
+        made.append(Rank(config_of(**settings), folder, sectors, arena, payload))
+        return made[-1]
+
+    yield make
+    for rank in made:
+        rank.close()

@@ -210,7 +210,7 @@ def test_what_is_written_before_the_clock_starts_is_found(folder: FilePath, aren
         before=[ref(n, 2) for n in range(20)],
     )
     rank = Rank(config_of(threads=8, payload="stamped"), folder, (40,), arena, payload)
-    rank.run(PreconditionSchedule(script))  # type: ignore[arg-type]  # a schedule as good as a script
+    rank.run(PreconditionSchedule(script))
     rank.run(script)
     assert rank.log["miss_objects"].sum() == 20, "the writes before the clock"
     assert rank.log["hit_objects"].sum() == 40

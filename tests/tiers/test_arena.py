@@ -53,8 +53,13 @@ def test_a_single_thread_walks_through_the_whole_arena(five: Arena) -> None:
 
 
 def test_more_leases_than_threads_are_refused(five: Arena) -> None:
-    with five.lease(5 * SEGMENT_BYTES), five.lease(SEGMENT_BYTES), five.lease(5 * SEGMENT_BYTES):
-        pytest.raises(RuntimeError, five.lease, 1)
+    with (
+        five.lease(5 * SEGMENT_BYTES),
+        five.lease(SEGMENT_BYTES),
+        five.lease(5 * SEGMENT_BYTES),
+        pytest.raises(RuntimeError, match="more leases"),
+    ):
+        five.lease(1)
     with five.lease(1):
         pass
 

@@ -23,20 +23,20 @@ from kvbench.cache import Cache, Step
 from kvbench.config import RunConfig, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
-from kvbench.records.schema import Op, Path, Phase
+from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
 from kvbench.tiers.base import Cell, Part, Tier
 from kvbench.tiers.file import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Payload
-from kvbench.workload.request import ObjectRef, Request
+from kvbench.workload.request import ObjectRef, Request, Schedule
 
 MOST_THREADS = 16
 SEED = 11
 TINY_MODEL = {"layers": 1, "kv_heads": 1, "head_dim": 1024}
 """4096 bytes per token."""
 
-HANG_S = 60.0
+HANG_S = 30.0
 """Nothing here takes a second. What takes this long will never end, and the test fails with every thread's stack."""
 
 
@@ -147,6 +147,10 @@ class Journal:
 
     def contents(self) -> list[tuple[int, int, int]]:
         return sorted((key, tier, n) for tier, sizes in enumerate(self._sizes) for key, n in sizes.items())
+
+    def busy(self, key: int) -> bool:
+        """Whether someone reads the object now."""
+        return bool(self._readers.get(key))
 
     @contextmanager
     def reading(self, tier: int, key: int) -> Iterator[None]:
@@ -270,13 +274,13 @@ class Rank:
         return self.tiers[-1]
 
     def start(
-        self, script: Script, timeline: Timeline | None = None, pacing: Literal["asap"] | None = None
+        self, script: Schedule, timeline: Timeline | None = None, pacing: Literal["asap"] | None = None
     ) -> tuple[Load, int]:
         """Start a load now; returns it with its start."""
         start_ns = timed_io.now_ns()
         return self.engine.start(script, timeline or Timeline(start_ns, start_ns, None, Phase.WARMUP), pacing), start_ns
 
-    def run(self, script: Script) -> int:
+    def run(self, script: Schedule) -> int:
         """Carry out a whole load that must not fail; returns its start."""
         load, start_ns = self.start(script)
         finish(load)
@@ -291,7 +295,8 @@ class Rank:
     @property
     def rows(self) -> NDArray[Any]:
         """All records of all threads."""
-        return np.concatenate([view for store in self.engine.stores for view in store.views()] or [np.empty(0)])
+        views = [view for store in self.engine.stores for view in store.views()]
+        return np.concatenate([np.empty(0, RECORD_DTYPE), *views])
 
     @property
     def log(self) -> NDArray[Any]:
