@@ -107,7 +107,7 @@ class Bench:
         rundir: RunDirectory,
     ) -> Self:
         rundir.create()
-        payload = Payload(config.payload.kind, run_number(rundir.run_id), config.seed)
+        payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
@@ -205,10 +205,12 @@ def _sizes(
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
     storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
 
+    gathered = topology.size if topology.rank == 0 else 0
+
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), topology.rank == 0)
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
 
     demand, arena, need = agreement.run("check", plan)
     in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"

@@ -48,7 +48,7 @@ class _Commands(click.Group):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    commands()
+    commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
 
 

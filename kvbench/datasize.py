@@ -93,7 +93,7 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    memory = memory_need(config, demand, arena, process_bytes(), root=True)
+    memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
     return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded)
 

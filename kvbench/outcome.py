@@ -3,11 +3,8 @@
 import errno
 import json
 import os
-import re
-import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,9 +18,10 @@ from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
+from kvbench.machine import peak_resident_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import Phase
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_results
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_rows, write_tables
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -78,6 +76,8 @@ def gather_outcome(
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
+    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    # After the rows, so that the peak of memory is known.
     tables = agreement.run(
         "gather",
         lambda: {
@@ -109,8 +109,7 @@ def gather_outcome(
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
     )
-    rows = Rows(engine.stores, engine.requests, outcome.clock)
-    write_results(topology.comm, agreement, writer, rows, tables, attributes)
+    write_tables(topology.comm, agreement, writer, tables, attributes)
     return status
 
 
@@ -146,7 +145,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
-        "peak_rss_bytes": _peak_resident_bytes(),
+        "peak_rss_bytes": peak_resident_bytes(),
         "predicted_peak_bytes": sizes.need.total,
         "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
         "canceled_ops": canceled,
@@ -155,18 +154,6 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
     }
-
-
-def _peak_resident_bytes() -> int:
-    """The largest resident memory that this process has had.
-
-    Not ru_maxrss where it can be avoided: that begins with the peak of the process which started this one.
-    """
-    try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        found = None
-    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def _last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:

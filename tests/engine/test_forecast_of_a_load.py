@@ -19,7 +19,7 @@ def script(mode: str) -> Script:
     objects = [ref(key, 1 + key % 4) for key in range(25)]
 
     def some(most: int) -> list[int]:
-        return rng.integers(0, len(objects), rng.integers(0, most + 1)).tolist()
+        return [int(key) for key in rng.integers(0, len(objects), rng.integers(0, most + 1))]
 
     asked = [
         request(
@@ -30,7 +30,7 @@ def script(mode: str) -> Script:
             prefill=mode != "decode",
             decode_passes=0 if mode == "prefill" else int(rng.integers(0, 3)),
         )
-        for number in range(150)
+        for number in range(60)
     ]
     return Script([asked], before=objects if mode == "decode" else [])
 
