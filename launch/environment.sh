@@ -40,10 +40,11 @@ is_current() {
     [ -f "$(stamp "$1")" ] && is_sound && [ "$(fingerprint)" = "$(cat -- "$(stamp "$1")")" ]
 }
 
-# Whether .venv holds a Python that runs, belongs here (a folder that was moved leaves one that does not) and is the
-# one that PYTHON asks for, where it asks for any.
+# Whether .venv holds a Python that runs and is new enough, was made here (a folder that was moved leaves scripts that
+# still name the old place), and is the one that PYTHON asks for, where it asks for any.
 is_sound() {
-    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.prefix, sys.version_info >= (3, 11))' 2>&1)" = "$VENV True" ] || return 1
+    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.version_info >= (3, 11))' 2>&1)" = True ] || return 1
+    grep -qsF -e "=$VENV" -e "='$VENV'" -e "=\"$VENV\"" "$VENV/bin/activate" || return 1
     [ -z "${PYTHON:-}" ] || [ "$(identity "$PYTHON")" = "$(identity "$VENV/bin/python")" ]
 }
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -77,12 +77,13 @@ Start = Callable[..., Command]
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Command]]:
-    """Start a command: `start(word, ..., environment={}, folder=None)`."""
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Start a command: `start(word, ..., environment={})`."""
     started: list[Command] = []
 
-    def begin(*words: object, **settings: object) -> Command:
-        started.append(Command(words, **settings))  # type: ignore[arg-type]
+    def begin(*words: object, environment: Mapping[str, str] | None = None) -> Command:
+        # A killed mpirun leaves its session directory behind.
+        started.append(Command(words, {"TMPDIR": str(tmp_path), **(environment or {})}))
         return started[-1]
 
     yield begin
@@ -103,10 +104,10 @@ def start_run(start: Start, folder: Path, tmp_path: Path) -> Start:
         directory: Path = folder,
         out: Path = tmp_path / "run.h5",
         launcher: tuple[object, ...] = (),
-        **others: object,
+        environment: Mapping[str, str] | None = None,
     ) -> Command:
         words = (*launcher, *KVBENCH, "run", "smoke", "--dir", directory, "--out", out, *overrides(*settings), *options)
-        return start(*words, **others)
+        return start(*words, environment=environment)
 
     return begin
 

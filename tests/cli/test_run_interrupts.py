@@ -40,9 +40,7 @@ def test_ctrl_c_ends_all_ranks_in_good_order(start_run: Start, kvbench: Call, fo
     check_interrupted(kvbench, tmp_path / "run.h5", folder, 2)
 
 
-def test_a_single_process_ends_in_good_order_too(
-    start_run: Start, kvbench: Call, folder: Path, tmp_path: Path
-) -> None:
+def test_a_single_process_ends_in_good_order_too(start_run: Start, kvbench: Call, folder: Path, tmp_path: Path) -> None:
     command = start_run(*ENDLESS)
     wait_for_work(command, folder, 1)
     command.signal(signal.SIGINT)

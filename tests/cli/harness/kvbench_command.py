@@ -1,4 +1,4 @@
-"""Running kvbench as a user does, with a time limit that ends everything a command started, and looking at its run files.
+"""Running kvbench as a user does, with a time limit that ends all that a command started, and reading its run files.
 
 Nothing here judges what a command did.
 """
@@ -61,13 +61,7 @@ class Ended:
 class Command:
     """A command that is running, killed with all its descendants when it does not end in time."""
 
-    def __init__(
-        self,
-        words: Sequence[object],
-        environment: Mapping[str, str] | None = None,
-        timeout_s: float = 60,
-        folder: Path | None = None,
-    ) -> None:
+    def __init__(self, words: Sequence[object], environment: Mapping[str, str], timeout_s: float = 60) -> None:
         self._words = [str(word) for word in words]
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         self._process = subprocess.Popen(
@@ -76,8 +70,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=inherited | dict(environment or {}),
-            cwd=folder,
+            env=inherited | dict(environment),
             start_new_session=True,
         )
         self._timeout_s = timeout_s

@@ -2,6 +2,7 @@
 
 import sys
 from typing import NoReturn
+from unittest.mock import patch
 
 from kvbench import runner
 from kvbench.cli import main
@@ -14,6 +15,6 @@ def fail(*_: object) -> NoReturn:
 
 
 if get_world().rank == 1:
-    runner.read_clock = fail
+    patch.object(runner, "read_clock", fail).start()
 sys.argv[0] = "kvbench"
 main()
