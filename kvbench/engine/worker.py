@@ -109,6 +109,8 @@ class Worker:
         advice = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "; free space there, or set a smaller capacity_bytes for the file tier"
+        elif error.errno == errno.EIO:
+            advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
         return f"{label(step.op)} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
 
     def _carry_out(self, operation: Operation) -> int:

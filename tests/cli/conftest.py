@@ -29,12 +29,20 @@ def host() -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A directory to test, in memory where the machine has one."""
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory where the machine has a folder there: run files are brought to the device, and a disk may be busy."""
     memory = Path("/dev/shm")
     made = Path(tempfile.mkdtemp(prefix="kvbench-test-", dir=memory if os.access(memory, os.W_OK) else tmp_path))
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory to test."""
+    made = tmp_path / "under test"
+    made.mkdir()
+    return made
 
 
 @pytest.fixture
@@ -56,6 +64,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
     yield mount
     for place in made:
         subprocess.run(["umount", "--lazy", place], check=True)
+        place.rmdir()
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_files_of_others_are_left_alone_wherever_they_are(
     command = start_run(*ENDLESS)
     own = command.wait_for(lambda: objects(folder))[0].parent
     (own / "notes.txt").write_text("precious")
-    command.signal(signal.SIGTERM)
+    command.send(signal.SIGTERM)
     ended = command.ended()
     assert ended.code == 1
     left = f"left {own}, as it holds files that kvbench did not make: notes.txt"

@@ -29,7 +29,7 @@ def wait_for_work(command: Command, folder: Path, ranks: int) -> None:
 def test_ctrl_c_ends_all_ranks_in_good_order(start_run: Start, kvbench: Call, folder: Path, tmp_path: Path) -> None:
     command = start_run(*ENDLESS, options=("--ranks", 2))
     wait_for_work(command, folder, 2)
-    command.signal(signal.SIGINT)
+    command.send(signal.SIGINT)
     ended = command.ended()
     assert ended.code == 1
     assert ended.messages == [
@@ -43,7 +43,7 @@ def test_ctrl_c_ends_all_ranks_in_good_order(start_run: Start, kvbench: Call, fo
 def test_a_single_process_ends_in_good_order_too(start_run: Start, kvbench: Call, folder: Path, tmp_path: Path) -> None:
     command = start_run(*ENDLESS)
     wait_for_work(command, folder, 1)
-    command.signal(signal.SIGINT)
+    command.send(signal.SIGINT)
     ended = command.ended()
     assert ended.code == 1
     assert ended.messages == ["kvbench: interrupted"]
@@ -53,7 +53,7 @@ def test_a_single_process_ends_in_good_order_too(start_run: Start, kvbench: Call
 def test_a_bare_mpirun_passes_sigusr1_on(under_mpirun: Start, kvbench: Call, folder: Path, tmp_path: Path) -> None:
     command = under_mpirun(*ENDLESS)
     wait_for_work(command, folder, 2)
-    command.signal(signal.SIGUSR1)
+    command.send(signal.SIGUSR1)
     ended = command.ended()
     assert ended.code != 0
     assert ended.messages == ["kvbench: interrupted"]
@@ -67,7 +67,7 @@ def test_ctrl_c_at_a_bare_mpirun_leaves_no_half_written_run_file(
     promised on a busy machine: what stands under the run file's name is whole, or nothing does."""
     command = under_mpirun(*ENDLESS)
     wait_for_work(command, folder, 2)
-    command.signal(signal.SIGINT)
+    command.send(signal.SIGINT)
     assert command.ended().code != 0
     run_file = tmp_path / "run.h5"
     if run_file.exists():

@@ -169,14 +169,14 @@ def test_two_ranks_replay_each_request_of_a_trace_once(start_run: Start, trace: 
 
 def test_an_override_changes_the_run_and_its_fingerprint(kvbench: Call, folder: Path, tmp_path: Path) -> None:
     fingerprints = set()
-    for number, setting in enumerate(("seed=42", "seed=43", "workload.users=3")):
+    for number, setting in enumerate(("seed=43", "workload.users=3")):
         out = tmp_path / f"{number}.h5"
         assert kvbench("run", "smoke", "--dir", folder, "--out", out, *overrides(*QUICK, setting)).code == 0
         described = attributes(out)
         fingerprints.add(described["fingerprint"])
         config = json.loads(described["config_json"])
-        assert (config["seed"], config["workload"]["users"]) == ((42, 2), (43, 2), (42, 3))[number]
-    assert len(fingerprints) == 3
+        assert (config["seed"], config["workload"]["users"]) == ((43, 2), (42, 3))[number]
+    assert len(fingerprints) == 2
 
 
 def test_the_run_file_is_replaced_when_asked_to(kvbench: Call, folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Nothing here judges what a command did.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class Ended:
         for line in self.err.splitlines():
             if line.startswith("kvbench: "):
                 messages.append(line)
-            elif messages and line.startswith("  "):
+            elif messages and re.match(r"  \S", line):
                 messages[-1] += f"\n{line}"
         return messages
 
@@ -70,7 +71,8 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=inherited | dict(environment),
+            # On SIGABRT, which ends it when it takes too long, Python then says where it was.
+            env=inherited | {"PYTHONFAULTHANDLER": "1"} | dict(environment),
             start_new_session=True,
         )
         self._timeout_s = timeout_s
@@ -104,7 +106,7 @@ class Command:
             time.sleep(_LOOK_S)
         return self.ended()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal, and nothing to what it started."""
         self._process.send_signal(number)
 
@@ -125,14 +127,19 @@ class Command:
     def kill(self) -> None:
         """Kill it and its descendants, which mpirun puts into process groups of their own."""
         self._timer.cancel()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for member in [psutil.Process(self._process.pid), *self.descendants()]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
+        self._end_all(signal.SIGKILL)
 
     def _on_timeout(self) -> None:
         self._timed_out = True
-        self.kill()
+        self._end_all(signal.SIGABRT)
+        time.sleep(1)
+        self._end_all(signal.SIGKILL)
+
+    def _end_all(self, number: signal.Signals) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for member in [*self.descendants(), psutil.Process(self._process.pid)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.send_signal(number)
 
 
 def objects(folder: Path, rank: int = 0) -> list[Path]:
