@@ -93,7 +93,7 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
     checked, resident = figures.storage_reads_checked, figures.storage_reads_resident
     if not resident:
         return
-    message = f"{resident / checked:.1%} of the storage reads found pages of their object in the page cache"
+    message = f"{resident} of {checked} storage reads found pages of their object in the page cache"
     io = run.config.get("io")
     if "tmpfs" in set(run.nodes.get("filesystem", [])):
         message += ": tmpfs keeps its files in memory, from which they cannot be dropped"

@@ -73,9 +73,9 @@ class RatioOfSums:
 
 
 class PooledPercentiles:
-    """Percentiles over the values of all units together. Keeps a few thousand numbers per unit, not the values."""
+    """Percentiles over the values of all units together. Keeps a thousand numbers per unit, not the values."""
 
-    _CELLS = 2000
+    _CELLS = 1000
 
     def __init__(self, values: Sequence[NDArray[Any]], wanted: Sequence[float]) -> None:
         """`values` of each unit; units without values are left out. `wanted` percentiles are 0 to 100."""

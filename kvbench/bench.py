@@ -21,6 +21,7 @@ from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
+    UNTOLD_BYTES,
     Storage,
     block_device,
     build_tiers,
@@ -106,7 +107,7 @@ class Bench:
         rundir: RunDirectory,
     ) -> Self:
         rundir.create()
-        payload = Payload(config.payload.kind, run_number(rundir.run_id), config.seed)
+        payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
@@ -201,12 +202,15 @@ def _sizes(
     directory: Path,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
-    storage = Storage(directory, around.filesystem, around.filesystem.free_bytes, around.group.ranks)
+    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
+
+    gathered = topology.size if topology.rank == 0 else 0
 
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), topology.rank == 0)
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
 
     demand, arena, need = agreement.run("check", plan)
     in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"

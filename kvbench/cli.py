@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-import kvbench_analysis
 from rich.console import Console
 from rich.table import Table
 
 from kvbench import __version__, datasize, doctor, runner, study_cli
-from kvbench.cluster.comm import FailedElsewhere, get_world, launcher_size
+from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.starting import run_console, start_ranks, without_options
@@ -19,10 +18,16 @@ from kvbench.workload.trace_info import trace_info
 from kvbench.workload.traces import read_trace
 
 _FAILED = 1
+_PATH = click.Path(path_type=Path, readable=False)
+"""Not looked at here: what a rank finds on its node, all ranks must hear of."""
 
 
 class _Commands(click.Group):
-    """Turns a KvbenchError of any command into one message on stderr and exit code 1."""
+    """Turns a KvbenchError of any command into one message on stderr and exit code 1.
+
+    Of the ranks of a launcher only one says what went wrong, and gives the job its exit code. The others end with 0:
+    at the first that does not, mpirun ends all ranks, perhaps before the message, and adds notices of its own.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -31,13 +36,17 @@ class _Commands(click.Group):
             click.echo(f"kvbench: {error}", err=True)
             sys.exit(_FAILED)
         except FailedElsewhere:
-            # Another rank has said what went wrong.
-            sys.exit(_FAILED)
+            sys.exit(0)
+        except click.UsageError:
+            launcher = detect_launcher()
+            if launcher is not None and launcher.rank != 0:
+                sys.exit(0)
+            raise
 
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    commands()
+    commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
 
 
@@ -54,12 +63,17 @@ _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration; repeatable."
 )
 
+_skip_option = click.option(
+    "--skip-bad-lines", is_flag=True, help="Count malformed lines of a trace instead of stopping at the first."
+)
+
 
 @commands.command()
 @_config_argument
-@click.option("--dir", "directory", required=True, type=click.Path(path_type=Path), help="Directory under test.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run file.  [default: kvbench-out/NAME.h5]")
+@click.option("--dir", "directory", required=True, type=_PATH, help="Directory under test.")
+@click.option("--out", type=_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
 @_set_option
+@_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
@@ -69,6 +83,7 @@ def run(
     directory: Path,
     out: Path | None,
     overrides: tuple[str, ...],
+    skip_bad_lines: bool,
     overwrite: bool,
     ranks: int | None,
     hosts: str | None,
@@ -85,6 +100,8 @@ def run(
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
+    if skip_bad_lines:
+        overrides = (*overrides, "workload.skip_bad_lines=true")
     order = runner.Order(
         config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
     )
@@ -102,12 +119,16 @@ def summary(run_file: Path, as_json: bool) -> None:
     if study_cli.is_study(run_file):
         study_cli.print_study(run_file, Console(), as_json=as_json)
     elif as_json:
+        import kvbench_analysis  # noqa: PLC0415 - pandas, which no rank but the one that prints needs
+
         click.echo(kvbench_analysis.to_json(kvbench_analysis.summarize(kvbench_analysis.load(run_file))))
     else:
         _show_summary(run_file, Console())
 
 
 def _show_summary(run_file: Path, console: Console) -> None:
+    import kvbench_analysis  # noqa: PLC0415 - as above
+
     kvbench_analysis.print_summary(kvbench_analysis.summarize(kvbench_analysis.load(run_file)), console)
 
 
@@ -163,7 +184,7 @@ def trace() -> None:
 
 @trace.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--skip-bad-lines", is_flag=True, help="Count malformed lines instead of stopping at the first.")
+@_skip_option
 def info(file: Path, skip_bad_lines: bool) -> None:
     """Print requests, span, token and reuse statistics of a trace FILE."""
     table = Table(show_header=False, box=None)

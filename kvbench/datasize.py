@@ -83,15 +83,17 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
             capacity = wanted
         elif directory is not None:
             try:
-                capacity = int(filesystem_of(directory).free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+                filesystem = filesystem_of(directory)
             except OSError as error:
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
+            if filesystem.tells_space:
+                capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
     sizes = [_UNLIMITED if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    memory = memory_need(config, demand, arena, process_bytes(), root=True)
+    memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
     return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded)
 
@@ -120,8 +122,8 @@ def print_size(size: DataSize, console: Console) -> None:
     )
     if size.assumed_gib_per_s is not None:
         console.print(
-            f"How many requests there are depends on the storage; a rank was assumed to move {size.assumed_gib_per_s:g} "
-            "GiB/s at most (--gib-per-s).",
+            "How many requests there are depends on the storage; a rank was assumed to move "
+            f"{size.assumed_gib_per_s:g} GiB/s at most (--gib-per-s).",
             highlight=False,
         )
     if size.storage_capacity_bytes is not None:

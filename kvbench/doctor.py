@@ -191,7 +191,9 @@ def _filesystem(filesystem: Filesystem) -> Iterator[Finding]:
         yield Finding("filesystem", "ok", text)
     free = f"{format_bytes(filesystem.free_bytes)} of {format_bytes(filesystem.total_bytes)} free"
     least = Calibration().bytes
-    if filesystem.free_bytes < least:
+    if not filesystem.tells_space:
+        yield Finding("free space", "warn", "not told by the filesystem: set capacity_bytes of the file tier")
+    elif filesystem.free_bytes < least:
         yield Finding("free space", "fail", f"{free}; calibration alone needs {format_bytes(least)} per rank")
     elif filesystem.free_bytes < GIB:
         yield Finding("free space", "warn", f"{free}; most configurations need more")

@@ -7,10 +7,13 @@ storage's speed decides how many there are: the forecast is then the most that c
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from kvbench.cache import Cache, Step
+from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config import RunConfig
+from kvbench.records.file import CHUNK_ROWS as FILE_ROWS
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
 from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
 from kvbench.units import GIB, MIB
@@ -24,8 +27,8 @@ _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
 _OBJECT_BYTES: Final = 400
 """Bookkeeping for an object in the cache: the entries of two dictionaries and their keys (measured, 330 to 420 B)."""
-_WRITER_BYTES: Final = 96 * MIB
-"""Rank 0 while it gathers: two chunks of rows, the columns of one HDF5 chunk each, and the compressor's buffers."""
+_WRITER_BYTES: Final = 6 * MIB
+"""What the HDF5 library and the compressor take (measured, 2 to 6 MiB)."""
 _CHUNK_ROWS: Final = 4096
 _MOST_OPERATIONS: Final = 200_000
 """Operations that are played through; what is beyond them is extrapolated."""
@@ -95,25 +98,33 @@ def forecast_demand(
     player = _Player(config, capacities)
     for reference in schedule.preconditioning():
         player.insert(reference.key, reference.tokens)
+    player.begin()
     end_s = None if config.duration_s is None else config.warmup_s + config.duration_s
     bounds = _Bounds(config, bytes_per_s, end_s)
     scale = 1.0
-    for request, start_s in _in_order(config, schedule):
+    requests = _in_order(config, schedule)
+    for request, start_s in requests:
         if (end_s is not None and start_s > end_s) or bounds.reached(player):
             break
         if player.requests >= _MOST_REQUESTS or player.operations >= _MOST_OPERATIONS:
-            scale = bounds.factor(player, start_s)
+            if bounds.follow_completions:
+                scale = bounds.factor(player, start_s)
+            else:
+                left = 1 + sum(1 for _ in takewhile(lambda item: end_s is None or item[1] <= end_s, requests))
+                scale = 1 + left / player.requests
             break
         player.play(request)
     return player.demand(schedule, scale, at_most=config.pacing.mode != "open" and end_s is not None)
 
 
-def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: int, root: bool) -> MemoryNeed:
-    """Peak memory of a rank; `process_bytes` is what the process holds before the run, `root` says it is rank 0."""
+def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int) -> MemoryNeed:
+    """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
+    ranks' records come together here: all on rank 0, none elsewhere."""
     tiers = sum(t.capacity_bytes for t in config.tiers if t.kind == "memory" and t.capacity_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     rows = demand.operations + config.io.threads * _CHUNK_ROWS // 2
-    records = rows * RECORD_DTYPE.itemsize + (demand.requests + _CHUNK_ROWS // 2) * REQUEST_DTYPE.itemsize
+    messages = min(demand.operations, 2 * MESSAGE_ROWS)
+    records = (rows + messages) * RECORD_DTYPE.itemsize + (demand.requests + _CHUNK_ROWS // 2) * REQUEST_DTYPE.itemsize
     copies = {"double-copy": 2, "numpy": 1}.get(config.io.read_path, 0)
     return MemoryNeed(
         process=process_bytes + config.io.threads * _THREAD_BYTES,
@@ -122,7 +133,18 @@ def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: in
         records=records,
         bookkeeping=demand.peak_objects * _OBJECT_BYTES,
         read_path=copies * config.io.threads * demand.largest_object_bytes,
-        gathering=_WRITER_BYTES if root else 0,
+        gathering=_gathering_bytes(demand, gathered_ranks) if gathered_ranks else 0,
+    )
+
+
+def _gathering_bytes(demand: Demand, ranks: int) -> int:
+    """Of rank 0: two messages from other ranks and one HDF5 chunk of each table, as far as there are rows for them."""
+    operations, requests = demand.operations * ranks, demand.requests * ranks
+    others = min(operations - demand.operations, 2 * MESSAGE_ROWS)
+    return (
+        (others + min(operations, FILE_ROWS)) * RECORD_DTYPE.itemsize
+        + min(requests, FILE_ROWS) * REQUEST_DTYPE.itemsize
+        + _WRITER_BYTES
     )
 
 
@@ -135,6 +157,12 @@ class _Player:
         self._storage = len(capacities) - 1 if config.tiers[-1].kind == "file" else None
         self.requests = self.operations = self.written = self.read = self.moved_bytes = 0
         self._peak_bytes = self._peak_objects = 0
+        self._before = (0, 0, 0, 0, 0)
+
+    def begin(self) -> None:
+        """What was done until now is done once, however the rest is extrapolated."""
+        self._before = (self.operations, self.written, self.read, self._peak_bytes, self._peak_objects)
+        self.operations = self.written = self.read = self.moved_bytes = 0
 
     def play(self, request: Request) -> None:
         self.requests += 1
@@ -154,12 +182,14 @@ class _Player:
 
     def _look_up(self, key: int) -> bool:
         steps = self._cache.read(key)
-        self._count(steps)
+        # A promotion is the read, as the dispatcher has it.
+        self._count(steps[1:] if steps and steps[-1].op == Op.PROMOTE else steps)
         return bool(steps)
 
     def _count(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            self.operations += 1
+            # The old copy on storage is deleted in a row of its own.
+            self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
             self.moved_bytes += step.nbytes if step.op != Op.DELETE else 0
             if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
                 self.written += step.nbytes
@@ -171,13 +201,14 @@ class _Player:
 
     def demand(self, schedule: Schedule, scale: float, at_most: bool) -> Demand:
         capacity = self._cache.capacities[self._storage] if self._storage is not None else 0
+        operations, written, read, peak_bytes, peak_objects = self._before
         return Demand(
-            requests=int(self.requests * scale),
-            operations=int(self.operations * scale),
-            written_bytes=int(self.written * scale),
-            read_bytes=int(self.read * scale),
-            peak_storage_bytes=min(capacity, int(self._peak_bytes * scale)),
-            peak_objects=int(self._peak_objects * scale),
+            requests=round(self.requests * scale),
+            operations=operations + round(self.operations * scale),
+            written_bytes=written + round(self.written * scale),
+            read_bytes=read + round(self.read * scale),
+            peak_storage_bytes=min(capacity, peak_bytes + round((self._peak_bytes - peak_bytes) * scale)),
+            peak_objects=peak_objects + round((self._peak_objects - peak_objects) * scale),
             largest_object_bytes=stored_bytes(schedule.largest_object_tokens() * self._bytes_per_token),
             at_most=at_most,
         )
@@ -209,9 +240,9 @@ class _Bounds:
 
     def __init__(self, config: RunConfig, bytes_per_s: float, end_s: float | None) -> None:
         self._end_s = end_s
-        follows_completions = config.pacing.mode != "open" and end_s is not None
-        self._bytes = bytes_per_s * end_s if follows_completions and end_s is not None else None
-        self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if follows_completions and end_s is not None else None
+        self.follow_completions = config.pacing.mode != "open" and end_s is not None
+        self._bytes = bytes_per_s * end_s if self.follow_completions and end_s is not None else None
+        self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if self.follow_completions and end_s is not None else None
 
     def reached(self, player: _Player) -> bool:
         return (self._bytes is not None and player.moved_bytes >= self._bytes) or (

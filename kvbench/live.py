@@ -4,13 +4,14 @@ The figures come as one vector of counters that every rank fills from its own re
 ranks; this module knows how to fill it and how to show the sum.
 """
 
+import errno
 import time
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -22,7 +23,8 @@ _BINS: Final = 160
 _BINS_PER_OCTAVE: Final = 4
 _LOWEST_NS: Final = 256
 _WIDTH: Final = 3 + _BINS
-"""For each tier: operations, bytes, failed operations, and a histogram of wall time in quarters of an octave."""
+"""For each tier: operations, bytes, failed operations (which canceled ones are not), and a histogram of wall time in
+quarters of an octave."""
 _PLAIN_INTERVAL_S: Final = 5.0
 
 
@@ -56,7 +58,7 @@ class Counters:
             done = mine[mine["errno"] == 0]
             part[0] += len(done)
             part[1] += int(done["nbytes"].sum())
-            part[2] += len(mine) - len(done)
+            part[2] += np.count_nonzero((mine["errno"] != 0) & (mine["errno"] != errno.ECANCELED))
             octaves = np.log2(np.maximum(done["wall_ns"], _LOWEST_NS) / _LOWEST_NS)
             bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _BINS - 1)
             part[3:] += np.bincount(bins, minlength=_BINS)
@@ -69,7 +71,7 @@ class View:
         self._console = console
         self._tier_names = tier_names
         self._ranks = ranks
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._last_plain_s = time.monotonic()
 
     def __enter__(self) -> "View":
@@ -84,7 +86,8 @@ class View:
     def show(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> None:
         """Show the summed counters `elapsed_s` after the start of the load."""
         if self._live:
-            self._live.update(self._table(totals, elapsed_s, duration_s))
+            # The last line is an empty one: launchers hand lines on, and keep back what has no end yet.
+            self._live.update(Group(self._table(totals, elapsed_s, duration_s), ""), refresh=True)
             return
         if time.monotonic() - self._last_plain_s >= _PLAIN_INTERVAL_S:
             self._last_plain_s = time.monotonic()

@@ -6,6 +6,7 @@ facts are read from, so that they can be read from another machine's.
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Filesystem:
     """What a user without privileges can still write."""
 
     @property
+    def tells_space(self) -> bool:
+        """Whether it says how much it can hold; ramfs and some filesystems in user space say 0 bytes."""
+        return self.total_bytes > 0
+
+    @property
     def in_memory(self) -> bool:
         """Whether its files are the node's memory and no device takes part."""
         return self.kind in {"tmpfs", "ramfs"}
@@ -82,6 +88,15 @@ def describe_node(root: Path = Path("/")) -> Node:
         schedstat=schedstat_works(root),
         governors=governors(root),
     )
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident memory that this process has had.
+
+    Not ru_maxrss where it can be avoided: that begins with the peak of the process which started this one.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB", _read(Path("/proc/self/status")), re.MULTILINE)
+    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def filesystem_of(path: Path) -> Filesystem:

@@ -3,11 +3,8 @@
 import errno
 import json
 import os
-import re
-import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,9 +18,10 @@ from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
+from kvbench.machine import peak_resident_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import Phase
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_results
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_rows, write_tables
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -71,13 +69,15 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: RunFileWriter | None,
-) -> None:
-    """Write the run file on rank 0 from what all ranks hold. Collective.
+) -> str:
+    """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
     Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
+    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    # After the rows, so that the peak of memory is known.
     tables = agreement.run(
         "gather",
         lambda: {
@@ -109,8 +109,8 @@ def gather_outcome(
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
     )
-    rows = Rows(engine.stores, engine.requests, outcome.clock)
-    write_results(topology.comm, agreement, writer, rows, tables, attributes)
+    write_tables(topology.comm, agreement, writer, tables, attributes)
+    return status
 
 
 def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
@@ -154,18 +154,6 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
     }
-
-
-def peak_resident_bytes() -> int:
-    """The largest resident memory that this process has had.
-
-    Not ru_maxrss where it can be avoided: that begins with the peak of the process which started this one.
-    """
-    try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        found = None
-    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:

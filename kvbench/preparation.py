@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Final
 
-import numpy as np
 import psutil
+import xxhash
 
 from kvbench.config import RunConfig
 from kvbench.engine.calibrate import delete_calibration_object, storage_read_gib_per_s, write_calibration_object
@@ -32,6 +32,9 @@ FREE_SPACE_SHARE: Final = 0.95
 MEMORY_SHARE: Final = 0.9
 """Of the memory available on a node, what its ranks may plan to use."""
 
+UNTOLD_BYTES: Final = 2**62
+"""Stands for the free space of a filesystem that does not tell it."""
+
 _PROBE_BYTES: Final = MIB
 _PATHS: Final = {label(path): path for path in Path}
 
@@ -43,7 +46,7 @@ class Storage:
     directory: FilePath
     filesystem: Filesystem
     free_bytes: int
-    """Free space at the start, before any rank wrote."""
+    """Free space at the start, before any rank wrote; UNTOLD_BYTES where the filesystem does not tell."""
     sharing_ranks: int
     """Ranks that use this filesystem, on whichever node."""
 
@@ -60,6 +63,8 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
     if wanted == "auto":
         if storage.filesystem.in_memory:
             free = max(0, min(free, memory_left_bytes))
+        elif free == UNTOLD_BYTES:
+            raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
         share = int(free * FREE_SPACE_SHARE) // storage.sharing_ranks // SECTOR_BYTES * SECTOR_BYTES
         if share < largest_object_bytes:
             raise KvbenchError(
@@ -101,7 +106,8 @@ def check_memory(node: Node, ranks: int, planned: int, files_bytes: int, need: M
     text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
     files = f", files on a filesystem in memory {format_bytes(files_bytes)}" if files_bytes else ""
     raise KvbenchError(
-        f"{ranks} ranks on {node.host} need {format_bytes(planned + files_bytes)} of memory, of which "
+        f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have "
+        f"{format_bytes(planned + files_bytes)} of memory, of which "
         f"{format_bytes(limit)} can be used (a rank: {text}{files}): run fewer ranks, or set smaller tiers, "
         "io.arena_bytes or io.threads"
     )
@@ -127,7 +133,7 @@ def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePat
 def probe_paths(config: RunConfig, tier: Tier, arena: Arena, payload: Payload, filesystem: Filesystem) -> None:
     """Write and read one object with the configured paths. Raises KvbenchError naming the path that is refused."""
     nbytes = min(_PROBE_BYTES, arena.nbytes)
-    where = f"{filesystem.kind} at {tier.where(0)}"
+    where = f"{filesystem.kind} at {filesystem.mount_point}"
     try:
         write_calibration_object(tier, arena, payload, nbytes)
     except OSError as error:
@@ -175,6 +181,7 @@ def _advice(error: OSError, alternative: str) -> str:
     return ""
 
 
-def run_number(run_id: str) -> int:
-    """32 bits that stand for the run in the stamps of its data."""
-    return int(np.frombuffer(run_id.encode().ljust(8, b"\0")[-4:], dtype="<u4")[0])
+def run_number(run_id: str, rank: int) -> int:
+    """32 bits that stand for the run and the rank in the stamps: ranks that store the same block store different bytes,
+    so that a target which removes duplicates finds none between them."""
+    return int(xxhash.xxh32_intdigest(f"{run_id}/{rank}".encode()))

@@ -48,9 +48,9 @@ RANK_DTYPE: Final = np.dtype(
         ("end_ns", "<i8"),
     ]
 )
-"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how much
-that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on rank
-0's clock (0: none)."""
+"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
+much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
+rank 0's clock (0: none)."""
 
 NODE_DTYPE: Final = np.dtype(
     [
@@ -101,23 +101,29 @@ class Rows:
             yield rows
 
 
-def write_results(
-    comm: Communicator,
-    agreement: Agreement,
-    writer: RunFileWriter | None,
-    rows: Rows,
-    tables: Mapping[str, npt.NDArray[np.void]],
-    attributes: dict[str, str | int | float],
-) -> None:
-    """Gather all ranks' rows and tables to rank 0 and write the file there (`writer` is None on the other ranks).
+def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter | None, rows: Rows) -> None:
+    """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
 
-    `tables` are this rank's rows of each table; `attributes` count on rank 0 only, where the end of the measured window
-    (the end of the last measured operation of any rank) is added to them. Each step is agreed on: where rank 0 cannot
-    write, no rank begins the next. Raises KvbenchError on rank 0, FailedElsewhere on the others.
+    Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
+    FailedElsewhere on the others; so does `write_tables`.
     """
     records, requests = _sink(writer, "append_records"), _sink(writer, "append_requests")
     agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records))
     agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests))
+
+
+def write_tables(
+    comm: Communicator,
+    agreement: Agreement,
+    writer: RunFileWriter | None,
+    tables: Mapping[str, npt.NDArray[np.void]],
+    attributes: dict[str, str | int | float],
+) -> None:
+    """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
+
+    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
+    any rank) is added to them.
+    """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
     agreement.run("gather", lambda: _finish(writer, gathered, attributes))
 

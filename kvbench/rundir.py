@@ -7,6 +7,7 @@ that names the run. Whatever else is found there is left alone, with the directo
 import errno
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from kvbench.errors import KvbenchError
 MARKER: Final = ".kvbench-run"
 _OBJECT_SUFFIXES: Final = (".kv", ".npy")
 _PREFIX: Final = "kvbench-"
+_RANK: Final = re.compile(r"rank-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,12 @@ class RunDirectory:
         if _is_marked(self.top, self.run_id):
             # Two ranks may both find themselves the last; either may remove what the other looks at.
             with suppress(FileNotFoundError):
-                if not set(os.listdir(self.top)) - {MARKER}:
+                remaining = sorted(set(os.listdir(self.top)) - {MARKER})
+                if not remaining:
                     (self.top / MARKER).unlink()
                     _remove_if_empty(self.top)
+                elif not any(_RANK.fullmatch(name) for name in remaining):
+                    strangers += [self.top / name for name in remaining]
         return strangers
 
     def _mark(self, directory: Path) -> None:

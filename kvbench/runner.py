@@ -19,9 +19,9 @@ from kvbench import timed_io
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
-from kvbench.cluster.comm import Communicator, quiet_barrier
+from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
-from kvbench.cluster.share import deal_out, share
+from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
@@ -45,6 +45,8 @@ DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
 _POLL_S: Final = 0.02
+_ENDING_POLL_S: Final = 0.001
+"""When a rank has little left to do: whoever was interrupted may have half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt() as interrupt, together(comm):
+    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: _open_output(comm, order))
         try:
@@ -88,7 +90,9 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             run_id = plan.identity.run_id
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                if comm.rank == 0 and status != "complete":
+                    console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
         finally:
             if writer is not None:
@@ -96,7 +100,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     if outcome.interrupted:
         if comm.rank != 0:
             raise FailedElsewhere
-        raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
+        raise KvbenchError("interrupted")
     return order.out
 
 
@@ -154,16 +158,18 @@ def _open_output(comm: Communicator, order: Order) -> RunFileWriter | None:
         order.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KvbenchError(
-            f"cannot make the directory {order.out.parent} for the run file: {error.strerror}; choose another with --out"
+            f"cannot make {order.out.parent} for the run file: {error.strerror}; choose another directory with --out"
         ) from error
     return RunFileWriter(order.out, overwrite=order.overwrite)
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
     if topology.rank == 0:
+        identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {plan.identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, fingerprint {plan.identity.fingerprint}",
+            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, "
+            f"fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )
@@ -182,9 +188,13 @@ def _load(
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, view)
 
-    now_ns = timed_io.now_ns()
-    load = bench.engine.start(PreconditionSchedule(plan.schedule), Timeline.untimed(now_ns, Phase.PRECONDITION), "asap")
-    stopped = drive.until_done(load, now_ns, None)
+    stopped = False
+    anything = next(plan.schedule.preconditioning(), None) is not None
+    if total(topology.comm, anything)[0]:
+        now_ns = timed_io.now_ns()
+        untimed = Timeline.untimed(now_ns, Phase.PRECONDITION)
+        load = bench.engine.start(PreconditionSchedule(plan.schedule), untimed, "asap")
+        stopped = drive.until_done(load, now_ns, None)
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
@@ -257,7 +267,7 @@ class _Drive:
                     self.interrupted |= bool(aggregate.totals[width])
                     if self._view is not None:
                         self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
-                time.sleep(_POLL_S)
+                time.sleep(_ENDING_POLL_S if broken or stopped or load.finished else _POLL_S)
         load.close()
         return stopped
 

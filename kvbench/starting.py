@@ -4,6 +4,7 @@ Also the console of rank 0, which cannot see by itself whether its output ends i
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,14 +27,22 @@ def start_ranks(
     return launch(ranks, host_list(hosts), arguments, hostfile=hostfile, environment=terminal_facts(), program=program)
 
 
+class _SteadyConsole(Console):
+    """A run goes on when nobody reads its output any more (`kvbench run ... | head`), which ends other commands."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_console(inside_launcher: bool) -> Console:
     """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
     one only who started it, and knows, can say that there is a terminal."""
     if not inside_launcher:
-        return Console()
+        return _SteadyConsole()
     columns = os.environ.get(_TERMINAL_COLUMNS, "")
     terminal = columns.isdecimal()
-    return Console(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
+    return _SteadyConsole(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
 
 
 def terminal_facts() -> dict[str, str]:

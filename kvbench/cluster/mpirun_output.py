@@ -1,8 +1,9 @@
 """Leaves out mpirun's own notice that a rank exited with an error, after the rank itself has said why.
 
 Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin with
-one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130); everything else passes
-byte for byte and at once, and so does a notice in any other form. A signal that killed a rank is always told.
+one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open MPI's
+daemon, which could not tell of that exit to a rank that had ended too. Everything else passes byte for byte, and so
+does a notice in any other form. A signal that killed a rank is always told.
 """
 
 import re
@@ -19,6 +20,8 @@ _EXITED: Final = re.compile(
 )
 _ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicator .*?[Ee]rrorcode:?\s*1\b", re.DOTALL)
 _BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
+_UNREACHED: Final = re.compile(rb"\[[^\]\n]*:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file .*pmix_server\.c at line \d+\n")
+_LONGEST_LINE: Final = 300
 _KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
 _STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
 _STARTS_ABORT: Final = (b"MPI_ABORT was invoked", b"prterun has exited", b"mpirun has exited")
@@ -42,6 +45,14 @@ class BoilerplateFilter:
                 # Open MPI 5 ends some notices with a zero byte.
                 data, self._after_notice = data.removeprefix(b"\0"), False
                 continue
+            if self._line_start and data.startswith(b"["):
+                if b"\n" not in data and len(data) < _LONGEST_LINE:
+                    self._held = data
+                    break
+                unreached = _UNREACHED.match(data)
+                if unreached:
+                    data = data[unreached.end() :]
+                    continue
             if not self._line_start or not _may_begin(data):
                 end = data.find(b"\n") + 1
                 line = data[:end] if end else data

@@ -125,10 +125,12 @@ class Dispatcher:
                     operation = self._ready.popleft()
                     self._running += 1
                     operation.inflight = self._running
-                    if self._ready:
+                    if self._ready or self._next_event_ns() < self._watched_ns:
                         self._condition.notify()
                     return operation
-                self._wait(now_ns)
+                # The requests that were just admitted may have been the last, and have had nothing to do.
+                if not self._over(now_ns):
+                    self._wait(now_ns)
 
     def give_up(self, operation: Operation, state: RequestState) -> None:
         """`operation` was not carried out: its request ends in `state`, and no further operation is handed out."""
@@ -167,13 +169,17 @@ class Dispatcher:
             return True
         return not (self._ready or self._active or self._due or self._timers or self._next)
 
-    def _wait(self, now_ns: int) -> None:
-        due = [self._timers[0][0]] if self._timers else []
+    def _next_event_ns(self) -> int:
+        """When something will have to be done that no worker's operation brings about."""
+        due_ns = _NEVER if self._timeline.end_ns is None else self._timeline.end_ns
+        if self._timers:
+            due_ns = min(due_ns, self._timers[0][0])
         if self._next is not None and len(self._active) < self._limits.requests:
-            due.append(self._timeline.start_ns + self._next.arrival_ns)
-        if self._timeline.end_ns is not None:
-            due.append(self._timeline.end_ns)
-        until_ns = min(due, default=_NEVER)
+            due_ns = min(due_ns, self._timeline.start_ns + self._next.arrival_ns)
+        return due_ns
+
+    def _wait(self, now_ns: int) -> None:
+        until_ns = self._next_event_ns()
         if until_ns >= self._watched_ns:
             self._condition.wait()
             return

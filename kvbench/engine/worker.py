@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from kvbench import timed_io
 from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import Operation
 from kvbench.records.recorder import RowStore
@@ -37,9 +38,8 @@ assert STOPWATCH_BYTES + _TAGS.size == RECORD_DTYPE.itemsize
 _ROW_BYTES: Final = RECORD_DTYPE.itemsize
 _WALL_OFFSET: Final = RECORD_DTYPE.fields["wall_ns"][1] if RECORD_DTYPE.fields else 0
 _QUEUE_OFFSET: Final = RECORD_DTYPE.fields["queue_ns"][1] if RECORD_DTYPE.fields else 0
-_ERRNO_OFFSET: Final = RECORD_DTYPE.fields["errno"][1] if RECORD_DTYPE.fields else 0
+_RESIDENT_OFFSET: Final = RECORD_DTYPE.fields["resident_pct"][1] if RECORD_DTYPE.fields else 0
 _INT64: Final = struct.Struct("<q")
-_INT32: Final = struct.Struct("<i")
 
 
 class VerificationError(Exception):
@@ -74,12 +74,16 @@ class Worker:
 
     def run(self, dispatcher: Dispatcher) -> None:
         """Work until there is no more; a failure is reported and ends the load of the whole rank."""
-        operation = dispatcher.take()
-        while operation is not None:
-            wall_ns = self._attempt(operation, dispatcher)
-            if wall_ns is None:
-                return
-            operation = dispatcher.take(operation, wall_ns)
+        try:
+            operation = dispatcher.take()
+            while operation is not None:
+                wall_ns = self._attempt(operation, dispatcher)
+                if wall_ns is None:
+                    return
+                operation = dispatcher.take(operation, wall_ns)
+        except BaseException:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
+            self._equipment.report_failure(f"internal error\n{traceback.format_exc()}")
+            dispatcher.stop()
 
     def _attempt(self, operation: Operation, dispatcher: Dispatcher) -> int | None:
         try:
@@ -105,6 +109,8 @@ class Worker:
         advice = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "; free space there, or set a smaller capacity_bytes for the file tier"
+        elif error.errno == errno.EIO:
+            advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
         return f"{label(step.op)} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
 
     def _carry_out(self, operation: Operation) -> int:
@@ -127,8 +133,8 @@ class Worker:
 
     def _read(self, operation: Operation, tier: Tier, number: int) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
-        resident = tier.prepare_read(key)
-        with self._row(operation, Op.READ, number, tier.read_path, tier.read_timed_by, resident) as cell:
+        with self._row(operation, Op.READ, number, tier.read_path, tier.read_timed_by) as cell:
+            _prepare_read(cell, tier, key)
             if not tier.in_parts:
                 _, landed = tier.read(cell, key, WHOLE, _NOWHERE)
                 assert landed is not None
@@ -146,7 +152,11 @@ class Worker:
                 handle, landed = tier.read(cell, key, part, target, handle)
                 if landed is None:
                     tier.inspect(key, part.offset, target)
-                self._check(tier, key, nbytes, part.offset, target)
+                try:
+                    self._check(tier, key, nbytes, part.offset, target)
+                except VerificationError:
+                    tier.abandon(handle)
+                    raise
             return
         whole = lease.memory(key, nbytes, 0, nbytes)
         _, landed = tier.read(cell, key, WHOLE, whole)
@@ -203,10 +213,8 @@ class Worker:
                 target.write(cell, key, WHOLE, held)
             _release(source, key)
             return _wall_ns(cell)
-        resident = source.prepare_read(key)
-        with self._row(
-            operation, Op.PROMOTE, operation.step.source, source.read_path, source.read_timed_by, resident
-        ) as cell:
+        with self._row(operation, Op.PROMOTE, operation.step.source, source.read_path, source.read_timed_by) as cell:
+            _prepare_read(cell, source, key)
             _, landed = source.read(cell, key, WHOLE, destination)
             if landed is None:
                 source.inspect(key, 0, destination)
@@ -214,6 +222,7 @@ class Worker:
                 _copy_into(destination, landed)
             self._check(source, key, nbytes, 0, destination)
             wall_ns = _wall_ns(cell)
+        operation.ready_ns = timed_io.now_ns()  # the old copy may go only now
         self._delete(operation, source, operation.step.source)
         return wall_ns
 
@@ -234,7 +243,6 @@ class Worker:
         tier: int,
         path: Path,
         timed_by: TimedBy | None = None,
-        resident: int = RESIDENT_UNKNOWN,
     ) -> "_Row":
         rows, row = self._store.reserve()
         start = row * _ROW_BYTES
@@ -254,7 +262,7 @@ class Worker:
             request.phase,
             path,
             MemoryTier.read_timed_by if timed_by is None else timed_by,
-            resident,
+            RESIDENT_UNKNOWN,
             0,
         )
         return _Row(Cell(rows, row, self._equipment.stop), self._store)
@@ -274,14 +282,28 @@ class _Row:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            at = self._cell.row * _ROW_BYTES + _ERRNO_OFFSET
-            if _INT32.unpack_from(self._cell.rows.data, at)[0] == 0:
-                number = error.errno if isinstance(error, OSError) and error.errno else errno.EBADMSG
-                _INT32.pack_into(self._cell.rows.data, at, number)
+            record = self._cell.record
+            if record["t_start_ns"] == 0:  # it failed before anything was timed
+                timed_io.begin(self._cell.rows, self._cell.row)
+                timed_io.end(self._cell.rows, self._cell.row, 0, 0, 0)
+            if record["errno"] == 0:
+                record["errno"] = _number_of(error)
         self._store.commit()
 
 
 _NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
+
+
+def _number_of(error: BaseException) -> int:
+    """What stands in the row of an operation that failed otherwise than in a system call."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return errno.ENOMEM if isinstance(error, MemoryError) else errno.EBADMSG
+
+
+def _prepare_read(cell: Cell, tier: Tier, key: int) -> None:
+    """What comes before a read untimed: within its row, so that a failure here is recorded too."""
+    cell.rows[cell.row * _ROW_BYTES + _RESIDENT_OFFSET] = tier.prepare_read(key)
 
 
 def _wall_ns(cell: Cell) -> int:

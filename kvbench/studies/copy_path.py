@@ -17,7 +17,7 @@ from rich.console import Console
 
 from kvbench.bench import cleaned_up
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
-from kvbench.cluster.comm import Communicator
+from kvbench.cluster.comm import Communicator, detect_launcher
 from kvbench.cluster.share import share
 from kvbench.cluster.topology import Topology, discover
 from kvbench.errors import KvbenchError
@@ -51,7 +51,7 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
     measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt() as interrupt, together(comm):
+    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
         identity = _identify(comm, order)
         writer = agreement.run("check", lambda: _open_output(comm, order))
         try:

@@ -57,7 +57,7 @@ class Stock:
     @classmethod
     def build(cls, stack: ExitStack, choices: CopyPathChoices, home: Home, run_id: str, arena_bytes: int) -> Self:
         """Take the memory and open the directories, until `stack` is left. Raises KvbenchError and OSError."""
-        payload = Payload("stamped", run_number(run_id), choices.seed)
+        payload = Payload("stamped", run_number(run_id, home.rank), choices.seed)
         arena = make_arena(arena_bytes, max(choices.threads), payload)
         stop = np.zeros(1, dtype=np.int32)
         failures: list[str] = []

@@ -20,12 +20,13 @@ from kvbench.cluster.agree import Agreement
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.topology import Topology
 from kvbench.config import Calibration, Io, Pacing, RunConfig
-from kvbench.outcome import gather_failures, last_end_ns, peak_resident_bytes
+from kvbench.machine import peak_resident_bytes
+from kvbench.outcome import gather_failures, last_end_ns
 from kvbench.preparation import process_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_results
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_rows, write_tables
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import Measured
 from kvbench.studies.needs import Surroundings
@@ -98,8 +99,8 @@ def gather_study(
         "measure_start_ns": outcome.measure_start_ns,
         "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
     }
-    rows = Rows(stores, RowStore(REQUEST_DTYPE, 1), outcome.clock)
-    write_results(topology.comm, agreement, writer, rows, tables, attributes)
+    write_rows(topology.comm, agreement, writer, Rows(stores, RowStore(REQUEST_DTYPE, 1), outcome.clock))
+    write_tables(topology.comm, agreement, writer, tables, attributes)
 
 
 def _tables(

@@ -89,6 +89,9 @@ class Tier(ABC):
         """Read bytes from `offset` on into `target` without timing them, to verify what a touch did not hand over."""
         raise NotImplementedError(f"a {self.kind} tier hands over all it reads")
 
+    def abandon(self, handle: int) -> None:  # noqa: B027 - most tiers keep nothing open between parts
+        """Close what `handle` stands for: no further part will come, since the caller failed between two."""
+
     def where(self, key: int) -> str:
         """Where object `key` is, for messages."""
         return f"object {key:#x} in the {self.kind} tier"

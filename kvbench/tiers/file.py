@@ -165,6 +165,10 @@ class FileTier(Tier):
         finally:
             os.close(descriptor)
 
+    def abandon(self, handle: int) -> None:
+        if handle >= 0:
+            os.close(handle)
+
     def where(self, key: int) -> str:
         return str(self._directory / self._name(key))
 

@@ -54,7 +54,7 @@ def test_so_does_that_of_a_percentile_over_operations_which_are_alike_within_a_b
     def p95(rng: np.random.Generator) -> Interval:
         blocks = [rng.lognormal(between * rng.standard_normal(), within, 100) for _ in range(20)]
         figure = PooledPercentiles(blocks, (95.0,))
-        return interval_of(float(figure.exact[0]), resample_figure(figure, rng, 300)[:, 0], figure.units)
+        return interval_of(float(figure.exact[0]), resample_figure(figure, rng, 400)[:, 0], figure.units)
 
     assert 0.90 <= coverage(p95, truth) <= 0.99
 

@@ -53,6 +53,8 @@ class Running:
     """A command that is running, with all it starts; killed when it does not end in time."""
 
     def __init__(self, command: list[str], environment: dict[str, str], timeout_s: float) -> None:
+        # Unbuffered, Python writes a line and its end separately, and ranks' lines may come mixed.
+        environment = {name: value for name, value in environment.items() if name != "PYTHONUNBUFFERED"}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -137,13 +139,14 @@ def two_hosts(mpirun: Mpirun, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start_launcher(mpirun: Mpirun) -> Iterator[Callable[..., Running]]:
+def start_launcher(mpirun: Mpirun, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start `programs/launcher.py ARGUMENTS`, which calls kvbench's own `launch`, with extra environment variables."""
     started: list[Running] = []
 
     def start(*arguments: object, timeout_s: float = 30, **environment: str) -> Running:
         command = [sys.executable, str(PROGRAMS / "launcher.py"), *map(str, arguments)]
-        started.append(Running(command, {**os.environ, **environment}, timeout_s))
+        # A killed mpirun leaves its session directory behind.
+        started.append(Running(command, {**os.environ, "TMPDIR": str(tmp_path), **environment}, timeout_s))
         return started[-1]
 
     yield start

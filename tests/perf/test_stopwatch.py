@@ -30,7 +30,7 @@ def _mean_ns(action: Callable[[], object], repeats: int = 20_000) -> float:
 
 
 def test_stopwatch_and_recording_cost_less_than_timing_in_python(tmpfs: Path, report: Report) -> None:
-    """One 4 KiB read with everything that a row needs, against the bare system call and against the same from Python."""
+    """One 4 KiB read with all that a row needs, against the bare system call and against the same from Python."""
     path = tmpfs / "small"
     path.write_bytes(bytes(4 * KIB))
     descriptor = os.open(path, os.O_RDONLY)

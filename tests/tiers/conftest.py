@@ -24,9 +24,12 @@ def unique() -> Payload:
     return Payload("unique", run=0xA5A50001, seed=7)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def arena(payload: Payload) -> Arena:
-    """Three segments for two threads: a lease has two at most, so that an object of 9 MiB is larger than it."""
+    """Three segments for two threads: a lease has two at most, so that an object of 9 MiB is larger than it.
+
+    One for all tests, as there is one for all operations of a run: whatever they leave in it, it stays of use.
+    """
     return Arena(3 * SEGMENT_BYTES, threads=2, body=payload.body)
 
 

@@ -45,7 +45,7 @@ def test_leases_never_overlap_are_bounded_and_leave_a_segment_for_each_other_thr
 
 
 def test_a_single_thread_walks_through_the_whole_arena(five: Arena) -> None:
-    seen = []
+    seen: list[int] = []
     for _ in range(5):
         with five.lease(SECTOR_BYTES) as lease:
             seen += lease.segments
@@ -53,9 +53,13 @@ def test_a_single_thread_walks_through_the_whole_arena(five: Arena) -> None:
 
 
 def test_more_leases_than_threads_are_refused(five: Arena) -> None:
-    with five.lease(5 * SEGMENT_BYTES), five.lease(SEGMENT_BYTES), five.lease(5 * SEGMENT_BYTES):
-        with pytest.raises(RuntimeError, match="more leases"):
-            five.lease(1)
+    with (
+        five.lease(5 * SEGMENT_BYTES),
+        five.lease(SEGMENT_BYTES),
+        five.lease(5 * SEGMENT_BYTES),
+        pytest.raises(RuntimeError, match="more leases"),
+    ):
+        five.lease(1)
     with five.lease(1):
         pass
 

@@ -75,7 +75,7 @@ def test_another_array_in_the_place_of_an_object_is_an_input_output_error(
     write(tier, arena, payload, 1)
     np.save(tier.where(1), stranger)
     at = cell()
-    with pytest.raises(OSError, match="not the .npy file that was written") as caught:
+    with pytest.raises(OSError, match=r"not the \.npy file that was written") as caught:
         tier.read(at, 1, WHOLE, Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64)))
     assert caught.value.errno == at.record["errno"] == errno.EIO
 

@@ -23,6 +23,12 @@ def kind(request: pytest.FixtureRequest, payload: Payload, unique: Payload) -> P
 
 
 @pytest.fixture
+def arena(payload: Payload) -> Arena:
+    """One of its own for each test: a run makes one kind of payload, not two by turns."""
+    return Arena(2 * SEGMENT_BYTES, 1, payload.body)
+
+
+@pytest.fixture
 def content(arena: Arena) -> Iterator[Make]:
     """The bytes of an object, as they leave the arena."""
     with arena.lease(SEGMENT_BYTES) as lease:

@@ -52,7 +52,7 @@ class AllocatorMachine(RuleBasedStateMachine):
 
 
 TestRangeAllocator = AllocatorMachine.TestCase
-TestRangeAllocator.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestRangeAllocator.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
 def test_a_part_of_an_object_is_cut_from_its_ranges() -> None:

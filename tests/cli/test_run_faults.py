@@ -1,0 +1,161 @@
+"""Faults in the middle of a run: one message that names rank and host, exit code 1, no hang, the records kept."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes, column, objects, overrides, remains
+
+from kvbench.cluster.launch import Mpirun, mpirun_command, mpirun_environment
+
+Call = Callable[..., Ended]
+Start = Callable[..., Command]
+
+PROGRAMS = Path(__file__).parent / "programs"
+TWO_RANKS = ("--ranks", 2)
+
+
+def damage(folder: Path, rank: int, how: Callable[[Path], None]) -> Callable[[], None]:
+    """What does `how` to every object of a rank that there is."""
+
+    def action() -> None:
+        for path in objects(folder, rank):
+            with contextlib.suppress(FileNotFoundError):
+                how(path)
+
+    return action
+
+
+def overwrite_a_stamp(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xff" * 16)
+
+
+def test_a_corrupted_object_is_found_and_named(under_mpirun: Start, folder: Path, tmp_path: Path, host: str) -> None:
+    ended = under_mpirun(*ENDLESS).keep_doing(damage(folder, 1, overwrite_a_stamp))
+    assert ended.code == 1
+    assert len(ended.messages) == 1
+    message = ended.messages[0]
+    assert message.startswith(f"kvbench: measure failed: rank 1 on {host}: {folder}/kvbench-")
+    assert "/rank-1/" in message
+    assert ".kv: the data is not what was written: at offset " in message
+    assert remains(folder) == []
+    described = attributes(tmp_path / "run.h5")
+    assert described["status"] == "failed"
+    assert described["status_message"].startswith(f"rank 1 on {host}: ")
+    assert column(tmp_path / "run.h5", "ranks/failed_ops")[1] >= 1
+
+
+def test_an_object_that_became_shorter_is_a_read_error_and_no_crash_of_a_mapping(
+    start_run: Start, folder: Path, tmp_path: Path, host: str
+) -> None:
+    command = start_run(*ENDLESS, "io.read_path=mmap-touch")
+    ended = command.keep_doing(damage(folder, 0, lambda path: os.truncate(path, 4096)))
+    assert ended.code == 1
+    assert len(ended.messages) == 1
+    assert f"measure failed: rank 0 on {host}: read of {folder}/kvbench-" in ended.messages[0]
+    assert "Input/output error" in ended.messages[0]
+    assert attributes(tmp_path / "run.h5")["status"] == "failed"
+
+
+def test_a_filesystem_that_becomes_full_ends_the_run_with_its_records_kept(
+    under_mpirun: Start, kvbench: Call, mounted: Callable[[str, str], Path], tmp_path: Path, host: str
+) -> None:
+    place = mounted("tmpfs", "size=256m")
+    command = under_mpirun(*ENDLESS, directory=place)
+    command.wait_for(lambda: objects(place, 0) and objects(place, 1))
+    with (place / "mine").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024**2))
+    ended = command.ended()
+    assert ended.code == 1
+    assert len(ended.messages) == 1
+    assert "measure failed" in ended.messages[0]
+    assert f" on {host}: " in ended.messages[0]
+    assert "No space left on device; free space there, or set a smaller capacity_bytes" in ended.messages[0]
+    assert remains(place) == ["mine"]
+    run_file = tmp_path / "run.h5"
+    assert attributes(run_file)["status"] == "failed"
+    assert (column(run_file, "records/errno") == 0).any()
+    shown = kvbench("summary", run_file)
+    assert shown.code == 0
+    assert "failed" in shown.out
+
+
+def test_a_full_filesystem_under_the_run_file_ends_all_ranks(
+    start_run: Start, mounted: Callable[[str, str], Path], folder: Path, host: str
+) -> None:
+    out = mounted("tmpfs", "size=8k") / "run.h5"
+    ended = start_run(*QUICK, out=out, options=TWO_RANKS).ended()
+    assert ended.code == 1
+    assert ended.messages == [
+        f"kvbench: gather failed: rank 0 on {host}: cannot write {out}: No space left on device; "
+        "make room on its filesystem or choose another with --out"
+    ]
+    assert remains(folder) == []
+    assert remains(out.parent) == []
+
+
+def test_an_error_on_one_rank_ends_the_ranks_that_wait_for_it(
+    start: Start, mpirun: Mpirun, folder: Path, tmp_path: Path, host: str
+) -> None:
+    program = (*mpirun_command(mpirun, 3), sys.executable, PROGRAMS / "failing_rank.py")
+    arguments = ("run", "smoke", "--dir", folder, "--out", tmp_path / "run.h5", *overrides(*QUICK))
+    ended = start(*program, *arguments, environment=mpirun_environment(mpirun, {})).ended()
+    assert ended.code != 0
+    assert len(ended.messages) == 1
+    assert ended.messages[0].startswith(f"kvbench: rank 1 on {host}: internal error, please report it:")
+    assert "ZeroDivisionError: a mistake on this rank" in ended.err
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_a_killed_rank_ends_the_others_and_is_told(under_mpirun: Start, folder: Path, tmp_path: Path) -> None:
+    command = under_mpirun(*ENDLESS)
+    command.wait_for(lambda: objects(folder, 0) and objects(folder, 1))
+    ranks = [process for process in command.descendants() if process.environ().get("OMPI_COMM_WORLD_RANK") == "1"]
+    ranks[0].kill()
+    ended = command.ended()
+    assert ended.code != 0
+    assert "signal 9 (Killed)" in ended.err
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_bad_input_is_said_once_under_mpirun(under_mpirun: Start, folder: Path, host: str) -> None:
+    ended = under_mpirun("io.thread=3", ranks=3).ended()
+    assert ended.code == 1
+    assert len(ended.messages) == 1
+    assert f"plan failed: rank 0 on {host}: " in ended.messages[0]
+    assert "did you mean io.threads?" in ended.messages[0]
+    assert remains(folder) == []
+
+
+def test_a_wrong_command_line_is_said_once_under_mpirun(start: Start, mpirun: Mpirun) -> None:
+    command = (*mpirun_command(mpirun, 3), *KVBENCH, "run", "smoke")
+    ended = start(*command, environment=mpirun_environment(mpirun, {})).ended()
+    assert ended.code == 2
+    assert ended.err.count("Missing option '--dir'") == 1
+
+
+def test_files_of_others_are_left_alone_wherever_they_are(
+    start_run: Start, folder: Path, tmp_path: Path, host: str
+) -> None:
+    (folder / "0123456789abcdef.kv").write_text("precious")
+    (folder / "kvbench-mine" / "rank-1").mkdir(parents=True)
+    (folder / "kvbench-mine" / "rank-1" / "0123456789abcdef.kv").write_text("precious")
+    before = remains(folder)
+    command = start_run(*ENDLESS)
+    own = command.wait_for(lambda: objects(folder))[0].parent
+    (own / "notes.txt").write_text("precious")
+    command.send(signal.SIGTERM)
+    ended = command.ended()
+    assert ended.code == 1
+    left = f"left {own}, as it holds files that kvbench did not make: notes.txt"
+    assert ended.messages == [f"kvbench: clean up failed: rank 0 on {host}: {left}"]
+    run_directory = own.parent.name
+    added = ["", "/.kvbench-run", "/rank-0", "/rank-0/.kvbench-run", "/rank-0/notes.txt"]
+    assert remains(folder) == sorted([*before, *(run_directory + name for name in added)])
+    assert attributes(tmp_path / "run.h5")["status"] == "interrupted"
