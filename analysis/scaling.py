@@ -143,6 +143,10 @@ def _fit(number: Floats, logs: Floats, near: Floats | None) -> Floats:
     def residuals(terms: Floats) -> Floats:
         return np.asarray(np.log(usl(number, 1.0, terms[1], terms[2] * scale)) + terms[0] - logs, np.float64)
 
+    def slopes(terms: Floats) -> Floats:
+        slowed = 1 + terms[1] * (number - 1) + terms[2] * scale * number * (number - 1)
+        return np.stack([np.ones_like(number), (1 - number) / slowed, scale * number * (1 - number) / slowed], axis=1)
+
     starts = (
         [np.array([one, sigma, kappa]) for sigma in (0.01, 0.3, 0.9) for kappa in (0.01, 1.0)]
         if near is None
@@ -150,7 +154,16 @@ def _fit(number: Floats, logs: Floats, near: Floats | None) -> Floats:
     )
     bounds = (np.array([-np.inf, 0.0, 0.0]), np.array([np.inf, 1.0, np.inf]))
     found = [
-        optimize.least_squares(residuals, np.clip(start, bounds[0], bounds[1]), bounds=bounds, x_scale="jac")
+        optimize.least_squares(
+            residuals,
+            np.clip(start, *bounds),
+            slopes,
+            bounds=bounds,
+            method="dogbox",
+            x_scale="jac",
+            xtol=1e-7,
+            ftol=1e-7,
+        )
         for start in starts
     ]
     terms = min(found, key=lambda one: float(one.cost)).x

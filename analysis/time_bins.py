@@ -49,6 +49,7 @@ def spread(
     ends = np.clip((np.maximum(end - 1, start_ns) - first_edge) // step, begins, parts - 1)
     ends[end > edges_ns[-1]] = parts
     begins[start_ns >= edges_ns[-1]] = parts
+    ends = np.maximum(begins, ends)
     base = row.astype(np.int64) * parts
     inside = np.flatnonzero((begins == ends) & (begins >= 0) & (begins < parts))
     inside_cell = base[inside] + begins[inside]

@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import __version__, datasize, doctor, runner, study_cli
+from kvbench import __version__, analysis_cli, datasize, doctor, runner, study_cli
+from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
@@ -56,7 +57,8 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-commands.add_command(study_cli.study)
+for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study):
+    commands.add_command(_command)
 
 _config_argument = click.argument("config")
 _set_option = click.option(
@@ -108,28 +110,7 @@ def run(
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        _show_summary(path, console)
-
-
-@commands.command()
-@click.argument("run_file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def summary(run_file: Path, as_json: bool) -> None:
-    """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
-    if study_cli.is_study(run_file):
-        study_cli.print_study(run_file, Console(), as_json=as_json)
-    elif as_json:
-        import kvbench_analysis  # noqa: PLC0415 - pandas, which no rank but the one that prints needs
-
-        click.echo(kvbench_analysis.to_json(kvbench_analysis.summarize(kvbench_analysis.load(run_file))))
-    else:
-        _show_summary(run_file, Console())
-
-
-def _show_summary(run_file: Path, console: Console) -> None:
-    import kvbench_analysis  # noqa: PLC0415 - as above
-
-    kvbench_analysis.print_summary(kvbench_analysis.summarize(kvbench_analysis.load(run_file)), console)
+        show_summary(path, console)
 
 
 @commands.command(name="datasize")

@@ -54,7 +54,7 @@ def test_ranks_are_compared_at_the_bin_of_their_node() -> None:
 
 
 def test_a_cost_that_falls_with_concurrency_is_not_extrapolated_upwards() -> None:
-    counts = np.array([0.0, 0, 100, 100, 100, 100, 100, 100])
+    counts = np.array([0.0, 100, 100, 100, 100, 100, 100, 100])
     found = contention_factor(steady(2.0 - 0.1 * np.arange(BINS), counts), EVERY)
     assert found.extrapolated
     assert found.factor.estimate < 1

@@ -15,7 +15,7 @@ from kvbench.errors import KvbenchError
 SIZES = np.array([1, 2, 4, 8, 16, 32, 64])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     one=st.floats(1e-3, 1e6),
     contention=st.floats(0, 1),
@@ -47,17 +47,17 @@ def test_with_noise_they_come_back_within_5_percent(seed: int, contention: float
 
 
 def test_the_intervals_hold_the_truth_95_times_in_100() -> None:
-    rng = np.random.default_rng(20260104)
-    sizes = np.repeat([1, 2, 4, 8, 16, 32], 3)
-    truth = (1000.0, 0.05, 0.002)
+    rng = np.random.default_rng(20260105)
+    sizes = np.repeat([1, 2, 4, 8], 3)
+    truth = (1000.0, 0.1, 0.01)
     held = np.zeros(3)
-    repeats = 60
+    repeats = 100
     for _ in range(repeats):
         throughput = usl(sizes, *truth) * rng.lognormal(0, 0.02, len(sizes))
-        fit = ka.fit_usl(sizes, throughput, rng, resamples=60)
+        fit = ka.fit_usl(sizes, throughput, rng, resamples=150)
         terms = (fit.throughput_of_one, fit.contention, fit.coherency)
         held += [term.low <= value <= term.high for term, value in zip(terms, truth, strict=True)]
-    assert np.all(held / repeats >= 0.88)
+    assert np.all((held / repeats >= 0.90) & (held / repeats <= 0.99))
 
 
 def test_workers_that_share_one_bandwidth_do_nothing_but_queue_for_it() -> None:
@@ -103,6 +103,6 @@ def test_the_tables_have_their_columns() -> None:
     assert list(terms.columns) == list(TERM_COLUMNS)
     assert terms["term"].tolist() == ["lambda", "sigma", "kappa", "peak_n", "peak_throughput"]
     assert list(curve.columns) == list(CURVE_COLUMNS)
-    assert curve.loc[curve["throughput"].idxmax(), "n"] == pytest.approx(fit.peak_n.estimate, abs=1)
+    assert curve["n"].iloc[int(curve["throughput"].argmax())] == pytest.approx(fit.peak_n.estimate, abs=1)
     assert (curve["low"] <= curve["throughput"]).all()
     assert (curve["throughput"] <= curve["high"]).all()

@@ -110,7 +110,7 @@ def test_a_draw_of_units_has_nearly_the_percentiles_of_their_values(seed: int) -
     weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 0, 4]], np.float64)
     for weight, found in zip(weights, figure.evaluate(weights), strict=True):
         drawn = np.concatenate([np.tile(unit, int(times)) for unit, times in zip(units, weight, strict=True)])
-        np.testing.assert_allclose(found, np.percentile(drawn, wanted), rtol=0.02)
+        np.testing.assert_allclose(found, np.percentile(drawn, wanted), rtol=0.05)
 
 
 def test_the_same_generator_gives_the_same_interval() -> None:

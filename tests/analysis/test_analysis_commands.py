@@ -1,0 +1,74 @@
+"""The commands that read run files, as a user calls them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from synthetic import SyntheticRun, synthetic_run
+
+from kvbench.cli import commands
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two repeats on each of two targets, and a run that did other work."""
+    place = tmp_path_factory.mktemp("runs")
+    for number, name in enumerate(("a1", "a2", "b1", "b2")):
+        synthetic_run(np.random.default_rng(number)).write(place / f"{name}.h5")
+    other: SyntheticRun = synthetic_run(np.random.default_rng(9))
+    other.changed(attributes={"fingerprint": "ffffffffffffffff"}).write(place / "other.h5")
+    return place
+
+
+def call(folder: Path, *words: str) -> Result:
+    return CliRunner().invoke(commands, [str(folder / w) if w.endswith((".h5", ".html")) else w for w in words])
+
+
+def test_compare_takes_repeats_on_both_sides(folder: Path) -> None:
+    done = call(folder, "compare", "a1.h5", "a2.h5", "--vs", "b1.h5", "b2.h5")
+    assert done.exit_code == 0, done.output
+    assert "b1 against a1" in done.output
+    assert "gib per s" in done.output
+
+
+def test_compare_prints_json_with_every_table(folder: Path) -> None:
+    done = call(folder, "compare", "--json", "a1.h5", "--vs", "b1.h5", "--vs", "b2.h5")
+    tables = json.loads(done.output)
+    assert set(tables) == {"metrics", "runs", "differences", "warnings"}
+    assert {row["target"] for row in tables["metrics"]} == {"b1", "b2"}
+
+
+def test_compare_refuses_other_work_unless_forced(folder: Path) -> None:
+    refused = call(folder, "compare", "a1.h5", "--vs", "other.h5")
+    assert refused.exit_code == 1
+    assert "fingerprint" in refused.output
+    assert call(folder, "compare", "a1.h5", "--vs", "other.h5", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("a1.h5",), ("a1.h5", "--vs"), ("--vs", "a1.h5"), ("a1.h5", "--v", "b1.h5")])
+def test_compare_says_how_it_is_called(folder: Path, words: tuple[str, ...]) -> None:
+    done = call(folder, "compare", *words)
+    assert done.exit_code == 2
+    assert "Usage: " in done.output
+
+
+def test_compare_names_a_file_that_is_not_there(folder: Path) -> None:
+    done = call(folder, "compare", "a1.h5", "--vs", "nowhere.h5")
+    assert done.exit_code == 1
+    assert "nowhere.h5" in done.output
+
+
+def test_report_writes_a_page_and_pictures(folder: Path, tmp_path: Path) -> None:
+    done = call(folder, "report", "a1.h5", "-o", str(tmp_path / "page.html"), "--png", str(tmp_path / "pictures"))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+    assert any(path.suffix == ".png" for path in (tmp_path / "pictures").iterdir())
+
+
+def test_report_names_a_place_it_cannot_write(folder: Path, tmp_path: Path) -> None:
+    done = call(folder, "report", "a1.h5", "-o", str(tmp_path / "missing" / "page.html"))
+    assert done.exit_code == 1
+    assert "missing" in done.output
+    assert "Traceback" not in done.output
