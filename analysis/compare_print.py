@@ -34,7 +34,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 table.add_row(*_cells({str(key): value for key, value in row.items()}))
             console.print(table)
     console.print(
-        "ratio: target by baseline; its interval is a bootstrap over repeated runs, or over blocks of time where there "
+        "Below a figure of repeated runs stands its range. ratio: target by baseline; its interval is a bootstrap over repeated runs, or over blocks of time where there "
         "is one run; a verdict where the interval leaves out 1. ~: too few operations for the percentile.",
     )
 
@@ -62,7 +62,7 @@ def _value(value: float, least: float, most: float, runs: int, unit: str) -> str
     def shown(figure: float) -> str:
         return duration(figure) if unit == "ns" else f"{figure:.4g}"
 
-    return shown(value) + (f" ({shown(least)} to {shown(most)})" if runs > 1 else "")
+    return shown(value) + (f"\n{shown(least)} to {shown(most)}" if runs > 1 else "")
 
 
 def _missing(value: Any) -> bool:

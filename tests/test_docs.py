@@ -113,7 +113,8 @@ def test_every_option_that_follows_kvbench_in_the_readme_exists() -> None:
         option for line in re.findall(r"\bkvbench [a-z]+ .*", code) for option in re.findall(r"(--[a-z][a-z-]*)", line)
     }
     assert used
-    assert used <= options()
+    # --vs stands between run files, which click has no option for: `kvbench compare` takes it out itself.
+    assert used - {"--vs"} <= options()
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:

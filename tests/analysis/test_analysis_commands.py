@@ -16,9 +16,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two repeats on each of two targets, and a run that did other work."""
     place = tmp_path_factory.mktemp("runs")
     for number, name in enumerate(("a1", "a2", "b1", "b2")):
-        synthetic_run(np.random.default_rng(number)).write(place / f"{name}.h5")
+        run = synthetic_run(np.random.default_rng(number))
+        run.changed(attributes={"run_id": name}).write(place / f"{name}.h5")
     other: SyntheticRun = synthetic_run(np.random.default_rng(9))
-    other.changed(attributes={"fingerprint": "ffffffffffffffff"}).write(place / "other.h5")
+    other.changed(attributes={"run_id": "other", "fingerprint": "ffffffffffffffff"}).write(place / "other.h5")
     return place
 
 
