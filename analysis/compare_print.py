@@ -34,8 +34,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
                 table.add_row(*_cells({str(key): value for key, value in row.items()}))
             console.print(table)
     console.print(
-        "Below a figure of repeated runs stands its range. ratio: target by baseline; its interval is a bootstrap over repeated runs, or over blocks of time where there "
-        "is one run; a verdict where the interval leaves out 1. ~: too few operations for the percentile.",
+        "Below a figure of repeated runs stands its range. ratio: target by baseline; its interval is a bootstrap over "
+        "repeated runs, or over blocks of time where there is one run; a verdict where the interval leaves out 1. "
+        "~: too few operations for the percentile.",
     )
 
 
