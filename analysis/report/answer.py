@@ -140,7 +140,8 @@ def _contended(content: Content) -> str:
         return f"Contention: {said}; too little was measured for an interval."
     if factor["low"] > 1:
         return f"Operations are in each other's way: {said}."
-    return f"No contention can be shown: {said}, within the noise."
+    doubt = ", within the noise" if factor["high"] >= 1 else ""
+    return f"No contention can be shown: {said}{doubt}."
 
 
 def _cards(content: Content, row: dict[Any, Any]) -> Iterator[Element]:

@@ -204,7 +204,7 @@ def _saturated(run: Run, window: Window) -> tuple[Caution, ...]:
     full = busy[busy >= _BUSY_PCT]
     if full.empty:
         return ()
-    nodes = f"node {full.index[0]} was" if len(full) == 1 else f"{len(full)} nodes were"
+    nodes = f"node {full.index[0]} were" if len(full) == 1 else f"{len(full)} nodes were"
     return (
         Caution(
             "cpu-saturated",
