@@ -16,7 +16,6 @@ from kvbench_analysis.contention_factor import BinSums, contention_factor
 from kvbench_analysis.kinds import KIND, each_kind
 from kvbench_analysis.load import Run
 from kvbench_analysis.membership import Members
-from kvbench_analysis.percentiles import percentiles
 from kvbench_analysis.statistics import Floats, draw_units, mean_of_blocks
 from kvbench_analysis.time_bins import block_count, block_numbers
 from kvbench_analysis.window import Window
@@ -200,35 +199,51 @@ def _curve_rows(
     key: NDArray[Any] = group.astype(np.uint16 if size < 2**16 else np.uint32)
     key = (key * bins + cells.bin) * blocks + kind.block
     order = np.argsort(key, kind="stable")
-    bounds = np.concatenate(([0], np.cumsum(np.bincount(key, minlength=size))))
+    bounds: list[int] = np.concatenate(([0], np.cumsum(np.bincount(key, minlength=size)))).tolist()
     del key
-    sums = [cells.of_ranks(chosen) for chosen in ranks]
+    of_bins = [
+        (place, number, {name: column[number] for name, column in total.items()})
+        for place, total in enumerate(map(cells.of_ranks, ranks))
+        for number in np.flatnonzero(total["operations"].sum(axis=1)).tolist()
+    ]
+    common = [_described(cells, number, total) for _, number, total in of_bins]
     for metric, (upper, lower) in METRICS.items():
         values = np.divide(kind.values[upper], np.maximum(kind.values[lower], 1), dtype=np.float32)[order]
-        for place, total in enumerate(sums):
-            for number in np.flatnonzero(total["operations"].sum(axis=1)):
-                first = (place * bins + number) * blocks
-                edges = bounds[first : first + blocks + 1]
-                parts = [values[low:high] for low, high in pairwise(edges) if high > low]
-                medians = np.array([percentiles(part, (50.0,), overwrite=True)[0] for part in parts])
-                median = float(percentiles(values[edges[0] : edges[-1]], (50.0,), overwrite=True)[0])
-                interval = mean_of_blocks(median, medians, np.array([len(part) for part in parts], np.float64))
-                at = {name: float(column[number].sum()) for name, column in total.items()}
-                yield (
-                    place,
-                    {
-                        "bin_low": float(cells.edges[number]),
-                        "bin_high": float(cells.edges[number + 1]),
-                        "others": at["others"] / at["nbytes"],
-                        "operations": int(at["operations"]),
-                        "bytes": int(at["nbytes"]),
-                        "metric": metric,
-                        "median": median,
-                        "low": max(interval.low, 0.0),
-                        "high": interval.high,
-                        "mean": at[upper] / at[lower] if at[lower] else float("nan"),
-                    },
-                )
+        for (place, number, total), described in zip(of_bins, common, strict=True):
+            first = (place * bins + number) * blocks
+            edges = bounds[first : first + blocks + 1]
+            medians = np.array([_median(values[low:high]) for low, high in pairwise(edges) if high > low])
+            median = _median(values[edges[0] : edges[-1]])
+            counts = total["operations"]
+            interval = mean_of_blocks(median, medians, counts[counts > 0])
+            below = float(total[lower].sum())
+            figures = {
+                "metric": metric,
+                "median": median,
+                "low": max(interval.low, 0.0),
+                "high": interval.high,
+                "mean": float(total[upper].sum()) / below if below else float("nan"),
+            }
+            yield place, described | figures
+
+
+def _described(cells: _Cells, number: int, total: dict[str, Floats]) -> dict[str, Any]:
+    nbytes = total["nbytes"].sum()
+    return {
+        "bin_low": float(cells.edges[number]),
+        "bin_high": float(cells.edges[number + 1]),
+        "others": float(total["others"].sum() / nbytes),
+        "operations": int(total["operations"].sum()),
+        "bytes": int(nbytes),
+    }
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """The median of one or more values, which are reordered; there are many short pieces, so it has to be quick."""
+    middle = len(values) // 2
+    values.partition(middle)
+    upper = float(values[middle])
+    return upper if len(values) % 2 else (float(values[:middle].max()) + upper) / 2
 
 
 def _factors(blocks: int, cells: _Cells, members: Members, rng: np.random.Generator) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ interval: theirs is Student's t with the bootstrap's standard error. One unit ha
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -216,6 +217,7 @@ def percentile_interval(estimate: float, draws: Floats, reach: float) -> Interva
     return Interval(estimate, float(min(low, estimate)), float(max(high, estimate)))
 
 
+@cache
 def student_reach(freedom: float) -> float:
     """How many standard errors the 95 % interval reaches to each side, with so many degrees of freedom."""
     # Imported where it is used: every rank of a run loads this package, and needs no scipy.
