@@ -48,7 +48,6 @@ class Sampler:
 
     def start(self) -> None:
         """Begin; the first sample is taken one interval from now."""
-        psutil.cpu_times_percent(interval=None)
         self._thread.start()
 
     def stop(self) -> npt.NDArray[np.void]:
@@ -59,6 +58,8 @@ class Sampler:
         return np.concatenate(self._samples) if self._samples else np.empty(0, dtype=SAMPLE_DTYPE)
 
     def _run(self) -> None:
+        # psutil keeps, for each thread, the counts that the next percentages are taken from.
+        psutil.cpu_times_percent(interval=None)
         while not self._end.wait(self._interval_s):
             self._samples.append(self._sample())
 

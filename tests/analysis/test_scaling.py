@@ -51,7 +51,7 @@ def test_the_intervals_hold_the_truth_95_times_in_100() -> None:
     sizes = np.repeat([1, 2, 4, 8], 3)
     truth = (1000.0, 0.1, 0.01)
     held = np.zeros(3)
-    repeats = 100
+    repeats = 200
     for _ in range(repeats):
         throughput = usl(sizes, *truth) * rng.lognormal(0, 0.02, len(sizes))
         fit = ka.fit_usl(sizes, throughput, rng, resamples=150)
