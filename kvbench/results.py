@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import h5py
@@ -20,6 +21,7 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
+from kvbench.errors import KvbenchError
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
@@ -99,6 +101,19 @@ class Rows:
             for column in columns:
                 rows[column] = self.clock.to_common(rows[column])
             yield rows
+
+
+def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter | None:
+    """On rank 0 the writer of `out`, whose directory is made; None on the others. Raises KvbenchError."""
+    if comm.rank != 0:
+        return None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KvbenchError(
+            f"cannot make {out.parent} for the run file: {error.strerror}; choose another directory with --out"
+        ) from error
+    return RunFileWriter(out, overwrite=overwrite)
 
 
 def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter | None, rows: Rows) -> None:

@@ -32,8 +32,8 @@ from kvbench.errors import KvbenchError
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
-from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import Phase
+from kvbench.results import open_output
 from kvbench.workload.build import build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -83,7 +83,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     agreement = Agreement(comm)
     with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
         plan = _plan(comm, agreement, order)
-        writer = agreement.run("check", lambda: _open_output(comm, order))
+        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
             topology = discover(comm)
             _announce(console, topology, plan)
@@ -149,18 +149,6 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
     }
-
-
-def _open_output(comm: Communicator, order: Order) -> RunFileWriter | None:
-    if comm.rank != 0:
-        return None
-    try:
-        order.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(
-            f"cannot make {order.out.parent} for the run file: {error.strerror}; choose another directory with --out"
-        ) from error
-    return RunFileWriter(order.out, overwrite=order.overwrite)
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:

@@ -23,7 +23,7 @@ from kvbench.cluster.topology import Topology, discover
 from kvbench.errors import KvbenchError
 from kvbench.interrupt import Interrupt
 from kvbench.outcome import Outcome
-from kvbench.records.file import RunFileWriter
+from kvbench.results import open_output
 from kvbench.rundir import RunDirectory
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import measure
@@ -53,7 +53,7 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
     agreement = Agreement(comm)
     with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
         identity = _identify(comm, order)
-        writer = agreement.run("check", lambda: _open_output(comm, order))
+        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
             topology = discover(comm)
             steps = plan_steps(identity.choices)
@@ -87,19 +87,6 @@ def _identify(comm: Communicator, order: StudyOrder) -> StudyIdentity:
         },
     )
     return StudyIdentity(CopyPathChoices.from_json(content["choices"]), content["run_id"], content["started_at"])
-
-
-def _open_output(comm: Communicator, order: StudyOrder) -> RunFileWriter | None:
-    if comm.rank != 0:
-        return None
-    try:
-        order.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(
-            f"cannot make the directory {order.out.parent} for the study file: {error.strerror}; choose another with "
-            "--out"
-        ) from error
-    return RunFileWriter(order.out, overwrite=order.overwrite)
 
 
 def _announce(console: Console, topology: Topology, identity: StudyIdentity, steps: list[Step]) -> None:
