@@ -2,16 +2,20 @@
 
 import json
 import math
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis import units
 from kvbench_analysis.copy_path import BASELINE, COMBINATION, METRICS, CopyPathFigures
 from kvbench_analysis.percentiles import operations_needed
+from kvbench_analysis.safe import plain, safe_text
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+_text: Final = partial(safe_text, lines=True)
+"""The cells of these tables have several lines."""
 
 JSON_VERSION: Final = 1
 """Raised whenever a key of the JSON changes its meaning or goes; new keys do not raise it."""
@@ -46,7 +50,7 @@ def to_json(figures: CopyPathFigures) -> str:
     }
     for name in ("table", "second_copy", "roofline", "cells"):
         content[name] = getattr(figures, name).to_dict("records")
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
+    return json.dumps(plain(content), indent=2, allow_nan=False)
 
 
 def sentences(figures: CopyPathFigures) -> list[str]:
@@ -236,18 +240,3 @@ def _digits(value: float) -> str:
 
 def _bounds(low: float, high: float) -> str:
     return f"{_digits(low)} to {_digits(high)}" if math.isfinite(low) else units.NONE
-
-
-def _plain(value: Any) -> Any:
-    """`value` with numpy scalars as Python ones, and None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(value: Any, style: str = "") -> Text:
-    """Text that came from a file: control characters could drive the terminal."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "?" for c in str(value)), style)

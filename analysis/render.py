@@ -1,7 +1,6 @@
 """A summary for people (tables that fit into 80 columns) and for programs (JSON with stable keys)."""
 
 import json
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ import pandas as pd
 from kvbench_analysis import units
 from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.requests import ALL
+from kvbench_analysis.safe import plain, safe_text
 from kvbench_analysis.summary import Summary
 from rich import box
 from rich.console import Console
@@ -40,20 +40,20 @@ def to_json(summary: Summary) -> str:
     }
     tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "requests", "request_latency")
     for name in tables:
-        content[name] = [_plain(row) for row in getattr(summary, name).to_dict("records")]
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
+        content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
+    return json.dumps(plain(content), indent=2, allow_nan=False)
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Print the headlines, the warnings and the tables. Text of the file is printed as it is, never as markup."""
     _facts(summary, console)
     for line in summary.headlines:
-        console.print(_text(line, "bold"))
+        console.print(safe_text(line, "bold"))
     if summary.warnings:
         console.print()
         console.print(Text("Warnings", "bold yellow"))
         for caution in summary.warnings:
-            console.print(_text(f"- {caution.message}"))
+            console.print(safe_text(f"- {caution.message}"))
     if len(summary.operations):
         _operations(summary, console)
         _latency(summary, console)
@@ -63,34 +63,19 @@ def print_summary(summary: Summary, console: Console) -> None:
     _requests(summary, console)
 
 
-def _plain(value: Any) -> Any:
-    """`value` with numpy scalars as Python ones, and None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _plural(number: Any, noun: str) -> str:
     return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _text(value: Any, style: str = "") -> Text:
-    """Text that came from a file: control characters could drive the terminal."""
-    return Text("".join(c if c.isprintable() else "?" for c in str(value)), style)
 
 
 def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> None:
     """Print a table whose first `left` columns are text, and the others figures."""
     table = Table(
-        title=_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        title=safe_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for place, name in enumerate(columns):
-        table.add_column(_text(name), justify="left" if place < left else "right", overflow="fold")
+        table.add_column(safe_text(name), justify="left" if place < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(cell) for cell in row))
+        table.add_row(*(safe_text(cell) for cell in row))
     console.print(table)
 
 
@@ -99,7 +84,7 @@ def _facts(summary: Summary, console: Console) -> None:
     parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node"), run["model"]]
     window = run["window_s"]
     parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
-    console.print(_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
+    console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
 
 
 def _operations(summary: Summary, console: Console) -> None:

@@ -21,7 +21,7 @@ from kvbench.config import RunConfig
 from kvbench.machine import peak_resident_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import Phase
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -167,20 +167,7 @@ def last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:
 
 
 def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
-    node, filesystem = bench.around.node, bench.around.filesystem
-    return {
-        "node": topology.node,
-        "host": node.host,
-        "cpus": node.cpus,
-        "cpu_model": node.cpu_model,
-        "memory_bytes": node.memory_bytes,
-        "llc_bytes": node.llc_bytes,
-        "kernel": node.kernel,
-        "clock_source": node.clock_source,
-        "filesystem": filesystem.kind,
-        "mount_point": filesystem.mount_point,
-        "mount_options": filesystem.options,
-        "device": filesystem.device,
-        "filesystem_group": bench.around.group.group,
-        "directory": str(bench.rundir.directory),
-    }
+    around = bench.around
+    return node_row(
+        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
+    )

@@ -22,6 +22,7 @@ from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
+from kvbench.machine import Filesystem, Node
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
@@ -101,6 +102,32 @@ class Rows:
             for column in columns:
                 rows[column] = self.clock.to_common(rows[column])
             yield rows
+
+
+def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
+    """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
+    return {
+        "node": node,
+        "directory": str(directory),
+        "filesystem": filesystem.kind,
+        "mount_point": filesystem.mount_point,
+        "mount_options": filesystem.options,
+        "device": filesystem.device,
+        "filesystem_group": group,
+    }
+
+
+def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
+    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
+    return place | {
+        "host": node.host,
+        "cpus": node.cpus,
+        "cpu_model": node.cpu_model,
+        "memory_bytes": node.memory_bytes,
+        "llc_bytes": node.llc_bytes,
+        "kernel": node.kernel,
+        "clock_source": node.clock_source,
+    }
 
 
 def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter | None:

@@ -157,11 +157,6 @@ class Dispatcher:
             self._write_log(active, now_ns)
         self._active.clear()
 
-    @property
-    def running(self) -> int:
-        """Operations in flight."""
-        return self._running
-
     # Time
 
     def _over(self, now_ns: int) -> bool:

@@ -26,7 +26,7 @@ from kvbench.preparation import process_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import Measured
 from kvbench.studies.needs import Surroundings
@@ -225,27 +225,9 @@ def _rank_row(
 
 
 def _node_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    node = around.node
-    first = _place_row(topology, around, 0)
-    return first | {
-        "host": node.host,
-        "cpus": node.cpus,
-        "cpu_model": node.cpu_model,
-        "memory_bytes": node.memory_bytes,
-        "llc_bytes": node.llc_bytes,
-        "kernel": node.kernel,
-        "clock_source": node.clock_source,
-    }
+    return node_row(around.node, _place_row(topology, around, 0))
 
 
 def _place_row(topology: Topology, around: Surroundings, number: int) -> dict[str, str | int]:
     place = around.places[number]
-    return {
-        "node": topology.node,
-        "directory": str(place.directory),
-        "filesystem": place.filesystem.kind,
-        "mount_point": place.filesystem.mount_point,
-        "mount_options": place.filesystem.options,
-        "device": place.filesystem.device,
-        "filesystem_group": place.group.group,
-    }
+    return place_row(topology.node, place.directory, place.filesystem, place.group.group)
