@@ -34,6 +34,17 @@ def round_pause_s(ranks: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Saying:
+    """What one rank has to say in a round that is about to begin."""
+
+    news: Announcements
+    settled: int
+    """The last round that this rank has taken in and that nothing which runs here was begun before."""
+    finished: bool
+    """It will say no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One completed round, the same on every rank."""
 
@@ -75,18 +86,17 @@ class DirectoryExchange:
         """A round has begun on this rank: poll soon, as others wait for it."""
         return self._gathering is not None or self._news is not None
 
-    def poll(self, outgoing: Callable[[int], Announcements], settled: int, finished: bool) -> Round | None:
+    def poll(self, say: Callable[[int], Saying]) -> Round | None:
         """Move the round on, without waiting; the round when it has just been completed.
 
-        When a round starts, `outgoing(number)` gives what this rank has to say in it, `settled` the last round that
-        this rank has taken in and that nothing which runs here was begun before; `finished`: it will say no more.
+        When a round starts, `say(number)` gives what this rank has to say in it.
         """
         if self.over:
             return None
         if not self.under_way:
             if self._now_s() - self._started_s < self._pause_s:
                 return None
-            self._begin(outgoing(self._number), settled, finished)
+            self._begin(say(self._number))
         if self._gathering is not None:
             if not self._gathering.Test():
                 return None
@@ -104,10 +114,10 @@ class DirectoryExchange:
             self._comm.Free()
         return done
 
-    def _begin(self, news: Announcements, settled: int, finished: bool) -> None:
+    def _begin(self, saying: Saying) -> None:
         self._started_s = self._now_s()
-        self._outgoing = np.ascontiguousarray(news)
-        self._mine[:] = len(news), settled, finished
+        self._outgoing = np.ascontiguousarray(saying.news)
+        self._mine[:] = len(saying.news), saying.settled, saying.finished
         self._gathering = self._comm.Iallgather(self._mine, self._headers)
 
     def _gather_news(self) -> None:

@@ -150,11 +150,12 @@ class Dispatcher:
             self._stopped = True
             self._condition.notify_all()
 
-    def say(self, number: int) -> Announcements:
-        """What this rank has to announce in round `number`, where ranks share a key space."""
+    def say(self, number: int) -> tuple[Announcements, int]:
+        """What this rank has to announce in round `number`, where ranks share a key space, and the last round that it
+        has taken in and that no read which runs here was begun before."""
         assert self._sharing is not None
         with self._condition:
-            return self._sharing.say(number)
+            return self._sharing.say(number), self._sharing.settled
 
     def take_in(self, number: int, news: Announcements, settled: int, finished: npt.NDArray[np.bool_]) -> None:
         """Take in a round of announcements: what may be deleted, what was handed over. Raises LookupError."""
