@@ -27,7 +27,7 @@ class Roles:
             match = _ITEM.fullmatch(item)
             role = match[1] or role if match else None
             if match is None or role is None:
-                raise ValueError(f"{item or text!r} is no role; expected such as prefill=0-3,decode=4-7")
+                raise ValueError(f"{item or text or 'nothing'} is no role; expected such as prefill=0-3,decode=4-7")
             first, last = int(match[2]), int(match[3] or match[2])
             if last < first or last >= _MOST_RANKS:
                 raise ValueError(f"{item}: expected ranks from low to high, below {_MOST_RANKS}")

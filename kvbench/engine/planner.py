@@ -45,6 +45,18 @@ class Planner:
     def decide(self, active: ActiveRequest) -> None:
         """All decisions of a request, in the order of its stages: look-ups first, then the writes of what is missing,
         then the decode reads. A stage thus only ever waits for what was decided before it."""
+        request = active.request
+        if not request.handed_over:
+            self._decide_prefill(active)
+        delay_ns = request.generation_ns // max(1, request.decode_passes)
+        for decode_pass in range(request.decode_passes):
+            passes: list[Operation] = []
+            for reference in request.context:
+                self._look_up(active, reference, passes)
+            self._add_stage(active, passes, delay_ns if decode_pass else 0)
+        self._add_stage(active, [], delay_ns)
+
+    def _decide_prefill(self, active: ActiveRequest) -> None:
         request, cache = active.request, self._books.cache
         reads: list[Operation] = []
         missing: list[ObjectRef] = []
@@ -61,13 +73,6 @@ class Planner:
                     nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
                     self._plan(active, cache.insert(reference.key, nbytes), reference, writes)
             self._add_stage(active, writes)
-        delay_ns = request.generation_ns // max(1, request.decode_passes)
-        for decode_pass in range(request.decode_passes):
-            passes: list[Operation] = []
-            for reference in request.context:
-                self._look_up(active, reference, passes)
-            self._add_stage(active, passes, delay_ns if decode_pass else 0)
-        self._add_stage(active, [], delay_ns)
 
     def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> bool:
         steps = self._books.cache.read(reference.key)

@@ -85,7 +85,7 @@ class Handover:
         found = self._passed_over.pop((lane, number), None)
         if found is None:
             found = self._next(lane, number)
-        return replace(found, number=self._number_of(rank, number), arrival_ns=0, history=(), prefill=False)
+        return replace(found, number=self._number_of(rank, number), arrival_ns=0, handed_over=True)
 
     def _next(self, lane: Hashable, number: int) -> Request:
         requests = self._lanes.get(lane)

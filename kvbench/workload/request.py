@@ -44,6 +44,8 @@ class Request:
     """Simulated generation time of the whole output, spent in equal parts after each decode pass (0: none)."""
     decode_elsewhere: bool = False
     """The decode passes are another rank's, which is told when this rank has done the rest."""
+    handed_over: bool = False
+    """Nothing but the decode passes: the rest was another rank's."""
 
 
 class Schedule(Protocol):
