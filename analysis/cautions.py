@@ -48,7 +48,7 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     if run.attributes.get("verify") == "off":
         yield Caution(
             "nothing-kept",
-            "a null tier keeps and moves nothing: its figures are kvbench's own, and nothing that was read was verified",
+            "a null tier keeps and moves nothing: its figures are kvbench's own, and nothing read was verified",
         )
     elif "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
         yield Caution("not-verified", "nothing that was read was verified")
