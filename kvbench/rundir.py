@@ -81,6 +81,20 @@ class RunDirectory:
                 os.close(descriptor)
 
 
+class Nowhere(RunDirectory):
+    """Stands for the directories of a run that keeps no files: none are made."""
+
+    def __init__(self, run_id: str, rank: int) -> None:
+        super().__init__(Path("none"), run_id, rank)
+
+    def create(self) -> None:
+        """Make nothing."""
+
+    def remove(self) -> list[Path]:
+        """Remove nothing."""
+        return []
+
+
 def other_rank(rank: int) -> str:
     """The directory of another rank of the run, from a rank's own directory."""
     return f"../{_rank_folder(rank)}"
