@@ -30,8 +30,8 @@ def cautions(
 ) -> tuple[Caution, ...]:
     """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
-        *_how_it_ended(run, figures, window),
         *_sharing(sharing),
+        *_how_it_ended(run, figures, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
         *_memory(run),

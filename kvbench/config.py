@@ -289,6 +289,9 @@ class RunConfig(_Section):
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest
+        if self.namespace == "private":
+            # Runs in which ranks share nothing are the same work as before there was a choice.
+            del content["namespace"], content["roles"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
