@@ -4,6 +4,7 @@ An announcement is one row of fixed width. How they travel is `kvbench.cluster.e
 them on a rank is `kvbench.engine.sharing`'s.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -39,6 +40,6 @@ ANNOUNCEMENT_DTYPE: Final = np.dtype(
 Announcements = npt.NDArray[np.void]
 
 
-def announcements(rows: list[tuple[int, int, int, int, int, int]]) -> Announcements:
+def announcements(rows: Sequence[tuple[int, int, int, int, int, int]]) -> Announcements:
     """Rows of ANNOUNCEMENT_DTYPE from tuples in the order of its fields."""
-    return np.array(rows, dtype=ANNOUNCEMENT_DTYPE)
+    return np.array(list(rows), dtype=ANNOUNCEMENT_DTYPE)

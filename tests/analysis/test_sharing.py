@@ -8,7 +8,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pytest
 from kvbench_analysis.report import write_report
-from synthetic import END_NS, START_NS, SyntheticRun, synthetic_run
+from synthetic import END_NS, START_NS, Columns, SyntheticRun, synthetic_run
 
 from kvbench.records.schema import Locality, Op, Phase
 
@@ -27,7 +27,7 @@ def shared_run(rng: np.random.Generator, torn: int = 0) -> SyntheticRun:
     readable[:3] = 0
     zeros = np.zeros(4, np.int64)
     counts = {f"{kind}_objects": zeros for kind in ("missing", "stale")}
-    sharing = {
+    sharing: Columns = {
         "rank": np.arange(4),
         "role": ["prefill", "prefill", "decode", "decode"],
         "written_objects": np.array([100, 300, 0, 0]),
@@ -40,7 +40,7 @@ def shared_run(rng: np.random.Generator, torn: int = 0) -> SyntheticRun:
         "unseen_objects": np.array([0, 0, 3, 0]),
         **counts,
     }
-    violation = {
+    violation: Columns = {
         "rank": np.full(torn, 2),
         "writer": np.full(torn, 1),
         "key": np.arange(torn),

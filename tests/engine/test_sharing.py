@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbench.cache import Step
-from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE
+from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE, Announcements
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
@@ -25,7 +25,7 @@ class Job:
 
     def __init__(self) -> None:
         self.ranks = [Sharing(rank, np.zeros(RANKS, np.int64), 0) for rank in range(RANKS)]
-        self.rounds: list[tuple[np.ndarray, int]] = []  # type: ignore[type-arg]
+        self.rounds: list[tuple[Announcements, int]] = []
         self.heard = [0] * RANKS
         self.files: set[tuple[int, int]] = set()
         self.reads: list[tuple[Sharing, Operation]] = []
