@@ -264,7 +264,7 @@ def _sizes(
 
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
-    sizes = [storage_bytes if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
+    sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if config.keeps_files:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)

@@ -88,7 +88,7 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
             if filesystem.tells_space:
                 capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
-    sizes = [_UNLIMITED if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
+    sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)

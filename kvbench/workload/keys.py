@@ -28,6 +28,8 @@ class KeyKind(IntEnum):
     """number of the conversation in the file, block, tokens"""
     REQUEST_QOS = 7
     """seed, number of the request in the trace"""
+    REFERENCE_TURN = 8
+    """rank, user, conversation, turn"""
 
 
 def object_key(kind: KeyKind, *numbers: int) -> int:
