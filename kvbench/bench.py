@@ -18,6 +18,7 @@ from kvbench.engine import calibrate
 from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect, check_expectation, settle_seconds
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
@@ -91,10 +92,11 @@ class Bench:
         schedule: Schedule,
         directory: Path,
         run_id: str,
+        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on."""
-        around = _look_around(topology, agreement, directory, run_id)
+        around = _look_around(topology, agreement, directory, run_id, expect)
         sizes = _sizes(topology, agreement, config, schedule, around, directory)
         rundir = RunDirectory(directory, run_id, topology.rank)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
@@ -190,13 +192,17 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path, run_id: str) -> Surroundings:
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path, run_id: str, expect: Expect
+) -> Surroundings:
     def look() -> tuple[Node, Filesystem]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory)
 
     node, filesystem = agreement.run("check", look)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
     return Surroundings(node, filesystem, group)
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
@@ -77,6 +77,11 @@ _skip_option = click.option(
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -87,6 +92,7 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    expect: Literal["shared", "local"] | None,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -105,7 +111,7 @@ def run(
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
+        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite, expect or ""
     )
     console = run_console(inside)
     path = runner.run(world, order, console)

@@ -29,6 +29,7 @@ from kvbench.engine.engine import Load
 from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
@@ -59,6 +60,7 @@ class Order:
     directory: Path
     out: Path
     overwrite: bool
+    expect: Expect = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             topology = discover(comm)
             _announce(console, topology, plan)
             run_id = plan.identity.run_id
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
+            expect = plan.identity.expect
+            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, expect) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
                 status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 if comm.rank == 0 and status != "complete":
@@ -126,7 +129,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size))
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
-    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    identity = Identity(
+        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    )
     return Plan(identity, schedule, Path(content["directory"]))
 
 
@@ -148,6 +153,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "expect": order.expect,
     }
 
 
