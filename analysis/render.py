@@ -87,7 +87,7 @@ def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[
 def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
     parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
-    parts += [_SHARING.get(str(run["cache_directory"]), ""), run["model"]]
+    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
     window = run["window_s"]
     parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))

@@ -14,6 +14,11 @@ the smallest of the latter, that is by the fastest way there and the fastest way
 exchange: on a busy machine few exchanges are fast both ways (the intersection of intervals of Marzullo 1984; for one
 exchange it is Cristian's estimate, Cristian 1989, Distributed Computing 3:146-158). As clocks drift, older bounds are
 widened by `MOST_DRIFT` for each second of their age.
+
+Waiting for a message by spinning is fastest where processors are free. Where they are not, who spins is taken off its
+processor for milliseconds, and who sleeps is woken at once: a pair that has not come to an end after 10 ms goes on
+sleeping between looks. (2 nodes on one machine of 2 processors with a load average of 150: after 1 s of spinning the
+offset was known to about 1 ms, of sleeping to 65 us, and was right to 7 us.)
 """
 
 import math
@@ -35,16 +40,23 @@ _TAG: Final = 7201
 _MOST_DIRECT: Final = 64
 """Nodes that rank 0 asks itself."""
 
-_GOOD_NS: Final = 5_000
+_GOOD_NS: Final = 10_000
 """Known so well, a pair is done after its least number of round trips."""
-_FAIR_NS: Final = 50_000
+_FAIR_NS: Final = 80_000
 """Known so well, a pair is done when round trips stop improving it."""
 _LEAST_TRIPS: Final = 30
 _ALWAYS_TRIPS: Final = 8
 _IDLE_TRIPS: Final = 200
 """So many round trips without an improvement by a tenth are taken for a sign that there will be none."""
+_SPIN_NS: Final = 10_000_000
+_PAUSE_S: Final = 1e-5
 _PAIR_NS: Final = 500_000_000
 _PAIRS_NS: Final = 2_000_000_000
+
+_SPIN: Final = 0
+_SLEEP: Final = 1
+"""How to wait for the next message: what is asked says it."""
+_RESULT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def _ask_all(leaders: Communicator, others: range, now_ns: Callable[[], int], ow
         # What this node's own clock may have drifted since it was compared.
         age_ns = bounds.at_ns - own[0] if leaders.rank != 0 else 0
         result = np.zeros(4, np.int64)
-        result[0] = 1
+        result[0] = _RESULT
         result[1] = bounds.at_ns + bounds.offset_ns
         result[2] = bounds.offset_ns + own[1]
         result[3] = bounds.uncertainty_ns + own[2] + math.ceil(age_ns * MOST_DRIFT)
@@ -151,12 +163,14 @@ def _ask(leaders: Communicator, other: int, now_ns: Callable[[], int], limit_ns:
     bounds: Bounds | None = None
     trips = idle = 0
     begin_ns = 0
+    how = _SPIN
     while True:
+        message[0] = how
         asked_ns = now_ns()
         leaders.Send(message, dest=other, tag=_TAG)
-        leaders.Recv(message, source=other, tag=_TAG)
+        _receive(leaders, message, other, how)
         heard_ns = now_ns()
-        remote_ns, message[0] = int(message[1]), 0
+        remote_ns = int(message[1])
         if bounds is None or best is None:
             # The first exchange wakes the other side, which sleeps until its turn.
             begin_ns = heard_ns
@@ -167,22 +181,33 @@ def _ask(leaders: Communicator, other: int, now_ns: Callable[[], int], limit_ns:
         idle = 0 if bounds.uncertainty_ns < 0.9 * best.uncertainty_ns else idle + 1
         if bounds.uncertainty_ns < best.uncertainty_ns:
             best = bounds
-        known_ns = best.uncertainty_ns
+        known_ns, took_ns = best.uncertainty_ns, heard_ns - begin_ns
         if trips >= _LEAST_TRIPS and (known_ns <= _GOOD_NS or (known_ns <= _FAIR_NS and idle >= _IDLE_TRIPS)):
             return best
-        if trips >= _ALWAYS_TRIPS and heard_ns - begin_ns > limit_ns:
+        if trips >= _ALWAYS_TRIPS and took_ns > limit_ns:
             return best
+        if took_ns > _SPIN_NS:
+            how = _SLEEP
 
 
 def _answer(leaders: Communicator, now_ns: Callable[[], int], head: int) -> tuple[int, int, int]:
     """Tell this node's time to `head` until that tells the result: local_ns, offset_ns, uncertainty_ns."""
     message = np.zeros(4, np.int64)
     wait_quietly(leaders.Irecv(message, source=head, tag=_TAG))
-    while message[0] == 0:
+    while message[0] != _RESULT:
         message[1] = now_ns()
         leaders.Send(message, dest=head, tag=_TAG)
-        leaders.Recv(message, source=head, tag=_TAG)
+        _receive(leaders, message, head, int(message[0]))
     return int(message[1]), int(message[2]), int(message[3])
+
+
+def _receive(leaders: Communicator, message: npt.NDArray[np.int64], source: int, how: int) -> None:
+    if how == _SPIN:
+        leaders.Recv(message, source=source, tag=_TAG)
+        return
+    request = leaders.Irecv(message, source=source, tag=_TAG)
+    while not request.Test():
+        time.sleep(_PAUSE_S)
 
 
 @dataclass(frozen=True)
