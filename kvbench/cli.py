@@ -72,7 +72,7 @@ _skip_option = click.option(
 
 @commands.command()
 @_config_argument
-@click.option("--dir", "directory", required=True, type=_PATH, help="Directory under test.")
+@click.option("--dir", "directory", type=_PATH, help="Directory under test; needed where there is a file tier.")
 @click.option("--out", type=_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
 @_set_option
 @_skip_option
@@ -87,7 +87,7 @@ _skip_option = click.option(
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
 def run(
     config: str,
-    directory: Path,
+    directory: Path | None,
     out: Path | None,
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
@@ -101,6 +101,8 @@ def run(
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))

@@ -22,7 +22,8 @@ def check(expect: Expect, kind: str, group: FilesystemGroup = ALONE) -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "of_nodes", "sharing"), [(1, 1, "single-node"), (1, 4, "shared"), (4, 4, "local"), (2, 4, "mixed")]
+    ("groups", "of_nodes", "sharing"),
+    [(0, 1, "none"), (1, 1, "single-node"), (1, 4, "shared"), (4, 4, "local"), (2, 4, "mixed")],
 )
 def test_a_directory_is_shared_local_or_something_between(groups: int, of_nodes: int, sharing: Sharing) -> None:
     assert FilesystemGroup(0, 1, 1, groups, of_nodes).sharing == sharing

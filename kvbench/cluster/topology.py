@@ -21,8 +21,9 @@ import numpy as np
 from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, split_by_node, split_some
 from kvbench.errors import KvbenchError
 
-Sharing = Literal["shared", "local", "mixed", "single-node"]
-"""Whether all nodes see a directory as the same place, each as one of its own, some share it, or there is one node."""
+Sharing = Literal["shared", "local", "mixed", "single-node", "none"]
+"""Whether all nodes see a directory as the same place, each as one of its own, some share it, there is one node, or no
+directory."""
 
 _HOST_BYTES: Final = 64
 
@@ -88,13 +89,15 @@ class FilesystemGroup:
     """Ranks on the group's nodes."""
     nodes: int
     groups: int
-    """Groups that there are in all."""
+    """Groups that there are in all; 0 where there is no directory."""
     of_nodes: int
     """Nodes that there are in all."""
 
     @property
     def sharing(self) -> Sharing:
         """How the nodes of the run see the directory; with one node there is nobody to compare with."""
+        if self.groups == 0:
+            return "none"
         if self.of_nodes == 1:
             return "single-node"
         if self.groups == 1:
