@@ -6,6 +6,7 @@ it is an AES-128-CTR keystream keyed by the run, with the object's key and the p
 reduction by similarity too.
 """
 
+import copy
 import struct
 from dataclasses import dataclass
 from itertools import accumulate
@@ -54,6 +55,13 @@ class Payload:
         self._unique = kind == "unique"
         self._cipher_key = rng.bytes(12) + self.run.to_bytes(4, "little")
         self._zeros = bytes(SEGMENT_BYTES) if self._unique else b""
+
+    def written_by(self, run: int) -> "Payload":
+        """The payload of another rank of the same run, whose `run` this is; it shares the body."""
+        other = copy.copy(self)
+        other.run = run & 0xFFFFFFFF
+        other._cipher_key = self._cipher_key[:-4] + other.run.to_bytes(4, "little")
+        return other
 
     def make(self, memory: Memory, key: int, offset: int) -> None:
         """Fill `memory` with the content of object `key` from byte `offset` (a multiple of the sector) on.
