@@ -30,7 +30,7 @@ from typing import Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.comm import Communicator, quiet_barrier, wait_quietly
+from kvbench.cluster.comm import Communicator, quiet_barrier, quiet_bcast, wait_quietly
 from kvbench.cluster.topology import Topology
 
 MOST_DRIFT: Final = 1e-4
@@ -84,10 +84,9 @@ def read_clock(topology: Topology, now_ns: Callable[[], int] = time.monotonic_ns
         every = np.zeros(leaders.size, np.int64) if leaders.rank == 0 else None
         leaders.Gather(reading[2:3].copy(), every)
         worst = np.array([0 if every is None else every.max()], np.int64)
-        leaders.Bcast(worst)
+        quiet_bcast(leaders, worst)
         reading[3:] = worst
-    wait_quietly(topology.node_comm.Ibarrier())
-    topology.node_comm.Bcast(reading)
+    quiet_bcast(topology.node_comm, reading)
     return ClockReading(*map(int, reading))
 
 
