@@ -309,7 +309,7 @@ class Watch:
             ranks = "" if peer.ranks == 1 else f" and {peer.ranks - 1} more"
             ranks = ranks if peer.rank else ""
             what += (
-                f"{ranks}: no sign of life for {self._patience_s:g} s; the node, or the network to it, is down, "
+                fXX
                 "or both were stopped"
             )
         else:
@@ -346,7 +346,7 @@ class Watch:
         self._present, self._end_at_s = None, None
         if self._comm.rank != 0 and self._parent is not None:
             self._parent.send({"absent": self._absent})
-            self._end_at_s = time.monotonic() + _ANSWER_S + _ROLL_CALL_S
+            self._end_at_s = time.monotonic() + _ANSWER_S + 2 * _ROLL_CALL_S
             return
         stalled = f"the ranks have exchanged nothing for {self._patience_s:g} s"
         if self._absent:
