@@ -21,8 +21,8 @@ import os
 import queue
 import secrets
 import selectors
-import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,14 +54,14 @@ PATIENCE_S: Final = 30.0
 FAREWELL_S: Final = 5.0
 """A rank that ends gives what it holds so long to be written."""
 
-LAUNCHER_S: Final = 10.0
-"""When a node is lost, the launcher is given so long to notice it itself, where no rank can end it."""
+LAUNCHER_S: Final = 2
+"""When a node is lost, Open MPI's processes on the other nodes have so long to end by themselves."""
 
 _LOOK_S: Final = 1.0
 _NO_PIDFD_LOOK_S: Final = 0.5
 _ROLL_CALL_S: Final = 3.0
 _ANSWER_S: Final = 2.0
-_MPIRUN: Final = ("prterun", "mpirun", "mpiexec", "orterun")
+_OPEN_MPI: Final = ("prterun", "prted", "mpirun", "mpiexec", "orterun", "orted")
 _EXIT_CODE: Final = 1
 
 
@@ -308,10 +308,7 @@ class Watch:
         if silent:
             ranks = "" if peer.ranks == 1 else f" and {peer.ranks - 1} more"
             ranks = ranks if peer.rank else ""
-            what += (
-                fXX
-                "or both were stopped"
-            )
+            what += f"{ranks}: no sign of life for {self._patience_s:g} s; the node or the network to it is down"
         else:
             what += " is gone: its process ended without a word (killed, crashed, or its node went down)"
         if not is_parent:
@@ -392,19 +389,15 @@ class Watch:
             function(text)
 
     def _end_launcher(self) -> None:
-        """Open MPI's mpirun, when one of its ranks ends while a node does not answer, waits for that node's daemon
-        until TCP gives up, which takes a quarter of an hour. So the rank whose parent it is ends it."""
-        if not self._launched:
-            return
+        """Open MPI, told of a rank's end while a node does not answer, waits for that node's daemon until TCP gives up,
+        which takes a quarter of an hour. It ends at once when another of its processes is gone: the one that is this
+        rank's parent, mpirun itself or its daemon on this node. First it is to hear of this rank's end."""
         with contextlib.suppress(OSError):
             name = Path(f"/proc/{self._launcher}/comm").read_text(encoding="utf-8").strip()
-            if name in _MPIRUN and os.getppid() == self._launcher:
-                time.sleep(_LOOK_S)  # for the message to pass through it
-                os.kill(self._launcher, signal.SIGKILL)
-                return
-        until_s = time.monotonic() + LAUNCHER_S
-        while time.monotonic() < until_s and os.getppid() == self._launcher:
-            time.sleep(_NO_PIDFD_LOOK_S)
+            if self._launched and name in _OPEN_MPI and os.getppid() == self._launcher:
+                words = ["sh", "-c", f"sleep {LAUNCHER_S}; kill -9 {self._launcher}"]
+                quiet = subprocess.DEVNULL
+                subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd="/")
 
 
 class _Pulse:
