@@ -21,8 +21,8 @@ import os
 import queue
 import secrets
 import selectors
+import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,9 +53,6 @@ PATIENCE_S: Final = 30.0
 
 FAREWELL_S: Final = 5.0
 """A rank that ends gives what it holds so long to be written."""
-
-LAUNCHER_S: Final = 2
-"""When a node is lost, Open MPI's processes on the other nodes have so long to end by themselves."""
 
 _LOOK_S: Final = 1.0
 _NO_PIDFD_LOOK_S: Final = 0.5
@@ -374,6 +371,8 @@ class Watch:
         """End this process, after all that can be reached have been told to; prints `text`."""
         if text is not None:
             _say(f"kvbench: {text}; all ranks end" + (f". {self.advice}" if self.advice else ""))
+            if node_lost:
+                time.sleep(_LOOK_S)  # for the message to pass through the launcher, which is going to be ended
         for peer in self._peers():
             if peer is not self._parent:
                 peer.send({"end": node_lost})
@@ -390,14 +389,12 @@ class Watch:
 
     def _end_launcher(self) -> None:
         """Open MPI, told of a rank's end while a node does not answer, waits for that node's daemon until TCP gives up,
-        which takes a quarter of an hour. It ends at once when another of its processes is gone: the one that is this
-        rank's parent, mpirun itself or its daemon on this node. First it is to hear of this rank's end."""
+        which takes a quarter of an hour. It ends at once when it loses another of its processes before: this rank's
+        parent, which is mpirun itself or its daemon on this node."""
         with contextlib.suppress(OSError):
             name = Path(f"/proc/{self._launcher}/comm").read_text(encoding="utf-8").strip()
             if self._launched and name in _OPEN_MPI and os.getppid() == self._launcher:
-                words = ["sh", "-c", f"sleep {LAUNCHER_S}; kill -9 {self._launcher}"]
-                quiet = subprocess.DEVNULL
-                subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd="/")
+                os.kill(self._launcher, signal.SIGKILL)
 
 
 class _Pulse:
