@@ -89,13 +89,13 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     agreement = Agreement(comm)
     launched = detect_launcher() is not None
     with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
+        topology = discover(comm)
+        watch.connect(topology, console.print)
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            topology = discover(comm)
             _announce(console, topology, plan)
             watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
-            _connect(console, topology, watch)
             run_id = plan.identity.run_id
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
@@ -167,18 +167,6 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         console.print(
             f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, "
             f"fingerprint {identity.fingerprint}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _connect(console: Console, topology: Topology, watch: Watch) -> None:
-    """Tie the lifeline, and say so where it does not reach."""
-    unwatched = watch.connect(topology)
-    if unwatched and topology.rank == 0:
-        console.print(
-            f"{_count(unwatched, 'rank')} cannot be reached over TCP and {'is' if unwatched == 1 else 'are'} not "
-            "watched: if one dies, only the launcher can end the others (docs/faults.md)",
             soft_wrap=True,
             highlight=False,
         )

@@ -27,7 +27,7 @@ from typing import IO, Final, Literal
 
 from kvbench.cluster import tether
 from kvbench.cluster.comm import detect_launcher
-from kvbench.cluster.mpirun_output import BoilerplateFilter
+from kvbench.cluster.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.cluster.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
 
@@ -165,7 +165,8 @@ def launch(
         finally:
             os.close(orders)
         assert process.stderr is not None
-        pump = threading.Thread(target=_pump, args=(process.stderr,), name="mpirun-stderr", daemon=True)
+        listener = LossListener()
+        pump = threading.Thread(target=_pump, args=(process.stderr, listener), name="mpirun-stderr", daemon=True)
         pump.start()
         code = None
         while code is None:
@@ -174,6 +175,10 @@ def launch(
                 code = process.wait(timeout=0.2)
         # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
         pump.join(timeout=2)
+    if listener.node is not None:
+        if not listener.told:
+            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end")
+        code = code or 1
     return code if code >= 0 else 128 - code
 
 
@@ -211,14 +216,15 @@ class _Signals:
 
 
 def _say(text: str) -> None:
-    """Print from a signal handler, where the buffered stderr may be in use."""
+    """Print, also from a signal handler, where the buffered stderr may be in use."""
     os.write(2, f"kvbench: {text}\n".encode())
 
 
-def _pump(source: IO[bytes]) -> None:
+def _pump(source: IO[bytes], listener: LossListener) -> None:
     """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
     boilerplate = BoilerplateFilter()
     while piece := os.read(source.fileno(), 65536):
+        listener.feed(piece)
         _write(boilerplate.feed(piece))
     _write(boilerplate.end())
 

@@ -45,6 +45,7 @@ from kvbench.cluster.lifeline import (
     nearest_first,
     own_networks,
 )
+from kvbench.cluster.pulse import Pulse
 from kvbench.cluster.share import share, total
 from kvbench.cluster.topology import Topology
 
@@ -85,7 +86,7 @@ class Watch:
         self._wake_end, self._wake = os.pipe()
         self._leaving = False
         self._end_at_s: float | None = None
-        self._pulse = _Pulse()
+        self._pulse = Pulse()
         self._present: set[int] | None = None
         self._absent: list[str] = []
         self._thread = threading.Thread(target=self._run, name="kvbench-watch", daemon=True)
@@ -112,15 +113,15 @@ class Watch:
         os.close(self._wake_end)
         self._selector.close()
 
-    def connect(self, topology: Topology) -> int:
-        """Tie the lifeline between all ranks; returns how many could not be reached, and are not watched. Collective.
+    def connect(self, topology: Topology, caution: Callable[[str], object]) -> None:
+        """Tie the lifeline between all ranks. Collective. Where it does not reach, `caution` is told on rank 0.
 
         Travels: rank 0's addresses and a random number (a few hundred bytes) to all ranks, a port inside each node, and
         one sum.
         """
         self._topology = topology
         if topology.size == 1:
-            return 0
+            return
         is_root, is_leader = topology.rank == 0, topology.local_rank == 0
         if is_root or (is_leader and topology.local_size > 1):
             with contextlib.suppress(OSError):
@@ -148,17 +149,20 @@ class Watch:
         unwatched = total(topology.comm, missing)[0]
         if self._server is not None:
             self._ask(self._close_door)
-        return unwatched
+        if unwatched and is_root:
+            caution(
+                f"ranks that are not watched, as no TCP connection to them can be made: {unwatched} (docs/faults.md)"
+            )
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[None]:
         """A context in which the main thread calls `beat` all the time."""
-        self._pulse = _Pulse(running=True)
+        self._pulse = Pulse(running=True)
         self._ask(lambda: None)
         try:
             yield
         finally:
-            self._pulse = _Pulse()
+            self._pulse = Pulse()
 
     def beat(self, completed: bool) -> None:
         """The main thread has moved the exchange on, and one was `completed` or not."""
@@ -209,14 +213,11 @@ class Watch:
                 self._errands.get_nowait()()
 
     def _leave(self) -> None:
-        for peer in self._peers():
+        for peer in [*self._children, *([self._parent] if self._parent is not None else [])]:
             peer.send({"bye": True})
             self._forget(peer)
         self._close_door()
         self._leaving = True
-
-    def _peers(self) -> list[Peer]:
-        return [*([self._parent] if self._parent is not None else []), *self._children]
 
     # The lifeline
 
@@ -373,9 +374,8 @@ class Watch:
             _say(f"kvbench: {text}; all ranks end" + (f". {self.advice}" if self.advice else ""))
             if node_lost:
                 time.sleep(_LOOK_S)  # for the message to pass through the launcher, which is going to be ended
-        for peer in self._peers():
-            if peer is not self._parent:
-                peer.send({"end": node_lost})
+        for peer in self._children:
+            peer.send({"end": node_lost})
         farewell = threading.Thread(target=self._farewell, args=(text or "ended by rank 0",), daemon=True)
         farewell.start()
         farewell.join(FAREWELL_S)
@@ -395,27 +395,6 @@ class Watch:
             name = Path(f"/proc/{self._launcher}/comm").read_text(encoding="utf-8").strip()
             if self._launched and name in _OPEN_MPI and os.getppid() == self._launcher:
                 os.kill(self._launcher, signal.SIGKILL)
-
-
-class _Pulse:
-    """What is known of the exchange in the load. The main thread counts up, the watch's thread looks."""
-
-    def __init__(self, running: bool = False) -> None:
-        self.running = running
-        self.polls = 0
-        self.completed = 0
-        self.stuck_s = 0.0
-        """For so long the main thread has not called."""
-        self.stalled_s = 0.0
-        """For so long no exchange was completed."""
-        self._seen = (0, 0)
-
-    def pass_time(self, passed_s: float) -> None:
-        """`passed_s` have gone by since the last call."""
-        seen = (self.polls, self.completed)
-        self.stuck_s = self.stuck_s + passed_s if seen[0] == self._seen[0] else 0.0
-        self.stalled_s = self.stalled_s + passed_s if seen[1] == self._seen[1] else 0.0
-        self._seen = seen
 
 
 def _say(text: str) -> None:
