@@ -10,6 +10,7 @@ from kvbench_analysis import units
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
+from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
 
 _STEAL_LIMIT_PCT = 1.0
@@ -24,9 +25,12 @@ class Caution:
     message: str
 
 
-def cautions(run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window) -> tuple[Caution, ...]:
+def cautions(
+    run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window, sharing: SharingFigures
+) -> tuple[Caution, ...]:
     """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
+        *_sharing(sharing),
         *_how_it_ended(run, figures, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
@@ -45,7 +49,12 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
         )
     if window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
-    if "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
+    if run.attributes.get("verify") == "off":
+        yield Caution(
+            "nothing-kept",
+            "a null tier keeps and moves nothing: its figures are kvbench's own, and nothing read was verified",
+        )
+    elif "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
         yield Caution("not-verified", "nothing that was read was verified")
     canceled = figures.lost.get("ECANCELED", 0)
     failed = {name: number for name, number in figures.lost.items() if name != "ECANCELED"}
@@ -61,6 +70,17 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
+
+
+def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
+    broken = {kind: sharing.counts.get(f"{kind}_objects", 0) for kind in VIOLATIONS}
+    if any(broken.values()):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in broken.items() if number)
+        first = f"; the first: {sharing.violations[0]}" if sharing.violations else ""
+        yield Caution(
+            "violations",
+            f"{sum(broken.values())} times what a rank wrote and synced was not what another found ({kinds}){first}",
+        )
 
 
 def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterator[Caution]:
@@ -106,6 +126,8 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
 
 def _memory(run: Run) -> Iterator[Caution]:
     ranks, nodes = run.ranks, run.nodes
+    if run.attributes.get("payload") == "none":
+        return
     if not {"node", "arena_bytes"} <= set(ranks) or not {"node", "llc_bytes"} <= set(nodes):
         return
     arenas = ranks.groupby("node", as_index=False)["arena_bytes"].sum()

@@ -17,9 +17,11 @@ from kvbench.config import RunConfig
 from kvbench.engine import calibrate
 from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
+from kvbench.engine.sharing import Sharing
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
-from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
+from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
     UNTOLD_BYTES,
     Storage,
@@ -28,6 +30,7 @@ from kvbench.preparation import (
     check_memory,
     file_tier_capacity,
     make_arena,
+    make_payload,
     memory_limit,
     planned_bytes,
     probe_paths,
@@ -37,7 +40,8 @@ from kvbench.preparation import (
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
-from kvbench.rundir import RunDirectory, check_directory
+from kvbench.rundir import Nowhere, RunDirectory, check_directory
+from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
@@ -89,16 +93,21 @@ class Bench:
         agreement: Agreement,
         config: RunConfig,
         schedule: Schedule,
-        directory: Path,
+        directory: Path | None,
         run_id: str,
+        sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on."""
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
+        is this rank's part in a shared key space."""
+        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
         around = _look_around(topology, agreement, directory, run_id)
-        sizes = _sizes(topology, agreement, config, schedule, around, directory)
-        rundir = RunDirectory(directory, run_id, topology.rank)
+        if sharing is not None:
+            group = around.group
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
+        sizes = _sizes(topology, agreement, config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
+            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir, sharing))
 
     @classmethod
     def _assemble(
@@ -109,16 +118,18 @@ class Bench:
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
+        sharing: Sharing | None,
     ) -> Self:
         rundir.create()
-        payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
+        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
             stack.callback(tier.close)
-        if tiers[-1].storage:
+        if tiers[-1].storage and tiers[-1].holds_bytes:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         tally = Tally()
         stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
         stack.callback(stream.stop)
@@ -129,6 +140,13 @@ class Bench:
         """Names of the tiers, fastest first: their kind, numbered where there are several of one kind."""
         kinds = [tier.kind for tier in self.tiers]
         return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+
+    def looker(self, topology: Topology) -> Looker | None:
+        """Looks for what other ranks wrote, where ranks share a key space."""
+        sharing, violations = self.engine.sharing, self.engine.violations
+        if sharing is None or violations is None or topology.size == 1:
+            return None
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
@@ -145,7 +163,7 @@ class Bench:
             return turns.rows()
         turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
         storage = self.tiers[-1]
-        if storage.storage:
+        if storage.storage and storage.holds_bytes:
             nbytes = settings.bytes
             turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
             turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
@@ -190,7 +208,11 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path, run_id: str) -> Surroundings:
+def _look_around(topology: Topology, agreement: Agreement, directory: Path | None, run_id: str) -> Surroundings:
+    if directory is None:
+        node = agreement.run("check", describe_node)
+        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes))
+
     def look() -> tuple[Node, Filesystem]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory)
@@ -210,7 +232,10 @@ def _sizes(
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
-    storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
+    roles = config.role_ranks
+    # Decode ranks write nothing; that all nodes share the filesystem was checked.
+    writers = around.group.ranks if roles is None else len(roles.prefill)
+    storage = Storage(directory, around.filesystem, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 
@@ -220,13 +245,13 @@ def _sizes(
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
 
     demand, arena, need = agreement.run("check", plan)
-    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    in_memory = around.filesystem.in_memory and config.keeps_files
     planned = total(topology.node_comm, planned_bytes(need))[0]
     left = memory_limit(around.node) - planned
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need)
-        if config.tiers[-1].kind == "memory":
+        if not config.keeps_files:
             return Sizes(arena, _capacities(config, 0), need)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
         return Sizes(arena, _capacities(config, file_tier_capacity(config, storage, largest, left)), need)
@@ -240,7 +265,7 @@ def _sizes(
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     sizes = [storage_bytes if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
-    if config.tiers[-1].kind == "file":
+    if config.keeps_files:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
 

@@ -17,6 +17,7 @@ from kvbench.config_source import apply_override, read_mapping, shipped_configs
 from kvbench.config_types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
 from kvbench.errors import KvbenchError
 from kvbench.models import ModelGeometry, shipped_model
+from kvbench.roles import Roles
 from kvbench.units import KIB, MIB, format_bytes
 
 __all__ = [
@@ -124,14 +125,21 @@ class CachePolicy(_Section):
 class Tier(_Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
-    kind: Literal["memory", "file"]
+    kind: Literal["memory", "file", "null"]
+    """`null` only remembers which objects it has: what is measured is kvbench itself."""
     capacity_bytes: BytesOrAuto = "auto"
     """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _null_is_a_name_here(cls, value: object) -> object:
+        # Without quotes, null is YAML's word for no value.
+        return "null" if value is None else value
+
     @model_validator(mode="after")
-    def _memory_needs_a_size(self) -> Self:
-        if self.kind == "memory" and self.capacity_bytes == "auto":
-            raise ValueError("a memory tier needs capacity_bytes, per rank, such as 4GiB")
+    def _has_a_size(self) -> Self:
+        if self.kind != "file" and self.capacity_bytes == "auto":
+            raise ValueError(f"a {self.kind} tier needs capacity_bytes, per rank, such as 4GiB")
         return self
 
 
@@ -201,6 +209,10 @@ class RunConfig(_Section):
     io: Io = Io()
     payload: Payload = Payload()
     calibration: Calibration = Calibration()
+    namespace: Literal["private", "shared"] = "private"
+    """`shared`: a rank reads from the shared storage what any other rank wrote there."""
+    roles: str | None = None
+    """`prefill=0-3,decode=4-7`: prefill ranks write, decode ranks read what they wrote (disaggregated serving)."""
     duration_s: Seconds | None = Field(default=60.0, gt=0)
     """Seconds of the measured phase; null (traces only): until the trace ends."""
     warmup_s: Seconds = 0.0
@@ -225,10 +237,48 @@ class RunConfig(_Section):
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self
 
+    @model_validator(mode="after")
+    def _sharing_is_possible(self) -> Self:
+        if self.namespace == "shared" and self.tiers[-1].kind != "file":
+            raise ValueError("namespace: ranks share objects in files; shared needs a file tier")
+        if self.namespace == "shared" and self.cache.promote_on_hit:
+            raise ValueError(
+                "cache.promote_on_hit: a promotion takes the object away from the other ranks; leave it out where "
+                "namespace is shared"
+            )
+        if self.roles is None:
+            return self
+        try:
+            Roles.parse(self.roles)
+        except ValueError as error:
+            raise ValueError(f"roles: {error}") from error
+        if self.namespace != "shared":
+            raise ValueError("roles: decode ranks read what others wrote; set namespace to shared")
+        if len(self.tiers) > 1:
+            raise ValueError("roles: what lies in a rank's memory cannot be handed over; use the file tier alone")
+        if self.workload.mode != "prefill-decode":
+            raise ValueError("roles: workload.mode must be prefill-decode, which the roles divide")
+        return self
+
+    @property
+    def role_ranks(self) -> Roles | None:
+        """The ranks of each role; None where ranks have none."""
+        return None if self.roles is None else Roles.parse(self.roles)
+
     @property
     def geometry(self) -> ModelGeometry:
         """The model's geometry, looked up where it was given by name."""
         return shipped_model(self.model) if isinstance(self.model, str) else self.model
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether there is a tier of files, which needs a directory."""
+        return self.tiers[-1].kind == "file"
+
+    @property
+    def keeps_bytes(self) -> bool:
+        """Whether what is read can be compared with what was written."""
+        return self.tiers[-1].kind != "null"
 
     def fingerprint(self, ranks: int, trace_digest: str = "") -> str:
         """16 hex digits over everything that decides what work is done; equal on every machine.
@@ -239,6 +289,9 @@ class RunConfig(_Section):
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest
+        if self.namespace == "private":
+            # Runs in which ranks share nothing are the same work as before there was a choice.
+            del content["namespace"], content["roles"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

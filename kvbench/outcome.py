@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -49,6 +50,8 @@ class Outcome:
     samples: npt.NDArray[np.void]
     """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
     calibration: npt.NDArray[np.void]
+    shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
+    """The rows of this rank in the tables that a shared key space adds."""
 
     @property
     def failure(self) -> str:
@@ -75,13 +78,14 @@ def gather_outcome(
     is_leader = topology.local_rank == 0
     write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
     # After the rows, so that the peak of memory is known.
-    tables = agreement.run(
+    tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
         lambda: {
             "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
             "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
             "calibration": outcome.calibration,
             "samples": outcome.samples,
+            **outcome.shared_space,
         },
     )
     failures = gather_failures(topology, outcome)

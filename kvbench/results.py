@@ -196,12 +196,14 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "timer": timer,
         "ranks": ranks,
         "nodes": nodes,
-        "payload": config.payload.kind,
-        "verify": config.payload.verify,
+        "payload": config.payload.kind if config.keeps_bytes else "none",
+        "verify": config.payload.verify if config.keeps_bytes else "off",
         "read_path": config.io.read_path,
         "write_path": config.io.write_path,
         "pacing": config.pacing.mode,
-        "decision_order": "completion" if config.pacing.mode == "closed" else "schedule",
+        "decision_order": _decision_order(config),
+        "namespace": config.namespace,
+        "roles": config.roles or "",
         "bytes_per_token": config.geometry.bytes_per_token,
         "model": config.model if isinstance(config.model, str) else "custom",
         "qos_classes_json": json.dumps(QOS_CLASSES),
@@ -211,6 +213,12 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "mpi": mpi_version(),
         "platform": platform.platform(),
     }
+
+
+def _decision_order(config: RunConfig) -> str:
+    if config.namespace == "shared":
+        return "exchange"
+    return "completion" if config.pacing.mode == "closed" else "schedule"
 
 
 def _number_rows(ranks: npt.NDArray[np.void]) -> None:

@@ -37,7 +37,7 @@ class RunDirectory:
     @property
     def objects(self) -> Path:
         """This rank's own directory."""
-        return self.top / f"rank-{self.rank}"
+        return self.top / _rank_folder(self.rank)
 
     def create(self) -> None:
         """Make both levels with their markers. Raises KvbenchError naming the directory and what is wrong with it."""
@@ -81,6 +81,25 @@ class RunDirectory:
                 os.close(descriptor)
 
 
+class Nowhere(RunDirectory):
+    """Stands for the directories of a run that keeps no files: none are made."""
+
+    def __init__(self, run_id: str, rank: int) -> None:
+        super().__init__(Path("none"), run_id, rank)
+
+    def create(self) -> None:
+        """Make nothing."""
+
+    def remove(self) -> list[Path]:
+        """Remove nothing."""
+        return []
+
+
+def other_rank(rank: int) -> str:
+    """The directory of another rank of the run, from a rank's own directory."""
+    return f"../{_rank_folder(rank)}"
+
+
 def check_directory(directory: Path) -> None:
     """Raise KvbenchError when `directory` is missing, no directory, or cannot be written."""
     if not directory.exists():
@@ -93,6 +112,10 @@ def check_directory(directory: Path) -> None:
         raise KvbenchError(f"{directory} is on a read-only filesystem; mount it for writing")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"{directory} cannot be written by this user; change its permissions or give another --dir")
+
+
+def _rank_folder(rank: int) -> str:
+    return f"rank-{rank}"
 
 
 def _is_marked(directory: Path, run_id: str) -> bool:

@@ -23,19 +23,21 @@ from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
-from kvbench.cluster.watch import PATIENCE_S, Watch
+from kvbench.cluster.watch import FAREWELL_S, PATIENCE_S, Watch
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
-from kvbench.workload.build import build_schedule, trace_parts
+from kvbench.shared_space import Rounds, exchange_offsets, join, report
+from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
 
@@ -50,7 +52,8 @@ LAST_WORD_S: Final = 120.0
 
 _POLL_S: Final = 0.02
 _ENDING_POLL_S: Final = 0.001
-"""When a rank has little left to do: whoever was interrupted may have half a second."""
+"""When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
+what one wrote, others are to know soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Order:
     source: str
     """Path or name of the configuration."""
     overrides: tuple[str, ...]
-    directory: Path
+    directory: Path | None
+    """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
     patience_s: float = PATIENCE_S
@@ -73,7 +77,9 @@ class Plan:
 
     identity: Identity
     schedule: Schedule
-    directory: Path
+    directory: Path | None
+    part: Trace | None
+    """This rank's part of the trace; None for personas."""
 
     @property
     def config(self) -> RunConfig:
@@ -95,9 +101,12 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
             _announce(console, topology, plan)
-            watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
+            if plan.directory is not None:
+                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             run_id = plan.identity.run_id
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
+            sharing = join(topology, plan.config, plan.part)
+            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
+                watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 if comm.rank == 0 and status != "complete":
@@ -123,6 +132,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         if comm.rank != 0:
             return {}, None
         config = load_config(order.source, order.overrides)
+        _check_roles(config, comm.size)
+        if config.keeps_files and order.directory is None:
+            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _shared_plan(config, trace, order, comm.size), trace
 
@@ -132,11 +144,27 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     part: Trace | None = None
     if isinstance(config.workload, TraceWorkload):
         workload = config.workload
-        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size))
+        roles = config.role_ranks
+        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
+    schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
-    return Plan(identity, schedule, Path(content["directory"]))
+    directory = content["directory"]
+    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+
+
+def _check_roles(config: RunConfig, ranks: int) -> None:
+    roles = config.role_ranks
+    problem = "" if roles is None else roles.problem(ranks)
+    if problem:
+        raise KvbenchError(f"roles: {problem} (roles={config.roles})")
+
+
+def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Schedule:
+    roles = config.role_ranks
+    if roles is None:
+        return build_schedule(config, comm.rank, comm.size, part)
+    return build_role_schedule(config, roles, comm.rank, part)
 
 
 def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
@@ -152,7 +180,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
     return {
         "config": config.model_dump(mode="json"),
         "source": order.source,
-        "directory": str(order.directory.absolute()),
+        "directory": None if order.directory is None else str(order.directory.absolute()),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
@@ -165,7 +193,7 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, "
+            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory or 'no directory'}, "
             f"fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
@@ -187,6 +215,9 @@ def _load(
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
     before = read_clock(topology, timed_io.now_ns)
+    sharing = bench.engine.sharing
+    if sharing is not None:
+        exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, watch, view)
@@ -204,14 +235,19 @@ def _load(
     measure_ns = start_ns + int(config.warmup_s * 1e9)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
+    looker, found = bench.looker(topology), None
     if not stopped:
+        if looker is not None:
+            looker.start()
         sampler = bench.sampler(topology) if topology.local_rank == 0 else None
         if sampler:
             sampler.start()
         load = bench.engine.start(plan.schedule, Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
-        stopped = drive.until_done(load, start_ns, end_ns)
+        stopped = drive.until_done(load, start_ns, end_ns, looker)
         if sampler:
             samples = sampler.stop()
+        if looker is not None:
+            found = looker.stop()
     bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
@@ -224,6 +260,7 @@ def _load(
         failures=tuple(bench.engine.failures),
         samples=samples,
         calibration=calibration,
+        shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
     )
 
 
@@ -246,12 +283,13 @@ class _Drive:
         self._view = view
         self.interrupted = False
 
-    def until_done(self, load: Load, start_ns: int, end_ns: int | None) -> bool:
+    def until_done(self, load: Load, start_ns: int, end_ns: int | None, looker: Looker | None = None) -> bool:
         """Watch `load` until it has ended on every rank; returns whether it was stopped before its end on any."""
         engine = self._bench.engine
         tiers = len(self._bench.tiers)
         width = counters_width(tiers)
         exchange = ProgressExchange(self._topology.comm, width + 1)
+        rounds = None if engine.sharing is None else Rounds(self._topology.comm, engine.sharing, load, looker)
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
@@ -261,7 +299,7 @@ class _Drive:
             self._view or nullcontext(),
             self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
         ):
-            while not exchange.over:
+            while not exchange.over or (rounds is not None and not rounds.over):
                 now_ns = timed_io.now_ns()
                 broken = bool(self._interrupt.seen or engine.failures)
                 if broken or stopped:
@@ -277,13 +315,16 @@ class _Drive:
                 local[:width] = counters.update()
                 local[width] = self._interrupt.seen
                 aggregate = exchange.poll(local, finished=load.finished, stop=broken)
-                self._watch.beat(aggregate is not None)
+                self._watch.beat(aggregate is not None or exchange.over)
                 if aggregate is not None:
                     stopped |= aggregate.stopping > 0
                     self.interrupted |= bool(aggregate.totals[width])
                     if self._view is not None:
                         self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
-                time.sleep(_ENDING_POLL_S if broken or stopped or load.finished else _POLL_S)
+                if rounds is not None:
+                    rounds.poll()
+                hurry = broken or stopped or load.finished or rounds is not None
+                time.sleep(_ENDING_POLL_S if hurry else _POLL_S)
         load.close()
         return stopped
 

@@ -76,7 +76,7 @@ class Watch:
         self._launcher_descriptor: int | None = None
         self._topology: Topology | None = None
         self.advice = ""
-        self.before_end: list[Callable[[str], None]] = []
+        self.before_end: list[Callable[[], object]] = []
         self._parent: Peer | None = None
         self._children: list[Peer] = []
         self._server: socket.socket | None = None
@@ -376,16 +376,16 @@ class Watch:
                 time.sleep(_LOOK_S)  # for the message to pass through the launcher, which is going to be ended
         for peer in self._children:
             peer.send({"end": node_lost})
-        farewell = threading.Thread(target=self._farewell, args=(text or "ended by rank 0",), daemon=True)
+        farewell = threading.Thread(target=self._farewell, daemon=True)
         farewell.start()
         farewell.join(FAREWELL_S)
         if node_lost:
             self._end_launcher()
         os._exit(_EXIT_CODE)
 
-    def _farewell(self, text: str) -> None:
+    def _farewell(self) -> None:
         for function in self.before_end:
-            function(text)
+            function()
 
     def _end_launcher(self) -> None:
         """Open MPI, told of a rank's end while a node does not answer, waits for that node's daemon until TCP gives up,

@@ -49,6 +49,8 @@ class Tier(ABC):
     kind: ClassVar[str]
     storage: ClassVar[bool]
     """False: the tier is the memory of the node."""
+    holds_bytes: ClassVar[bool] = True
+    """False: it only remembers which objects it has; nothing is moved, and nothing that it gives can be verified."""
     read_path: Path
     write_path: Path
     read_timed_by: TimedBy
@@ -91,6 +93,14 @@ class Tier(ABC):
 
     def abandon(self, handle: int) -> None:  # noqa: B027 - most tiers keep nothing open between parts
         """Close what `handle` stands for: no further part will come, since the caller failed between two."""
+
+    def of_rank(self, writer: int) -> "Tier":
+        """The objects that another rank wrote to the same storage, to be read."""
+        raise NotImplementedError(f"the objects of a {self.kind} tier are its own rank's")
+
+    def size_bytes(self, key: int) -> int | None:
+        """Bytes of object `key` that are there now; None where that cannot be told."""
+        return None
 
     def where(self, key: int) -> str:
         """Where object `key` is, for messages."""

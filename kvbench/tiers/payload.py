@@ -6,6 +6,7 @@ it is an AES-128-CTR keystream keyed by the run, with the object's key and the p
 reduction by similarity too.
 """
 
+import copy
 import struct
 from dataclasses import dataclass
 from itertools import accumulate
@@ -57,6 +58,13 @@ class Payload:
         self._unique = kind == "unique"
         self._cipher_key = rng.bytes(12) + self.run.to_bytes(4, "little")
         self._zeros = bytes(SEGMENT_BYTES) if self._unique else b""
+
+    def written_by(self, run: int) -> "Payload":
+        """The payload of another rank of the same run, whose `run` this is; it shares the body."""
+        other = copy.copy(self)
+        other.run = run & 0xFFFFFFFF
+        other._cipher_key = self._cipher_key[:-4] + other.run.to_bytes(4, "little")
+        return other
 
     def make(self, memory: Memory, key: int, offset: int) -> None:
         """Fill `memory` with the content of object `key` from byte `offset` (a multiple of the sector) on.
@@ -133,6 +141,24 @@ class Payload:
         counter = key.to_bytes(8, "big") + (offset // _AES_BLOCK_BYTES).to_bytes(8, "big")
         encryptor = Cipher(AES(self._cipher_key), CTR(counter)).encryptor()
         encryptor.update_into(memoryview(self._zeros)[:length], room)
+
+
+class Blank(Payload):
+    """Writes and checks nothing: for runs in which a tier keeps no bytes, so that nothing read can be verified."""
+
+    def __init__(self, run: int, seed: int) -> None:
+        super().__init__("stamped", run, seed)
+
+    def make(self, memory: Memory, key: int, offset: int) -> None:
+        """Leave `memory` as it is."""
+
+    def check_sampled(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Check no sector."""
+        return 0, None
+
+    def check_full(self, memory: Memory, key: int, object_bytes: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Check no sector."""
+        return 0, None
 
 
 def _stamps(buffer: npt.NDArray[np.uint8], start: int, length: int) -> npt.NDArray[np.void]:
