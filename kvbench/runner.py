@@ -20,6 +20,7 @@ from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
+from kvbench.cluster.crowd import pause_s
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -50,8 +51,8 @@ DRAIN_S: Final = 1.5
 LAST_WORD_S: Final = 120.0
 """A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
-_POLL_S: Final = 0.02
-_ENDING_POLL_S: Final = 0.001
+_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
 
