@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
 from kvbench.machine import peak_resident_bytes
-from kvbench.records.file import RunFileWriter
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -68,7 +70,7 @@ def gather_outcome(
     identity: Identity,
     bench: Bench,
     outcome: Outcome,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 

@@ -20,6 +20,7 @@ from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
+from kvbench.cluster.crowd import pause_s
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -46,8 +47,8 @@ START_DELAY_S: Final = 0.1
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
-_POLL_S: Final = 0.02
-_ENDING_POLL_S: Final = 0.001
+_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
 
