@@ -58,7 +58,7 @@ class Run:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """One row per operation, all columns; `op`, `tier`, `phase`, `path` and `timed_by` are categorical."""
+        """One row per operation, all columns; those that hold codes are categorical."""
         return self._frame("records")
 
     @cached_property

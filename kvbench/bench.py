@@ -34,6 +34,8 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
+from kvbench.records.stream import RowStream
+from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
 from kvbench.rundir import RunDirectory, check_directory
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
@@ -76,6 +78,8 @@ class Bench:
     arena: Arena
     payload: Payload
     engine: Engine
+    tally: Tally
+    stream: RowStream
 
     @classmethod
     @contextmanager
@@ -115,7 +119,10 @@ class Bench:
         if tiers[-1].storage:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine)
+        tally = Tally()
+        stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
+        stack.callback(stream.stop)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, stream)
 
     @property
     def tier_names(self) -> list[str]:

@@ -42,6 +42,11 @@ class Counters:
         self._tiers = tiers
         self.vector: npt.NDArray[np.int64] = np.zeros(counters_width(tiers), dtype=np.int64)
 
+    @property
+    def seen(self) -> list[int]:
+        """Rows of each store that are counted."""
+        return self._seen
+
     def update(self) -> npt.NDArray[np.int64]:
         """Take in the rows that were committed since the last call; returns the totals so far."""
         for index, store in enumerate(self._stores):

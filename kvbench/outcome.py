@@ -1,9 +1,7 @@
 """What came of a load on one rank, and its way into the run file."""
 
-import errno
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +18,6 @@ from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
 from kvbench.machine import peak_resident_bytes
 from kvbench.records.file import RunFileWriter
-from kvbench.records.schema import Phase
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
@@ -128,11 +125,7 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
 
 
 def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
-    engine, sizes, clock = bench.engine, bench.sizes, outcome.clock
-    views = [view for store in engine.stores for view in store.views()]
-    canceled = sum(int((view["errno"] == errno.ECANCELED).sum()) for view in views)
-    failed = sum(int((view["errno"] != 0).sum()) for view in views) - canceled
-    end_ns = last_end_ns(views)
+    engine, sizes, clock, tally = bench.engine, bench.sizes, outcome.clock, bench.tally
     return {
         "rank": topology.rank,
         "node": topology.node,
@@ -148,22 +141,12 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "peak_rss_bytes": peak_resident_bytes(),
         "predicted_peak_bytes": sizes.need.total,
         "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
-        "canceled_ops": canceled,
-        "failed_ops": failed,
+        "canceled_ops": tally.canceled,
+        "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
-        "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
+        "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }
-
-
-def last_end_ns(views: Iterable[npt.NDArray[np.void]]) -> int:
-    """End of the last measured operation that worked, on this node's clock; 0 where there is none."""
-    last = 0
-    for rows in views:
-        counted = rows[(rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)]
-        if len(counted):
-            last = max(last, int((counted["t_start_ns"] + counted["wall_ns"]).max()))
-    return last
 
 
 def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:

@@ -177,6 +177,7 @@ def _load(
     drive = _Drive(topology, bench, interrupt, view)
 
     stopped = False
+    bench.stream.start()
     anything = next(plan.schedule.preconditioning(), None) is not None
     if total(topology.comm, anything)[0]:
         now_ns = timed_io.now_ns()
@@ -196,6 +197,7 @@ def _load(
         stopped = drive.until_done(load, start_ns, end_ns)
         if sampler:
             samples = sampler.stop()
+    bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     clock = CommonClock(before, after)
@@ -232,13 +234,15 @@ class _Drive:
         """Watch `load` until it has ended on every rank; returns whether it was stopped before its end on any."""
         engine = self._bench.engine
         tiers = len(self._bench.tiers)
-        counters = Counters(engine.stores, tiers)
         width = counters_width(tiers)
         exchange = ProgressExchange(self._topology.comm, width + 1)
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
-        with self._view or nullcontext():
+        with (
+            self._view or nullcontext(),
+            self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
+        ):
             while not exchange.over:
                 now_ns = timed_io.now_ns()
                 broken = bool(self._interrupt.seen or engine.failures)

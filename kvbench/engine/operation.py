@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from kvbench.cache import Step
-from kvbench.records.schema import Phase, RequestState
+from kvbench.records.schema import Locality, Phase, RequestState
 from kvbench.workload.request import Request
 
 
@@ -24,6 +24,8 @@ class Operation:
     ready_ns: int = 0
     """When it was wanted: the intended start of the request, or the end of the stage before."""
     inflight: int = 0
+    locality: Locality = Locality.OWN
+    """Who wrote the object that is read."""
 
 
 @dataclass(slots=True, eq=False)

@@ -33,7 +33,7 @@ from kvbench.tiers.base import WHOLE, Cell, Part, Tier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Mismatch, Payload
 
-_TAGS: Final = struct.Struct("<IIIIHHBBBBBBH")
+_TAGS: Final = struct.Struct("<IIIIHHBBBBBBBB")
 assert STOPWATCH_BYTES + _TAGS.size == RECORD_DTYPE.itemsize
 _ROW_BYTES: Final = RECORD_DTYPE.itemsize
 _WALL_OFFSET: Final = RECORD_DTYPE.fields["wall_ns"][1] if RECORD_DTYPE.fields else 0
@@ -263,6 +263,7 @@ class Worker:
             path,
             MemoryTier.read_timed_by if timed_by is None else timed_by,
             RESIDENT_UNKNOWN,
+            operation.locality,
             0,
         )
         return _Row(Cell(rows, row, self._equipment.stop), self._store)

@@ -49,6 +49,14 @@ class TimedBy(IntEnum):
     PYTHON = 1
 
 
+class Locality(IntEnum):
+    """Who wrote the object of a row, seen from the rank that made the row."""
+
+    OWN = 0
+    SAME_NODE = 1
+    OTHER_NODE = 2
+
+
 class RequestState(IntEnum):
     """How a request ended."""
 
@@ -105,7 +113,8 @@ RECORD_DTYPE: Final = np.dtype(
         ("path", "u1"),
         ("timed_by", "u1"),
         ("resident_pct", "u1"),
-        ("reserved", "<u2"),
+        ("locality", "u1"),
+        ("reserved", "u1"),
     ]
 )
 """112 bytes. Times in ns; `t_start_ns` is CLOCK_MONOTONIC of the rank's node in memory, rank 0's clock in the file."""
@@ -145,6 +154,7 @@ CODES: Final[dict[str, type[IntEnum]]] = {
     "phase": Phase,
     "path": Path,
     "timed_by": TimedBy,
+    "locality": Locality,
     "state": RequestState,
     "quantity": Quantity,
 }

@@ -4,7 +4,6 @@ Beside a run's tables: /cells (one row for each cell that was measured to its en
 over the ranks of a node) and /directories. The rows of a cell carry its number as `user`.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -21,11 +20,12 @@ from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.topology import Topology
 from kvbench.config import Calibration, Io, Pacing, RunConfig
 from kvbench.machine import peak_resident_bytes
-from kvbench.outcome import gather_failures, last_end_ns
+from kvbench.outcome import gather_failures
 from kvbench.preparation import process_bytes
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
+from kvbench.records.tally import Tally
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import Measured
@@ -196,10 +196,9 @@ def _rank_row(
 ) -> dict[str, str | int]:
     choices, clock = identity.choices, measured.outcome.clock
     stores = stock.stores if stock is not None else []
-    views = [view for store in stores for view in store.views()]
-    canceled = sum(int((view["errno"] == errno.ECANCELED).sum()) for view in views)
-    failed = sum(int((view["errno"] != 0).sum()) for view in views) - canceled
-    end_ns = last_end_ns(views)
+    tally = Tally()
+    for rows in (view for store in stores for view in store.views()):
+        tally.take_records(rows)
     objects = sum(objects_of(size, choices.threads) * size for size in choices.sizes)
     return {
         "rank": topology.rank,
@@ -207,7 +206,7 @@ def _rank_row(
         "host": topology.host,
         "pid": os.getpid(),
         "first_row": 0,
-        "rows": sum(store.count for store in stores),
+        "rows": tally.records,
         "first_request": 0,
         "requests": 0,
         "arena_bytes": stock.arena.nbytes if stock is not None else 0,
@@ -216,11 +215,11 @@ def _rank_row(
         "peak_rss_bytes": peak_resident_bytes(),
         "predicted_peak_bytes": process_bytes() if stock is None else around.memory_bytes,
         "storage_capacity_bytes": objects if stock is not None else 0,
-        "canceled_ops": canceled,
-        "failed_ops": failed,
+        "canceled_ops": tally.canceled,
+        "failed_ops": tally.failed,
         "verified_sectors": measured.verified_sectors,
         "too_large_objects": 0,
-        "end_ns": 0 if end_ns == 0 else clock.to_common(end_ns),
+        "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }
 
 

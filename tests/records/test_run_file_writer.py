@@ -30,7 +30,7 @@ REQUIRED: dict[str, str | int | float] = {
 def noise(dtype: np.dtype[np.void], count: int) -> NDArray[np.void]:
     """Rows that do not compress, with codes that exist."""
     rows = np.frombuffer(np.random.default_rng(1).bytes(count * dtype.itemsize), dtype).copy()
-    for column in ("op", "phase", "path", "timed_by", "state", "tier"):
+    for column in ("op", "phase", "path", "timed_by", "locality", "state", "tier"):
         if column in (dtype.names or ()):
             rows[column] %= 1 if column == "tier" else 2
     return rows

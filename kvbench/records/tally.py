@@ -1,0 +1,39 @@
+"""Counts of a rank's rows, taken as they come: what the table of the ranks says of them."""
+
+import errno
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kvbench.records.schema import Phase
+
+
+class Tally:
+    """Counts the rows that it is shown (a `stream.Taker`)."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.requests = 0
+        self.canceled = 0
+        """Records with errno ECANCELED."""
+        self.failed = 0
+        """Records with any other errno than 0."""
+        self.end_ns = 0
+        """End of the last measured operation that worked, on the clock of the rows; 0 where there is none."""
+
+    def take_records(self, rows: NDArray[Any]) -> None:
+        """Count rows of RECORD_DTYPE."""
+        self.records += len(rows)
+        canceled = int((rows["errno"] == errno.ECANCELED).sum())
+        self.canceled += canceled
+        self.failed += int((rows["errno"] != 0).sum()) - canceled
+        counted = rows[(rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)]
+        if len(counted):
+            self.end_ns = max(self.end_ns, int((counted["t_start_ns"] + counted["wall_ns"]).max()))
+
+    def take_requests(self, rows: NDArray[Any]) -> None:
+        """Count rows of REQUEST_DTYPE."""
+        self.requests += len(rows)
+
+    def flush(self) -> None:
+        """Nothing is put off."""
