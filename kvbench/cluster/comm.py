@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Final, Literal, NoReturn, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,7 @@ class Communicator(Protocol):
     def Gatherv(self, sendbuf: Buffer, recvbuf: tuple[Buffer, list[int]] | None, root: int = 0) -> None: ...
     def Allgather(self, sendbuf: Buffer, recvbuf: Buffer) -> None: ...
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request: ...
+    def Ireduce(self, sendbuf: Buffer, recvbuf: Buffer | None, op: Any, root: int = 0) -> Request: ...
     def Ibarrier(self) -> Request: ...
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None: ...
     def Isend(self, buf: Buffer, dest: int, tag: int = 0) -> Request: ...
@@ -101,6 +102,12 @@ class SerialComm:
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request:
         """The sum over one rank."""
         recvbuf[...] = sendbuf
+        return _Done()
+
+    def Ireduce(self, sendbuf: Buffer, recvbuf: Buffer | None, op: Any, root: int = 0) -> Request:
+        """The sum, least or most over one rank."""
+        if recvbuf is not None:
+            recvbuf[...] = sendbuf
         return _Done()
 
     def Ibarrier(self) -> Request:
@@ -242,6 +249,17 @@ def split_some(comm: Communicator, member: bool) -> Communicator | None:
     mpi, _ = _load_mpi()
     part = comm.Split(0 if member else mpi.UNDEFINED, comm.rank)
     return part if member else None
+
+
+def reduce_to_root(comm: Communicator, values: Buffer, how: Literal["sum", "min", "max"] = "sum") -> Buffer | None:
+    """The element-wise sum, least or most of all ranks' `values` (contiguous, one shape) on rank 0; None elsewhere.
+
+    Collective. Travels: MPI's reduction, a tree: each rank sends its values once, and none holds more than two copies.
+    """
+    mpi = None if isinstance(comm, SerialComm) else _load_mpi()[0]
+    result = np.empty_like(values) if comm.rank == 0 else None
+    wait_quietly(comm.Ireduce(values, result, None if mpi is None else getattr(mpi, how.upper())), 1e-4)
+    return result
 
 
 def wait_quietly(request: Request, longest_pause_s: float = 1e-3) -> None:

@@ -1,13 +1,14 @@
 """Histograms of times and sizes: a fixed layout of buckets, within 1 % of any value, that is merged by adding.
 
-The layout is log-linear, as that of HdrHistogram (G. Tene, https://hdrhistogram.org; the bound is also that of DDSketch,
-C. Masson, J. E. Rim and H. K. Lee, PVLDB 12(12), 2019): every octave is cut into 64 buckets of equal width. The bucket of
-a value is read off its float64: the exponent and the first 6 bits of the mantissa. A bucket is then at most 1/64 of its
-lower edge wide, and a value is taken for the bucket's middle, so it is at most 1/128 (0.79 %) off; values below 128 are
-exact. A percentile between two neighbours is between the middles that they are taken for, and so as near.
+The layout is log-linear, as that of HdrHistogram (G. Tene, https://hdrhistogram.org; the bound is also that of
+DDSketch, C. Masson, J. E. Rim and H. K. Lee, PVLDB 12(12), 2019): every octave is cut into 64 buckets of equal width.
+The bucket of a value is read off its float64: the exponent and the first 6 bits of the mantissa. A bucket is then at
+most 1/64 of its lower edge wide, and a value is taken for the bucket's middle, so it is at most 1/128 (0.79 %) off;
+values below 128 are exact. A percentile between two neighbours is between the middles that they are taken for, and so
+as near.
 
-4033 buckets of 8 bytes, 32 KB, hold all of int64, whatever is counted. Count, sum, least and most are kept beside, exact.
-No file and no MPI here.
+4033 buckets of 8 bytes, 32 KB, hold all of int64, whatever is counted. Count, sum, least and most are kept beside,
+exact. No file and no MPI here.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def bucket_of(values: NDArray[Any]) -> NDArray[np.intp]:
     # Above 2^53 the float64 is rounded: by far less than the width of a bucket.
     bits = np.maximum(values, 0).astype(np.float64).view(np.int64)
     key = (bits >> _SHIFT) - (_FIRST_KEY - 1)
-    return np.clip(key, 0, BUCKETS - 1).astype(np.intp)
+    return np.asarray(np.clip(key, 0, BUCKETS - 1), np.intp)
 
 
 def middles() -> NDArray[np.float64]:

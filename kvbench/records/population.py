@@ -1,9 +1,10 @@
 """Exact counts and sums of all rows, and histograms of their times: what is kept of rows that are not.
 
-Measured are the rows of the phase `measure`; figures are of those without error, others are counted. It is filled a piece
-at a time, turned into tables and back, and merged by adding; so a rank's pieces make its whole, and the ranks' the run's.
-A measured operation begins after the window's start and ends before its end, which is the end of the last of them; a
-request may end later (its answer is still being generated), so those that end last are kept apart until the end is known.
+Measured are the rows of the phase `measure`; figures are of those without error, others are counted. It is filled a
+piece at a time, turned into tables and back, and merged by adding; so a rank's pieces make its whole, and the ranks'
+the run's. A measured operation begins after the window's start and ends before its end, which is the end of the last
+of them; a request may end later (its answer is still being generated), so those that end last are kept apart until
+the end is known.
 """
 
 import errno
@@ -20,19 +21,25 @@ from kvbench.records.population_schema import (
     HISTOGRAM_DTYPE,
     KINDS_PER_TIER,
     LATE_DTYPE,
-    NO_CODE,
     OPERATION_SUMS,
     POPULATION_DTYPE,
     QUANTITY_COLUMNS,
+    REQUEST_HISTOGRAM_DTYPE,
     REQUEST_POPULATION_DTYPE,
     REQUEST_QUANTITIES,
     REQUEST_SUMS,
     SEEN_DTYPE,
 )
-from kvbench.records.schema import RESIDENT_UNKNOWN, Path, Phase, Quantity, RequestState, TimedBy
+from kvbench.records.schema import RESIDENT_UNKNOWN, Locality, Op, Path, Phase, Quantity, RequestState, TimedBy
 
 Tables = Mapping[str, NDArray[np.void]]
 
+_KIND: Final = ("tier", "op", "path", "locality")
+_CODES: Final = (len(Op), len(Path), len(Locality))
+_HISTOGRAMS: Final = (
+    ("histograms", HISTOGRAM_DTYPE, tuple(QUANTITY_COLUMNS)),
+    ("request_histograms", REQUEST_HISTOGRAM_DTYPE, tuple(REQUEST_QUANTITIES)),
+)
 _MOST_LATE: Final = 2**16
 """Requests that are kept apart; beyond, all of them count as done in the window."""
 _STATES: Final = {
@@ -45,8 +52,8 @@ _STATES: Final = {
 class Population:
     """What is known of all rows of a rank, or of several. One thread at a time may use it.
 
-    Takes some 20 KB per tier, and with histograms 258 KB for each kind of operation and 97 KB for each class of requests
-    that occur.
+    Takes some 20 KB per tier, and with histograms 258 KB for each kind of operation and 97 KB for each class of
+    requests that occur.
     """
 
     def __init__(self, tiers: int, classes: int, *, histograms: bool) -> None:
@@ -55,7 +62,7 @@ class Population:
         self.has_histograms = histograms
         kinds = tiers * KINDS_PER_TIER
         self.sums: NDArray[np.int64] = np.zeros((kinds, len(OPERATION_SUMS)), np.int64)
-        """OPERATION_SUMS of each kind: its number is (tier * operations + op) * paths + path."""
+        """OPERATION_SUMS of each kind (`kind_numbers`)."""
         self.least: NDArray[np.int64] = np.full(kinds, NOTHING_LEAST, np.int64)
         self.most: NDArray[np.int64] = np.full(kinds, NOTHING_MOST, np.int64)
         """Sizes of the smallest and the largest operation of each kind."""
@@ -79,9 +86,7 @@ class Population:
         rows = rows[rows["phase"] == Phase.MEASURE]
         if not len(rows):
             return
-        kinds = (rows["tier"].astype(np.int64) * KINDS_PER_TIER) + rows["op"] * np.int64(len(Path)) + rows["path"]
-        if int(kinds.max()) >= len(self.sums):
-            raise ValueError(f"a row of tier {rows['tier'].max()} where there are {self.tiers}")
+        kinds = kind_numbers(rows, self.tiers)
         for kind in np.unique(kinds):
             self._take_kind(int(kind), rows[kinds == kind])
 
@@ -204,52 +209,58 @@ class Population:
         errors = _coded(np.array([kind for kind, _ in sorted(self.errors)], np.int64), ERROR_DTYPE)
         errors["errno"] = [number for _, number in sorted(self.errors)]
         errors["operations"] = [self.errors[key] for key in sorted(self.errors)]
-        histograms, buckets = self._histogram_tables()
         seen = np.array([(self.records, self.requests, self.last_end_ns)], SEEN_DTYPE)
         return {
             "population": population,
             "request_population": requests,
             "errors": errors,
-            "histograms": histograms,
-            "buckets": buckets,
             "late": self.late,
             "seen": seen,
-        }
+        } | self._histogram_tables()
 
-    def _histogram_tables(self) -> tuple[NDArray[np.void], NDArray[np.void]]:
-        rows, parts, first = [], [np.zeros(0, BUCKET_DTYPE)], 0
-        for (quantity, index), histogram in sorted(self.histograms.items()):
-            used = np.flatnonzero(histogram.counts)
-            part = np.zeros(len(used), BUCKET_DTYPE)
-            part["bucket"], part["count"] = used, histogram.counts[used]
-            codes = (*_codes(index), NO_CODE) if quantity in QUANTITY_COLUMNS else (NO_CODE, NO_CODE, NO_CODE, index)
-            figures = (histogram.count, histogram.total, histogram.least, histogram.most)
-            rows.append((quantity, *codes, *figures, first, len(used)))
-            parts.append(part)
-            first += len(used)
-        return np.array(rows, HISTOGRAM_DTYPE), np.concatenate(parts)
+    def _histogram_tables(self) -> dict[str, NDArray[np.void]]:
+        parts, first = [np.zeros(0, BUCKET_DTYPE)], 0
+        tables = {}
+        for name, dtype, quantities in _HISTOGRAMS:
+            keys = sorted(key for key in self.histograms if key[0] in quantities)
+            index = np.array([index for _, index in keys], np.int64)
+            rows = np.zeros(len(keys), dtype) if name == "request_histograms" else _coded(index, dtype)
+            if name == "request_histograms":
+                rows["qos"] = index
+            for row, key in zip(rows, keys, strict=True):
+                histogram = self.histograms[key]
+                used = np.flatnonzero(histogram.counts)
+                part = np.zeros(len(used), BUCKET_DTYPE)
+                part["bucket"], part["count"] = used, histogram.counts[used]
+                parts.append(part)
+                row["quantity"], row["count"], row["sum"] = key[0], histogram.count, histogram.total
+                row["least"], row["most"] = histogram.least, histogram.most
+                row["first_bucket"], row["buckets"] = first, len(used)
+                first += len(used)
+            tables[name] = rows
+        return tables | {"buckets": np.concatenate(parts)}
 
     def add_tables(self, tables: Tables) -> None:
-        """Count what a population with these `tables` has counted. Raises ValueError where they contradict themselves."""
+        """Count what a population with these `tables` has counted. Raises ValueError: they contradict themselves."""
         other = Population(self.tiers, self.classes, histograms=self.has_histograms)
-        kinds = _numbers(tables["population"], len(self.sums))
+        kinds = kind_numbers(tables["population"], self.tiers)
         for place, name in enumerate(OPERATION_SUMS):
             np.add.at(other.sums[:, place], kinds, tables["population"][name])
         counted = tables["population"]["operations"] > 0
         other.least[kinds[counted]] = tables["population"]["least_nbytes"][counted]
         other.most[kinds[counted]] = tables["population"]["most_nbytes"][counted]
-        classes = tables["request_population"]["qos"].astype(np.int64)
-        _check_codes(classes, self.classes)
+        classes = classes_or_kinds(tables["request_population"], self.tiers, self.classes)
         for place, name in enumerate(REQUEST_SUMS):
             np.add.at(other.request_sums[:, place], classes, tables["request_population"][name])
         errors = tables["errors"]
         for kind, number, count in zip(
-            _numbers(errors, len(self.sums)), errors["errno"], errors["operations"], strict=True
+            kind_numbers(errors, self.tiers), errors["errno"], errors["operations"], strict=True
         ):
             other.errors[int(kind), int(number)] = other.errors.get((int(kind), int(number)), 0) + int(count)
-        for quantity, index, histogram in read_histograms(tables["histograms"], tables["buckets"]):
-            _check_codes(np.array([index]), len(self.sums) if quantity in QUANTITY_COLUMNS else self.classes)
-            other.histograms[quantity, index] = histogram
+        for name, _, _ in _HISTOGRAMS:
+            numbers = classes_or_kinds(tables[name], self.tiers, self.classes)
+            for key, histogram in read_histograms(tables[name], numbers, tables["buckets"]):
+                other.histograms[key] = histogram
         _check_codes(tables["late"]["qos"].astype(np.int64), self.classes)
         other.late = tables["late"]
         for row in tables["seen"]:
@@ -258,52 +269,62 @@ class Population:
         self.merge(other)
 
 
-def read_histograms(rows: NDArray[np.void], buckets: NDArray[np.void]) -> Iterator[tuple[Quantity, int, Histogram]]:
-    """Quantity, number of the kind (or QoS class) and histogram of each row of HISTOGRAM_DTYPE.
+def read_histograms(
+    rows: NDArray[np.void], numbers: NDArray[np.int64], buckets: NDArray[np.void]
+) -> Iterator[tuple[tuple[Quantity, int], Histogram]]:
+    """Each row's histogram (HISTOGRAM_DTYPE or REQUEST_HISTOGRAM_DTYPE) under its quantity and its number in `numbers`.
 
     Raises ValueError where a row's buckets are not there, are none of the layout, or do not add up to its count.
     """
-    for row in rows:
+    _check_codes(rows["quantity"], len(Quantity))
+    for row, number in zip(rows, numbers, strict=True):
         first, many = int(row["first_bucket"]), int(row["buckets"])
-        if int(row["quantity"]) not in list(Quantity) or not 0 <= first <= first + many <= len(buckets):
-            raise ValueError(f"a histogram claims buckets {first} to {first + many} of {len(buckets)}")
-        quantity = Quantity(int(row["quantity"]))
+        if not 0 <= first <= len(buckets) - many or many < 0:
+            raise ValueError(f"a histogram claims {many} buckets from {first} on, of {len(buckets)}")
         part = buckets[first : first + many]
+        _check_codes(part["bucket"], BUCKETS)
         histogram = Histogram()
-        if many and (int(part["bucket"].max()) >= BUCKETS or int(part["count"].min()) < 0):
-            raise ValueError("a histogram has a bucket that the layout does not have, or counts less than nothing")
         np.add.at(histogram.counts, part["bucket"], part["count"])
         histogram.total, histogram.least, histogram.most = int(row["sum"]), int(row["least"]), int(row["most"])
-        if histogram.count != int(row["count"]):
+        if histogram.count != int(row["count"]) or (many and int(part["count"].min()) < 0):
             raise ValueError(f"a histogram of {row['count']} values holds {histogram.count}")
-        if quantity in QUANTITY_COLUMNS:
-            yield quantity, kind_number(int(row["tier"]), int(row["op"]), int(row["path"])), histogram
-        else:
-            yield quantity, int(row["qos"]), histogram
+        yield (Quantity(int(row["quantity"])), int(number)), histogram
 
 
-def kind_number(tier: int, op: int, path: int) -> int:
-    """The number of a kind of operations."""
-    return tier * KINDS_PER_TIER + op * len(Path) + path
+def classes_or_kinds(rows: NDArray[np.void], tiers: int, classes: int) -> NDArray[np.int64]:
+    """What each row is of: the number of its QoS class where it has one, else that of its kind."""
+    if "qos" not in (rows.dtype.names or ()):
+        return kind_numbers(rows, tiers)
+    _check_codes(rows["qos"], classes)
+    return rows["qos"].astype(np.int64)
 
 
-def _codes(kind: int) -> tuple[int, int, int]:
-    """Tier, operation and path of the kind with this number."""
-    tier, rest = divmod(kind, KINDS_PER_TIER)
-    return tier, *divmod(rest, len(Path))
+def kind_numbers(rows: NDArray[np.void], tiers: int) -> NDArray[np.int64]:
+    """The number of each row's kind: its place among all combinations of `_KIND`, in order.
+
+    Raises ValueError where a code is none of those that there are.
+    """
+    numbers = np.zeros(len(rows), np.int64)
+    for name, many in zip(_KIND, (tiers, *_CODES), strict=True):
+        _check_codes(rows[name], many)
+        numbers = numbers * many + rows[name]
+    return numbers
+
+
+def _codes(kinds: NDArray[Any]) -> list[NDArray[Any]]:
+    """Tier, operation, path and locality of the kinds with these numbers."""
+    codes = []
+    for many in reversed(_CODES):
+        kinds, code = np.divmod(kinds, many)
+        codes.append(code)
+    return [kinds, *reversed(codes)]
 
 
 def _coded(kinds: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
     rows = np.zeros(len(kinds), dtype)
-    rows["tier"], rest = np.divmod(kinds, KINDS_PER_TIER)
-    rows["op"], rows["path"] = np.divmod(rest, len(Path))
+    for name, codes in zip(_KIND, _codes(kinds), strict=True):
+        rows[name] = codes
     return rows
-
-
-def _numbers(rows: NDArray[np.void], kinds: int) -> NDArray[np.int64]:
-    numbers = rows["tier"].astype(np.int64) * KINDS_PER_TIER + rows["op"] * np.int64(len(Path)) + rows["path"]
-    _check_codes(numbers, kinds)
-    return numbers
 
 
 def _check_codes(codes: NDArray[Any], number: int) -> None:

@@ -4,13 +4,10 @@ from typing import Final
 
 import numpy as np
 
-from kvbench.records.schema import Op, Path, Quantity
+from kvbench.records.schema import Locality, Op, Path, Quantity
 
 MODES: Final = ("full", "sampled", "histogram")
 """What a run file holds: every row; a sample of them and exact sums; the same with histograms of all rows."""
-
-NO_CODE: Final = 255
-"""`tier`, `op`, `path` or `qos` of a histogram that is not of such: of operations, or of requests."""
 
 QUANTITY_COLUMNS: Final = {
     Quantity.WALL: "wall_ns",
@@ -43,19 +40,21 @@ REQUEST_SUMS: Final = (
 )  # fmt: skip
 """Sums over the measured requests of a class; times are of those that were done."""
 
-KINDS_PER_TIER: Final = len(Op) * len(Path)
+KINDS_PER_TIER: Final = len(Op) * len(Path) * len(Locality)
+"""Operations of one kind are those of one tier, operation, path and locality."""
 
 POPULATION_DTYPE: Final = np.dtype(
     [
         ("tier", "u1"),
         ("op", "u1"),
         ("path", "u1"),
+        ("locality", "u1"),
         *((name, "<i8") for name in OPERATION_SUMS),
         ("least_nbytes", "<i8"),
         ("most_nbytes", "<i8"),
     ]
 )
-"""One row per tier, operation and path: exact sums over all ranks' measured operations."""
+"""One row per kind: exact sums over all ranks' measured operations."""
 
 REQUEST_POPULATION_DTYPE: Final = np.dtype(
     [("qos", "u1"), *((name, "<i8") for name in REQUEST_SUMS), ("done_inside", "<f8")]
@@ -63,26 +62,26 @@ REQUEST_POPULATION_DTYPE: Final = np.dtype(
 """One row per QoS class. `done_inside` counts what was done by the share of its time in the measured window."""
 
 ERROR_DTYPE: Final = np.dtype(
-    [("tier", "u1"), ("op", "u1"), ("path", "u1"), ("errno", "<i4"), ("operations", "<i8")]
+    [("tier", "u1"), ("op", "u1"), ("path", "u1"), ("locality", "u1"), ("errno", "<i4"), ("operations", "<i8")]
 )
-"""One row per tier, operation, path and errno that measured operations ended with."""
+"""One row per kind and errno that measured operations ended with."""
+
+_FIGURES: Final = (
+    ("count", "<i8"),
+    ("sum", "<i8"),
+    ("least", "<i8"),
+    ("most", "<i8"),
+    ("first_bucket", "<i8"),
+    ("buckets", "<i8"),
+)
 
 HISTOGRAM_DTYPE: Final = np.dtype(
-    [
-        ("quantity", "u1"),
-        ("tier", "u1"),
-        ("op", "u1"),
-        ("path", "u1"),
-        ("qos", "u1"),
-        ("count", "<i8"),
-        ("sum", "<i8"),
-        ("least", "<i8"),
-        ("most", "<i8"),
-        ("first_bucket", "<i8"),
-        ("buckets", "<i8"),
-    ]
+    [("quantity", "u1"), ("tier", "u1"), ("op", "u1"), ("path", "u1"), ("locality", "u1"), *_FIGURES]
 )
-"""One row per histogram; its buckets that are not empty are `buckets` rows of BUCKET_DTYPE from `first_bucket` on."""
+"""One row per kind and quantity; its buckets, those that hold something, begin at `first_bucket` of BUCKET_DTYPE's."""
+
+REQUEST_HISTOGRAM_DTYPE: Final = np.dtype([("quantity", "u1"), ("qos", "u1"), *_FIGURES])
+"""The same, per QoS class and quantity."""
 
 BUCKET_DTYPE: Final = np.dtype([("bucket", "<u2"), ("count", "<i8")])
 
@@ -105,7 +104,7 @@ PLACE_DTYPE: Final = np.dtype(
 """One row per rank, tier and operation (reads and writes), and one per node with rank -1. NaN: not known."""
 
 LATE_DTYPE: Final = np.dtype([("qos", "u1"), ("start_ns", "<i8"), ("end_ns", "<i8")])
-"""Requests that were done after the last measured operation that was seen: how much of them is in the window is open."""
+"""Requests that were done after the last measured operation that was seen: part of them may lie beyond the window."""
 
 SEEN_DTYPE: Final = np.dtype([("records", "<i8"), ("requests", "<i8"), ("last_end_ns", "<i8")])
 """How many rows of all phases there were, and the end of the last measured operation (node's own clock; 0: none)."""
@@ -116,6 +115,8 @@ FILE_TABLES: Final = {
     "errors": ERROR_DTYPE,
     "places": PLACE_DTYPE,
     "histograms": HISTOGRAM_DTYPE,
+    "request_histograms": REQUEST_HISTOGRAM_DTYPE,
     "buckets": BUCKET_DTYPE,
 }
-"""The groups of a run file; the last two in mode `histogram` only."""
+"""The groups of a run file that does not hold all rows; the last three in mode `histogram` only."""
+HISTOGRAM_TABLES: Final = ("histograms", "request_histograms", "buckets")

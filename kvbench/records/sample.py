@@ -1,13 +1,14 @@
 """A uniform sample of rows, taken as they come, in bounded memory, that is uniform over all ranks together.
 
-Every row has a hash of its rank and its number on that rank. A rank keeps the rows whose hash is below 2^64 / 2^level,
-and when more than its budget are, it raises the level by one, which lets half of them go. At the end all ranks agree on the
-highest level and drop what that leaves out: every row of the whole run was then kept with the same probability, 1 in
-2^level, however many rows its rank had, and independently of what is in it.
+Every row has a hash of its rank and its number on that rank. A rank keeps the rows whose hash is below 2^64 /
+2^level, and when more than its budget are, it raises the level by one, which lets half of them go. At the end all
+ranks agree on the highest level and drop what that leaves out: every row of the whole run was then kept with the same
+probability, 1 in 2^level, however many rows its rank had, and independently of what is in it.
 
-The level is the lowest at which no rank has more than its budget, so no order of rows matters. That each kept row counts
-for 2^level rows gives sums without bias although the level depends on the hashes: lowering the hash of a row that is kept
-changes no level (the argument of D. Ting, Adaptive Threshold Sampling, SIGMOD 2022). No file and no MPI here.
+The level is the lowest at which no rank has more than its budget, so no order of rows matters. That each kept row
+counts for 2^level rows gives sums without bias although the level depends on the hashes: lowering the hash of a row
+that is kept changes no level (the argument of D. Ting, Adaptive Threshold Sampling, SIGMOD 2022). No file and no MPI
+here.
 """
 
 from typing import Any, Final
@@ -36,8 +37,8 @@ def budget(ranks: int) -> int:
 def hashes(stream: int, rank: int, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A hash of 64 bits for each of the rows `numbers` of `rank`; `stream` tells records (0) from requests (1).
 
-    The finalizer of SplitMix64 (G. L. Steele, D. Lea and C. H. Flood, OOPSLA 2014) twice: over stream and rank, and over
-    what that gives with the number.
+    The finalizer of SplitMix64 (G. L. Steele, D. Lea and C. H. Flood, OOPSLA 2014) twice: over stream and rank, and
+    over what that gives with the number.
     """
     with np.errstate(over="ignore"):
         seed = _mixed(np.array([(stream << 32) + rank + 1], np.uint64) * _RANK_FACTOR)
@@ -71,6 +72,15 @@ class Sample:
     def rows(self) -> NDArray[Any]:
         """What is kept, in the order in which it came; a view that is valid until the next call."""
         return self._rows[: self._filled]
+
+    @property
+    def count(self) -> int:
+        """How many rows are kept."""
+        return self._filled
+
+    def views(self) -> list[NDArray[Any]]:
+        """`rows`, as a `RowStore` gives them."""
+        return [self.rows]
 
     @property
     def numbers(self) -> NDArray[np.uint64]:
