@@ -19,7 +19,7 @@ from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
-from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
+from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
     UNTOLD_BYTES,
     Storage,
@@ -28,6 +28,7 @@ from kvbench.preparation import (
     check_memory,
     file_tier_capacity,
     make_arena,
+    make_payload,
     memory_limit,
     planned_bytes,
     probe_paths,
@@ -38,7 +39,7 @@ from kvbench.records.digest import Digest
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
-from kvbench.rundir import RunDirectory, check_directory
+from kvbench.rundir import Nowhere, RunDirectory, check_directory
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
@@ -92,14 +93,14 @@ class Bench:
         agreement: Agreement,
         config: RunConfig,
         schedule: Schedule,
-        directory: Path,
+        directory: Path | None,
         run_id: str,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on."""
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files."""
+        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
         around = _look_around(topology, agreement, directory, run_id)
-        sizes = _sizes(topology, agreement, config, schedule, around, directory)
-        rundir = RunDirectory(directory, run_id, topology.rank)
+        sizes = _sizes(topology, agreement, config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
             yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
 
@@ -114,12 +115,12 @@ class Bench:
         rundir: RunDirectory,
     ) -> Self:
         rundir.create()
-        payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
+        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
             stack.callback(tier.close)
-        if tiers[-1].storage:
+        if tiers[-1].storage and tiers[-1].holds_bytes:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
         tally = Tally()
@@ -151,7 +152,7 @@ class Bench:
             return turns.rows()
         turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
         storage = self.tiers[-1]
-        if storage.storage:
+        if storage.storage and storage.holds_bytes:
             nbytes = settings.bytes
             turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
             turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
@@ -196,7 +197,11 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path, run_id: str) -> Surroundings:
+def _look_around(topology: Topology, agreement: Agreement, directory: Path | None, run_id: str) -> Surroundings:
+    if directory is None:
+        node = agreement.run("check", describe_node)
+        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes))
+
     def look() -> tuple[Node, Filesystem]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory)
@@ -226,13 +231,13 @@ def _sizes(
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
 
     demand, arena, need = agreement.run("check", plan)
-    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    in_memory = around.filesystem.in_memory and config.keeps_files
     planned = total(topology.node_comm, planned_bytes(need))[0]
     left = memory_limit(around.node) - planned
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need)
-        if config.tiers[-1].kind == "memory":
+        if not config.keeps_files:
             return Sizes(arena, _capacities(config, 0), need)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
         return Sizes(arena, _capacities(config, file_tier_capacity(config, storage, largest, left)), need)
@@ -246,7 +251,7 @@ def _sizes(
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     sizes = [storage_bytes if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
-    if config.tiers[-1].kind == "file":
+    if config.keeps_files:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
 
