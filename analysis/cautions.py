@@ -10,6 +10,7 @@ from kvbench_analysis import units
 from kvbench_analysis.figures import OperationFigures
 from kvbench_analysis.load import Run
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
+from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
 
 _STEAL_LIMIT_PCT = 1.0
@@ -24,9 +25,12 @@ class Caution:
     message: str
 
 
-def cautions(run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window) -> tuple[Caution, ...]:
+def cautions(
+    run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window, sharing: SharingFigures
+) -> tuple[Caution, ...]:
     """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
+        *_sharing(sharing),
         *_how_it_ended(run, figures, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
@@ -66,6 +70,17 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
+
+
+def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
+    broken = {kind: sharing.counts.get(f"{kind}_objects", 0) for kind in VIOLATIONS}
+    if any(broken.values()):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in broken.items() if number)
+        first = f"; the first: {sharing.violations[0]}" if sharing.violations else ""
+        yield Caution(
+            "violations",
+            f"{sum(broken.values())} times what a rank wrote and synced was not what another found ({kinds}){first}",
+        )
 
 
 def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterator[Caution]:

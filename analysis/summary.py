@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from kvbench_analysis import condensed, condensed_requests, units
+from kvbench_analysis import condensed, condensed_requests, condensed_sharing, units
 from kvbench_analysis.cautions import Caution, cautions
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import operation_figures
 from kvbench_analysis.percentiles import operations_needed
 from kvbench_analysis.requests import cache_hits, request_counts, request_latency
+from kvbench_analysis.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.window import Window
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
     "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
+    "namespace", "roles",
 )  # fmt: skip
 
 
@@ -44,6 +46,8 @@ class Summary:
     """Hits and misses of requests, in objects and in tokens."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
+    sharing: SharingFigures
+    """Where ranks shared one key space: reads by who wrote the object, and how soon it could be read elsewhere."""
     request_latency: pd.DataFrame
     """Latency of requests, with its queue part and its storage part."""
 
@@ -58,11 +62,12 @@ def summarize(run: Run) -> Summary:
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
+    sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
     return Summary(
         source=str(run.path),
         run=facts,
         headlines=tuple(_headlines(figures.totals)),
-        warnings=cautions(run, figures, latency, window),
+        warnings=cautions(run, figures, latency, window, sharing),
         operations=figures.operations,
         latency=figures.latency,
         totals=figures.totals,
@@ -70,6 +75,7 @@ def summarize(run: Run) -> Summary:
         nodes=figures.nodes,
         cache=cache_hits(run) if of_rows else condensed_requests.cache_hits(run),
         requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
+        sharing=sharing,
         request_latency=latency,
     )
 

@@ -17,6 +17,8 @@ from kvbench.config import RunConfig
 from kvbench.engine import calibrate
 from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
+from kvbench.engine.sharing import Sharing
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
@@ -40,6 +42,7 @@ from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
 from kvbench.rundir import Nowhere, RunDirectory, check_directory
+from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
@@ -95,14 +98,19 @@ class Bench:
         schedule: Schedule,
         directory: Path | None,
         run_id: str,
+        sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files."""
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
+        is this rank's part in a shared key space."""
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
         around = _look_around(topology, agreement, directory, run_id)
+        if sharing is not None:
+            group = around.group
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
         sizes = _sizes(topology, agreement, config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
+            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir, sharing))
 
     @classmethod
     def _assemble(
@@ -113,6 +121,7 @@ class Bench:
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
+        sharing: Sharing | None,
     ) -> Self:
         rundir.create()
         payload = make_payload(config, run_number(rundir.run_id, topology.rank))
@@ -122,7 +131,8 @@ class Bench:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         tally = Tally()
         digest: Digest | None = None
         if config.records != "full":
@@ -136,6 +146,13 @@ class Bench:
         """Names of the tiers, fastest first: their kind, numbered where there are several of one kind."""
         kinds = [tier.kind for tier in self.tiers]
         return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+
+    def looker(self, topology: Topology) -> Looker | None:
+        """Looks for what other ranks wrote, where ranks share a key space."""
+        sharing, violations = self.engine.sharing, self.engine.violations
+        if sharing is None or violations is None or topology.size == 1:
+            return None
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
@@ -221,7 +238,10 @@ def _sizes(
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
-    storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
+    roles = config.role_ranks
+    # Decode ranks write nothing; that all nodes share the filesystem was checked.
+    writers = around.group.ranks if roles is None else len(roles.prefill)
+    storage = Storage(directory, around.filesystem, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 

@@ -1,4 +1,8 @@
-"""The commands: parse, call, print. No logic."""
+"""The commands: parse, call, print. No logic.
+
+What only some commands need is imported by them: each rank of a run imports this module, hundreds of them at once on a
+node that has few processors.
+"""
 
 import json
 import sys
@@ -9,14 +13,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import __version__, analysis_cli, datasize, doctor, runner, study_cli
+from kvbench import analysis_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.starting import run_console, start_ranks, without_options
-from kvbench.workload.trace_info import trace_info
-from kvbench.workload.traces import read_trace
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -52,7 +54,7 @@ def main() -> NoReturn:
 
 
 @click.group(cls=_Commands)
-@click.version_option(__version__)
+@click.version_option(package_name="kvbench")
 def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
@@ -137,6 +139,8 @@ def datasize_command(
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
+    from kvbench import datasize  # noqa: PLC0415 - see above
+
     size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
@@ -148,6 +152,8 @@ def datasize_command(
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory under test.")
 def doctor_command(directory: Path | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
+    from kvbench import doctor  # noqa: PLC0415 - see above
+
     findings = doctor.examine(directory)
     table = Table("", "what", "finding", box=None)
     for finding in findings:
@@ -168,6 +174,9 @@ def trace() -> None:
 @_skip_option
 def info(file: Path, skip_bad_lines: bool) -> None:
     """Print requests, span, token and reuse statistics of a trace FILE."""
+    from kvbench.workload.trace_info import trace_info  # noqa: PLC0415 - see above
+    from kvbench.workload.traces import read_trace  # noqa: PLC0415 - see above
+
     table = Table(show_header=False, box=None)
     for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
         table.add_row(label, value)

@@ -2,8 +2,9 @@
 
 import json
 import os
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from kvbench.cluster.topology import Topology
 from kvbench.condensing import condense
 from kvbench.config import RunConfig
 from kvbench.machine import peak_resident_bytes
-from kvbench.records.file import RunFileWriter
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -50,6 +53,8 @@ class Outcome:
     samples: npt.NDArray[np.void]
     """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
     calibration: npt.NDArray[np.void]
+    shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
+    """The rows of this rank in the tables that a shared key space adds."""
 
     @property
     def failure(self) -> str:
@@ -66,7 +71,7 @@ def gather_outcome(
     identity: Identity,
     bench: Bench,
     outcome: Outcome,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -80,7 +85,7 @@ def gather_outcome(
         kept = Rows([bench.digest.records], bench.digest.requests, outcome.clock)
     write_rows(topology.comm, agreement, writer, kept)
     # After the rows, so that the peak of memory is known.
-    tables = agreement.run(
+    tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
         lambda: (
             {
@@ -88,6 +93,7 @@ def gather_outcome(
                 "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
                 "calibration": outcome.calibration,
                 "samples": outcome.samples,
+                **outcome.shared_space,
             }
             | ({} if condensed is None else {"places": condensed.places})
         ),

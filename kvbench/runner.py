@@ -20,6 +20,7 @@ from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
+from kvbench.cluster.crowd import pause_s
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -28,13 +29,15 @@ from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
-from kvbench.workload.build import build_schedule, trace_parts
+from kvbench.shared_space import Rounds, exchange_offsets, join, report
+from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
 
@@ -44,9 +47,10 @@ START_DELAY_S: Final = 0.1
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
-_POLL_S: Final = 0.02
-_ENDING_POLL_S: Final = 0.001
-"""When a rank has little left to do: whoever was interrupted may have half a second."""
+_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_ENDING_POLL_S: Final = pause_s(0.001)
+"""When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
+what one wrote, others are to know soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Plan:
     identity: Identity
     schedule: Schedule
     directory: Path | None
+    part: Trace | None
+    """This rank's part of the trace; None for personas."""
 
     @property
     def config(self) -> RunConfig:
@@ -89,7 +95,8 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             topology = discover(comm)
             _announce(console, topology, plan)
             run_id = plan.identity.run_id
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
+            sharing = join(topology, plan.config, plan.part)
+            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
                 status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 if comm.rank == 0 and status != "complete":
@@ -115,6 +122,7 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         if comm.rank != 0:
             return {}, None
         config = load_config(order.source, order.overrides)
+        _check_roles(config, comm.size)
         if config.keeps_files and order.directory is None:
             raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
@@ -126,12 +134,27 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     part: Trace | None = None
     if isinstance(config.workload, TraceWorkload):
         workload = config.workload
-        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size))
+        roles = config.role_ranks
+        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
+    schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory))
+    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+
+
+def _check_roles(config: RunConfig, ranks: int) -> None:
+    roles = config.role_ranks
+    problem = "" if roles is None else roles.problem(ranks)
+    if problem:
+        raise KvbenchError(f"roles: {problem} (roles={config.roles})")
+
+
+def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Schedule:
+    roles = config.role_ranks
+    if roles is None:
+        return build_schedule(config, comm.rank, comm.size, part)
+    return build_role_schedule(config, roles, comm.rank, part)
 
 
 def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
@@ -176,6 +199,9 @@ def _load(
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
     before = read_clock(topology, timed_io.now_ns)
+    sharing = bench.engine.sharing
+    if sharing is not None:
+        exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, view)
@@ -193,14 +219,19 @@ def _load(
     measure_ns = start_ns + int(config.warmup_s * 1e9)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
+    looker, found = bench.looker(topology), None
     if not stopped:
+        if looker is not None:
+            looker.start()
         sampler = bench.sampler(topology) if topology.local_rank == 0 else None
         if sampler:
             sampler.start()
         load = bench.engine.start(plan.schedule, Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
-        stopped = drive.until_done(load, start_ns, end_ns)
+        stopped = drive.until_done(load, start_ns, end_ns, looker)
         if sampler:
             samples = sampler.stop()
+        if looker is not None:
+            found = looker.stop()
     bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
@@ -213,6 +244,7 @@ def _load(
         failures=tuple(bench.engine.failures),
         samples=samples,
         calibration=calibration,
+        shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
     )
 
 
@@ -234,12 +266,13 @@ class _Drive:
         self._view = view
         self.interrupted = False
 
-    def until_done(self, load: Load, start_ns: int, end_ns: int | None) -> bool:
+    def until_done(self, load: Load, start_ns: int, end_ns: int | None, looker: Looker | None = None) -> bool:
         """Watch `load` until it has ended on every rank; returns whether it was stopped before its end on any."""
         engine = self._bench.engine
         tiers = len(self._bench.tiers)
         width = counters_width(tiers)
         exchange = ProgressExchange(self._topology.comm, width + 1)
+        rounds = None if engine.sharing is None else Rounds(self._topology.comm, engine.sharing, load, looker)
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
@@ -247,7 +280,7 @@ class _Drive:
             self._view or nullcontext(),
             self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
         ):
-            while not exchange.over:
+            while not exchange.over or (rounds is not None and not rounds.over):
                 now_ns = timed_io.now_ns()
                 broken = bool(self._interrupt.seen or engine.failures)
                 if broken or stopped:
@@ -263,7 +296,10 @@ class _Drive:
                     self.interrupted |= bool(aggregate.totals[width])
                     if self._view is not None:
                         self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
-                time.sleep(_ENDING_POLL_S if broken or stopped or load.finished else _POLL_S)
+                if rounds is not None:
+                    rounds.poll()
+                hurry = broken or stopped or load.finished or rounds is not None
+                time.sleep(_ENDING_POLL_S if hurry else _POLL_S)
         load.close()
         return stopped
 

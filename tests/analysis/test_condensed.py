@@ -16,6 +16,7 @@ from rich.console import Console
 from synthetic import SyntheticRun, synthetic_run
 
 from kvbench.errors import KvbenchError
+from kvbench.records.schema import Locality, Op
 
 ROOM = 700
 MODES = ("full", "histogram", "sampled")
@@ -38,7 +39,10 @@ ABOUT_PERCENTILES = {"percentiles_of", "backed_percentile"}
 
 @pytest.fixture(scope="module")
 def whole() -> SyntheticRun:
-    return within_window(synthetic_run(np.random.default_rng(11), ranks=5, nodes=2, operations=2000))
+    run = within_window(synthetic_run(np.random.default_rng(11), ranks=5, nodes=2, operations=2000))
+    read = run.records["op"] == Op.READ
+    run.records["locality"][read] = np.random.default_rng(13).integers(0, len(Locality), read.sum())
+    return run.changed(attributes={"namespace": "shared"})
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,17 @@ def test_percentiles_of_histograms_are_within_a_hundredth(summaries: dict[str, k
     for column in columns:
         np.testing.assert_allclose(other[column].astype(float), full[column], rtol=0.01, err_msg=column)
     assert list(full["percentiles_of"]) == list(other["percentiles_of"])
+
+
+@pytest.mark.parametrize("mode", ["histogram", "sampled"])
+def test_reads_by_who_wrote_the_object_are_those_of_all_rows(summaries: dict[str, ka.Summary], mode: str) -> None:
+    full, other = summaries["full"].sharing.reads, summaries[mode].sharing.reads
+    assert len(full) == len(Locality)
+    assert full["operations"].min() > 1000
+    for column in ("operations", "bytes", "gib_per_s", "device_share", "mean_ns"):
+        np.testing.assert_allclose(other[column], full[column], rtol=1e-9)
+    for column in (*PERCENTILE_COLUMNS, "max_ns") if mode == "histogram" else ("p50_ns",):
+        np.testing.assert_allclose(other[column], full[column], rtol=0.01 if mode == "histogram" else 0.3)
 
 
 def test_percentiles_of_a_sample_are_of_its_rows_and_near(
