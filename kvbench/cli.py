@@ -16,6 +16,7 @@ from rich.table import Table
 from kvbench import analysis_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
+from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.starting import run_console, start_ranks, without_options
@@ -82,6 +83,14 @@ _skip_option = click.option(
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=2),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life of a node or rank after which all ranks end.",
+)
 def run(
     config: str,
     directory: Path | None,
@@ -92,6 +101,7 @@ def run(
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
+    patience_s: float,
 ) -> None:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
@@ -100,14 +110,14 @@ def run(
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
+        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite, patience_s
     )
     console = run_console(inside)
     path = runner.run(world, order, console)
