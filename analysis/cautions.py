@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from kvbench_analysis import units
+from kvbench_analysis.figures import OperationFigures
 from kvbench_analysis.load import Run
-from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
@@ -156,9 +156,9 @@ def _memory(run: Run) -> Iterator[Caution]:
 
 def _population(figures: OperationFigures, requests: pd.DataFrame) -> Iterator[Caution]:
     """Percentiles that are shown somewhere with too little behind them; ranks and nodes show their P95."""
-    counts = pd.concat([figures.operations["operations"], requests["requests"]])
+    counts = pd.concat([figures.operations["percentiles_of"], requests["percentiles_of"]])
     least = counts[counts > 0].min()
-    places = pd.concat([figures.ranks["operations"], figures.nodes["operations"]]).min()
+    places = pd.concat([figures.ranks["percentiles_of"], figures.nodes["percentiles_of"]]).min()
     thin = [p for p in PERCENTILES if least < operations_needed(p) or (p == 95 and places < operations_needed(p))]
     if thin:
         needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)

@@ -38,6 +38,7 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
+from kvbench.records.digest import Digest
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
@@ -46,7 +47,7 @@ from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
-from kvbench.workload.request import Schedule
+from kvbench.workload.request import QOS_CLASSES, Schedule
 
 _LONGEST_ALONE_S = 10.0
 """Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
@@ -84,6 +85,8 @@ class Bench:
     payload: Payload
     engine: Engine
     tally: Tally
+    digest: Digest | None
+    """What is kept of the rows where they are not all kept."""
     stream: RowStream
 
     @classmethod
@@ -133,9 +136,12 @@ class Bench:
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         tally = Tally()
-        stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
+        digest: Digest | None = None
+        if config.records != "full":
+            digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
+        stream = RowStream(engine.stores, engine.requests, [tally], digest, engine.failures.append)
         stack.callback(stream.stop)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, stream)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, stream)
 
     @property
     def tier_names(self) -> list[str]:

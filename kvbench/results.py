@@ -23,6 +23,7 @@ from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
 from kvbench.records.recorder import RowStore
+from kvbench.records.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.workload.request import QOS_CLASSES
 
@@ -90,8 +91,8 @@ CALIBRATION_DTYPE: Final = np.dtype(
 class Rows:
     """What one rank recorded, with the clock that turns its times into rank 0's."""
 
-    records: Sequence[RowStore]
-    requests: RowStore
+    records: Sequence[RowStore | Sample]
+    requests: RowStore | Sample
     clock: CommonClock
 
     def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
@@ -172,14 +173,15 @@ def write_tables(
     writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
 ) -> None:
     """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
 
-    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
-    any rank) is added to them.
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
     """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
-    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
 
 
 def _finish(

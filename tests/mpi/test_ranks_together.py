@@ -127,3 +127,11 @@ def test_sums_of_many_numbers_are_right_on_every_rank(run_ranks: Run) -> None:
     outcome = run_ranks("summing", ranks=3)
     assert outcome.code == 0, outcome.err
     assert outcome.lines == [f"rank {rank}: 0 wrong" for rank in range(3)]
+
+
+def test_digests_of_unequal_ranks_are_merged_as_if_one_rank_had_all_rows(run_ranks: Run) -> None:
+    outcome = run_ranks("merging", ranks=4, timeout_s=60)
+    assert outcome.code == 0, outcome.err
+    # 20 000 rows and 300 places: 1 in 64 would be about 312.
+    assert outcome.out.startswith("level 7, kept [")
+    assert outcome.out.rstrip().endswith("of [20000, 3000, 100, 0]")
