@@ -4,10 +4,10 @@ It moves no bytes and does not wait. The dispatcher calls it under its lock, one
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
+from kvbench.engine.look_ups import LookUps
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.sharing import Sharing
@@ -24,24 +24,6 @@ class Books:
         self.rooms = [Room(capacity) for capacity in capacities]
         self.storage = tuple(storage)
         self.look_ups = LookUps()
-
-
-@dataclass(slots=True)
-class LookUps:
-    """How often objects were looked up in the measured phase, by what for. Bytes are another matter: a read that was
-    found may still have been cut short."""
-
-    history_hits: int = 0
-    history_misses: int = 0
-    context_hits: int = 0
-    context_misses: int = 0
-    prompt_hits: int = 0
-    """Of `context_hits`: by requests that began with a system prompt."""
-    prompt_misses: int = 0
-    """Look-ups of system prompts, which are never found."""
-    prompt_tokens: int = 0
-    plain_requests: int = 0
-    """Requests that began without a system prompt."""
 
 
 class Planner:
@@ -115,7 +97,7 @@ class Planner:
                 gone |= not found
                 look_ups.context_hits += found
                 look_ups.context_misses += not found
-                look_ups.prompt_hits += found and request.prompt_tokens > 0
+                look_ups.prompted_hits += found and request.prompt_tokens > 0
                 if found:
                     yield
             if gone and decode_pass == 0:
