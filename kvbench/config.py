@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kvbench.config_errors import explain
 from kvbench.config_source import apply_override, read_mapping, shipped_configs
 from kvbench.config_types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
+from kvbench.config_workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.models import ModelGeometry, shipped_model
 from kvbench.roles import Roles
@@ -27,6 +28,7 @@ __all__ = [
     "Pacing",
     "Payload",
     "PersonaWorkload",
+    "ReferenceWorkload",
     "RunConfig",
     "Tier",
     "TraceWorkload",
@@ -43,65 +45,9 @@ SEGMENT_BYTES: Final = 4 * MIB
 
 ReadPath = Literal["double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy", "direct"]
 WritePath = Literal["buffered", "direct"]
-Mode = Literal["prefill-decode", "prefill", "decode"]
 
 
-class _Section(BaseModel):
-    """Unknown keys are errors, and nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class _Workload(_Section):
-    mode: Mode = "prefill-decode"
-    """`decode` writes its entries before the clock starts."""
-    generation_ms_per_token: Number = Field(default=0.0, ge=0)
-    """Simulated time to generate a token; 0 for none."""
-    prefill_only_tokens: Count = Field(default=10_000, ge=1)
-    """Contexts of this many tokens and more are prefill only (in mode `prefill-decode`)."""
-    decode_interval_tokens: Count = Field(default=32, ge=1)
-    """Decode reads the context once, then once per this many generated tokens."""
-
-
-class PersonaWorkload(_Workload):
-    """Simulated users with think times and multi-turn conversations."""
-
-    kind: Literal["personas"] = "personas"
-    users: Count = Field(default=20, ge=1)
-    """Users per rank."""
-    mix: dict[Literal["chatbot", "coding", "document"], Number] = {"chatbot": 1.0, "coding": 1.0, "document": 1.0}
-    """Relative numbers of users of each persona."""
-    think_time_scale: Number = Field(default=1.0, ge=0)
-    """Factor on the personas' think times; 0 for none."""
-    end_probability: Number = Field(default=0.2, ge=0, le=1)
-    """Probability that a conversation ends after a turn."""
-    max_turns: Count = Field(default=50, ge=1)
-    entries_per_user: Count = Field(default=4, ge=1)
-    """Mode `decode`: different entries that each user reads, written before the clock starts."""
-
-    @model_validator(mode="after")
-    def _some_persona_has_users(self) -> Self:
-        if not self.mix or min(self.mix.values()) < 0 or sum(self.mix.values()) <= 0:
-            raise ValueError("workload.mix: it needs at least one persona with a weight above 0, and none below 0")
-        return self
-
-
-class TraceWorkload(_Workload):
-    """A recorded trace, dealt to the ranks, each request once."""
-
-    kind: Literal["trace"]
-    path: str = Field(min_length=1, description="the trace file")
-    """A relative path in a configuration file starts at that file's directory."""
-    format: Literal["auto", "mooncake", "azure", "burstgpt", "sharegpt"] = "auto"
-    deal: Literal["round-robin", "prefix"] = "round-robin"
-    """`prefix` gives all requests with the same first block to the same rank."""
-    max_requests: Count | None = Field(default=None, ge=1)
-    """Only the first so many requests of the trace."""
-    skip_bad_lines: bool = False
-    """Count malformed lines instead of stopping at the first."""
-
-
-class Pacing(_Section):
+class Pacing(Section):
     """When requests start: after think times, at arrival times, or as fast as possible."""
 
     mode: Literal["closed", "open", "asap"] = "closed"
@@ -109,9 +55,11 @@ class Pacing(_Section):
     """Open loop: the trace's time runs this many times faster."""
     requests_per_s: Number | None = Field(default=None, gt=0)
     """Open loop with personas: Poisson arrivals per second and rank."""
+    admission: Literal["arrival", "priority"] = "arrival"
+    """Open loop: of the requests that wait for a place, the first to come goes first, or the higher QoS class."""
 
 
-class CachePolicy(_Section):
+class CachePolicy(Section):
     """Where blocks are placed and in what pieces they are stored."""
 
     policy: Literal["waterfall-lru"] = "waterfall-lru"
@@ -122,13 +70,15 @@ class CachePolicy(_Section):
     block_tokens: Count = Field(default=512, ge=1)
 
 
-class Tier(_Section):
+class Tier(Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
     kind: Literal["memory", "file", "null"]
     """`null` only remembers which objects it has: what is measured is kvbench itself."""
     capacity_bytes: BytesOrAuto = "auto"
     """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
+    fill: Number = Field(default=1.0, gt=0, le=1)
+    """Share of a memory tier's capacity that is filled (the reference fills 0.8)."""
 
     @field_validator("kind", mode="before")
     @classmethod
@@ -140,10 +90,17 @@ class Tier(_Section):
     def _has_a_size(self) -> Self:
         if self.kind != "file" and self.capacity_bytes == "auto":
             raise ValueError(f"a {self.kind} tier needs capacity_bytes, per rank, such as 4GiB")
+        if self.kind != "memory" and self.fill != 1:
+            raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {self.kind} tier")
         return self
 
+    @property
+    def usable_bytes(self) -> int | Literal["auto"]:
+        """What is filled of `capacity_bytes`."""
+        return self.capacity_bytes if self.capacity_bytes == "auto" else int(self.capacity_bytes * self.fill)
 
-class Io(_Section):
+
+class Io(Section):
     """How bytes move."""
 
     read_path: ReadPath = "buffered"
@@ -178,14 +135,14 @@ class Io(_Section):
         return self
 
 
-class Payload(_Section):
+class Payload(Section):
     """What is written, and how much of what is read back is checked."""
 
     kind: Literal["stamped", "unique"] = "stamped"
     verify: Literal["sampled", "full"] = "sampled"
 
 
-class Calibration(_Section):
+class Calibration(Section):
     """Bandwidth of memory copies and of the storage, measured before the run."""
 
     seconds: Seconds = Field(default=0.2, ge=0, le=60)
@@ -194,7 +151,7 @@ class Calibration(_Section):
     """Size of the file that is read."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that decides what a run does."""
 
     name: str = "run"
@@ -202,7 +159,7 @@ class RunConfig(_Section):
     seed: Count = Field(default=42, ge=0, lt=2**32)
     """Rank r uses seed + r."""
     model: Model = "llama3.1-8b"
-    workload: Annotated[PersonaWorkload | TraceWorkload, Field(discriminator="kind")] = PersonaWorkload()
+    workload: Annotated[PersonaWorkload | ReferenceWorkload | TraceWorkload, Field(discriminator="kind")] = PersonaWorkload()
     pacing: Pacing = Pacing()
     cache: CachePolicy = CachePolicy()
     tiers: tuple[Tier, ...] = (Tier(kind="file"),)
@@ -217,6 +174,9 @@ class RunConfig(_Section):
     """Seconds of the measured phase; null (traces only): until the trace ends."""
     warmup_s: Seconds = 0.0
     """Seconds of the same load before the measured phase."""
+    records: Literal["full", "sampled", "histogram"] = "full"
+    """What the run file holds: every row; a uniform sample of them and exact sums; the same and histograms of all rows.
+    Not part of the fingerprint."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -231,11 +191,27 @@ class RunConfig(_Section):
             raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup")
         if self.pacing.mode != "open" and self.pacing.requests_per_s is not None:
             raise ValueError("pacing.requests_per_s: only open loop has an arrival rate; set pacing.mode to open")
-        if not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
+        if isinstance(self.workload, ReferenceWorkload):
+            self._reference_fits()
+        elif not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
             raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
+        if self.pacing.admission == "priority" and self.pacing.mode != "open":
+            raise ValueError("pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open")
         if self.duration_s is None and not trace:
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self
+
+    def _reference_fits(self) -> None:
+        """Raises ValueError where the reference's users are asked for something that they do not do."""
+        if self.pacing.mode != "open" or self.pacing.requests_per_s is not None or self.pacing.speedup != 1:
+            raise ValueError(
+                "pacing: users of the reference workload send requests at their own times, whether or not they are "
+                "answered: set pacing.mode to open, without requests_per_s and speedup"
+            )
+        if self.cache.layout != "entry":
+            raise ValueError("cache.layout: the reference workload keeps one object per entry; set it to entry")
+        if self.namespace != "private" or self.roles is not None:
+            raise ValueError("namespace: users of the reference workload share nothing between ranks; use private")
 
     @model_validator(mode="after")
     def _sharing_is_possible(self) -> Self:
@@ -285,13 +261,18 @@ class RunConfig(_Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name"})
+        content = self.model_dump(mode="json", exclude={"name", "records"})
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest
         if self.namespace == "private":
             # Runs in which ranks share nothing are the same work as before there was a choice.
             del content["namespace"], content["roles"]
+        if self.pacing.admission == "arrival":
+            del content["pacing"]["admission"]
+        for tier, described in zip(self.tiers, content["tiers"], strict=True):
+            if tier.fill == 1:
+                del described["fill"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

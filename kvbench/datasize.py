@@ -4,6 +4,7 @@ The same forecast that a run makes of itself; only the storage's speed and the o
 """
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
     """
     if nodes > ranks:
         raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
-    get_world()  # so that the memory of an MPI library counts
+    # So that the memory of the MPI library counts, and of HDF5, which rank 0 has.
+    get_world()
+    import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
     capacity: int | None = None
@@ -88,7 +91,7 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
             if filesystem.tells_space:
                 capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
-    sizes = [_UNLIMITED if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
+    sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)

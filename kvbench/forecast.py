@@ -12,8 +12,8 @@ from typing import Final
 
 from kvbench.cache import Cache, Step
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
-from kvbench.config import RunConfig
-from kvbench.records.file import CHUNK_ROWS as FILE_ROWS
+from kvbench.config import ReferenceWorkload, RunConfig
+from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
 from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
 from kvbench.units import GIB, MIB
@@ -29,6 +29,10 @@ _OBJECT_BYTES: Final = 400
 """Bookkeeping for an object in the cache: the entries of two dictionaries and their keys (measured, 330 to 420 B)."""
 _WRITER_BYTES: Final = 6 * MIB
 """What the HDF5 library and the compressor take (measured, 2 to 6 MiB)."""
+_WAITING_BYTES: Final = 600
+"""A request of the reference workload that waits for its turn (measured, 470 B and its place in the queue)."""
+_REFERENCE_REQUESTS_PER_S: Final = 2.6
+"""That a user of the reference workload sends on average (153 300 of 200 users in 300 s)."""
 _CHUNK_ROWS: Final = 4096
 _MOST_OPERATIONS: Final = 200_000
 """Operations that are played through; what is beyond them is extrapolated."""
@@ -120,7 +124,7 @@ def forecast_demand(
 def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int) -> MemoryNeed:
     """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
     ranks' records come together here: all on rank 0, none elsewhere."""
-    tiers = sum(t.capacity_bytes for t in config.tiers if t.kind == "memory" and t.capacity_bytes != "auto")
+    tiers = sum(t.usable_bytes for t in config.tiers if t.kind == "memory" and t.usable_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     rows = demand.operations + config.io.threads * _CHUNK_ROWS // 2
     messages = min(demand.operations, 2 * MESSAGE_ROWS)
@@ -131,10 +135,18 @@ def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: in
         arena=arena,
         tiers=tiers,
         records=records,
-        bookkeeping=demand.peak_objects * _OBJECT_BYTES,
+        bookkeeping=demand.peak_objects * _OBJECT_BYTES + _waiting_bytes(config),
         read_path=copies * config.io.threads * demand.largest_object_bytes,
         gathering=_gathering_bytes(demand, gathered_ranks) if gathered_ranks else 0,
     )
+
+
+def _waiting_bytes(config: RunConfig) -> int:
+    """Requests that nobody waits for pile up where the storage does not keep up: at worst all of them."""
+    if not isinstance(config.workload, ReferenceWorkload):
+        return 0
+    seconds = config.warmup_s + (config.duration_s or 0)
+    return int(_WAITING_BYTES * _REFERENCE_REQUESTS_PER_S * config.workload.users * seconds)
 
 
 def _gathering_bytes(demand: Demand, ranks: int) -> int:
@@ -244,7 +256,9 @@ class _Bounds:
 
     def __init__(self, config: RunConfig, bytes_per_s: float, end_s: float | None) -> None:
         self._end_s = end_s
-        self.follow_completions = config.pacing.mode != "open" and end_s is not None
+        # Users of the reference workload do not wait for answers, and ask for more than any storage gives.
+        waiting = config.pacing.mode != "open" or isinstance(config.workload, ReferenceWorkload)
+        self.follow_completions = waiting and end_s is not None
         self._bytes = bytes_per_s * end_s if self.follow_completions and end_s is not None else None
         self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if self.follow_completions and end_s is not None else None
 

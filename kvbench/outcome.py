@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,15 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
-from kvbench.config import RunConfig
+from kvbench.condensing import condense
+from kvbench.config import ReferenceWorkload, RunConfig
+from kvbench.engine.look_ups import LOOK_UPS_DTYPE
+from kvbench.expectation import Expect
 from kvbench.machine import peak_resident_bytes
-from kvbench.records.file import RunFileWriter
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -34,6 +39,7 @@ class Identity:
     fingerprint: str
     started_at: str
     trace: dict[str, str | int]
+    expect: Expect = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ def gather_outcome(
     identity: Identity,
     bench: Bench,
     outcome: Outcome,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -76,17 +82,25 @@ def gather_outcome(
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    kept = Rows(engine.stores, engine.requests, outcome.clock)
+    if bench.digest is not None:
+        kept = Rows([bench.digest.records], bench.digest.requests, outcome.clock)
+    write_rows(topology.comm, agreement, writer, kept)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
-        lambda: {
-            "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-            "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
-            "calibration": outcome.calibration,
-            "samples": outcome.samples,
-            **outcome.shared_space,
-        },
+        lambda: (
+            {
+                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+                "nodes": as_rows([_node_row(topology, bench, outcome.clock)] if is_leader else [], NODE_DTYPE),
+                "calibration": outcome.calibration,
+                "samples": outcome.samples,
+                **outcome.shared_space,
+                **_look_ups(topology, bench),
+            }
+            | ({} if condensed is None else {"places": condensed.places})
+        ),
     )
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
@@ -106,12 +120,23 @@ def gather_outcome(
                 ]
             ),
             "arena_bytes": bench.arena.nbytes,
+            "cache_directory": bench.around.group.sharing,
+            "expected_directory": identity.expect,
             "measure_start_ns": outcome.measure_start_ns,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+            "records": identity.config.records,
         }
+        | ({} if condensed is None else condensed.attributes)
     )
-    write_tables(topology.comm, agreement, writer, tables, attributes)
+    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
     return status
+
+
+def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
+    """The table of look-ups by kind, for the workload that has kinds."""
+    if not isinstance(bench.config.workload, ReferenceWorkload):
+        return {}
+    return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
 
 
 def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
@@ -128,7 +153,7 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     ]
 
 
-def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
     engine, sizes, clock, tally = bench.engine, bench.sizes, outcome.clock, bench.tally
     return {
         "rank": topology.rank,
@@ -136,9 +161,9 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "host": topology.host,
         "pid": os.getpid(),
         "first_row": 0,
-        "rows": sum(store.count for store in engine.stores),
+        "rows": sum(rows.count for rows in kept.records),
         "first_request": 0,
-        "requests": engine.requests.count,
+        "requests": kept.requests.count,
         "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
@@ -153,8 +178,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
     }
 
 
-def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
+def _node_row(topology: Topology, bench: Bench, clock: CommonClock) -> dict[str, str | int | float]:
     around = bench.around
-    return node_row(
-        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
-    )
+    place = place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
+    return node_row(around.node, place, clock)

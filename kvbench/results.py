@@ -9,13 +9,12 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from kvbench import __version__
+import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
@@ -23,10 +22,13 @@ from kvbench.cluster.gather import as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
-from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
+from kvbench.records.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.workload.request import QOS_CLASSES
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 RANK_DTYPE: Final = np.dtype(
     [
@@ -71,8 +73,13 @@ NODE_DTYPE: Final = np.dtype(
         ("device", "S128"),
         ("filesystem_group", "<i8"),
         ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
     ]
 )
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
@@ -84,8 +91,8 @@ CALIBRATION_DTYPE: Final = np.dtype(
 class Rows:
     """What one rank recorded, with the clock that turns its times into rank 0's."""
 
-    records: Sequence[RowStore]
-    requests: RowStore
+    records: Sequence[RowStore | Sample]
+    requests: RowStore | Sample
     clock: CommonClock
 
     def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
@@ -117,9 +124,10 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     }
 
 
-def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
-    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
-    return place | {
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {
+        **place,
         "host": node.host,
         "cpus": node.cpus,
         "cpu_model": node.cpu_model,
@@ -127,10 +135,13 @@ def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
         "llc_bytes": node.llc_bytes,
         "kernel": node.kernel,
         "clock_source": node.clock_source,
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
     }
 
 
-def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter | None:
+def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWriter | None":
     """On rank 0 the writer of `out`, whose directory is made; None on the others. Raises KvbenchError."""
     if comm.rank != 0:
         return None
@@ -140,10 +151,12 @@ def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter
         raise KvbenchError(
             f"cannot make {out.parent} for the run file: {error.strerror}; choose another directory with --out"
         ) from error
+    from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
+
     return RunFileWriter(out, overwrite=overwrite)
 
 
-def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter | None, rows: Rows) -> None:
+def write_rows(comm: Communicator, agreement: Agreement, writer: "RunFileWriter | None", rows: Rows) -> None:
     """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
 
     Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
@@ -157,21 +170,22 @@ def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter |
 def write_tables(
     comm: Communicator,
     agreement: Agreement,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
 ) -> None:
     """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
 
-    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
-    any rank) is added to them.
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
     """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
-    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
 
 
 def _finish(
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void] | None],
     attributes: dict[str, str | int | float],
 ) -> None:
@@ -184,14 +198,16 @@ def _finish(
             _number_rows(table)
             end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
         writer.write_table(name, as_columns(table))
-    writer.set_attributes(attributes | {"measure_end_ns": end_ns})
+    import h5py  # noqa: PLC0415 - only the rank that writes the file needs it
+
+    versions = {"kvbench_version": kvbench.__version__, "h5py": h5py.__version__}
+    writer.set_attributes(attributes | versions | {"measure_end_ns": end_ns})
     writer.finish()
 
 
 def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[str, str | int | float]:
     """The attributes that are known from the configuration and the software."""
     return {
-        "kvbench_version": __version__,
         "config_json": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "timer": timer,
         "ranks": ranks,
@@ -209,7 +225,6 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "qos_classes_json": json.dumps(QOS_CLASSES),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "h5py": h5py.__version__,
         "mpi": mpi_version(),
         "platform": platform.platform(),
     }
@@ -227,7 +242,7 @@ def _number_rows(ranks: npt.NDArray[np.void]) -> None:
         ranks[first] = np.cumsum(ranks[count]) - ranks[count]
 
 
-def _sink(writer: RunFileWriter | None, method: str) -> Any:
+def _sink(writer: "RunFileWriter | None", method: str) -> Any:
     if writer is None:
         return lambda rank, rows: None
     append = getattr(writer, method)

@@ -18,6 +18,7 @@ LAYERS = (
         "config_errors",
         "config_source",
         "config_types",
+        "config_workload",
         "records",
         "machine",
         "roles",

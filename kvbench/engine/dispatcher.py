@@ -71,8 +71,11 @@ class Dispatcher:
         rank: int,
         log: RowStore,
         sharing: Sharing | None = None,
+        by_priority: bool = False,
     ) -> None:
-        """`sharing`: this rank's part in a key space that ranks share."""
+        """`sharing`: this rank's part in a key space that ranks share. `by_priority` (open loop): of the requests that
+        have arrived and wait, the higher class goes first."""
+        self._by_priority = by_priority
         self._books = books
         self._sharing = sharing
         self._users_waiting: dict[int, int] = {}
@@ -245,6 +248,8 @@ class Dispatcher:
         for _ in range(_ADMISSIONS_AT_ONCE):
             if len(self._active) >= self._limits.requests:
                 return
+            if self._by_priority:
+                self._let_arrive(now_ns)
             if self._due:
                 _, due_ns, _, request = heapq.heappop(self._due)
                 self._start(request, due_ns, now_ns)
@@ -255,6 +260,14 @@ class Dispatcher:
                 self._start(request, now_ns if self._pacing == "asap" else arrival_ns, now_ns)
             else:
                 return
+
+    def _let_arrive(self, now_ns: int) -> None:
+        """Put the requests that have arrived by now among those that wait."""
+        while self._next is not None and self._timeline.start_ns + self._next.arrival_ns <= now_ns:
+            request = self._next
+            arrival_ns = self._timeline.start_ns + request.arrival_ns
+            heapq.heappush(self._due, (request.qos, arrival_ns, next(self._sequence), request))
+            self._next = next(self._streams[0], None)
 
     def _start(self, request: Request, intended_ns: int, now_ns: int) -> None:
         phase = Phase.MEASURE if intended_ns >= self._timeline.measure_ns else self._timeline.before
@@ -267,7 +280,7 @@ class Dispatcher:
 
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
-        if active.stage == len(active.stages):
+        if active.stage == len(active.stages) and not self._planner.decide_next(active):
             self._end(active, now_ns)
         elif active.stage_delays_ns[active.stage]:
             self._at(now_ns + active.stage_delays_ns[active.stage], lambda due_ns: self._open_stage(active, due_ns))
@@ -327,6 +340,7 @@ class Dispatcher:
             self._make_ready(follower)
         if step.op == Op.WRITE:
             self._writes -= 1
+            self._planner.written(step.key)
             if self._waiting_writes:
                 self._make_ready(self._waiting_writes.popleft())
         if operation.stage is None:

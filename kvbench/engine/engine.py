@@ -118,6 +118,7 @@ class Engine:
             self._home.rank,
             self.requests,
             self.sharing,
+            pacing is None and self._config.pacing.admission == "priority",
         )
         threads = [
             threading.Thread(target=worker.run, args=(dispatcher,), name=f"kvbench-worker-{number}", daemon=True)

@@ -1,5 +1,6 @@
 """One operation that a worker carries out, and the request that it belongs to: plain state, no decisions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kvbench.cache import Step
@@ -47,6 +48,8 @@ class ActiveRequest:
     stages: list[list[Operation]] = field(default_factory=list)
     stage_delays_ns: list[int] = field(default_factory=list)
     """Simulated generation before each stage."""
+    more: Iterator[None] | None = None
+    """Where a request is decided step by step: every item is one more stage, decided now."""
     stage: int = -1
     left_in_stage: int = 0
     storage_ns: int = 0

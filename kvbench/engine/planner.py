@@ -3,14 +3,15 @@
 It moves no bytes and does not wait. The dispatcher calls it under its lock, one request after the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
+from kvbench.engine.look_ups import LookUps
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.sharing import Sharing
-from kvbench.records.schema import Op
+from kvbench.records.schema import Op, Phase
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.request import ObjectRef
 
@@ -22,6 +23,7 @@ class Books:
         self.cache = cache
         self.rooms = [Room(capacity) for capacity in capacities]
         self.storage = tuple(storage)
+        self.look_ups = LookUps()
 
 
 class Planner:
@@ -41,11 +43,15 @@ class Planner:
         self._sharing = sharing
         self._bytes_per_token = bytes_per_token
         self._make_ready = make_ready
+        self._being_written: set[int] = set()
 
     def decide(self, active: ActiveRequest) -> None:
         """All decisions of a request, in the order of its stages: look-ups first, then the writes of what is missing,
         then the decode reads. A stage thus only ever waits for what was decided before it."""
         request = active.request
+        if request.in_steps:
+            active.more = self._in_steps(active)
+            return
         if not request.handed_over:
             self._decide_prefill(active)
         delay_ns = request.generation_ns // max(1, request.decode_passes)
@@ -55,6 +61,76 @@ class Planner:
                 self._look_up(active, reference, passes)
             self._add_stage(active, passes, delay_ns if decode_pass else 0)
         self._add_stage(active, [], delay_ns)
+
+    def decide_next(self, active: ActiveRequest) -> bool:
+        """Decide the next stage of a request that is decided step by step; False where nothing is left to do."""
+        for _ in active.more or ():
+            return True
+        return False
+
+    def written(self, key: int) -> None:
+        """The object `key` is there now, where requests are decided step by step."""
+        self._being_written.discard(key)
+
+    def _in_steps(self, active: ActiveRequest) -> Iterator[None]:
+        request = active.request
+        look_ups = self._books.look_ups if active.phase == Phase.MEASURE else LookUps()
+        if request.prompt_tokens:
+            active.miss_objects += 1
+            active.miss_tokens += request.prompt_tokens
+            look_ups.prompt_misses += 1
+            look_ups.prompt_tokens += request.prompt_tokens
+        else:
+            look_ups.plain_requests += 1
+        for reference in request.history:
+            found = self._add_read(active, reference)
+            look_ups.history_hits += found
+            look_ups.history_misses += not found
+            if found:
+                yield
+        if request.prefill:
+            yield from self._add_writes(active)
+        for decode_pass in range(request.decode_passes):
+            gone = False
+            for reference in request.context:
+                found = self._add_read(active, reference)
+                gone |= not found
+                look_ups.context_hits += found
+                look_ups.context_misses += not found
+                look_ups.prompted_hits += found and request.prompt_tokens > 0
+                if found:
+                    yield
+            if gone and decode_pass == 0:
+                yield from self._add_writes(active)
+                break
+        if request.generation_ns:
+            self._add_stage(active, [], request.generation_ns)
+            yield
+
+    def _add_read(self, active: ActiveRequest, reference: ObjectRef) -> bool:
+        """A stage that reads one object, where it is there."""
+        if reference.key in self._being_written:
+            active.miss_objects += 1
+            active.miss_tokens += reference.tokens
+            return False
+        stage: list[Operation] = []
+        found = self._look_up(active, reference, stage)
+        self._add_stage(active, stage)
+        return found
+
+    def _add_writes(self, active: ActiveRequest) -> Iterator[None]:
+        """A stage for each object of the context that nobody has written."""
+        cache = self._books.cache
+        for reference in active.request.context:
+            if cache.lookup(reference.key) is not None:
+                continue
+            stage: list[Operation] = []
+            nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
+            self._plan(active, cache.insert(reference.key, nbytes), reference, stage)
+            if stage:
+                self._being_written.add(reference.key)
+                self._add_stage(active, stage)
+                yield
 
     def _decide_prefill(self, active: ActiveRequest) -> None:
         request, cache = active.request, self._books.cache

@@ -18,14 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
+from kvbench.records.schema import (
+    CODES,
+    FILE_CHUNK_ROWS,
+    RECORD_COLUMNS,
+    RECORD_DTYPE,
+    REQUEST_COLUMNS,
+    REQUEST_DTYPE,
+    labels,
+)
 from kvbench.records.sink import FailSafeFile
 
 FORMAT_VERSION: Final = 1
 """Raised whenever a reader of the format before would misread the file."""
 
-CHUNK_ROWS: Final = 256 * 1024
-"""Rows of a chunk, and of every write but a table's last: HDF5 never has to read a chunk back to complete it."""
+CHUNK_ROWS: Final = FILE_CHUNK_ROWS
 
 _BLOCK_ROWS: Final = 2048
 """Rows that are taken apart into columns at once: they stay in the core's cache while 24 columns are taken out."""
@@ -97,7 +104,7 @@ class _ColumnTable:
 def _column_dtype(column: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The stored type: codes are HDF5 enumerations, so that the file itself names them."""
     if column not in CODES:
-        return dtype[column]
+        return dtype[column] if dtype.names else dtype
     enum: np.dtype[Any] = h5py.enum_dtype({name: code for code, name in labels(column).items()}, basetype="u1")
     return enum
 
@@ -147,7 +154,8 @@ class RunFileWriter:
             if name in self._tables or name in self._file:
                 raise ValueError(f"/{name} is written already")
             group = self._file.create_group(name, track_order=True)
-            for column, array in arrays.items():
+            for column, plain in arrays.items():
+                array = plain.astype(_column_dtype(column, plain.dtype)) if plain.dtype == np.uint8 else plain
                 checksum = {"chunks": (len(array),), "fletcher32": True} if len(array) else {}
                 group.create_dataset(column, data=array, **checksum)
 

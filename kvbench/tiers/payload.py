@@ -14,9 +14,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Memory, object_phase
 
@@ -138,6 +135,11 @@ class Payload:
         return np.concatenate([self.body[position:], self.body[:position]])[:length]
 
     def _keystream(self, key: int, offset: int, length: int, room: memoryview) -> None:
+        # Only here, once for `unique`: most runs do without it.
+        from cryptography.hazmat.primitives.ciphers import Cipher  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: PLC0415
+
         counter = key.to_bytes(8, "big") + (offset // _AES_BLOCK_BYTES).to_bytes(8, "big")
         encryptor = Cipher(AES(self._cipher_key), CTR(counter)).encryptor()
         encryptor.update_into(memoryview(self._zeros)[:length], room)

@@ -6,10 +6,11 @@ from itertools import islice
 import numpy as np
 import xxhash
 
-from kvbench.config import RunConfig, TraceWorkload
+from kvbench.config import ReferenceWorkload, RunConfig, TraceWorkload
 from kvbench.roles import Roles
 from kvbench.workload.disaggregated import DecodeSchedule, Handover, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
+from kvbench.workload.reference import ReferenceSchedule
 from kvbench.workload.request import Request, Schedule
 from kvbench.workload.trace_schedule import TraceSchedule, deal
 from kvbench.workload.traces import Trace, load_trace
@@ -21,6 +22,8 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
     `trace_part` is this rank's part of the trace, where another rank has read and dealt it (`trace_parts`); without it
     the trace is read and dealt here. Raises KvbenchError.
     """
+    if isinstance(config.workload, ReferenceWorkload):
+        return ReferenceSchedule(config, rank)
     if not isinstance(config.workload, TraceWorkload):
         return PersonaSchedule(config, rank)
     if trace_part is None:
@@ -122,4 +125,5 @@ def _text(request: Request) -> str:
         request.decode_passes,
         request.generation_ns,
     )
-    return repr((numbers, objects))
+    steps = (request.prompt_tokens,) if request.in_steps else ()
+    return repr((numbers + steps, objects))

@@ -46,6 +46,12 @@ class Request:
     """The decode passes are another rank's, which is told when this rank has done the rest."""
     handed_over: bool = False
     """Nothing but the decode passes: the rest was another rank's."""
+    in_steps: bool = False
+    """One operation after the other, each decided when it is its turn. What is still being written is not there yet,
+    the context is not looked up before it is written, and one that is gone when it is first to be decoded is written
+    again and not read. False: everything is decided when the request starts."""
+    prompt_tokens: int = 0
+    """With `in_steps`: tokens of a system prompt that is looked up first. Nobody ever writes it."""
 
 
 class Schedule(Protocol):
