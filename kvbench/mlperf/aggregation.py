@@ -1,0 +1,123 @@
+"""The figures of an option, from its ranks' results as the rules define them (6.3.4): sum, mean, maximum.
+
+It computes them anew from the files and knows nothing of how the summary was made.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from kvbench.mlperf.foreign import MISSING, number
+from kvbench.mlperf.rank_result import RankFile
+from kvbench.mlperf.tree import Run
+from kvbench.mlperf.trials import declared_ranks, declared_trials
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of the summary."""
+
+    name: str
+    """Its key in an option of the summary."""
+    source: str
+    """The dotted key in a rank's result."""
+    within: Callable[[Iterable[float]], float]
+    """Over the ranks of a trial."""
+    across: Callable[[Sequence[float]], float]
+    """Over the trials."""
+    rule: str
+    """The id of the rule that defines it."""
+    title: str
+    """For tables, with its unit."""
+
+
+READ_BANDWIDTH: Final = Figure(
+    "aggregated_read_bandwidth_gbps",
+    "summary.cache_stats.tier_storage_read_bandwidth_gbps",
+    sum,
+    fmean,
+    "kvcacheAggregateBandwidth",
+    "read GiB/s",
+)
+WRITE_BANDWIDTH: Final = Figure(
+    "aggregated_write_bandwidth_gbps",
+    "summary.cache_stats.tier_storage_write_bandwidth_gbps",
+    sum,
+    fmean,
+    "kvcacheAggregateBandwidth",
+    "write GiB/s",
+)
+AVG_THROUGHPUT: Final = Figure(
+    "aggregated_avg_throughput_tokens_per_sec",
+    "summary.avg_throughput_tokens_per_sec",
+    sum,
+    fmean,
+    "kvcacheAggregateThroughput",
+    "average tokens/s",
+)
+STORAGE_THROUGHPUT: Final = Figure(
+    "aggregated_storage_throughput_tokens_per_sec",
+    "summary.storage_throughput_tokens_per_sec",
+    sum,
+    fmean,
+    "kvcacheAggregateThroughput",
+    "storage tokens/s",
+)
+READ_P95: Final = Figure(
+    "aggregated_device_read_p95_ms",
+    "summary.cache_stats.storage_read_device_p95_ms",
+    max,
+    max,
+    "kvcacheAggregateDeviceLatency",
+    "read P95 ms",
+)
+WRITE_P95: Final = Figure(
+    "aggregated_device_write_p95_ms",
+    "summary.cache_stats.storage_write_device_p95_ms",
+    max,
+    max,
+    "kvcacheAggregateDeviceLatency",
+    "write P95 ms",
+)
+
+FIGURES: Final = (READ_BANDWIDTH, WRITE_BANDWIDTH, AVG_THROUGHPUT, STORAGE_THROUGHPUT, READ_P95, WRITE_P95)
+HEADLINE: Final = (READ_BANDWIDTH, READ_P95, WRITE_P95, STORAGE_THROUGHPUT)
+"""The four of 6.3.4.5, in its order."""
+
+
+def memory_only(result: RankFile) -> bool:
+    """Whether the rank's working set never left its memory tier (6.3.4.4)."""
+    return number(result["summary.cache_stats.storage_entries"]) == 0
+
+
+def rank_value(result: RankFile, figure: Figure) -> float | None:
+    """The figure of one rank; 0 where it is absent because the rank never touched storage, else None."""
+    found = result[figure.source]
+    if found is MISSING and memory_only(result):
+        return 0.0
+    return number(found)
+
+
+def results_of(run: Run, option: int) -> list[list[RankFile]] | None:
+    """The results of every rank, trial by trial; None where one is missing or cannot be read."""
+    trials = []
+    for trial in declared_trials(run, option):
+        there = run.options[option].trials.get(trial) if option in run.options else None
+        ranks = there.ranks if there is not None else {}
+        results = [ranks[rank].file for rank in range(declared_ranks(run)) if rank in ranks]
+        if len(results) < declared_ranks(run) or not all(result.readable for result in results):
+            return None
+        trials.append(results)
+    return trials if trials and all(trials) else None
+
+
+def aggregate(trials: Sequence[Sequence[RankFile]], figure: Figure) -> float | None:
+    """The option's figure; None where a rank does not have it."""
+    within = []
+    for results in trials:
+        values = [rank_value(result, figure) for result in results]
+        if any(value is None for value in values):
+            return None
+        within.append(figure.within(value for value in values if value is not None))
+    return figure.across(within)

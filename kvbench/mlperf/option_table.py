@@ -1,0 +1,93 @@
+"""The three options of the rules, as the shipped presets configs/mlperf/option-{1,2,3}.yaml say; no number is here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from kvbench.config import RunConfig, load_config
+from kvbench.mlperf.foreign import MISSING, dig, items, number, whole
+from kvbench.units import GIB
+
+OPTIONS: Final = (1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSettings:
+    """A row of the option table (Rules.md, table KVCache-1), per client. MISSING where a value is not known."""
+
+    model: Any
+    users: Any
+    duration_s: Any
+    gpu_gb: Any
+    cpu_gb: Any
+    max_concurrent_allocs: Any
+    generation: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values by their names."""
+        return {name: getattr(self, name) for name in SETTING_NAMES}
+
+
+SETTING_NAMES: Final = tuple(OptionSettings.__dataclass_fields__)
+
+
+@cache
+def option_preset(option: int) -> RunConfig:
+    """The shipped configuration of an option."""
+    path = resources.files("kvbench_configs").joinpath("mlperf").joinpath(f"option-{option}.yaml")
+    return load_config(str(path))
+
+
+@cache
+def wanted_settings(option: int) -> OptionSettings:
+    """The row of the table, read from the preset."""
+    return settings_of(option_preset(option).model_dump(mode="json"))
+
+
+def settings_of(config: Any) -> OptionSettings:
+    """The row that a run's configuration (as JSON, from anywhere) comes to."""
+    per_token = number(dig(config, "workload", "generation_ms_per_token"))
+    return OptionSettings(
+        model=dig(config, "model"),
+        users=dig(config, "workload", "users"),
+        duration_s=dig(config, "duration_s"),
+        gpu_gb=_tier_gib(config, "gpu"),
+        cpu_gb=_tier_gib(config, "memory"),
+        max_concurrent_allocs=dig(config, "io", "max_concurrent_allocs"),
+        generation=MISSING if per_token is None else "none" if per_token == 0 else f"{per_token:g} ms per token",
+    )
+
+
+def recorded_settings(recorded: Any) -> OptionSettings:
+    """The row in an option of kvbench_sequence.json: its `settings`, or its configuration where that says more."""
+    settings = dig(recorded, "settings")
+    return OptionSettings(**{name: dig(settings, name) for name in SETTING_NAMES})
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether two values are the same setting: numbers by value, all else exactly."""
+    left, right = number(found), number(wanted)
+    return left == right if left is not None and right is not None else type(found) is type(wanted) and found == wanted
+
+
+def differences(found: Any, wanted: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, found, wanted) of every value in which two configurations differ."""
+    different: list[tuple[str, Any, Any]] = []
+    names = dict.fromkeys([*wanted, *(found if isinstance(found, Mapping) else ())])
+    for name in names:
+        left, right = dig(found, name), wanted.get(name, MISSING)
+        if isinstance(right, Mapping) and isinstance(left, Mapping):
+            different += differences(left, right, f"{prefix}{name}.")
+        elif not same(left, right):
+            different.append((f"{prefix}{name}", left, right))
+    return different
+
+
+def _tier_gib(config: Any, kind: str) -> Any:
+    tiers = dig(config, "tiers")
+    if not isinstance(tiers, list):
+        return MISSING
+    sizes = [whole(dig(tier, "capacity_bytes")) for tier in items(tiers) if dig(tier, "kind") == kind]
+    return MISSING if None in sizes else sum(size for size in sizes if size is not None) / GIB

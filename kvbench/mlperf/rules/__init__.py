@@ -1,0 +1,19 @@
+"""The rules of sections 2.1 and 6, each one function named after its id; `RULES` holds them all."""
+
+from kvbench.mlperf.rules import access, clients, code, divisions, figures, structure, systems, workload
+from kvbench.mlperf.rules.registry import RULES, Problem, Rule, Weight
+
+__all__ = [
+    "RULES",
+    "Problem",
+    "Rule",
+    "Weight",
+    "access",
+    "clients",
+    "code",
+    "divisions",
+    "figures",
+    "structure",
+    "systems",
+    "workload",
+]

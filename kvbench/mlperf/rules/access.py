@@ -1,0 +1,128 @@
+"""Rules 6.4 and 6.5: where cache and results lie, how objects are moved, what stands between them and a device."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kvbench.mlperf.foreign import MISSING, dig, items, shown
+from kvbench.mlperf.recorded import Recorded
+from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree import Run
+
+TO_FILL_IN: Final = "TO BE FILLED IN BY HAND"
+"""How `package` marks what nobody can detect."""
+
+_NFS: Final = re.compile(r"nfs\d?", re.ASCII)
+_GATEWAY: Final = re.compile(
+    r"(?:fuse\.)?(?:s3fs|rclone|mountpoint-s3|goofys|geesefs|gcsfuse|blobfuse2?|s3ql)", re.ASCII
+)
+_NFS_OPTIONS: Final = ("vers", "rsize", "wsize")
+_MOST_RESIDENT: Final = 0.01
+"""Part of the reads that may find pages in the cache: of two reads of one object at a time, one does."""
+
+
+@rule("6.4.1", "kvcachePosixCacheDir", Run)
+def kvcache_posix_cache_dir(run: Run) -> Iterator[Problem]:
+    """Cache and results directories are set, and on different filesystems."""
+    recorded, where = Recorded(run), run.sequence.path
+    for name in ("cache_directory", "results_directory"):
+        value = recorded[name]
+        if value is MISSING and not recorded.ours:
+            yield Problem(where, f"{name} {recorded.absence}", "a directory", "not recorded")
+        elif not isinstance(value, str) or not value:
+            yield Problem(where, f"{name} {recorded.absence if value is MISSING else shown(value)}", "a directory")
+    places = items(recorded["filesystems"])
+    compared = 0
+    for place in places:
+        cache, results = dig(place, "cache"), dig(place, "results")
+        if isinstance(cache, dict) and isinstance(results, dict):
+            compared += 1
+            if _same_filesystem(cache, results):
+                host = shown(dig(place, "host"))
+                found = f"cache and results on one filesystem on {host}: {_name(cache)}"
+                yield Problem(where, found, "different filesystems")
+    if not compared:
+        found = f"the filesystems of the cache and the results {recorded.absence}"
+        yield Problem(where, found, "different filesystems", "violation" if recorded.ours else "not recorded")
+
+
+@rule("6.4.2", "kvcachePosixIoModel", Run)
+def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
+    """An object per entry, brought to the device as it is written, out of the page cache before it is read."""
+    recorded = Recorded(run)
+    dropped = recorded["page_cache_dropped"]
+    if dropped is MISSING:
+        found = f"page_cache_dropped {recorded.absence}"
+        yield Problem(run.sequence.path, found, "true", "violation" if recorded.ours else "not recorded")
+    elif dropped is not True:
+        yield Problem(run.sequence.path, f"page_cache_dropped {shown(dropped)}", "true")
+    for _, trial in run.trials():
+        records = trial.records
+        if records is None or not records.readable:
+            continue
+        for keys, wanted in ((("cache", "layout"), "entry"), (("io", "drop_page_cache"), True)):
+            if (found := dig(records.config, *keys)) != wanted:
+                yield Problem(records.path, f"{'.'.join(keys)} {shown(found)}", shown(wanted))
+        reads = sum(rank.reads.operations for rank in records.ranks.values())
+        resident = sum(rank.resident_reads for rank in records.ranks.values())
+        if resident > _MOST_RESIDENT * reads:
+            yield Problem(
+                records.path,
+                f"{resident} of {reads} reads found pages of their object in the page cache",
+                "objects that are not in the page cache",
+            )
+
+
+@rule("6.5.1", "kvcacheObjectViaGateway", Run)
+def kvcache_object_via_gateway(run: Run) -> Iterator[Problem]:
+    """Object stores are reached as files, and the software of the gateway or of the NFS client is named."""
+    cache = Recorded(run)["cache_directory"]
+    if isinstance(cache, str) and "://" in cache:
+        yield Problem(run.sequence.path, f"cache directory {shown(cache)}", "a directory of a mounted filesystem")
+    for host, storage in _between(run):
+        software = dig(run.description.content, "client_software")
+        if not _is_said(software):
+            found = f"client_software {shown(software)} for {shown(storage.get('type'))} on {host}"
+            yield Problem(run.description.path, found, "the gateway's or NFS client's software and its version")
+
+
+@rule("6.5.2", "kvcacheObjectLatencyScope", Run)
+def kvcache_object_latency_scope(run: Run) -> Iterator[Problem]:
+    """For gateways and NFS, whose latency is that of the mount, the mount options are recorded."""
+    for host, storage in _between(run):
+        options = storage.get("options")
+        told = options if isinstance(options, str) else ""
+        names = {option.partition("=")[0] for option in told.split(",") if option}
+        absent = [n for n in _NFS_OPTIONS if n not in names] if _NFS.fullmatch(str(storage.get("type"))) else []
+        if not names or absent:
+            found = f"mount options {shown(options) if names else 'not recorded'} on {host}"
+            wanted = f"with {', '.join(absent)}" if absent else "the options of the mount"
+            yield Problem(run.sequence.path, found, wanted)
+
+
+def _between(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(host, storage) wherever the cache lies behind a gateway or an NFS client."""
+    for place in items(Recorded(run)["filesystems"]):
+        storage = dig(place, "cache")
+        if isinstance(storage, dict):
+            kind = str(storage.get("type"))
+            if _NFS.fullmatch(kind) or _GATEWAY.fullmatch(kind):
+                yield shown(dig(place, "host")), storage
+
+
+def _is_said(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(_is_said(item) for item in value.values())
+    return isinstance(value, str) and bool(value.strip()) and TO_FILL_IN not in value
+
+
+def _same_filesystem(cache: dict[str, Any], results: dict[str, Any]) -> bool:
+    """One mount point, or one device (or export) at two: `tmpfs` and the like name no device."""
+    if cache.get("mount_point") == results.get("mount_point"):
+        return True
+    device = cache.get("device")
+    return isinstance(device, str) and "/" in device and device == results.get("device")
+
+
+def _name(storage: dict[str, Any]) -> str:
+    return " ".join(shown(storage.get(key)) for key in ("type", "device", "mount_point"))

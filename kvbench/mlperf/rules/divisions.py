@@ -1,0 +1,138 @@
+"""Rules 6.6: nothing but the place was chosen in closed; in open, what was changed is allowed, and is said."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final
+
+from kvbench.mlperf.foreign import MISSING, dig, items, shown
+from kvbench.mlperf.option_table import OPTIONS, differences, option_preset, recorded_settings, same, wanted_settings
+from kvbench.mlperf.recorded import Recorded
+from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree import Run
+
+_CLOSED_OPTIONS: Final = frozenset(
+    {
+        "--division",
+        "--system",
+        "--systemname",
+        "--submitter",
+        "--dir",
+        "--cache-dir",
+        "--results",
+        "--results-dir",
+        "--hosts",
+        "--hostfile",
+        "--npernode",
+        "--ranks",
+        "--num-processes",
+        "--mpi-params",
+        "--resume",
+        "--delay",
+    }
+)
+"""What an invocation in closed may hold: names, places, and how many clients there are."""
+_REHEARSAL_OPTIONS: Final = frozenset({"--rehearsal", "--trial-seconds", "--option"})
+_OTHER_RULES: Final = frozenset(
+    {"name", "seed", "model", "duration_s", "workload.users", "workload.generation_ms_per_token", "tiers"}
+    | {"io.max_concurrent_allocs"}
+)
+"""Keys of a configuration that 6.3.1.1 and 6.3.2.1 look at; 6.4.2 looks at two more."""
+_IO_MODEL: Final = frozenset({"cache.layout", "io.drop_page_cache"})
+
+
+@rule("6.6.1", "kvcacheClosedImmutable", Run, ("closed",))
+def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
+    """Nothing was set but names, directories, hosts and the number of clients."""
+    recorded, where = Recorded(run), run.sequence.path
+    if (division := recorded["division"]) not in (MISSING, "closed"):
+        yield Problem(where, f"division {shown(division)}", '"closed"')
+    invocation = recorded["invocation"]
+    if not isinstance(invocation, list):
+        yield Problem(where, f"invocation {recorded.absence}", "the command, and nothing set by it", "not recorded")
+    allowed = _CLOSED_OPTIONS | (_REHEARSAL_OPTIONS if recorded.rehearsal else frozenset())
+    for word in items(invocation):
+        name = word.partition("=")[0] if isinstance(word, str) else ""
+        if name.startswith("--") and name not in allowed:
+            yield Problem(where, f"{shown(word)} in the invocation", "names, directories, hosts and ranks alone")
+    for option, path, config in _configurations(run):
+        for key, found, wanted in differences(config, option_preset(option).model_dump(mode="json")):
+            if key not in _OTHER_RULES | _IO_MODEL:
+                yield Problem(path, f"{key} {shown(found)}", f"{shown(wanted)}, as in the preset of option {option}")
+
+
+@rule("6.6.2", "kvcacheOpenAllowances", Run, ("open",))
+def kvcache_open_allowances(run: Run) -> Iterator[Problem]:
+    """What open changes it says, and what it may not change it does not."""
+    recorded, where = Recorded(run), run.sequence.path
+    if (division := recorded["division"]) not in (MISSING, "open"):
+        yield Problem(where, f"division {shown(division)}", '"open"')
+    if not recorded.ours:
+        yield Problem(where, f"the settings of the options {recorded.absence}", "what was changed", "not recorded")
+    told = _told(recorded)
+    for option, entry in recorded.options().items():
+        if option not in OPTIONS:
+            continue
+        found, wanted = recorded_settings(entry).as_dict(), wanted_settings(option).as_dict()
+        allocations = "max_concurrent_allocs"
+        if not same(found[allocations], wanted[allocations]):
+            claim = f"{allocations} {shown(found[allocations])} in option {option}"
+            yield Problem(where, claim, f"{shown(wanted[allocations])}: open does not change it")
+    for option, path, config in _configurations(run):
+        for key, value, wanted_value in differences(config, option_preset(option).model_dump(mode="json")):
+            if key not in {"name", "io.max_concurrent_allocs"} and not _is_told(key, told):
+                yield Problem(
+                    path,
+                    f"{key} {shown(value)}, which the sequence does not say",
+                    f"{shown(wanted_value)} as in the preset of option {option}, or a change that is said",
+                )
+
+
+@rule("6.6.3", "kvcacheOpenInvocationNote", Run, ("open",))
+def kvcache_open_invocation_note(run: Run) -> Iterator[Problem]:
+    """The exact invocation is recorded."""
+    recorded = Recorded(run)
+    invocation = recorded["invocation"]
+    if not items(invocation) or not all(isinstance(word, str) for word in items(invocation)):
+        found = recorded.absence if invocation is MISSING else shown(invocation)
+        yield Problem(run.sequence.path, f"invocation {found}", "the exact invocation, word by word")
+
+
+@rule("kvbench", "kvbenchRehearsal", Run)
+def kvbench_rehearsal(run: Run) -> Iterator[Problem]:
+    """A rehearsal is no submission, wherever it says that it is one."""
+    wanted = "a sequence that was run in full"
+    if Recorded(run).rehearsal:
+        yield Problem(run.sequence.path, f"rehearsal {shown(Recorded(run)['rehearsal'])}", wanted)
+    elsewhere = [
+        (run.description.path, dig(run.description.content, "rehearsal")),
+        *((summary.path, dig(summary.content, "kvbench", "rehearsal")) for summary in run.summaries),
+        *((rank.file.path, rank.file["kvbench.rehearsal"]) for _, t in run.trials() for rank in t.ranks.values()),
+    ]
+    for path, flag in elsewhere:
+        if flag not in (MISSING, False):
+            yield Problem(path, f"rehearsal {shown(flag)}", wanted)
+
+
+def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
+    """(option, path, configuration) of everything that ran: as the sequence says it, and as the run files do."""
+    for option, entry in Recorded(run).options().items():
+        if option in OPTIONS and isinstance(dig(entry, "config"), dict):
+            yield option, run.sequence.path, dig(entry, "config")
+    for option_results, trial in run.trials():
+        if option_results.number in OPTIONS and trial.records is not None and trial.records.readable:
+            yield option_results.number, trial.records.path, trial.records.config
+
+
+def _told(recorded: Recorded) -> set[str]:
+    """The keys that the invocation sets, with what its own options stand for."""
+    words = [word for word in items(recorded["invocation"]) if isinstance(word, str)]
+    told = {after.partition("=")[0] for before, after in pairwise(words) if before == "--set"}
+    told |= {word.removeprefix("--set=").partition("=")[0] for word in words if word.startswith("--set=")}
+    if any(word.partition("=")[0] == "--trial-seconds" for word in words):
+        told.add("duration_s")
+    return told
+
+
+def _is_told(key: str, told: set[str]) -> bool:
+    """Whether `key` is set itself, or a section above or below it is."""
+    return any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in told)

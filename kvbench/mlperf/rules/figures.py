@@ -1,0 +1,208 @@
+"""Rules 6.3.4: every figure follows from the ranks' results, and those from the records where there are any."""
+
+from collections.abc import Callable, Iterator
+from math import isclose
+from typing import Final
+
+from kvbench.mlperf.aggregation import FIGURES, HEADLINE, aggregate, memory_only, rank_value, results_of
+from kvbench.mlperf.foreign import MISSING, dig, items, number, shown, whole
+from kvbench.mlperf.rank_result import RankFile
+from kvbench.mlperf.recorded import Recorded
+from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree import Rank, Run, Trial, is_stamp
+from kvbench.mlperf.trial_records import RankRecords
+from kvbench.mlperf.trials import declared_options, summary_options
+
+_SAME: Final = 1e-6
+"""Relative difference within which two figures are the same: what is computed twice differs in its last digits."""
+_STATS: Final = "summary.cache_stats"
+
+Derived = tuple[str, float | None]
+"""A key of a rank's result, and what it should be by other things that are known of the rank; None if not known."""
+
+
+@rule("6.3.4.1", "kvcacheAggregateBandwidth", Run)
+def kvcache_aggregate_bandwidth(run: Run) -> Iterator[Problem]:
+    """Bandwidth: the sum over ranks, the mean over trials; a rank's is its bytes over its time."""
+    yield from _recomputed(run, "kvcacheAggregateBandwidth")
+    yield from _derived(run, _bandwidth)
+    for _, trial in run.trials():
+        yield from _records_belong(run, trial)
+
+
+@rule("6.3.4.2", "kvcacheAggregateThroughput", Run)
+def kvcache_aggregate_throughput(run: Run) -> Iterator[Problem]:
+    """Tokens per second: the sum over ranks, the mean over trials; a rank's is its tokens over its (storage) time."""
+    yield from _recomputed(run, "kvcacheAggregateThroughput")
+    yield from _derived(run, _throughput)
+
+
+@rule("6.3.4.3", "kvcacheAggregateDeviceLatency", Run)
+def kvcache_aggregate_device_latency(run: Run) -> Iterator[Problem]:
+    """Device P95: the largest of all ranks and trials; a rank's is the percentile of its spans."""
+    yield from _recomputed(run, "kvcacheAggregateDeviceLatency")
+    yield from _derived(run, _latency)
+
+
+@rule("6.3.4.4", "kvcacheLatencyValidity", Run)
+def kvcache_latency_validity(run: Run) -> Iterator[Problem]:
+    """Storage was read: no option whose ranks all stayed in memory, and none at all where there is no memory tier."""
+    for number_of, option in run.options.items():
+        results = [rank.file for trial in option.trials.values() for rank in trial.ranks.values() if rank.file.readable]
+        if not results:
+            continue
+        idle = [result for result in results if _never_read(result)]
+        for result in idle:
+            memory = number(dig(Recorded(run).options().get(number_of), "settings", "cpu_gb"))
+            if len(idle) == len(results) or memory == 0:
+                yield Problem(result.path, "a rank that never read from storage", "reads from storage by every rank")
+        listed = {str(path) for path in items(dig(summary_options(run).get(number_of), "cpu_tier_ranks"))}
+        for result in results:
+            if (
+                memory_only(result)
+                and not any(path.endswith(_tail(result)) for path in listed)
+                and len(idle) < len(results)
+            ):
+                yield Problem(result.path, "storage_entries 0, and not in cpu_tier_ranks", "every such rank listed")
+
+
+@rule("6.3.4.5", "kvcacheHeadlineResult", Run)
+def kvcache_headline_result(run: Run) -> Iterator[Problem]:
+    """One summary, with the four headline figures of every option and the number of clients."""
+    if len(run.summaries) != 1:
+        yield Problem(run.path, f"{len(run.summaries)} run summaries", "one kvcache_run_summary_YYYYMMDD_HHmmss.json")
+        return
+    summary = run.summaries[0]
+    if not summary.readable:
+        yield Problem(summary.path, summary.problem, "the run summary in JSON")
+        return
+    stamp = summary.path.name.removeprefix("kvcache_run_summary_").removesuffix(".json")
+    if not is_stamp(stamp):
+        yield Problem(summary.path, f"the name {shown(summary.path.name)}", "kvcache_run_summary_YYYYMMDD_HHmmss.json")
+    if (version := dig(summary.content, "schema_version")) != "1.0":
+        yield Problem(summary.path, f"schema_version {shown(version)}", '"1.0"')
+    options = summary_options(run)
+    for option in declared_options(run):
+        if option not in options:
+            yield Problem(summary.path, f"nothing on option {option}", "the headline figures of every option")
+            continue
+        for figure in HEADLINE:
+            value = number(found := dig(options[option], figure.name))
+            if value is None or value < 0:
+                yield Problem(
+                    summary.path, f"{figure.name} {shown(found)} of option {option}", f"a number: {figure.title}"
+                )
+
+
+def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
+    """The figures of the summary that the rule `identifier` defines, against those of the ranks' results."""
+    for option, entry in summary_options(run).items():
+        trials = results_of(run, option)
+        place = run.summaries[0].path
+        if trials is None:
+            found = f"option {option} without the results of every rank"
+            yield Problem(place, found, "figures that can be recomputed", "not recorded")
+            continue
+        for figure in (figure for figure in FIGURES if figure.rule == identifier):
+            for result in (result for results in trials for result in results):
+                if rank_value(result, figure) is None:
+                    yield Problem(result.path, f"{figure.source} {shown(result[figure.source])}", "a number")
+            wanted, found_value = aggregate(trials, figure), number(dig(entry, figure.name))
+            # A headline figure that is no number is the business of 6.3.4.5.
+            if wanted is not None and found_value is not None and not _close(found_value, wanted):
+                yield Problem(
+                    place,
+                    f"{figure.name} {found_value:.6g} of option {option}",
+                    f"{wanted:.6g}, recomputed from the ranks' results",
+                )
+
+
+def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Derived]]) -> Iterator[Problem]:
+    """The figures of every rank against what `derive` makes of its result and its records."""
+    without = 0
+    for _, trial in run.trials():
+        records = trial.records.ranks if trial.records is not None and trial.records.readable else {}
+        without += not records
+        for rank in trial.ranks.values():
+            if not rank.file.readable:
+                continue
+            for key, wanted in derive(rank.file, records.get(rank.number)):
+                found = number(rank.file[key])
+                if wanted is not None and found is not None and not _close(found, wanted):
+                    yield Problem(rank.file.path, f"{key} {found:.6g}", f"{wanted:.6g}, {_source(rank, records)}")
+    if without:
+        yield Problem(run.path, f"{without} trials without records of operations", "a run file", "not recorded")
+
+
+def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
+    elapsed = number(result["summary.elapsed_time"])
+    derived: list[Derived] = []
+    for direction in ("read", "write"):
+        gib = number(result[f"{_STATS}.tier_storage_kv_bytes_{'read' if direction == 'read' else 'written'}_gb"])
+        if records is not None:
+            moved = records.reads if direction == "read" else records.writes
+            name = "read" if direction == "read" else "written"
+            derived.append((f"{_STATS}.tier_storage_kv_bytes_{name}_gb", moved.gib))
+            gib = moved.gib
+        bandwidth = gib / elapsed if gib is not None and elapsed else None
+        derived.append((f"{_STATS}.tier_storage_{direction}_bandwidth_gbps", bandwidth))
+    return derived
+
+
+def _throughput(result: RankFile, records: RankRecords | None) -> list[Derived]:
+    tokens = number(result["summary.total_tokens"])
+    elapsed, storage = number(result["summary.elapsed_time"]), number(result["summary.total_storage_io_time"])
+    return [
+        ("summary.avg_throughput_tokens_per_sec", tokens / elapsed if tokens is not None and elapsed else None),
+        ("summary.storage_throughput_tokens_per_sec", tokens / storage if tokens is not None and storage else None),
+    ]
+
+
+def _latency(result: RankFile, records: RankRecords | None) -> list[Derived]:
+    if records is None:
+        return []
+    return [
+        (f"{_STATS}.storage_{direction}_device_p95_ms", moved.span_p95_ms if moved.operations else None)
+        for direction, moved in (("read", records.reads), ("write", records.writes))
+    ]
+
+
+def _records_belong(run: Run, trial: Trial) -> Iterator[Problem]:
+    """A run file is one of this trial: readable, complete, and with the recorded identity."""
+    if trial.records is None:
+        return
+    path = trial.records.path
+    if not trial.records.readable:
+        yield Problem(path, trial.records.problem, "records that the figures can be recomputed from")
+        return
+    if (status := trial.records.attributes.get("status")) != "complete":
+        yield Problem(path, f"status {shown(status)}", "a complete run")
+    option = whole(trial.path.parent.name.removeprefix("option_")) or int(
+        trial.path.parent.name.removeprefix("option_")
+    )
+    told = dig(Recorded(run).trials(option).get(trial.number), "run_id")
+    if told is not MISSING and told != trial.records.attributes.get("run_id"):
+        yield Problem(
+            path, f"run_id {shown(trial.records.attributes.get('run_id'))}", f"{shown(told)}, as in the sequence"
+        )
+
+
+def _never_read(result: RankFile) -> bool:
+    moved = number(result[f"{_STATS}.tier_storage_kv_bytes_read_gb"])
+    if moved is None:
+        moved = number(result[f"{_STATS}.tier_storage_read_bandwidth_gbps"])
+    return memory_only(result) or not moved
+
+
+def _source(rank: Rank, records: dict[int, RankRecords] | object) -> str:
+    has = isinstance(records, dict) and rank.number in records
+    return "recomputed from the records" if has else "recomputed from its bytes, tokens and time"
+
+
+def _tail(result: RankFile) -> str:
+    """The end of a result's path by which a summary written elsewhere names it."""
+    return "/".join(result.path.parts[-4:])
+
+
+def _close(found: float, wanted: float) -> bool:
+    return isclose(found, wanted, rel_tol=_SAME, abs_tol=1e-12)

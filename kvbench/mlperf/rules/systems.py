@@ -1,0 +1,63 @@
+"""Rule 2.1.9: the same hardware and software throughout all runs of one system, as far as they record it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from kvbench.mlperf.foreign import MISSING, dig, items, shown
+from kvbench.mlperf.recorded import Recorded
+from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree import Run, System
+from kvbench.mlperf.trial_records import TrialRecords
+
+_OF_A_NODE: Final = ("cpus", "cpu_model", "memory_bytes", "kernel")
+_OF_A_STORAGE: Final = ("type", "device", "mount_point", "options")
+_OF_A_RUN_FILE: Final = ("kvbench_version", "timer", "mpi", "python")
+
+
+@rule("2.1.9", "identicalSystemConfig", System)
+def identical_system_config(system: System) -> Iterator[Problem]:
+    """Every host is the same machine with the same storage and software, in every trial of every run."""
+    first: dict[str, tuple[Any, Path]] = {}
+    for name, value, path in (fact for run in system.runs for fact in _facts(run)):
+        seen, where = first.setdefault(name, (value, path))
+        if seen != value:
+            yield Problem(
+                path,
+                f"{name} {shown(value)}",
+                f"{shown(seen)}, as in {shown(str(where.relative_to(system.path)))}: another system needs another name",
+            )
+    for run in system.runs:
+        if not any(True for _ in _facts(run)):
+            yield Problem(
+                run.path, f"hardware and software {Recorded(run).absence}", "the same in all runs", "not recorded"
+            )
+
+
+def _facts(run: Run) -> Iterator[tuple[str, Any, Path]]:
+    recorded, where = Recorded(run), run.sequence.path
+    if isinstance(version := recorded["kvbench_version"], str):
+        yield "kvbench_version", version, where
+    for node in items(recorded["nodes"]):
+        host = dig(node, "host")
+        for name in _OF_A_NODE:
+            if isinstance(host, str) and (value := dig(node, name)) is not MISSING:
+                yield f"{name} of {shown(host)}", value, where
+    for place in items(recorded["filesystems"]):
+        host = dig(place, "host")
+        for name in _OF_A_STORAGE:
+            if isinstance(host, str) and (value := dig(place, "cache", name)) is not MISSING:
+                yield f"{name} of the storage of {shown(host)}", value, where
+    for _, trial in run.trials():
+        if trial.records is not None and trial.records.readable:
+            yield from _facts_of_records(trial.records)
+
+
+def _facts_of_records(records: TrialRecords) -> Iterator[tuple[str, Any, Path]]:
+    for name in _OF_A_RUN_FILE:
+        if name in records.attributes:
+            yield name, records.attributes[name], records.path
+    for node in records.nodes:
+        for name in _OF_A_NODE:
+            if isinstance(node.get("host"), str) and name in node:
+                yield f"{name} of {shown(node['host'])}", node[name], records.path

@@ -1,0 +1,185 @@
+"""Rules 6.3.1 and 6.3.2: the three options with every value, and the locks of the sequence they run in."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+from kvbench.mlperf.foreign import MISSING, dig, number, shown, whole
+from kvbench.mlperf.option_table import OPTIONS, recorded_settings, same, settings_of, wanted_settings
+from kvbench.mlperf.recorded import Recorded
+from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree import Run, Trial
+from kvbench.mlperf.trials import declared_options, declared_trials
+
+SEED: Final = 42
+TRIALS: Final = 3
+DELAYS_S: Final = {90: "6.3.2.1", 20: "6.6.1"}
+"""The delay between options, and the rule that names it: the rules contradict each other, and either is accepted."""
+
+_CLOCK_S: Final = 1.0
+"""Time stamps are of whole seconds: a gap is known to about one."""
+_ELAPSED: Final = 0.99
+"""A rank that ran less than this part of its duration did not run it."""
+
+
+@rule("6.3.1.1", "kvcacheFixedWorkloadPerOption", Run, ("closed",))
+def kvcache_fixed_workload_per_option(run: Run) -> Iterator[Problem]:
+    """All three options, each with every value of the option table."""
+    recorded = Recorded(run)
+    named = set(declared_options(run))
+    for missing in sorted(set(OPTIONS) - named):
+        yield Problem(run.path / f"option_{missing}", "no such option", "all three options")
+    for other in sorted(named - set(OPTIONS)):
+        yield Problem(run.path / f"option_{other}", f"option {other}", "the options 1, 2 and 3, and no other")
+    for option in sorted(named & set(OPTIONS)):
+        yield from _settings(run, recorded, option)
+        for trial in run.options[option].trials.values() if option in run.options else ():
+            yield from _run_file_settings(recorded, option, trial)
+            yield from _durations(recorded, option, trial)
+
+
+@rule("6.3.2.1", "kvcacheClosedSequenceLocks", Run, ("closed",))
+def kvcache_closed_sequence_locks(run: Run) -> Iterator[Problem]:
+    """Seed 42 (42 + r on rank r), 3 trials one after the other, the delay between options, no configuration file."""
+    recorded = Recorded(run)
+    where = run.sequence.path
+    if not same(seed := recorded["seed"], SEED):
+        yield Problem(where, f"seed {_or_absent(seed, recorded)}", str(SEED))
+    config_file = recorded["config_file"]
+    if config_file is not None:
+        yield Problem(where, f"configuration file {_or_absent(config_file, recorded)}", "none")
+    yield from _seeds(run)
+    yield from _trials(run)
+    yield from _delay(recorded)
+    yield from _order(recorded)
+
+
+@rule("6.3.2.2", "kvcacheAutoscalingProhibited", Run, ("closed",))
+def kvcache_autoscaling_prohibited(run: Run) -> Iterator[Problem]:
+    """Autoscaling off, and no rank that tells of any."""
+    recorded = Recorded(run)
+    autoscaling = recorded["autoscaling"]
+    if autoscaling is MISSING:
+        yield Problem(run.sequence.path, f"autoscaling {recorded.absence}", "false", "not recorded")
+    elif autoscaling is not False:
+        yield Problem(run.sequence.path, f"autoscaling {shown(autoscaling)}", "false")
+    for _, trial in run.trials():
+        for rank in trial.ranks.values():
+            for key in ("autoscaling_stats", "summary.autoscaling_stats", "summary.autoscaling_summary"):
+                if rank.file[key] not in (MISSING, None, [], {}):
+                    yield Problem(rank.file.path, f"{key} {shown(rank.file[key])}", "none")
+
+
+def _settings(run: Run, recorded: Recorded, option: int) -> Iterator[Problem]:
+    wanted = wanted_settings(option).as_dict()
+    entry = recorded.options().get(option, MISSING)
+    if entry is MISSING:
+        names = ", ".join(wanted)
+        yield Problem(run.path / f"option_{option}", f"{names} {recorded.absence}", _row(wanted))
+        return
+    found = recorded_settings(entry).as_dict()
+    for name, value in wanted.items():
+        short = name == "duration_s" and recorded.rehearsal and number(found[name]) is not None
+        if not same(found[name], value) and not short:
+            problem = f"{name} {_or_absent(found[name], recorded)}"
+            yield Problem(run.sequence.path, f"{problem} in option {option}", f"{name} {shown(value)}")
+
+
+def _run_file_settings(recorded: Recorded, option: int, trial: Trial) -> Iterator[Problem]:
+    if trial.records is None or not trial.records.readable:
+        return
+    found = settings_of(trial.records.config).as_dict()
+    for name, value in wanted_settings(option).as_dict().items():
+        short = name == "duration_s" and recorded.rehearsal and number(found[name]) is not None
+        if not same(found[name], value) and not short:
+            yield Problem(trial.records.path, f"{name} {shown(found[name])}", f"{name} {shown(value)}")
+
+
+def _durations(recorded: Recorded, option: int, trial: Trial) -> Iterator[Problem]:
+    wanted = number(wanted_settings(option).duration_s)
+    if recorded.rehearsal:
+        wanted = number(dig(recorded.options().get(option), "settings", "duration_s"))
+    for rank in trial.ranks.values() if wanted else ():
+        elapsed = number(rank.file["summary.elapsed_time"])
+        if wanted and elapsed is not None and elapsed < _ELAPSED * wanted:
+            yield Problem(rank.file.path, f"elapsed_time {elapsed:g} s", f"at least the duration, {wanted:g} s")
+
+
+def _seeds(run: Run) -> Iterator[Problem]:
+    for _, trial in run.trials():
+        for rank in trial.ranks.values():
+            if rank.file.readable and not same(seed := rank.file["seed"], SEED + rank.number):
+                yield Problem(rank.file.path, f"seed {shown(seed)}", f"{SEED + rank.number}, for rank {rank.number}")
+
+
+def _trials(run: Run) -> Iterator[Problem]:
+    if dig(run.summary, "trials_per_option") is not MISSING:
+        found = whole(dig(run.summary, "trials_per_option"))
+        if found != TRIALS:
+            yield Problem(
+                run.summaries[0].path,
+                f"trials_per_option {shown(dig(run.summary, 'trials_per_option'))}",
+                str(TRIALS),
+            )
+    for option in run.options.values():
+        declared = declared_trials(run, option.number)
+        if len(declared) != TRIALS:
+            yield Problem(option.path, f"{len(declared)} trials", f"{TRIALS} trials")
+        for extra in sorted(set(option.trials) - set(declared)):
+            yield Problem(option.trials[extra].path, f"a trial beyond the {len(declared)}", "no other trials")
+
+
+def _delay(recorded: Recorded) -> Iterator[Problem]:
+    where, delay = recorded.run.sequence.path, recorded["delay_between_options_s"]
+    wanted = " or ".join(f"{seconds} s ({source})" for seconds, source in DELAYS_S.items())
+    if whole(delay) in DELAYS_S:
+        source = DELAYS_S[whole(delay) or 0]
+        yield Problem(
+            where, f"a delay between options of {whole(delay)} s", f"{wanted}; this is that of {source}", "note"
+        )
+    elif not (recorded.rehearsal and number(delay) is not None):
+        yield Problem(where, f"delay between options {_or_absent(delay, recorded)}", wanted)
+
+
+def _order(recorded: Recorded) -> Iterator[Problem]:
+    """Trials follow each other in order; options with the delay between them, and with no room for other work."""
+    where = recorded.run.sequence.path
+    before: tuple[int, int, datetime] | None = None
+    for option, entry in sorted(recorded.options().items()):
+        for trial, told in sorted(recorded.trials(option).items()):
+            started, ended = _time(dig(told, "started_at")), _time(dig(told, "ended_at"))
+            name = f"trial {trial} of option {option}"
+            if started is None or ended is None or ended < started:
+                times = f"{shown(dig(told, 'started_at'))} to {shown(dig(told, 'ended_at'))}"
+                yield Problem(where, f"{name} from {times}", "the times at which it started and ended")
+                continue
+            if before is not None:
+                gap = (started - before[2]).total_seconds()
+                delay = number(recorded["delay_between_options_s"]) or 0.0
+                least = delay if option != before[0] else 0.0
+                duration = number(dig(entry, "settings", "duration_s")) or 0.0
+                # A trial that is repeated alone runs when the others have ended.
+                alone = dig(told, "repeated") is True or before[1] < 0
+                most = max(delay, number(dig(told, "delay_before_s")) or 0.0) + duration
+                if not alone and not least - _CLOCK_S <= gap <= most + _CLOCK_S:
+                    span = f"from {least:g} s to {most:g} s (the delay and the duration of a trial)"
+                    yield Problem(where, f"{name} {gap:g} s after the trial before it", span)
+            before = (option, -1 if dig(told, "repeated") is True else trial, ended)
+
+
+def _time(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return time if time.utcoffset() is not None else None
+
+
+def _or_absent(value: Any, recorded: Recorded) -> str:
+    return recorded.absence if value is MISSING else shown(value)
+
+
+def _row(wanted: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in wanted.items())
