@@ -1,23 +1,24 @@
 """What `kvbench mlperf run` was asked for, and what the closed division refuses of it: every refusal names its rule.
 
-The numbers of the options stand in configs/mlperf/option-{1,2,3}.yaml alone; those that lock the sequence stand here.
+The numbers of the options stand in configs/mlperf/option-{1,2,3}.yaml alone; those that lock the sequence stand with
+the rule that does.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from kvbench.config import RunConfig, load_config
 from kvbench.errors import KvbenchError
+from kvbench.mlperf.option_table import OPTIONS
+from kvbench.mlperf.rules.workload import DELAYS_S, TRIALS
 
 Division = Literal["closed", "open"]
 
-OPTIONS: Final = (1, 2, 3)
-TRIALS: Final = 3
-DELAYS_S: Final = (20, 90)
-"""Between options: the rules say 90 s in 6.3.2.1, and 20 s in 6.6.1 as the reference tool does. Either is accepted."""
+DELAY_S: Final = 20
+"""Between options where nothing else is asked for: that of 6.6.1 and of the reference tool."""
 
 _OPTION_TABLE: Final = ("model", "workload", "tiers", "io.max_concurrent_allocs", "duration_s", "pacing", "cache")
 """Keys of a configuration that the option table fixes, with all below them."""
@@ -41,7 +42,7 @@ class Choices:
     results: Path
     options: tuple[int, ...] = OPTIONS
     trials: int = TRIALS
-    delay_s: int = DELAYS_S[0]
+    delay_s: int = DELAY_S
     trial_seconds: float | None = None
     rehearsal: bool = False
     changes: tuple[str, ...] = ()
@@ -114,14 +115,3 @@ def duration_s(config: RunConfig) -> float:
     """Seconds of one trial."""
     assert config.duration_s is not None, "the reference workload has no end of its own"
     return config.warmup_s + config.duration_s
-
-
-def whole_invocation(program: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    """The command line as it is recorded."""
-    return (Path(program).name, *arguments)
-
-
-def as_json(config: RunConfig) -> dict[str, Any]:
-    """Every value of a configuration."""
-    content: dict[str, Any] = config.model_dump(mode="json")
-    return content

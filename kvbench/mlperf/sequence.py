@@ -15,15 +15,13 @@ from typing import Any, Final
 import kvbench
 from kvbench.cluster.comm import mpi_version
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.choices import Choices, as_json, duration_s
+from kvbench.mlperf.choices import Choices
 from kvbench.mlperf.option_table import settings_of
 from kvbench.mlperf.surroundings import git_sha
+from kvbench.mlperf.tree import SEQUENCE_NAME, WORKLOAD
 
 FORMAT: Final = "kvbench-mlperf-sequence"
 VERSION: Final = 1
-NAME: Final = "kvbench_sequence.json"
-RUN_FILE: Final = "kvbench_run.h5"
-WORKLOAD: Final = "kv_cache"
 
 _IDENTITY: Final = (
     "division",
@@ -55,7 +53,7 @@ class Step:
     """It comes after an end that was not the sequence's: not in the rhythm of the others."""
 
 
-class Sequence_:  # noqa: N801 - `Sequence` is the standard library's
+class TrialSequence:
     """One sequence and the directory that its results are in."""
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -126,9 +124,9 @@ class Sequence_:  # noqa: N801 - `Sequence` is the standard library's
 
     def save(self) -> None:
         """Write the file. Raises KvbenchError."""
-        write_json(self.directory / NAME, self.content)
+        write_json(self.directory / SEQUENCE_NAME, self.content)
 
-    def same_work(self, other: "Sequence_") -> bool:
+    def same_work(self, other: "TrialSequence") -> bool:
         """Whether `other` asks for the same: then one goes on with it."""
         settings = [[entry["config"] for entry in each.content["options"]] for each in (self, other)]
         return settings[0] == settings[1] and all(self.content[key] == other.content[key] for key in _IDENTITY)
@@ -140,7 +138,7 @@ class Sequence_:  # noqa: N801 - `Sequence` is the standard library's
 
 def new_sequence(
     choices: Choices, hosts: Sequence[str], npernode: int, around: Sequence[Mapping[str, Any]]
-) -> Sequence_:
+) -> TrialSequence:
     """The sequence that `choices` ask for; nothing is written yet. `around` is what `surroundings.look_around` gave."""
     configs = {option: choices.config(option) for option in choices.options}
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
@@ -164,8 +162,8 @@ def new_sequence(
         "options": [
             {
                 "option": option,
-                "settings": settings_of(as_json(config)).as_dict(),
-                "config": as_json(config),
+                "settings": settings_of(config.model_dump(mode="json")).as_dict(),
+                "config": config.model_dump(mode="json"),
                 "trials": [{"trial": trial, "status": "pending"} for trial in range(choices.trials)],
             }
             for option, config in configs.items()
@@ -185,20 +183,19 @@ def new_sequence(
         "autoscaling": False,
         "config_file": None,
     }
-    return Sequence_(choices.results / WORKLOAD / stamp, content)
+    return TrialSequence(choices.results / WORKLOAD / stamp, content)
 
 
-def begin_or_resume(wanted: Sequence_) -> tuple[Sequence_, bool]:
+def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
     """An unfinished sequence of the same work beside `wanted`, and True; else `wanted`, with its file, and False.
 
     Raises KvbenchError.
     """
-    for path in sorted(wanted.directory.parent.glob(f"*/{NAME}"), reverse=True):
+    for path in sorted(wanted.directory.parent.glob(f"*/{SEQUENCE_NAME}"), reverse=True):
         found = read_sequence(path)
         if not found.complete and found.same_work(wanted):
-            found.content.setdefault("resumed", []).append(
-                {"at": wanted.stamp, "invocation": wanted.content["invocation"]}
-            )
+            again = {"at": now(), "invocation": wanted.content["invocation"]}
+            found.content.setdefault("resumed", []).append(again)
             return found, True
     try:
         wanted.directory.mkdir(parents=True)
@@ -210,7 +207,7 @@ def begin_or_resume(wanted: Sequence_) -> tuple[Sequence_, bool]:
     return wanted, False
 
 
-def read_sequence(path: Path) -> Sequence_:
+def read_sequence(path: Path) -> TrialSequence:
     """The sequence of the file `path`. Raises KvbenchError where it is none of kvbench's."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -218,7 +215,7 @@ def read_sequence(path: Path) -> Sequence_:
         raise KvbenchError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
         raise KvbenchError(f"{path} is no {FORMAT} of version {VERSION}; give another --results, or move it away")
-    return Sequence_(path.parent, content)
+    return TrialSequence(path.parent, content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -240,7 +237,3 @@ def steps_as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """To tell the other ranks."""
     return [asdict(step) for step in steps]
 
-
-def clock_seconds(choices: Choices) -> float:
-    """Seconds that the trials of the sequence measure, without what lies between them."""
-    return sum(duration_s(choices.config(option)) * choices.trials for option in choices.options)
