@@ -51,7 +51,9 @@ class Agreement:
         except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - whatever it is, the other ranks must hear of it
             error = raised
         failed = np.zeros(1, np.int64)
-        wait_quietly(self._comm.Iallreduce(np.array([error is not None], np.int64), failed))
+        # It has a name until the end: a request does not keep alive what it sends.
+        mine = np.array([error is not None], np.int64)
+        wait_quietly(self._comm.Iallreduce(mine, failed))
         if not failed[0]:
             return result  # type: ignore[return-value]  # T, as nothing was raised
         report = self._collect(Report.of(self._comm.rank, self._host, _explain(error)))

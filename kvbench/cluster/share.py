@@ -29,8 +29,9 @@ def share(comm: Communicator, value: Any) -> Any:
 
 def total(comm: Communicator, *values: int) -> tuple[int, ...]:
     """The sums of `values` over all ranks, on every rank. Collective."""
-    summed = np.zeros(len(values), dtype=np.int64)
-    wait_quietly(comm.Iallreduce(np.array(values, dtype=np.int64), summed))
+    # Both arrays have a name until the end: a request does not keep alive what it sends.
+    mine, summed = np.array(values, dtype=np.int64), np.zeros(len(values), dtype=np.int64)
+    wait_quietly(comm.Iallreduce(mine, summed))
     return tuple(int(value) for value in summed)
 
 

@@ -105,3 +105,9 @@ def test_a_directory_missing_on_one_node_is_reported_and_leaves_no_probe(run_ran
     assert "check failed: rank 2 on " in outcome.err
     assert f"{tmp_path}/nowhere: No such file or directory" in outcome.err
     assert not [*tmp_path.glob("*/*")], "the probes are removed"
+
+
+def test_sums_of_many_numbers_are_right_on_every_rank(run_ranks: Run) -> None:
+    outcome = run_ranks("summing", ranks=3)
+    assert outcome.code == 0, outcome.err
+    assert outcome.lines == [f"rank {rank}: 0 wrong" for rank in range(3)]
