@@ -1,6 +1,7 @@
 """What a rank has built and checked before the load, and gives back after it: directory, memory, tiers, engine."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.comm import quiet_barrier
 from kvbench.cluster.share import total
@@ -19,7 +21,8 @@ from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
-from kvbench.machine import Filesystem, Node, describe_node, filesystem_of
+from kvbench.identity import Identity, known_attributes, tier_names
+from kvbench.machine import Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
 from kvbench.preparation import (
     UNTOLD_BYTES,
     Storage,
@@ -34,10 +37,12 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
+from kvbench.records.spill import SpillWriter
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
-from kvbench.results import CALIBRATION_DTYPE
+from kvbench.results import CALIBRATION_DTYPE, node_row, place_row
 from kvbench.rundir import RunDirectory, check_directory
+from kvbench.spilling import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
@@ -54,6 +59,8 @@ class Surroundings:
     node: Node
     filesystem: Filesystem
     group: FilesystemGroup
+    spill: SpillPlace | None
+    """Where records are spilled to, if at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ class Sizes:
     capacities: tuple[int, ...]
     """Of the tiers, fastest first."""
     need: MemoryNeed
+    spill_bytes: int
+    """What this rank's spill file may need; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class Bench:
     payload: Payload
     engine: Engine
     tally: Tally
+    spill: SpillWriter | None
     stream: RowStream
 
     @classmethod
@@ -87,29 +97,30 @@ class Bench:
         cls,
         topology: Topology,
         agreement: Agreement,
-        config: RunConfig,
+        identity: Identity,
         schedule: Schedule,
         directory: Path,
-        run_id: str,
+        spill: SpillOrder,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on."""
-        around = _look_around(topology, agreement, directory, run_id)
-        sizes = _sizes(topology, agreement, config, schedule, around, directory)
-        rundir = RunDirectory(directory, run_id, topology.rank)
+        around = _look_around(topology, agreement, directory, identity.run_id, spill)
+        sizes = _sizes(topology, agreement, identity.config, schedule, around, directory)
+        rundir = RunDirectory(directory, identity.run_id, topology.rank)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir))
+            yield agreement.run("check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir))
 
     @classmethod
     def _assemble(
         cls,
         stack: ExitStack,
         topology: Topology,
-        config: RunConfig,
+        identity: Identity,
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
     ) -> Self:
+        config = identity.config
         rundir.create()
         payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
@@ -119,20 +130,46 @@ class Bench:
         if tiers[-1].storage:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
-        tally = Tally()
-        stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
-        stack.callback(stream.stop)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, stream)
+        tally, spill = Tally(), None
+        if around.spill is not None:
+            header = SpillHeader(
+                run_id=identity.run_id,
+                rank=topology.rank,
+                ranks=topology.size,
+                node=topology.node,
+                host=topology.host,
+                started_at=identity.started_at,
+                attributes=known_attributes(identity, topology, tiers, sizes.capacities, arena.nbytes),
+                node_row=_node_row(topology, around, rundir),
+                rank_row=_known_rank_row(topology, arena, sizes, tiers),
+            )
+            spill = open_spill(around.spill, header, lambda: _pulse(engine))
+        stream = RowStream(engine.stores, engine.requests, [tally], spill, engine.failures.append)
+        stack.callback(_leave, stream, spill)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, spill, stream)
 
     @property
     def tier_names(self) -> list[str]:
-        """Names of the tiers, fastest first: their kind, numbered where there are several of one kind."""
-        kinds = [tier.kind for tier in self.tiers]
-        return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+        """Names of the tiers, fastest first."""
+        return tier_names([tier.kind for tier in self.tiers])
+
+    def node_row(self, topology: Topology) -> dict[str, str | int]:
+        """This node's row of /nodes."""
+        return _node_row(topology, self.around, self.rundir)
+
+    def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
+        """The columns of this rank's row of /ranks that do not depend on the load."""
+        return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
+
+    def note(self, **facts: object) -> None:
+        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        if self.spill is not None:
+            self.spill.add_facts(facts)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
-        return Sampler(topology.node, block_device(self.around.filesystem))
+        taker = None if self.spill is None else self.spill.add_samples
+        return Sampler(topology.node, block_device(self.around.filesystem), taker)
 
     def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
         """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
@@ -190,14 +227,54 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path, run_id: str) -> Surroundings:
-    def look() -> tuple[Node, Filesystem]:
-        check_directory(directory)
-        return describe_node(), filesystem_of(directory)
+def _node_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
+    place = place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
+    return node_row(around.node, place)
 
-    node, filesystem = agreement.run("check", look)
+
+def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
+    return {
+        "rank": topology.rank,
+        "node": topology.node,
+        "host": topology.host,
+        "pid": os.getpid(),
+        "arena_bytes": arena.nbytes,
+        "predicted_peak_bytes": sizes.need.total,
+        "storage_capacity_bytes": sizes.capacities[-1] if tiers[-1].storage else 0,
+    }
+
+
+def _pulse(engine: Engine) -> dict[str, int]:
+    """What a spill file says of a rank in each round."""
+    return {
+        "t_ns": timed_io.now_ns(),
+        "verified_sectors": engine.verified_sectors,
+        "too_large_objects": engine.books.cache.too_large,
+        "peak_rss_bytes": peak_resident_bytes(),
+    }
+
+
+def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
+    """End the stream. The spill file stays where it is if it may hold rows: only who knows that they are safe elsewhere
+    removes it."""
+    began = stream.started
+    stream.stop()
+    if spill is not None and began:
+        spill.close()
+    elif spill is not None:
+        spill.remove()
+
+
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path, run_id: str, spill: SpillOrder
+) -> Surroundings:
+    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
+        check_directory(directory)
+        return describe_node(), filesystem_of(directory), find_place(spill, directory)
+
+    node, filesystem, place = agreement.run("check", look)
     group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
-    return Surroundings(node, filesystem, group)
+    return Surroundings(node, filesystem, group, place)
 
 
 def _sizes(
@@ -217,24 +294,28 @@ def _sizes(
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
+        spilled = around.spill is not None
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
     demand, arena, need = agreement.run("check", plan)
     in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
-    planned = total(topology.node_comm, planned_bytes(need))[0]
+    spill_bytes = demand.spill_bytes if around.spill is not None else 0
+    spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
+    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
     left = memory_limit(around.node) - planned
 
     def size() -> Sizes:
-        check_memory(around.node, topology.local_size, planned, 0, need)
+        check_memory(around.node, topology.local_size, planned, 0, need, spilled)
         if config.tiers[-1].kind == "memory":
-            return Sizes(arena, _capacities(config, 0), need)
+            return Sizes(arena, _capacities(config, 0), need, spill_bytes)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
-        return Sizes(arena, _capacities(config, file_tier_capacity(config, storage, largest, left)), need)
+        capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
+        return Sizes(arena, capacities, need, spill_bytes)
 
     sizes = agreement.run("check", size)
     files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
     files = total(topology.node_comm, files)[0]
-    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need))
+    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
     return sizes
 
 

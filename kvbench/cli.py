@@ -14,6 +14,7 @@ from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
+from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
 from kvbench.workload.trace_info import trace_info
 from kvbench.workload.traces import read_trace
@@ -77,6 +78,13 @@ _skip_option = click.option(
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--spill",
+    type=_PATH,
+    help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
+    "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
+)
+@click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -87,6 +95,8 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    spill: Path | None,
+    no_spill: bool,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -104,9 +114,8 @@ def run(
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
-    order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
-    )
+    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
+    order = runner.Order(config, overrides, directory, out, overwrite, SpillOrder(not no_spill, spill))
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:

@@ -1,38 +1,25 @@
 """What came of a load on one rank, and its way into the run file."""
 
-import json
-import os
+import errno
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from kvbench import timed_io
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
-from kvbench.config import RunConfig
+from kvbench.identity import Identity, known_attributes
 from kvbench.machine import peak_resident_bytes
 from kvbench.records.file import RunFileWriter
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, Spilled, write_rows, write_tables
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which run it is; the same on all ranks."""
-
-    config: RunConfig
-    run_id: str
-    fingerprint: str
-    started_at: str
-    trace: dict[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +60,29 @@ def gather_outcome(
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    spilled = None
+    if bench.spill is not None:
+        stream = bench.stream
+        spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock, spilled))
     # After the rows, so that the peak of memory is known.
     tables = agreement.run(
         "gather",
         lambda: {
             "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-            "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
+            "nodes": as_rows([bench.node_row(topology)] if is_leader else [], NODE_DTYPE),
             "calibration": outcome.calibration,
             "samples": outcome.samples,
         },
     )
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
-    attributes = (
-        description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
-        | identity.trace
-        | {
-            "run_id": identity.run_id,
-            "status": status,
-            "status_message": "; ".join(failures),
-            "fingerprint": identity.fingerprint,
-            "started_at": identity.started_at,
-            "tiers_json": json.dumps(
-                [
-                    {"name": name, "kind": tier.kind, "capacity_bytes": capacity, "storage": tier.storage}
-                    for name, tier, capacity in zip(bench.tier_names, bench.tiers, bench.sizes.capacities, strict=True)
-                ]
-            ),
-            "arena_bytes": bench.arena.nbytes,
-            "measure_start_ns": outcome.measure_start_ns,
-            "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
-        }
-    )
+    attributes = known_attributes(identity, topology, bench.tiers, bench.sizes.capacities, bench.arena.nbytes) | {
+        "status": status,
+        "status_message": "; ".join(failures),
+        "measure_start_ns": outcome.measure_start_ns,
+        "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+    }
     write_tables(topology.comm, agreement, writer, tables, attributes)
     return status
 
@@ -125,32 +102,21 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
 
 
 def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
-    engine, sizes, clock, tally = bench.engine, bench.sizes, outcome.clock, bench.tally
-    return {
-        "rank": topology.rank,
-        "node": topology.node,
-        "host": topology.host,
-        "pid": os.getpid(),
+    engine, clock, tally, spill = bench.engine, outcome.clock, bench.tally, bench.spill
+    return bench.known_rank_row(topology) | {
         "first_row": 0,
         "rows": sum(store.count for store in engine.stores),
         "first_request": 0,
         "requests": engine.requests.count,
-        "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
         "peak_rss_bytes": peak_resident_bytes(),
-        "predicted_peak_bytes": sizes.need.total,
-        "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
         "canceled_ops": tally.canceled,
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
+        "spilled_rows": sum(bench.stream.kept_records),
+        "spill_bytes": 0 if spill is None else spill.kept_bytes,
+        "spill_errno": 0 if spill is None or spill.error is None else spill.error.errno or errno.EIO,
     }
-
-
-def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
-    around = bench.around
-    return node_row(
-        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
-    )

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +22,14 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
+from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.spill import RECORDS, REQUESTS
+from kvbench.records.spill_reader import SpillFile
 from kvbench.workload.request import QOS_CLASSES
 
 RANK_DTYPE: Final = np.dtype(
@@ -49,11 +53,15 @@ RANK_DTYPE: Final = np.dtype(
         ("verified_sectors", "<i8"),
         ("too_large_objects", "<i8"),
         ("end_ns", "<i8"),
+        ("spilled_rows", "<i8"),
+        ("spill_bytes", "<i8"),
+        ("spill_errno", "<i8"),
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
 much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
-rank 0's clock (0: none)."""
+rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
+says why no more were (0: nothing went wrong, or there was no spill file)."""
 
 NODE_DTYPE: Final = np.dtype(
     [
@@ -80,28 +88,68 @@ CALIBRATION_DTYPE: Final = np.dtype(
 """`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
 
 
+RECORD_TIMES: Final = ("t_start_ns",)
+REQUEST_TIMES: Final = ("intended_ns", "start_ns", "end_ns")
+"""The columns that hold points in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spilled:
+    """What a rank's spill file holds of its rows."""
+
+    path: Path
+    nbytes: int
+    """Of the file, up to the last row that counts."""
+    records: Sequence[int]
+    """Rows of each store of the records that are in it."""
+    requests: int
+
+    def rows(self, kind: int) -> Iterator[npt.NDArray[np.void]]:
+        """The rows of RECORDS or REQUESTS, read back frame by frame. Raises KvbenchError where the file is damaged."""
+        with SpillFile(self.path, SAMPLE_DTYPE) as file:
+            for frame in file.frames(self.nbytes, [kind]):
+                yield frame.rows
+            ending = file.ending
+        if ending is None or ending.good_bytes != self.nbytes:
+            raise KvbenchError(f"{self.path} was damaged while the run went on: {ending.reason if ending else ''}")
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What one rank recorded, with the clock that turns its times into rank 0's."""
+    """What one rank recorded, with the clock that turns its times into rank 0's.
+
+    The first rows are in its spill file, if there is one, the others in memory.
+    """
 
     records: Sequence[RowStore]
     requests: RowStore
     clock: CommonClock
+    spilled: Spilled | None = None
 
     def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
         """Copies of the records, on rank 0's clock."""
-        return self._shifted((view for store in self.records for view in store.views()), ("t_start_ns",))
+        first = [0] * len(self.records) if self.spilled is None else self.spilled.records
+        memory = (view for store, start in zip(self.records, first, strict=True) for view in store.views(start))
+        return self._shifted(chain(self._read_back(RECORDS), memory), RECORD_TIMES)
 
     def request_chunks(self) -> Iterator[npt.NDArray[np.void]]:
         """Copies of the requests, on rank 0's clock."""
-        return self._shifted(self.requests.views(), ("intended_ns", "start_ns", "end_ns"))
+        memory = self.requests.views(0 if self.spilled is None else self.spilled.requests)
+        return self._shifted(chain(self._read_back(REQUESTS), memory), REQUEST_TIMES)
+
+    def _read_back(self, kind: int) -> Iterator[npt.NDArray[np.void]]:
+        return iter(()) if self.spilled is None else self.spilled.rows(kind)
 
     def _shifted(self, views: Iterable[npt.NDArray[np.void]], columns: Sequence[str]) -> Iterator[npt.NDArray[np.void]]:
-        for view in views:
-            rows = view.copy()
-            for column in columns:
-                rows[column] = self.clock.to_common(rows[column])
-            yield rows
+        return (on_common_clock(view, columns, self.clock) for view in views)
+
+
+def on_common_clock(rows: npt.NDArray[np.void], columns: Sequence[str], clock: CommonClock) -> npt.NDArray[np.void]:
+    """A copy of `rows` with the times in `columns` on rank 0's clock."""
+    shifted = rows.copy()
+    for column in columns:
+        shifted[column] = clock.to_common(shifted[column])
+    return shifted
 
 
 def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
@@ -181,7 +229,7 @@ def _finish(
     for name, table in tables.items():
         assert table is not None, "rank 0 has the writer and the gathered tables"
         if name == "ranks":
-            _number_rows(table)
+            number_rows(table)
             end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
         writer.write_table(name, as_columns(table))
     writer.set_attributes(attributes | {"measure_end_ns": end_ns})
@@ -213,8 +261,8 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
     }
 
 
-def _number_rows(ranks: npt.NDArray[np.void]) -> None:
-    """Where each rank's rows begin: the ranks stand in the file in their order."""
+def number_rows(ranks: npt.NDArray[np.void]) -> None:
+    """Fill in where each rank's rows begin: the ranks stand in the file in their order."""
     for first, count in (("first_row", "rows"), ("first_request", "requests")):
         ranks[first] = np.cumsum(ranks[count]) - ranks[count]
 

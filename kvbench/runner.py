@@ -8,7 +8,7 @@ import datetime
 import secrets
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,11 +29,14 @@ from kvbench.engine.engine import Load
 from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
+from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
+from kvbench.keeping import announce, discard, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
-from kvbench.outcome import Identity, Outcome, gather_outcome
+from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
+from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
 from kvbench.workload.build import build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -59,6 +62,7 @@ class Order:
     directory: Path
     out: Path
     overwrite: bool
+    spill: SpillOrder = field(default_factory=SpillOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Plan:
     identity: Identity
     schedule: Schedule
     directory: Path
+    spill: SpillOrder
 
     @property
     def config(self) -> RunConfig:
@@ -87,10 +92,12 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         try:
             topology = discover(comm)
             _announce(console, topology, plan)
-            run_id = plan.identity.run_id
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id) as bench:
+            with Bench.build(topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill) as bench:
+                announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                with saying_what_is_left(bench.spill, plan.identity.run_id, order.out):
+                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                discard(agreement, bench.spill)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -127,7 +134,7 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
-    return Plan(identity, schedule, Path(content["directory"]))
+    return Plan(identity, schedule, Path(content["directory"]), SpillOrder.from_json(content["spill"]))
 
 
 def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
@@ -144,6 +151,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "config": config.model_dump(mode="json"),
         "source": order.source,
         "directory": str(order.directory.absolute()),
+        "spill": order.spill.to_json(),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
@@ -173,6 +181,7 @@ def _load(
     config = plan.config
     before = read_clock(topology, timed_io.now_ns)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, view)
 
@@ -187,6 +196,7 @@ def _load(
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
+    bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
     if not stopped:
@@ -197,9 +207,11 @@ def _load(
         stopped = drive.until_done(load, start_ns, end_ns)
         if sampler:
             samples = sampler.stop()
-    bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
+    ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])
     return Outcome(

@@ -219,6 +219,9 @@ def _rank_row(
         "failed_ops": tally.failed,
         "verified_sectors": measured.verified_sectors,
         "too_large_objects": 0,
+        "spilled_rows": 0,
+        "spill_bytes": 0,
+        "spill_errno": 0,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }
 
