@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import __version__, analysis_cli, datasize, doctor, runner, study_cli
+from kvbench import __version__, analysis_cli, datasize, doctor, recovery_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.config import load_config, shipped_configs
@@ -58,7 +58,13 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study):
+for _command in (
+    analysis_cli.summary,
+    analysis_cli.compare,
+    analysis_cli.report,
+    study_cli.study,
+    recovery_cli.recover,
+):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")

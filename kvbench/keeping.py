@@ -1,6 +1,6 @@
 """What the ranks of a run do about their spill files together: say where they are, remove them, or say what to do.
 
-What travels: one sum of two integers before the load; all else is local, or ends in an agreement.
+What travels: one sum of two integers before the load and one after it; all else is local, or ends in an agreement.
 """
 
 from collections.abc import Iterator
@@ -63,15 +63,20 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
 
 
 @contextmanager
-def saying_what_is_left(spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
-    """A context that writes the run file: if that fails, the message says how to make one from the spill files."""
+def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
+    """A context that writes the run file: if that fails, the message says how to make one from the spill files.
+
+    Collective.
+    """
+    incomplete = total(topology.comm, spill is None or not spill.keeping)[0]
     try:
         yield
     except RanksFailed as error:
         if spill is None:
             raise
         files = spill_path(spill.path.parent, run_id, "*")
+        lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
         raise RanksFailed(
-            f"{error}\n  nothing is lost: the records of each rank are in {files} on its node; "
+            f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
             f"'kvbench recover {files} -o {out}' makes a run file of them"
         ) from error

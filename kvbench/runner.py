@@ -95,7 +95,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             with Bench.build(topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill) as bench:
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                with saying_what_is_left(bench.spill, plan.identity.run_id, order.out):
+                with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 discard(agreement, bench.spill)
                 if comm.rank == 0 and status != "complete":
