@@ -48,7 +48,12 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     yield from _spilling(run)
     if window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
-    if "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
+    if run.attributes.get("verify") == "off":
+        yield Caution(
+            "nothing-kept",
+            "a null tier keeps and moves nothing: its figures are kvbench's own, and nothing read was verified",
+        )
+    elif "verified_sectors" in run.ranks and not _total(run.ranks, "verified_sectors") and _has_reads(figures):
         yield Caution("not-verified", "nothing that was read was verified")
     canceled = figures.lost.get("ECANCELED", 0)
     failed = {name: number for name, number in figures.lost.items() if name != "ECANCELED"}
@@ -131,6 +136,8 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
 
 def _memory(run: Run) -> Iterator[Caution]:
     ranks, nodes = run.ranks, run.nodes
+    if run.attributes.get("payload") == "none":
+        return
     if not {"node", "arena_bytes"} <= set(ranks) or not {"node", "llc_bytes"} <= set(nodes):
         return
     arenas = ranks.groupby("node", as_index=False)["arena_bytes"].sum()

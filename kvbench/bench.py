@@ -1,7 +1,7 @@
 """What a rank has built and checked before the load, and gives back after it: directory, memory, tiers, engine."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
-from kvbench.cluster.comm import quiet_barrier
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.config import RunConfig
@@ -22,7 +21,7 @@ from kvbench.engine.sampler import Sampler
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.identity import Identity, known_attributes, tier_names
-from kvbench.machine import Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
+from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
 from kvbench.preparation import (
     UNTOLD_BYTES,
     Storage,
@@ -31,6 +30,7 @@ from kvbench.preparation import (
     check_memory,
     file_tier_capacity,
     make_arena,
+    make_payload,
     memory_limit,
     planned_bytes,
     probe_paths,
@@ -40,16 +40,14 @@ from kvbench.preparation import (
 from kvbench.records.spill import SpillWriter
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
-from kvbench.results import CALIBRATION_DTYPE, node_row, place_row
-from kvbench.rundir import RunDirectory, check_directory
+from kvbench.results import node_row, place_row
+from kvbench.rundir import Nowhere, RunDirectory, check_directory
 from kvbench.spilling import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
+from kvbench.turns import Turns
 from kvbench.workload.request import Schedule
-
-_LONGEST_ALONE_S = 10.0
-"""Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,15 @@ class Bench:
         agreement: Agreement,
         identity: Identity,
         schedule: Schedule,
-        directory: Path,
+        directory: Path | None,
         spill: SpillOrder,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on."""
-        around = _look_around(topology, agreement, directory, identity.run_id, spill)
-        sizes = _sizes(topology, agreement, identity.config, schedule, around, directory)
-        rundir = RunDirectory(directory, identity.run_id, topology.rank)
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files."""
+        run_id = identity.run_id
+        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
+        around = _look_around(topology, agreement, directory, run_id, spill)
+        sizes = _sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
             yield agreement.run("check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir))
 
@@ -122,12 +121,12 @@ class Bench:
     ) -> Self:
         config = identity.config
         rundir.create()
-        payload = Payload(config.payload.kind, run_number(rundir.run_id, topology.rank), config.seed)
+        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
             stack.callback(tier.close)
-        if tiers[-1].storage:
+        if tiers[-1].storage and tiers[-1].holds_bytes:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
         tally, spill = Tally(), None
@@ -177,54 +176,17 @@ class Bench:
         The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
         """
         settings = self.config.calibration
-        turns = _Turns(topology, settings.seconds)
+        turns = Turns(topology, settings.seconds)
         if settings.seconds == 0:
             return turns.rows()
         turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
         storage = self.tiers[-1]
-        if storage.storage:
+        if storage.storage and storage.holds_bytes:
             nbytes = settings.bytes
             turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
             turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
             turns.attempt(lambda: calibrate.delete_calibration_object(storage))
         return turns.rows()
-
-
-class _Turns:
-    """Measurements that the ranks of a node take one after the other and then together."""
-
-    def __init__(self, topology: Topology, seconds: float) -> None:
-        self._topology = topology
-        self._seconds = seconds
-        self._rows: list[tuple[int, int, str, str, float]] = []
-        self._error: Exception | None = None
-
-    def measure(self, kind: str, figure: Callable[[float], float]) -> None:
-        """Record `figure(seconds)`, in GiB/s, of this rank alone and of all ranks of the node at once."""
-        alone_s = min(self._seconds, _LONGEST_ALONE_S / self._topology.local_size)
-        for turn in range(self._topology.local_size):
-            if turn == self._topology.local_rank:
-                self.attempt(lambda: self._record(kind, "alone", figure(alone_s)))
-            quiet_barrier(self._topology.node_comm)
-        self.attempt(lambda: self._record(kind, "together", figure(self._seconds)))
-        quiet_barrier(self._topology.node_comm)
-
-    def attempt(self, action: Callable[[], None]) -> None:
-        """Do `action` unless something failed before: a rank that failed still takes part in the turns."""
-        if self._error is None:
-            try:
-                action()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one's turns
-                self._error = error
-
-    def rows(self) -> npt.NDArray[np.void]:
-        """What was recorded (CALIBRATION_DTYPE). Raises the error that ended it."""
-        if self._error is not None:
-            raise self._error
-        return np.array(self._rows, dtype=CALIBRATION_DTYPE)
-
-    def _record(self, kind: str, mode: str, gib_per_s: float) -> None:
-        self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
 def _node_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
@@ -266,8 +228,12 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
 
 
 def _look_around(
-    topology: Topology, agreement: Agreement, directory: Path, run_id: str, spill: SpillOrder
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder
 ) -> Surroundings:
+    if directory is None:
+        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
+        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes), place)
+
     def look() -> tuple[Node, Filesystem, SpillPlace | None]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory), find_place(spill, directory)
@@ -321,7 +287,7 @@ def _sizes(
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     sizes = [storage_bytes if tier.capacity_bytes == "auto" else tier.capacity_bytes for tier in config.tiers]
-    if config.tiers[-1].kind == "file":
+    if config.keeps_files:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
 

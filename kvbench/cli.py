@@ -79,7 +79,7 @@ _skip_option = click.option(
 
 @commands.command()
 @_config_argument
-@click.option("--dir", "directory", required=True, type=_PATH, help="Directory under test.")
+@click.option("--dir", "directory", type=_PATH, help="Directory under test; needed where there is a file tier.")
 @click.option("--out", type=_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
 @_set_option
 @_skip_option
@@ -96,7 +96,7 @@ _skip_option = click.option(
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
 def run(
     config: str,
-    directory: Path,
+    directory: Path | None,
     out: Path | None,
     overrides: tuple[str, ...],
     skip_bad_lines: bool,

@@ -124,14 +124,21 @@ class CachePolicy(_Section):
 class Tier(_Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
-    kind: Literal["memory", "file"]
+    kind: Literal["memory", "file", "null"]
+    """`null` only remembers which objects it has: what is measured is kvbench itself."""
     capacity_bytes: BytesOrAuto = "auto"
     """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _null_is_a_name_here(cls, value: object) -> object:
+        # Without quotes, null is YAML's word for no value.
+        return "null" if value is None else value
+
     @model_validator(mode="after")
-    def _memory_needs_a_size(self) -> Self:
-        if self.kind == "memory" and self.capacity_bytes == "auto":
-            raise ValueError("a memory tier needs capacity_bytes, per rank, such as 4GiB")
+    def _has_a_size(self) -> Self:
+        if self.kind != "file" and self.capacity_bytes == "auto":
+            raise ValueError(f"a {self.kind} tier needs capacity_bytes, per rank, such as 4GiB")
         return self
 
 
@@ -229,6 +236,16 @@ class RunConfig(_Section):
     def geometry(self) -> ModelGeometry:
         """The model's geometry, looked up where it was given by name."""
         return shipped_model(self.model) if isinstance(self.model, str) else self.model
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether there is a tier of files, which needs a directory."""
+        return self.tiers[-1].kind == "file"
+
+    @property
+    def keeps_bytes(self) -> bool:
+        """Whether what is read can be compared with what was written."""
+        return self.tiers[-1].kind != "null"
 
     def fingerprint(self, ranks: int, trace_digest: str = "") -> str:
         """16 hex digits over everything that decides what work is done; equal on every machine.

@@ -168,7 +168,8 @@ class _Player:
     def __init__(self, config: RunConfig, capacities: Sequence[int]) -> None:
         self._bytes_per_token = config.geometry.bytes_per_token
         self._cache = Cache(capacities, config.cache.promote_on_hit)
-        self._storage = len(capacities) - 1 if config.tiers[-1].kind == "file" else None
+        self._storage = len(capacities) - 1 if config.tiers[-1].kind != "memory" else None
+        self._keeps_bytes = config.keeps_bytes
         self.requests = self.operations = self.written = self.read = self.moved_bytes = 0
         self._peak_bytes = self._peak_objects = 0
         self._before = (0, 0, 0, 0, 0)
@@ -204,7 +205,10 @@ class _Player:
         for step in steps:
             # The old copy on storage is deleted in a row of its own.
             self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
-            self.moved_bytes += step.nbytes if step.op != Op.DELETE else 0
+            moves = self._keeps_bytes or self._storage not in (step.source, step.target)
+            self.moved_bytes += step.nbytes if moves and step.op != Op.DELETE else 0
+            if not moves:
+                continue
             if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
                 self.written += step.nbytes
             if step.op in (Op.READ, Op.PROMOTE) and step.source == self._storage:
@@ -214,7 +218,7 @@ class _Player:
         self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
 
     def demand(self, schedule: Schedule, scale: float, at_most: bool) -> Demand:
-        capacity = self._cache.capacities[self._storage] if self._storage is not None else 0
+        capacity = self._cache.capacities[self._storage] if self._storage is not None and self._keeps_bytes else 0
         operations, written, read, peak_bytes, peak_objects = self._before
         return Demand(
             requests=round(self.requests * scale),

@@ -71,6 +71,10 @@ class Filesystem:
         return self.kind in {"tmpfs", "ramfs"}
 
 
+NO_FILESYSTEM: Final = Filesystem("none", "none", "", "none", 0, 0)
+"""Stands for that of a run that keeps no files."""
+
+
 def describe_node(root: Path = Path("/")) -> Node:
     """The facts of this node, as the calling process sees them."""
     memory = psutil.virtual_memory()

@@ -23,7 +23,8 @@ from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.file import FileTier
 from kvbench.tiers.memory import MemoryTier
-from kvbench.tiers.payload import Payload
+from kvbench.tiers.null import NullTier
+from kvbench.tiers.payload import Blank, Payload
 from kvbench.units import MIB, format_bytes
 
 FREE_SPACE_SHARE: Final = 0.95
@@ -127,6 +128,8 @@ def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePat
     for tier, capacity in zip(config.tiers, capacities, strict=True):
         if tier.kind == "memory":
             tiers.append(MemoryTier(capacity, config.io.io_bytes))
+        elif tier.kind == "null":
+            tiers.append(NullTier())
         else:
             read_path, write_path = _PATHS[config.io.read_path], _PATHS[config.io.write_path]
             tiers.append(FileTier(directory, read_path, write_path, config.io.io_bytes, config.io.drop_page_cache))
@@ -158,6 +161,11 @@ def process_bytes() -> int:
     """Resident memory of this process now."""
     resident: int = psutil.Process().memory_info().rss
     return resident
+
+
+def make_payload(config: RunConfig, run: int) -> Payload:
+    """What is written and checked in this run; nothing where a tier does not keep it. `run` stands in the stamps."""
+    return Payload(config.payload.kind, run, config.seed) if config.keeps_bytes else Blank(run, config.seed)
 
 
 def make_arena(nbytes: int, threads: int, payload: Payload) -> Arena:

@@ -81,6 +81,20 @@ class RunDirectory:
                 os.close(descriptor)
 
 
+class Nowhere(RunDirectory):
+    """Stands for the directories of a run that keeps no files: none are made."""
+
+    def __init__(self, run_id: str, rank: int) -> None:
+        super().__init__(Path("none"), run_id, rank)
+
+    def create(self) -> None:
+        """Make nothing."""
+
+    def remove(self) -> list[Path]:
+        """Remove nothing."""
+        return []
+
+
 def check_directory(directory: Path) -> None:
     """Raise KvbenchError when `directory` is missing, no directory, or cannot be written."""
     if not directory.exists():

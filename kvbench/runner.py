@@ -59,7 +59,8 @@ class Order:
     source: str
     """Path or name of the configuration."""
     overrides: tuple[str, ...]
-    directory: Path
+    directory: Path | None
+    """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
     spill: SpillOrder = field(default_factory=SpillOrder)
@@ -71,7 +72,7 @@ class Plan:
 
     identity: Identity
     schedule: Schedule
-    directory: Path
+    directory: Path | None
     spill: SpillOrder
 
     @property
@@ -121,6 +122,8 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         if comm.rank != 0:
             return {}, None
         config = load_config(order.source, order.overrides)
+        if config.keeps_files and order.directory is None:
+            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _shared_plan(config, trace, order, comm.size), trace
 
@@ -134,7 +137,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
-    return Plan(identity, schedule, Path(content["directory"]), SpillOrder.from_json(content["spill"]))
+    directory = content["directory"]
+    spill = SpillOrder.from_json(content["spill"])
+    return Plan(identity, schedule, None if directory is None else Path(directory), spill)
 
 
 def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
     return {
         "config": config.model_dump(mode="json"),
         "source": order.source,
-        "directory": str(order.directory.absolute()),
+        "directory": None if order.directory is None else str(order.directory.absolute()),
         "spill": order.spill.to_json(),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
@@ -164,7 +169,7 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory}, "
+            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory or 'no directory'}, "
             f"fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,

@@ -154,9 +154,9 @@ class SpillPlace:
     filesystem: Filesystem
 
 
-def find_place(order: SpillOrder, tested: Path) -> SpillPlace | None:
+def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
     """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of `tested`
-    (the directory under test) and can be written. None: nowhere, or not wanted.
+    (the directory under test, if there is one) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -172,7 +172,7 @@ def find_place(order: SpillOrder, tested: Path) -> SpillPlace | None:
     return None
 
 
-def _ordered_place(directory: Path, tested: Path) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -194,8 +194,10 @@ def _usual_places() -> Iterable[Path]:
         yield Path(place if isinstance(place, str) else place())
 
 
-def _same_filesystem(place: SpillPlace, tested: Path) -> bool:
+def _same_filesystem(place: SpillPlace, tested: Path | None) -> bool:
     """The same device number, or (subvolumes have their own) the same block device or export."""
+    if tested is None:
+        return False
     if place.directory.stat().st_dev == tested.stat().st_dev:
         return True
     mine, other = place.filesystem.device, filesystem_of(tested).device

@@ -44,7 +44,7 @@ MISTAKES = {
     "workload: {kind: trace}": r"missing key workload\.path: expected the trace file",
     "workload: {kind: tracee}": r"workload\.kind: expected one of personas, trace .*: did you mean trace\?",
     "workload: {mode: decod}": r'workload\.mode: expected one of .* \(given: "decod"\): did you mean decode\?',
-    "tiers: [{kind: disk}]": r'tiers\.0\.kind: expected one of memory, file \(given: "disk"\)',
+    "tiers: [{kind: disk}]": r'tiers\.0\.kind: expected one of memory, file, null \(given: "disk"\)',
     "workload: 5": r"workload: expected a mapping of keys to values \(given: 5\)",
     "io:": r"io: expected a mapping of keys to values \(given: null\)",
     "tiers: {kind: file}": r"tiers: expected a list",
@@ -62,6 +62,8 @@ MISTAKES = {
     "model: {layers: 1, kv_heads: 1}": r"model: a geometry needs kv_heads and head_dim, or kv_lora_rank and",
     "tiers: []": r"tiers: at least one tier is needed",
     "tiers: [{kind: memory}]": r"tiers\.0: a memory tier needs capacity_bytes, per rank, such as 4GiB",
+    "tiers: [{kind: null}]": r"tiers\.0: a null tier needs capacity_bytes, per rank, such as 4GiB",
+    "tiers: [{kind: 'null', capacity_bytes: 1GiB}, {kind: file}]": r"storage must be the last tier",
     "tiers: [{kind: file}, {kind: memory, capacity_bytes: 1}]": r"tiers: storage must be the last tier",
     "tiers: [{kind: file, capacity_bytes: 4gib}]": r"tiers\.0\.capacity_bytes: unknown unit .* did you mean GiB",
     "tiers: [{kind: file, capacity_bytes: -4}]": r"tiers\.0\.capacity_bytes: expected a size .*, or auto \(given: -4\)",
@@ -166,6 +168,14 @@ def test_the_position_behind_the_last_extends_a_list(tmp_path: Path) -> None:
     text = "tiers: [{kind: memory, capacity_bytes: 1MiB}]"
     assert [tier.kind for tier in load(tmp_path, text, "tiers.1={kind: file}").tiers] == ["memory", "file"]
     assert [tier.kind for tier in load(tmp_path, text, "tiers.1.kind=file").tiers] == ["memory", "file"]
+
+
+@pytest.mark.parametrize("word", ["null", "~", "'null'"])
+def test_null_is_the_name_of_a_tier_with_and_without_quotes(tmp_path: Path, word: str) -> None:
+    config = load(tmp_path, f"tiers: [{{kind: {word}, capacity_bytes: 1MiB}}]")
+    assert [tier.kind for tier in config.tiers] == ["null"]
+    assert not config.keeps_files
+    assert not config.keeps_bytes
 
 
 def test_later_overrides_win(tmp_path: Path) -> None:

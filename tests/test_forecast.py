@@ -70,6 +70,13 @@ def test_every_request_until_the_end_is_counted_and_none_after_it() -> None:
     )
 
 
+def test_what_a_null_tier_takes_and_gives_is_operations_and_no_bytes() -> None:
+    config = config_of(tiers=[{"kind": "null", "capacity_bytes": 8 * SECTOR}], warmup_s=2)
+    demand = forecast_demand(config, Regular(100, 10**9), [8 * SECTOR])
+    assert demand.operations == 13 * 2 + 9
+    assert (demand.written_bytes, demand.read_bytes, demand.peak_storage_bytes) == (0, 0, 0)
+
+
 def test_what_is_written_before_the_clock_starts_is_counted() -> None:
     before = [ObjectRef(1000 + n, 2) for n in range(5)]
     with_it = forecast_demand(config_of(), Regular(3, 10**9, before), [100 * SECTOR])

@@ -174,6 +174,10 @@ class Worker:
     def _write(self, operation: Operation, tier: Tier, number: int) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
         tier.allocate(key, nbytes)
+        if not tier.holds_bytes:
+            with self._row(operation, Op.WRITE, number, tier.write_path) as cell:
+                tier.write(cell, key, WHOLE, _NOWHERE)
+                return _wall_ns(cell)
         with (
             self._equipment.arena.lease(nbytes) as lease,
             self._row(operation, Op.WRITE, number, tier.write_path) as cell,

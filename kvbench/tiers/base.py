@@ -49,6 +49,8 @@ class Tier(ABC):
     kind: ClassVar[str]
     storage: ClassVar[bool]
     """False: the tier is the memory of the node."""
+    holds_bytes: ClassVar[bool] = True
+    """False: it only remembers which objects it has; nothing is moved, and nothing that it gives can be verified."""
     read_path: Path
     write_path: Path
     read_timed_by: TimedBy

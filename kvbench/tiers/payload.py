@@ -135,6 +135,24 @@ class Payload:
         encryptor.update_into(memoryview(self._zeros)[:length], room)
 
 
+class Blank(Payload):
+    """Writes and checks nothing: for runs in which a tier keeps no bytes, so that nothing read can be verified."""
+
+    def __init__(self, run: int, seed: int) -> None:
+        super().__init__("stamped", run, seed)
+
+    def make(self, memory: Memory, key: int, offset: int) -> None:
+        """Leave `memory` as it is."""
+
+    def check_sampled(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Check no sector."""
+        return 0, None
+
+    def check_full(self, memory: Memory, key: int, object_bytes: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Check no sector."""
+        return 0, None
+
+
 def _stamps(buffer: npt.NDArray[np.uint8], start: int, length: int) -> npt.NDArray[np.void]:
     count = length // SECTOR_BYTES
     return np.ndarray((count,), dtype=STAMP, buffer=buffer.data, offset=start, strides=(SECTOR_BYTES,))

@@ -210,10 +210,15 @@ def test_a_missing_trace_is_named(run: Call, tmp_path: Path) -> None:
     assert "cannot read trace /nowhere.jsonl: No such file or directory" in ended.err
 
 
+def test_files_need_a_directory(kvbench: Call, tmp_path: Path) -> None:
+    ended = kvbench("run", "smoke", "--out", tmp_path / "run.h5")
+    assert ended.code == 1
+    assert "smoke has a file tier: give the directory under test with --dir" in ended.messages[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "smoke"], "Missing option '--dir'"),
         (["run", "smoke", "--dri", "/tmp"], "Did you mean '--dir'?"),
         (["run", "smoke", "--dir", "/tmp", "--hosts", "a"], "--hosts and --hostfile go with --ranks"),
         (["run", "smoke", "--dir", "/tmp", "--ranks", "0"], "0 is not in the range"),

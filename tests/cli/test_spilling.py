@@ -91,7 +91,7 @@ def test_spill_files_on_the_filesystem_under_test_are_refused_before_anything_is
     assert ended.code == 1
     (message,) = ended.messages
     assert message.startswith(
-        f"kvbench: check failed: rank 0 on {host}: the directory {place} for spill files is on the filesystem under test"
+        f"kvbench: check failed: rank 0 on {host}: the directory {place} for spill files is on the filesystem under"
     )
     assert "give one on another filesystem with --spill" in message
     assert remains(folder) == remains(place) == []

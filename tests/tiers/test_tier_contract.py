@@ -17,6 +17,7 @@ from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, Memor
 from kvbench.tiers.base import WHOLE, Cell, Part, Tier
 from kvbench.tiers.file import FileTier
 from kvbench.tiers.memory import MemoryTier
+from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Payload
 from kvbench.units import KIB, MIB
 
@@ -42,6 +43,11 @@ def parts_of(nbytes: int, at_most: int) -> Iterator[tuple[Part, int]]:
         yield Part(offset, first=offset == 0, last=offset + length == nbytes), length
 
 
+def moved(tier: Tier, nbytes: int) -> int:
+    """What stands in the row of an operation on an object of `nbytes`."""
+    return nbytes if tier.holds_bytes else 0
+
+
 def write(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part_bytes: int | None = None) -> Cell:
     """Write an object with the payload's content, in parts of at most a lease; returns where it was timed."""
     cell, handle = new_cell(), -1
@@ -55,7 +61,7 @@ def write(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, par
 
 
 def read(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part_bytes: int | None = None) -> Cell:
-    """Read an object and compare every byte of it; returns where it was timed."""
+    """Read an object and compare every byte of it, if the tier holds any; returns where it was timed."""
     cell, handle = new_cell(), -1
     resident = tier.prepare_read(key)
     assert 0 <= resident <= 100 or resident == 255
@@ -66,7 +72,8 @@ def read(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part
             tier.inspect(key, part.offset, target)
             landed = target
         assert int(landed.extents[:, 1].sum()) == length
-        assert payload.check_full(landed, key, nbytes, part.offset) == (length // SECTOR_BYTES, None)
+        if tier.holds_bytes:
+            assert payload.check_full(landed, key, nbytes, part.offset) == (length // SECTOR_BYTES, None)
     assert handle == -1
     return cell
 
@@ -94,8 +101,8 @@ class TierContract:
             written = row_of(write(tier, lease, payload, key, nbytes))
             scramble(lease.arena, payload)
             got = row_of(read(tier, lease, payload, key, nbytes))
-            assert got["nbytes"] == nbytes
-            assert written["nbytes"] >= nbytes, "a file may have a header"
+            assert got["nbytes"] == moved(tier, nbytes)
+            assert written["nbytes"] >= moved(tier, nbytes), "a file may have a header"
             assert got["errno"] == written["errno"] == 0
             for row in (written, got):
                 assert row["device_ns"] + row["host_ns"] + row["runq_ns"] == row["wall_ns"] > 0
@@ -105,7 +112,7 @@ class TierContract:
     ) -> None:
         write(tier, lease, payload, 3, LARGE)
         scramble(lease.arena, payload)
-        assert row_of(read(tier, lease, payload, 3, LARGE))["nbytes"] == LARGE
+        assert row_of(read(tier, lease, payload, 3, LARGE))["nbytes"] == moved(tier, LARGE)
 
     def test_an_object_larger_than_the_lease_is_read_in_one_call_that_goes_round(
         self, tier: Tier, lease: Lease, payload: Payload
@@ -114,8 +121,8 @@ class TierContract:
         scramble(lease.arena, payload)
         cell = new_cell()
         _, landed = tier.read(cell, 3, WHOLE, lease.memory(3, LARGE, 0, LARGE))
-        assert row_of(cell)["nbytes"] == LARGE
-        if landed is not None and landed.buffer is lease.arena.bytes:
+        assert row_of(cell)["nbytes"] == moved(tier, LARGE)
+        if landed is not None and landed.buffer is lease.arena.bytes and tier.holds_bytes:
             tail = LARGE - lease.nbytes
             end = lease.memory(3, LARGE, tail, lease.nbytes)
             assert payload.check_full(end, 3, LARGE, tail) == (lease.nbytes // SECTOR_BYTES, None)
@@ -129,7 +136,7 @@ class TierContract:
         parts = row_of(write(tier, lease, payload, key + 1, nbytes, part_bytes))
         assert parts["nbytes"] == whole
         scramble(lease.arena, payload)
-        assert row_of(read(tier, lease, payload, key + 1, nbytes, part_bytes))["nbytes"] == nbytes
+        assert row_of(read(tier, lease, payload, key + 1, nbytes, part_bytes))["nbytes"] == moved(tier, nbytes)
 
     def test_objects_do_not_mix(self, tier: Tier, lease: Lease, payload: Payload) -> None:
         sizes = {key: (1 + key % 4) * SECTOR_BYTES for key in range(10, 17)}
@@ -232,6 +239,33 @@ class TestMemoryTier(TierContract):
         memory = tier.memory_of(1)
         assert memory.buffer.ctypes.data % SECTOR_BYTES == 0
         assert (memory.extents % SECTOR_BYTES == 0).all()
+
+
+class TestNullTier(TierContract):
+    """Objects that are only remembered."""
+
+    @pytest.fixture
+    def tier(self) -> Tier:
+        return NullTier()
+
+    def test_nothing_lands_anywhere(self, tier: Tier, lease: Lease, payload: Payload) -> None:
+        before = lease.arena.bytes.copy()
+        cell = new_cell()
+        tier.write(cell, 1, WHOLE, lease.memory(1, SMALL, 0, SMALL))
+        tier.read(cell, 1, WHOLE, lease.memory(1, SMALL, 0, SMALL))
+        assert (lease.arena.bytes == before).all()
+        assert (row_of(cell)["nbytes"], row_of(cell)["copy_ns"]) == (0, 0)
+        assert row_of(cell)["wall_ns"] > 0
+
+    def test_an_object_that_it_does_not_have_is_an_oserror_that_stands_in_its_row(
+        self, tier: Tier, lease: Lease
+    ) -> None:
+        tier.write(new_cell(), 9, Part(0, first=True, last=False), lease.memory(9, SMALL, 0, SMALL))
+        for call in (tier.read, lambda cell, key, *_: tier.delete(cell, key)):
+            cell = new_cell()
+            with pytest.raises(FileNotFoundError, match="object 0x9 in the null tier"):
+                call(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
+            assert row_of(cell)["errno"] == errno.ENOENT
 
 
 PATHS = [

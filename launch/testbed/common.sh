@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# What all parts of the test bed use: messages, where the state is, what the machine has to have. Sourced.
+# shellcheck disable=SC2034  # names that the other parts use
+
+TESTBED_ROOT=${KVBENCH_TESTBED_ROOT:-/var/tmp/kvbench-testbed}
+MARKER=kvbench-testbed
+HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+
+fail() {
+    printf 'testbed: %s\n' "$*" >&2
+    exit 1
+}
+
+say() {
+    printf 'testbed: %s\n' "$*"
+}
+
+# use_name NAME: sets what follows from a test bed's name. The kernel grants a network interface 15 characters.
+use_name() {
+    [[ $1 =~ ^[a-z][a-z0-9]{0,7}$ ]] || fail "--name $1: give 1 to 8 small letters and digits, beginning with a letter"
+    NAME=$1
+    STATE=$TESTBED_ROOT/$NAME
+    BRIDGE=kvb-$NAME
+    LOCAL=$STATE/local
+    SHARED=$STATE/shared
+}
+
+exists() {
+    [ -f "$STATE/$MARKER" ]
+}
+
+need_state() {
+    exists || fail "there is no test bed $NAME (in $TESTBED_ROOT): make one with \`testbed.sh up --name $NAME\`"
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || fail "namespaces, bridges and mounts need root: run it as root (sudo), in a virtual machine if this one is not yours"
+}
+
+# need COMMAND PACKAGE
+need() {
+    type -P "$1" > /dev/null || MISSING+=("$2")
+}
+
+# check_machine GLUSTER: every package that is missing, in one message.
+check_machine() {
+    MISSING=()
+    need ip iproute2
+    need unshare util-linux
+    need nsenter util-linux
+    need flock util-linux
+    need pgrep procps
+    need sshd openssh-server
+    need ssh openssh-client
+    need ssh-keygen openssh-client
+    if [ "$1" = yes ]; then
+        need glusterd glusterfs-server
+        need mount.glusterfs glusterfs-client
+        need getfattr attr
+    fi
+    if [ ${#MISSING[@]} -gt 0 ]; then
+        mapfile -t MISSING < <(printf '%s\n' "${MISSING[@]}" | sort --unique)
+        fail "missing: apt-get install --no-install-recommends ${MISSING[*]} (those are Debian's and Ubuntu's names)"
+    fi
+    [ -e /proc/self/ns/time ] || fail "this kernel ($(uname -r)) has no time namespaces: use Linux 5.6 or newer"
+    [ "$1" = no ] || [ -c /dev/fuse ] || fail "there is no /dev/fuse for GlusterFS: modprobe fuse, or use --no-gluster"
+    local words
+    words=$(unshare --net --uts --ipc --mount --pid --fork --time true 2>&1) || fail "this root may not make namespaces (a container's?): $words"
+}
+
+# wait_for SECONDS COMMAND...: until the command works; 1 when it does not in time.
+wait_for() {
+    local rounds=$(($1 * 20))
+    shift
+    until "$@" > /dev/null 2>&1; do
+        ((rounds-- > 0)) || return 1
+        sleep 0.05
+    done
+}

@@ -1,0 +1,278 @@
+#!/usr/bin/env bash
+# Several client nodes on one Linux machine, with a GlusterFS volume that they share. Needs root. See docs/testbed.md.
+#
+#   testbed.sh up [--nodes M] [--slots S] [--no-gluster] [--local-size SIZE]   bring it up (2 nodes, 2 slots each)
+#   testbed.sh check [--no-gluster]     whether this machine has what it takes; says what is missing
+#   testbed.sh down | status | list
+#   testbed.sh run OPTIONS...           mpirun with the test bed's hostfile and environment
+#   testbed.sh exec NODE COMMAND...     a command on a node (1 to M, or storage)
+#   testbed.sh cut NODE | restore NODE  pull its network cable, and put it back
+#   testbed.sh kill NODE                end the node and all that runs on it, at once
+#   testbed.sh start NODE               start a killed node again
+#   testbed.sh mount NODE | unmount NODE                              the shared volume
+#   testbed.sh stop-storage | continue-storage                        the server stands still, and goes on
+#   testbed.sh kill-storage | restart-storage                         the server dies, and is started again
+#
+# Before the command's own arguments: --name NAME, for several test beds at a time ("main" without it). All it makes
+# is below /var/tmp/kvbench-testbed/NAME (or KVBENCH_TESTBED_ROOT), in namespaces, and network interfaces kvb-NAME*.
+set -euo pipefail
+# shellcheck source=launch/testbed/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/testbed/nodes.sh
+. "$HERE/nodes.sh"
+# shellcheck source=launch/testbed/gluster.sh
+. "$HERE/gluster.sh"
+
+usage() {
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'
+}
+
+up() {
+    local nodes=2 slots=2 with_gluster=yes local_size='' node
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --nodes) nodes=${2:-} && shift ;;
+            --slots) slots=${2:-} && shift ;;
+            --local-size) local_size=${2:-} && shift ;;
+            --no-gluster) with_gluster=no ;;
+            *) fail "up: unknown option $1" ;;
+        esac
+        shift
+    done
+    [[ $nodes =~ ^[1-9][0-9]?$ ]] || fail "--nodes $nodes: give a number from 1 to 99"
+    [[ $slots =~ ^[1-9][0-9]{0,3}$ ]] || fail "--slots $slots: give the number of ranks of a node"
+    check_machine "$with_gluster"
+    [ -z "$local_size" ] || type -P mkfs.ext4 > /dev/null || fail "missing: apt-get install e2fsprogs"
+    ! exists || fail "test bed $NAME is there already: \`testbed.sh down --name $NAME\` first, or take another --name"
+    ! ip link show "$BRIDGE" > /dev/null 2>&1 || fail "there is a network interface $BRIDGE already: take another --name"
+    [ ! -e "$STATE" ] || fail "$STATE is there, and no test bed: remove it, or take another --name"
+
+    trap 'undo $?' EXIT
+    trap 'exit 130' INT TERM HUP
+    mkdir -p "$TESTBED_ROOT"
+    mkdir -m 755 "$STATE"
+    touch "$STATE/$MARKER"
+    # Two that come up at once take turns here, so that they do not take the same addresses.
+    exec 9< "$TESTBED_ROOT"
+    flock 9
+    SUBNET=$(choose_subnet)
+    echo "$SUBNET" > "$STATE/subnet"
+    exec 9<&-
+    echo "$nodes" > "$STATE/node_count"
+    mkdir "$STATE/local" "$STATE/shared" "$STATE/nodes"
+    make_keys
+    write_names "$nodes" "$with_gluster" > "$STATE/etc-hosts"
+    make_bridge
+    [ "$with_gluster" = no ] || start_storage
+    for ((node = 1; node <= nodes; node++)); do
+        prepare_ssh "$node"
+        [ -z "$local_size" ] || make_local_image "$node" "$local_size"
+        start_node "$node"
+        [ "$with_gluster" = no ] || mount_shared "$node"
+    done
+    write_hosts "$nodes" "$slots" > "$STATE/hosts"
+    write_environment "$with_gluster" > "$STATE/env.sh"
+    for ((node = 1; node <= nodes; node++)); do
+        wait_for 20 ssh -F "$STATE/ssh_config" "$(address "$node")" true || fail "no ssh to node $node: see $STATE/nodes/$node/log/sshd"
+    done
+    trap - EXIT INT TERM HUP
+    say "$nodes nodes are up: . $STATE/env.sh; mpirun --hostfile $STATE/hosts -n $((nodes * slots)) kvbench run CONFIG --dir $LOCAL"
+    [ "$with_gluster" = no ] || say "the GlusterFS volume that they share: --dir $SHARED"
+}
+
+# undo CODE: a half-made test bed is taken away; what went wrong has been said.
+undo() {
+    trap - EXIT
+    trap '' INT TERM HUP
+    say "not up; taking away what was made" >&2
+    down
+    exit "$(($1 == 0 ? 1 : $1))"
+}
+
+make_keys() {
+    mkdir -m 700 "$STATE/ssh"
+    ssh-keygen -q -t ed25519 -N '' -C "kvbench test bed $NAME" -f "$STATE/ssh/key"
+    ssh-keygen -q -t ed25519 -N '' -C "kvbench test bed $NAME" -f "$STATE/ssh/host_key"
+    cp "$STATE/ssh/key.pub" "$STATE/ssh/authorized_keys"
+    printf '%s.* %s\n' "$SUBNET" "$(cut -d ' ' -f 1,2 "$STATE/ssh/host_key.pub")" > "$STATE/ssh/known_hosts"
+    cat > "$STATE/ssh_config" << END
+Host *
+    User root
+    IdentityFile $STATE/ssh/key
+    IdentitiesOnly yes
+    UserKnownHostsFile $STATE/ssh/known_hosts
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    BatchMode yes
+    ConnectTimeout 10
+    LogLevel ERROR
+END
+}
+
+# prepare_ssh NODE: one server that listens on the node's address alone and takes the test bed's key alone.
+prepare_ssh() {
+    mkdir -p "$STATE/nodes/$1"
+    cat > "$STATE/nodes/$1/sshd_config" << END
+ListenAddress $(address "$1")
+HostKey $STATE/ssh/host_key
+AuthorizedKeysFile $STATE/ssh/authorized_keys
+PidFile /run/sshd.pid
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+# The keys lie below /var/tmp, which everybody may write to, in a folder that only root can enter.
+StrictModes no
+PrintMotd no
+MaxStartups 100
+END
+}
+
+make_local_image() {
+    mkdir -p "$STATE/nodes/$1"
+    truncate -s "$2" "$STATE/nodes/$1/local.img" || fail "--local-size $2: give a size such as 2G"
+    mkfs.ext4 -q -m 0 "$STATE/nodes/$1/local.img"
+}
+
+# write_names NODES GLUSTER: the nodes' /etc/hosts.
+write_names() {
+    local node
+    printf '127.0.0.1 localhost\n'
+    for ((node = 1; node <= $1; node++)); do
+        printf '%s %s\n' "$(address "$node")" "$(host_name "$node")"
+    done
+    [ "$2" = no ] || printf '%s %s\n' "$(address "$STORAGE")" "$(host_name "$STORAGE")"
+}
+
+write_hosts() {
+    local node
+    for ((node = 1; node <= $1; node++)); do
+        printf '%s slots=%s\n' "$(address "$node")" "$2"
+    done
+}
+
+write_environment() {
+    cat << END
+# What Open MPI has to be told to start ranks on the nodes of test bed $NAME; to be sourced.
+export KVBENCH_TESTBED='$STATE' KVBENCH_TESTBED_LOCAL='$LOCAL' KVBENCH_TESTBED_SHARED='$([ "$1" = no ] || printf '%s' "$SHARED")'
+export PRTE_MCA_plm_ssh_args='-F $STATE/ssh_config'
+export PRTE_MCA_prte_if_include='$SUBNET.0/24'
+export OMPI_MCA_btl_tcp_if_include='$SUBNET.0/24'
+export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,sm,tcp
+# Nodes find the programs that the caller finds.
+export PRTE_MCA_prte_fwd_environment=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# Nodes share this machine's processors: no rank is bound to one, and there may be more ranks than processors.
+export PRTE_MCA_hwloc_default_binding_policy=none PRTE_MCA_rmaps_default_mapping_policy=slot:OVERSUBSCRIBE
+END
+}
+
+# Removes what a test bed of this name made, however far that got.
+down() {
+    if ! exists; then
+        say "there is no test bed $NAME"
+        return
+    fi
+    kill_nodes
+    remove_network
+    local mounted
+    mounted=$(awk -v top="$STATE/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo)
+    [ -z "$mounted" ] || fail "something is mounted here that the test bed did not mount; unmount it and repeat: $mounted"
+    rm -rf --one-file-system -- "$STATE"
+    rmdir --ignore-fail-on-non-empty -- "$TESTBED_ROOT"
+    say "test bed $NAME is gone"
+}
+
+status() {
+    need_state
+    local home node state
+    say "test bed $NAME: $SUBNET.0/24 on $BRIDGE, state in $STATE"
+    for home in "$STATE"/nodes/*/; do
+        node=$(basename "$home")
+        if ! node_pids "$node" > /dev/null; then
+            state="not running"
+        elif ip link show "$(cable "$node")" | grep -q 'state DOWN'; then
+            state="running, network cut"
+        else
+            state="running"
+        fi
+        if [ "$node" != "$STORAGE" ] && [ -d "$STATE/brick" ] && [[ $state == running* ]]; then
+            state+=", volume $(has_shared "$node" || printf 'not ')mounted"
+        fi
+        say "node $node ($(host_name "$node"), $(address "$node"), clock ahead by $(cat "$home/clock_offset_s" 2> /dev/null || echo 0) s): $state"
+    done
+}
+
+list() {
+    local home
+    for home in "$TESTBED_ROOT"/*/; do
+        [ ! -f "$home/$MARKER" ] || basename "$home"
+    done
+}
+
+main() {
+    local name=main arguments=()
+    while [ $# -gt 0 ] && [[ ${#arguments[@]} -eq 0 || ${arguments[0]} != exec && ${arguments[0]} != run ]]; do
+        case $1 in
+            --name) name=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;
+            --name=*) name=${1#*=} && shift ;;
+            *) arguments+=("$1") && shift ;;
+        esac
+    done
+    # After `exec` and `run`, everything but a leading --name is theirs.
+    if [ "${1:-}" = --name ]; then
+        name=${2:-} && shift 2
+    fi
+    set -- "${arguments[@]}" "$@"
+    case ${1:-help} in help | -h | --help) usage && return ;; esac
+    use_name "$name"
+    local command=$1
+    shift
+    case $command in
+        list) list && return ;;
+        up | check | down | status | run | exec | cut | restore | kill | start | mount | unmount) ;;
+        stop-storage | continue-storage | kill-storage | restart-storage) ;;
+        *) fail "no command $command; testbed.sh help tells all" ;;
+    esac
+    need_root
+    case $command in
+        up) up "$@" && return ;;
+        check) check_machine "$([ "${1:-}" = --no-gluster ] && echo no || echo yes)" && return ;;
+        down) down && return ;;
+    esac
+    need_state
+    SUBNET=$(cat "$STATE/subnet")
+    case $command in
+        status) status ;;
+        run)
+            # shellcheck source=/dev/null
+            . "$STATE/env.sh"
+            exec mpirun --hostfile "$STATE/hosts" "$@"
+            ;;
+        exec) need_node "${1:-}"; in_node "$@" ;;
+        cut) need_node "${1:-}"; ip link set "$(cable "$1")" down ;;
+        restore) need_node "${1:-}"; ip link set "$(cable "$1")" up ;;
+        kill) need_node "${1:-}"; kill_nodes "$1" ;;
+        start)
+            need_node "${1:-}"
+            no_nodes "$1" || fail "node $1 is running"
+            wait_for 10 no_cable "$1" || ip link delete "$(cable "$1")"
+            rm -f "$STATE/nodes/$1/connected"
+            start_node "$1"
+            if [ "$1" = "$STORAGE" ]; then restart_storage; elif [ -d "$STATE/brick" ]; then mount_shared "$1"; fi
+            ;;
+        mount) need_node "${1:-}"; mount_shared "$1" ;;
+        unmount) need_node "${1:-}"; in_node "$1" umount "$SHARED" ;;
+        stop-storage) need_node "$STORAGE"; signal_storage STOP ;;
+        continue-storage) need_node "$STORAGE"; signal_storage CONT ;;
+        kill-storage) need_node "$STORAGE"; kill_storage ;;
+        restart-storage) need_node "$STORAGE"; restart_storage ;;
+    esac
+}
+
+no_cable() {
+    ! ip link show "$(cable "$1")" > /dev/null 2>&1
+}
+
+main "$@"

@@ -1,0 +1,71 @@
+"""The test bed of client nodes (launch/testbed) as tests use it. It judges nothing."""
+
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[3] / "launch" / "testbed" / "testbed.sh"
+
+
+def call_testbed(
+    *arguments: object, name: str | None = None, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Call testbed.sh, and return what it did."""
+    words = ["bash", str(SCRIPT), *(["--name", name] if name else []), *map(str, arguments)]
+    return subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+@dataclass(frozen=True)
+class NodeBed:
+    """A test bed that is up: two nodes of two slots, `NAME-n1` and `NAME-n2`, and their GlusterFS volume."""
+
+    name: str
+    state: Path
+
+    def call(self, *arguments: object) -> str:
+        """Call testbed.sh on it; what it printed. Raises AssertionError with its message where it failed."""
+        done = call_testbed(*arguments, name=self.name)
+        assert done.returncode == 0, f"testbed.sh {arguments}: {done.stderr}"
+        return done.stdout
+
+    @property
+    def subnet(self) -> str:
+        """The first three numbers of the nodes' addresses; node I's is `SUBNET.I`."""
+        return (self.state / "subnet").read_text().strip()
+
+    @property
+    def hostfile(self) -> Path:
+        """For mpirun."""
+        return self.state / "hosts"
+
+    @property
+    def local(self) -> Path:
+        """The node-local directory, the same path on each node."""
+        return self.state / "local"
+
+    @property
+    def shared(self) -> Path:
+        """The directory on the volume that all nodes share."""
+        return self.state / "shared"
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """This process's variables and those of env.sh."""
+        done = subprocess.run(
+            ["bash", "-c", '. "$0"; env --null', str(self.state / "env.sh")], capture_output=True, text=True, check=True
+        )
+        environment = dict(line.partition("=")[::2] for line in done.stdout.split("\0") if line)
+        # Unbuffered, Python writes a line and its end separately, and ranks' lines may come mixed.
+        environment.pop("PYTHONUNBUFFERED", None)
+        return environment
+
+    def clock_ahead_ns(self, node: int) -> int:
+        """By how much node `node`'s (1, 2) CLOCK_MONOTONIC is ahead of this machine's, exactly."""
+        return int((self.state / "nodes" / str(node) / "clock_offset_s").read_text()) * 10**9
+
+    def files(self, node: int, directory: Path) -> list[str]:
+        """Names in `directory` as node `node` sees it."""
+        return self.call("exec", node, "ls", "-A", directory).split()
