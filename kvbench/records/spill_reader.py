@@ -101,10 +101,10 @@ class SpillFile:
             self.close()
             raise
 
-    def frames(self, upto: int | None = None, kinds: Collection[int] = _KINDS) -> Iterator[Frame]:
+    def frames(self, upto: int | None = None, kinds: Collection[int] | None = None) -> Iterator[Frame]:
         """The frames after the first, in order, up to the first that is damaged or not whole, or to byte `upto`.
 
-        Of frames of other `kinds` only the heads are looked at.
+        All are checked, and those of other `kinds` are then passed over.
         """
         size = self._size()
         if upto is not None:
@@ -112,15 +112,13 @@ class SpillFile:
         position, number = self._start, 1
         while position < size:
             found = self._head(position, number, size)
-            if isinstance(found, _Head) and found.kind in kinds:
-                payload = self._payload(position, found)
-                if isinstance(payload, _Bad):
-                    found = payload
-                else:
-                    yield self._content(found.kind, payload, position)
-            if isinstance(found, _Bad):
-                self.ending = Ending(position, size - position, found.reason)
+            payload = self._payload(position, found) if isinstance(found, _Head) else found
+            if isinstance(payload, _Bad) or isinstance(found, _Bad):
+                bad = payload if isinstance(payload, _Bad) else found
+                self.ending = Ending(position, size - position, bad.reason)
                 return
+            if kinds is None or found.kind in kinds:
+                yield self._content(found.kind, payload, position)
             position += FRAME.size + found.length
             number += 1
         self.ending = Ending(position, 0, "")
