@@ -11,6 +11,7 @@ from kvbench_analysis import units
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
+from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
 
 _STEAL_LIMIT_PCT = 1.0
@@ -26,9 +27,12 @@ class Caution:
     message: str
 
 
-def cautions(run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window) -> tuple[Caution, ...]:
+def cautions(
+    run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window, sharing: SharingFigures
+) -> tuple[Caution, ...]:
     """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
+        *_sharing(sharing),
         *_how_it_ended(run, figures, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
@@ -90,6 +94,17 @@ def _spilling(run: Run) -> Iterator[Caution]:
             "uneven-end",
             f"ranks ended up to {apart_s:.1f} s apart, and rates are over the whole window: those that ended early "
             "count as idle until its end",
+        )
+
+
+def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
+    broken = {kind: sharing.counts.get(f"{kind}_objects", 0) for kind in VIOLATIONS}
+    if any(broken.values()):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in broken.items() if number)
+        first = f"; the first: {sharing.violations[0]}" if sharing.violations else ""
+        yield Caution(
+            "violations",
+            f"{sum(broken.values())} times what a rank wrote and synced was not what another found ({kinds}){first}",
         )
 
 

@@ -103,6 +103,10 @@ class Run:
         """Only these columns of `table`, as numpy arrays (codes as numbers); rows `start` to `stop`."""
         return read_columns(self.file, table, names, start, stop)
 
+    def table(self, name: str) -> pd.DataFrame:
+        """Any table of the file by its name (`sharing`, `visibility`, ...); empty where the file does not have it."""
+        return self._frame(name)
+
     def _frame(self, table: str) -> pd.DataFrame:
         """`table` as a DataFrame; a table that the file does not have is one without columns and rows."""
         if table not in self.file.tables:

@@ -9,6 +9,7 @@ from kvbench_analysis import units
 from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.requests import ALL
 from kvbench_analysis.safe import plain, safe_text
+from kvbench_analysis.sharing_print import sharing_json, sharing_tables
 from kvbench_analysis.summary import Summary
 from rich import box
 from rich.console import Console
@@ -41,6 +42,7 @@ def to_json(summary: Summary) -> str:
     tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "requests", "request_latency")
     for name in tables:
         content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
+    content["sharing"] = sharing_json(summary.sharing)
     return json.dumps(plain(content), indent=2, allow_nan=False)
 
 
@@ -59,8 +61,14 @@ def print_summary(summary: Summary, console: Console) -> None:
         _latency(summary, console)
         _places(summary.ranks, "rank", console)
         _places(summary.nodes, "node", console)
+        _sharing(summary, console)
     _cache(summary, console)
     _requests(summary, console)
+
+
+def _sharing(summary: Summary, console: Console) -> None:
+    for title, columns, rows in sharing_tables(summary.sharing):
+        _table(console, title, columns, rows)
 
 
 def _plural(number: Any, noun: str) -> str:

@@ -11,11 +11,13 @@ from kvbench_analysis.load import Run
 from kvbench_analysis.operations import operation_figures
 from kvbench_analysis.percentiles import operations_needed
 from kvbench_analysis.requests import cache_hits, request_counts, request_latency
+from kvbench_analysis.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.window import Window
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
     "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
+    "namespace", "roles",
 )  # fmt: skip
 
 
@@ -44,6 +46,8 @@ class Summary:
     """Hits and misses of requests, in objects and in tokens."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
+    sharing: SharingFigures
+    """Where ranks shared one key space: reads by who wrote the object, and how soon it could be read elsewhere."""
     request_latency: pd.DataFrame
     """Latency of requests, with its queue part and its storage part."""
 
@@ -55,11 +59,12 @@ def summarize(run: Run) -> Summary:
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
     facts["window_s"] = window.seconds
     latency = request_latency(run)
+    sharing = sharing_figures(run, window)
     return Summary(
         source=str(run.path),
         run=facts,
         headlines=tuple(_headlines(figures.totals)),
-        warnings=cautions(run, figures, latency, window),
+        warnings=cautions(run, figures, latency, window, sharing),
         operations=figures.operations,
         latency=figures.latency,
         totals=figures.totals,
@@ -67,6 +72,7 @@ def summarize(run: Run) -> Summary:
         nodes=figures.nodes,
         cache=cache_hits(run),
         requests=request_counts(run, window),
+        sharing=sharing,
         request_latency=latency,
     )
 

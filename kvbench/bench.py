@@ -18,6 +18,8 @@ from kvbench.config import RunConfig
 from kvbench.engine import calibrate
 from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sampler import Sampler
+from kvbench.engine.sharing import Sharing
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.identity import Identity, known_attributes, tier_names
@@ -42,6 +44,7 @@ from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import node_row, place_row
 from kvbench.rundir import Nowhere, RunDirectory, check_directory
+from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.spilling import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
@@ -99,15 +102,22 @@ class Bench:
         schedule: Schedule,
         directory: Path | None,
         spill: SpillOrder,
+        sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files."""
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
+        is this rank's part in a shared key space."""
         run_id = identity.run_id
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
         around = _look_around(topology, agreement, directory, run_id, spill)
+        if sharing is not None:
+            group = around.group
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
         sizes = _sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir))
+            yield agreement.run(
+                "check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir, sharing)
+            )
 
     @classmethod
     def _assemble(
@@ -118,6 +128,7 @@ class Bench:
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
+        sharing: Sharing | None,
     ) -> Self:
         config = identity.config
         rundir.create()
@@ -128,7 +139,8 @@ class Bench:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        engine = Engine(config, Home(topology.rank, topology.host), tiers, sizes.capacities, arena, payload)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         tally, spill = Tally(), None
         if around.spill is not None:
             header = SpillHeader(
@@ -164,6 +176,13 @@ class Bench:
         """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
             self.spill.add_facts(facts)
+
+    def looker(self, topology: Topology) -> Looker | None:
+        """Looks for what other ranks wrote, where ranks share a key space."""
+        sharing, violations = self.engine.sharing, self.engine.violations
+        if sharing is None or violations is None or topology.size == 1:
+            return None
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
@@ -253,7 +272,10 @@ def _sizes(
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
-    storage = Storage(directory, around.filesystem, free_bytes, around.group.ranks)
+    roles = config.role_ranks
+    # Decode ranks write nothing; that all nodes share the filesystem was checked.
+    writers = around.group.ranks if roles is None else len(roles.prefill)
+    storage = Storage(directory, around.filesystem, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 

@@ -1,4 +1,8 @@
-"""The commands: parse, call, print. No logic."""
+"""The commands: parse, call, print. No logic.
+
+What only some commands need is imported by them: each rank of a run imports this module, hundreds of them at once on a
+node that has few processors.
+"""
 
 import json
 import sys
@@ -9,15 +13,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import __version__, analysis_cli, datasize, doctor, recovery_cli, runner, study_cli
+from kvbench import analysis_cli, recovery_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
+from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
-from kvbench.workload.trace_info import trace_info
-from kvbench.workload.traces import read_trace
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -53,7 +56,7 @@ def main() -> NoReturn:
 
 
 @click.group(cls=_Commands)
-@click.version_option(__version__)
+@click.version_option(package_name="kvbench")
 def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
@@ -94,6 +97,14 @@ _skip_option = click.option(
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=2),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life of a node or rank after which all ranks end.",
+)
 def run(
     config: str,
     directory: Path | None,
@@ -106,6 +117,7 @@ def run(
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
+    patience_s: float,
 ) -> None:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
@@ -114,14 +126,15 @@ def run(
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
-    order = runner.Order(config, overrides, directory, out, overwrite, SpillOrder(not no_spill, spill))
+    spilling = SpillOrder(not no_spill, spill)
+    order = runner.Order(config, overrides, directory, out, overwrite, patience_s, spilling)
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
@@ -152,6 +165,8 @@ def datasize_command(
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
+    from kvbench import datasize  # noqa: PLC0415 - see above
+
     size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
@@ -163,6 +178,8 @@ def datasize_command(
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory under test.")
 def doctor_command(directory: Path | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
+    from kvbench import doctor  # noqa: PLC0415 - see above
+
     findings = doctor.examine(directory)
     table = Table("", "what", "finding", box=None)
     for finding in findings:
@@ -183,6 +200,9 @@ def trace() -> None:
 @_skip_option
 def info(file: Path, skip_bad_lines: bool) -> None:
     """Print requests, span, token and reuse statistics of a trace FILE."""
+    from kvbench.workload.trace_info import trace_info  # noqa: PLC0415 - see above
+    from kvbench.workload.traces import read_trace  # noqa: PLC0415 - see above
+
     table = Table(show_header=False, box=None)
     for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
         table.add_row(label, value)

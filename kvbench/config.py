@@ -17,6 +17,7 @@ from kvbench.config_source import apply_override, read_mapping, shipped_configs
 from kvbench.config_types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
 from kvbench.errors import KvbenchError
 from kvbench.models import ModelGeometry, shipped_model
+from kvbench.roles import Roles
 from kvbench.units import KIB, MIB, format_bytes
 
 __all__ = [
@@ -208,6 +209,10 @@ class RunConfig(_Section):
     io: Io = Io()
     payload: Payload = Payload()
     calibration: Calibration = Calibration()
+    namespace: Literal["private", "shared"] = "private"
+    """`shared`: a rank reads from the shared storage what any other rank wrote there."""
+    roles: str | None = None
+    """`prefill=0-3,decode=4-7`: prefill ranks write, decode ranks read what they wrote (disaggregated serving)."""
     duration_s: Seconds | None = Field(default=60.0, gt=0)
     """Seconds of the measured phase; null (traces only): until the trace ends."""
     warmup_s: Seconds = 0.0
@@ -231,6 +236,34 @@ class RunConfig(_Section):
         if self.duration_s is None and not trace:
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self
+
+    @model_validator(mode="after")
+    def _sharing_is_possible(self) -> Self:
+        if self.namespace == "shared" and self.tiers[-1].kind != "file":
+            raise ValueError("namespace: ranks share objects in files; shared needs a file tier")
+        if self.namespace == "shared" and self.cache.promote_on_hit:
+            raise ValueError(
+                "cache.promote_on_hit: a promotion takes the object away from the other ranks; leave it out where "
+                "namespace is shared"
+            )
+        if self.roles is None:
+            return self
+        try:
+            Roles.parse(self.roles)
+        except ValueError as error:
+            raise ValueError(f"roles: {error}") from error
+        if self.namespace != "shared":
+            raise ValueError("roles: decode ranks read what others wrote; set namespace to shared")
+        if len(self.tiers) > 1:
+            raise ValueError("roles: what lies in a rank's memory cannot be handed over; use the file tier alone")
+        if self.workload.mode != "prefill-decode":
+            raise ValueError("roles: workload.mode must be prefill-decode, which the roles divide")
+        return self
+
+    @property
+    def role_ranks(self) -> Roles | None:
+        """The ranks of each role; None where ranks have none."""
+        return None if self.roles is None else Roles.parse(self.roles)
 
     @property
     def geometry(self) -> ModelGeometry:
@@ -256,6 +289,9 @@ class RunConfig(_Section):
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest
+        if self.namespace == "private":
+            # Runs in which ranks share nothing are the same work as before there was a choice.
+            del content["namespace"], content["roles"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -4,6 +4,7 @@ The same forecast that a run makes of itself; only the storage's speed and the o
 """
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
     """
     if nodes > ranks:
         raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
-    get_world()  # so that the memory of an MPI library counts
+    # So that the memory of the MPI library counts, and of HDF5, which rank 0 has.
+    get_world()
+    import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
     capacity: int | None = None

@@ -13,7 +13,7 @@ from typing import Final
 from kvbench.cache import Cache, Step
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config import RunConfig
-from kvbench.records.file import CHUNK_ROWS as FILE_ROWS
+from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
 from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
 from kvbench.units import GIB, MIB

@@ -1,8 +1,9 @@
 """What came of a load on one rank, and its way into the run file."""
 
 import errno
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.identity import Identity, known_attributes
 from kvbench.machine import peak_resident_bytes
-from kvbench.records.file import RunFileWriter
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, Spilled, write_rows, write_tables
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
@@ -36,6 +39,8 @@ class Outcome:
     samples: npt.NDArray[np.void]
     """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
     calibration: npt.NDArray[np.void]
+    shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
+    """The rows of this rank in the tables that a shared key space adds."""
 
     @property
     def failure(self) -> str:
@@ -52,7 +57,7 @@ def gather_outcome(
     identity: Identity,
     bench: Bench,
     outcome: Outcome,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -66,13 +71,14 @@ def gather_outcome(
         spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
     write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock, spilled))
     # After the rows, so that the peak of memory is known.
-    tables = agreement.run(
+    tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
         lambda: {
             "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
             "nodes": as_rows([bench.node_row(topology)] if is_leader else [], NODE_DTYPE),
             "calibration": outcome.calibration,
             "samples": outcome.samples,
+            **outcome.shared_space,
         },
     )
     failures = gather_failures(topology, outcome)

@@ -19,6 +19,7 @@ from kvbench.errors import KvbenchError
 from kvbench.forecast import MemoryNeed
 from kvbench.machine import Filesystem, Node
 from kvbench.records.schema import Path, label
+from kvbench.rundir import other_rank
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.file import FileTier
@@ -132,7 +133,10 @@ def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePat
             tiers.append(NullTier())
         else:
             read_path, write_path = _PATHS[config.io.read_path], _PATHS[config.io.write_path]
-            tiers.append(FileTier(directory, read_path, write_path, config.io.io_bytes, config.io.drop_page_cache))
+            folder_of = other_rank if config.namespace == "shared" else None
+            tiers.append(
+                FileTier(directory, read_path, write_path, config.io.io_bytes, config.io.drop_page_cache, folder_of)
+            )
     return tiers
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
+import kvbench
 from kvbench.cluster.gather import as_columns, as_rows
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
@@ -217,6 +219,8 @@ def _attributes(found: Sequence[Found], unreadable: Sequence[str]) -> tuple[str,
         "status": "recovered",
         "status_message": text,
         "recovered_ranks": len(found),
+        "kvbench_version": kvbench.__version__,
+        "h5py": h5py.__version__,
         "measure_start_ns": start_ns,
         "measure_end_ns": max([start_ns, *ends]),
         "clock_uncertainty_ns": max(one.clock.worst_uncertainty_ns for one in found),

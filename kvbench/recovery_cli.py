@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kvbench import recovery
 from kvbench.spilling import spill_path
 
 _PATH = click.Path(path_type=Path)
@@ -21,6 +20,8 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
 
     The spill files are left where they are.
     """
+    from kvbench import recovery  # noqa: PLC0415 - no rank of a run needs it
+
     made = recovery.recover(sources, out, overwrite, run_id)
     console = Console()
     console.print(

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from kvbench import __version__
+import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
@@ -25,12 +24,14 @@ from kvbench.config import RunConfig
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
-from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.spill import RECORDS, REQUESTS
 from kvbench.records.spill_reader import SpillFile
 from kvbench.workload.request import QOS_CLASSES
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
 
 RANK_DTYPE: Final = np.dtype(
     [
@@ -178,7 +179,7 @@ def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
     }
 
 
-def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter | None:
+def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWriter | None":
     """On rank 0 the writer of `out`, whose directory is made; None on the others. Raises KvbenchError."""
     if comm.rank != 0:
         return None
@@ -188,10 +189,12 @@ def open_output(comm: Communicator, out: Path, overwrite: bool) -> RunFileWriter
         raise KvbenchError(
             f"cannot make {out.parent} for the run file: {error.strerror}; choose another directory with --out"
         ) from error
+    from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
+
     return RunFileWriter(out, overwrite=overwrite)
 
 
-def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter | None, rows: Rows) -> None:
+def write_rows(comm: Communicator, agreement: Agreement, writer: "RunFileWriter | None", rows: Rows) -> None:
     """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
 
     Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
@@ -205,7 +208,7 @@ def write_rows(comm: Communicator, agreement: Agreement, writer: RunFileWriter |
 def write_tables(
     comm: Communicator,
     agreement: Agreement,
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
 ) -> None:
@@ -219,7 +222,7 @@ def write_tables(
 
 
 def _finish(
-    writer: RunFileWriter | None,
+    writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void] | None],
     attributes: dict[str, str | int | float],
 ) -> None:
@@ -232,14 +235,16 @@ def _finish(
             number_rows(table)
             end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
         writer.write_table(name, as_columns(table))
-    writer.set_attributes(attributes | {"measure_end_ns": end_ns})
+    import h5py  # noqa: PLC0415 - only the rank that writes the file needs it
+
+    versions = {"kvbench_version": kvbench.__version__, "h5py": h5py.__version__}
+    writer.set_attributes(attributes | versions | {"measure_end_ns": end_ns})
     writer.finish()
 
 
 def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[str, str | int | float]:
     """The attributes that are known from the configuration and the software."""
     return {
-        "kvbench_version": __version__,
         "config_json": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "timer": timer,
         "ranks": ranks,
@@ -249,16 +254,23 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "read_path": config.io.read_path,
         "write_path": config.io.write_path,
         "pacing": config.pacing.mode,
-        "decision_order": "completion" if config.pacing.mode == "closed" else "schedule",
+        "decision_order": _decision_order(config),
+        "namespace": config.namespace,
+        "roles": config.roles or "",
         "bytes_per_token": config.geometry.bytes_per_token,
         "model": config.model if isinstance(config.model, str) else "custom",
         "qos_classes_json": json.dumps(QOS_CLASSES),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "h5py": h5py.__version__,
         "mpi": mpi_version(),
         "platform": platform.platform(),
     }
+
+
+def _decision_order(config: RunConfig) -> str:
+    if config.namespace == "shared":
+        return "exchange"
+    return "completion" if config.pacing.mode == "closed" else "schedule"
 
 
 def number_rows(ranks: npt.NDArray[np.void]) -> None:
@@ -267,7 +279,7 @@ def number_rows(ranks: npt.NDArray[np.void]) -> None:
         ranks[first] = np.cumsum(ranks[count]) - ranks[count]
 
 
-def _sink(writer: RunFileWriter | None, method: str) -> Any:
+def _sink(writer: "RunFileWriter | None", method: str) -> Any:
     if writer is None:
         return lambda rank, rows: None
     append = getattr(writer, method)

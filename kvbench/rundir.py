@@ -37,7 +37,7 @@ class RunDirectory:
     @property
     def objects(self) -> Path:
         """This rank's own directory."""
-        return self.top / f"rank-{self.rank}"
+        return self.top / _rank_folder(self.rank)
 
     def create(self) -> None:
         """Make both levels with their markers. Raises KvbenchError naming the directory and what is wrong with it."""
@@ -95,6 +95,11 @@ class Nowhere(RunDirectory):
         return []
 
 
+def other_rank(rank: int) -> str:
+    """The directory of another rank of the run, from a rank's own directory."""
+    return f"../{_rank_folder(rank)}"
+
+
 def check_directory(directory: Path) -> None:
     """Raise KvbenchError when `directory` is missing, no directory, or cannot be written."""
     if not directory.exists():
@@ -107,6 +112,10 @@ def check_directory(directory: Path) -> None:
         raise KvbenchError(f"{directory} is on a read-only filesystem; mount it for writing")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"{directory} cannot be written by this user; change its permissions or give another --dir")
+
+
+def _rank_folder(rank: int) -> str:
+    return f"rank-{rank}"
 
 
 def _is_marked(directory: Path, run_id: str) -> bool:

@@ -20,14 +20,17 @@ from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
+from kvbench.cluster.crowd import pause_s
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
+from kvbench.cluster.watch import FAREWELL_S, PATIENCE_S, Watch
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
@@ -36,8 +39,9 @@ from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
+from kvbench.shared_space import Rounds, exchange_offsets, join, report
 from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
-from kvbench.workload.build import build_schedule, trace_parts
+from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
 
@@ -47,9 +51,13 @@ START_DELAY_S: Final = 0.1
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
-_POLL_S: Final = 0.02
-_ENDING_POLL_S: Final = 0.001
-"""When a rank has little left to do: whoever was interrupted may have half a second."""
+LAST_WORD_S: Final = 120.0
+"""A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
+
+_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_ENDING_POLL_S: Final = pause_s(0.001)
+"""When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
+what one wrote, others are to know soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,8 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    patience_s: float = PATIENCE_S
+    """How long nothing may be heard of a rank (every rank's own)."""
     spill: SpillOrder = field(default_factory=SpillOrder)
 
 
@@ -74,6 +84,8 @@ class Plan:
     schedule: Schedule
     directory: Path | None
     spill: SpillOrder
+    part: Trace | None
+    """This rank's part of the trace; None for personas."""
 
     @property
     def config(self) -> RunConfig:
@@ -87,15 +99,23 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
+    launched = detect_launcher() is not None
+    with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
+        topology = discover(comm)
+        watch.connect(topology, console.print)
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            topology = discover(comm)
             _announce(console, topology, plan)
-            with Bench.build(topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill) as bench:
+            if plan.directory is not None:
+                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
+            sharing = join(topology, plan.config, plan.part)
+            with Bench.build(
+                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing
+            ) as bench:
+                watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
-                outcome = _load(topology, agreement, plan, bench, interrupt, console)
+                outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
                 discard(agreement, bench.spill)
@@ -122,6 +142,7 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         if comm.rank != 0:
             return {}, None
         config = load_config(order.source, order.overrides)
+        _check_roles(config, comm.size)
         if config.keeps_files and order.directory is None:
             raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
@@ -133,13 +154,28 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     part: Trace | None = None
     if isinstance(config.workload, TraceWorkload):
         workload = config.workload
-        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size))
+        roles = config.role_ranks
+        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    schedule = agreement.run("plan", lambda: build_schedule(config, comm.rank, comm.size, part))
+    schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
     directory = content["directory"]
     spill = SpillOrder.from_json(content["spill"])
-    return Plan(identity, schedule, None if directory is None else Path(directory), spill)
+    return Plan(identity, schedule, None if directory is None else Path(directory), spill, part)
+
+
+def _check_roles(config: RunConfig, ranks: int) -> None:
+    roles = config.role_ranks
+    problem = "" if roles is None else roles.problem(ranks)
+    if problem:
+        raise KvbenchError(f"roles: {problem} (roles={config.roles})")
+
+
+def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Schedule:
+    roles = config.role_ranks
+    if roles is None:
+        return build_schedule(config, comm.rank, comm.size, part)
+    return build_role_schedule(config, roles, comm.rank, part)
 
 
 def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
@@ -180,15 +216,24 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
 
 
 def _load(
-    topology: Topology, agreement: Agreement, plan: Plan, bench: Bench, interrupt: Interrupt, console: Console
+    topology: Topology,
+    agreement: Agreement,
+    plan: Plan,
+    bench: Bench,
+    interrupt: Interrupt,
+    watch: Watch,
+    console: Console,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
     before = read_clock(topology, timed_io.now_ns)
+    sharing = bench.engine.sharing
+    if sharing is not None:
+        exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
     bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
-    drive = _Drive(topology, bench, interrupt, view)
+    drive = _Drive(topology, bench, interrupt, watch, view)
 
     stopped = False
     bench.stream.start()
@@ -204,14 +249,19 @@ def _load(
     bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
+    looker, found = bench.looker(topology), None
     if not stopped:
+        if looker is not None:
+            looker.start()
         sampler = bench.sampler(topology) if topology.local_rank == 0 else None
         if sampler:
             sampler.start()
         load = bench.engine.start(plan.schedule, Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
-        stopped = drive.until_done(load, start_ns, end_ns)
+        stopped = drive.until_done(load, start_ns, end_ns, looker)
         if sampler:
             samples = sampler.stop()
+        if looker is not None:
+            found = looker.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
@@ -226,6 +276,7 @@ def _load(
         failures=tuple(bench.engine.failures),
         samples=samples,
         calibration=calibration,
+        shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
     )
 
 
@@ -240,43 +291,56 @@ def _common_start(topology: Topology, reading: ClockReading) -> int:
 class _Drive:
     """The main thread's part while the workers work: progress, interrupts, the common end."""
 
-    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, view: View | None) -> None:
+    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, watch: Watch, view: View | None) -> None:
         self._topology = topology
         self._bench = bench
         self._interrupt = interrupt
+        self._watch = watch
         self._view = view
         self.interrupted = False
 
-    def until_done(self, load: Load, start_ns: int, end_ns: int | None) -> bool:
+    def until_done(self, load: Load, start_ns: int, end_ns: int | None, looker: Looker | None = None) -> bool:
         """Watch `load` until it has ended on every rank; returns whether it was stopped before its end on any."""
         engine = self._bench.engine
         tiers = len(self._bench.tiers)
         width = counters_width(tiers)
         exchange = ProgressExchange(self._topology.comm, width + 1)
+        rounds = None if engine.sharing is None else Rounds(self._topology.comm, engine.sharing, load, looker)
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
+        canceled_ns: int | None = None
         with (
+            self._watch.exchange(),
             self._view or nullcontext(),
             self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
         ):
-            while not exchange.over:
+            while not exchange.over or (rounds is not None and not rounds.over):
                 now_ns = timed_io.now_ns()
                 broken = bool(self._interrupt.seen or engine.failures)
                 if broken or stopped:
                     load.stop()
+                if broken or stopped or (end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9)):
                     engine.cancel()
-                elif end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9):
-                    engine.cancel()
+                    canceled_ns = canceled_ns or now_ns
+                    if now_ns > canceled_ns + int(LAST_WORD_S * 1e9) and not load.finished:
+                        self._watch.fail(
+                            f"operations on {self._bench.rundir.directory} have not come back for {LAST_WORD_S:g} s "
+                            "after they were canceled: the storage does not answer"
+                        )
                 local[:width] = counters.update()
                 local[width] = self._interrupt.seen
                 aggregate = exchange.poll(local, finished=load.finished, stop=broken)
+                self._watch.beat(aggregate is not None or exchange.over)
                 if aggregate is not None:
                     stopped |= aggregate.stopping > 0
                     self.interrupted |= bool(aggregate.totals[width])
                     if self._view is not None:
                         self._view.show(aggregate.totals[:width], (now_ns - start_ns) / 1e9, duration_s)
-                time.sleep(_ENDING_POLL_S if broken or stopped or load.finished else _POLL_S)
+                if rounds is not None:
+                    rounds.poll()
+                hurry = broken or stopped or load.finished or rounds is not None
+                time.sleep(_ENDING_POLL_S if hurry else _POLL_S)
         load.close()
         return stopped
 

@@ -1,4 +1,7 @@
-"""The commands of studies: parse, call, print. No logic."""
+"""The commands of studies: parse, call, print. No logic.
+
+The studies are imported by the commands themselves: the ranks of a run need none of them.
+"""
 
 import sys
 from pathlib import Path
@@ -7,12 +10,8 @@ import click
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.records.reader import open_run
 from kvbench.starting import host_list, run_console, start_ranks, without_options
 from kvbench.studies.choices import MINIMUM_REPEATS, MOST_RANKS, read_choices, read_counts, read_duration
-from kvbench.studies.copy_path import StudyOrder, run_copy_path
-from kvbench.studies.scaling import BOTH, ScalingChoices, node_counts, run_scaling
-from kvbench.studies.study_file import KIND
 
 _path = click.Path(path_type=Path)
 _dir_help = "Directory under test; repeatable."
@@ -64,6 +63,8 @@ def copy_path(
     Values separated by commas are combined with all others. It starts mpirun with the largest number of ranks, or runs
     inside a launcher that started at least as many on each node.
     """
+    from kvbench.studies.copy_path import StudyOrder, run_copy_path  # noqa: PLC0415 - see above
+
     choices = read_choices(
         directories=directories,
         ranks=ranks,
@@ -123,6 +124,8 @@ def scaling(
 
     Each run is an MPI job of its own; run files are kept in a directory beside the table.
     """
+    from kvbench.studies.scaling import BOTH, ScalingChoices, node_counts, run_scaling  # noqa: PLC0415 - see above
+
     names = tuple(host.partition(":")[0] for host in host_list(hosts))
     choices = ScalingChoices(
         source=config,
@@ -164,6 +167,9 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
 
 def is_study(run_file: Path) -> bool:
     """Whether `run_file` is a study's. Raises KvbenchError where it is no run file."""
+    from kvbench.records.reader import open_run  # noqa: PLC0415 - see above
+    from kvbench.studies.study_file import KIND  # noqa: PLC0415 - see above
+
     return open_run(run_file).attributes.get("kind") == KIND
 
 

@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "units", "models", "config", "config_errors", "config_source", "config_types", "records", "machine"},
+    {
+        "errors",
+        "units",
+        "models",
+        "config",
+        "config_errors",
+        "config_source",
+        "config_types",
+        "records",
+        "machine",
+        "roles",
+    },
     {"timed_io"},
     {"tiers"},
     {"cache", "workload"},

@@ -10,6 +10,7 @@ from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operat
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
+from kvbench_analysis.sharing_print import sharing_tables
 
 PART_NAMES: Final = {
     "wall": "wall time", "device": "device", "host": "host", "runq": "run queue", "copy": "copy, in host",
@@ -71,6 +72,14 @@ def node_table(content: Content) -> Element | None:
     return _places(
         storage_first(content, content.summary.nodes), ["node", "host"], "Per client node, all its ranks together."
     )
+
+
+def sharing_elements(content: Content) -> list[Element]:
+    """Where ranks shared one key space: reads by who wrote the object, how soon it could be read, and violations."""
+    tables = [
+        table(columns, rows, left=1, caption=title) for title, columns, rows in sharing_tables(content.summary.sharing)
+    ]
+    return [*tables, *(element("p", sentence) for sentence in content.summary.sharing.violations)]
 
 
 def rank_table(content: Content) -> Element | None:

@@ -10,6 +10,7 @@ from kvbench_analysis.report.answer import answer
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.compared import comparison_figures, comparison_table, differences, ratio_table
 from kvbench_analysis.report.markup import data, element, script, to_html
+from kvbench_analysis.sharing import is_shared
 from plotly.offline import get_plotlyjs
 
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -112,6 +113,7 @@ def _run(content: Content, prefix: str, several: bool) -> Element:
             details.node_table(content),
             _more("Ranks", details.rank_table(content)),
         ),
+        *([part("One key space for all ranks", *details.sharing_elements(content))] if is_shared(content.run) else []),
         part("Requests and cache", *details.request_tables(content)),
         part(
             "Machine and configuration",

@@ -17,7 +17,7 @@ from typing import Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.comm import Communicator, wait_quietly
+from kvbench.cluster.comm import Communicator, quiet_bcast, wait_quietly
 from kvbench.cluster.topology import Topology
 
 _TAG: Final = 7201
@@ -48,10 +48,9 @@ def read_clock(
         else:
             reading[:] = _answer(topology.leader_comm, now_ns, round_trips)
         worst = reading[3:].copy()
-        topology.leader_comm.Bcast(worst)
+        quiet_bcast(topology.leader_comm, worst)
         reading[3:] = worst
-    wait_quietly(topology.node_comm.Ibarrier())
-    topology.node_comm.Bcast(reading)
+    quiet_bcast(topology.node_comm, reading)
     return ClockReading(*map(int, reading))
 
 

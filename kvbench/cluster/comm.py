@@ -7,6 +7,7 @@ All MPI calls are made by the main thread of a rank (MPI is started with thread 
 call it.
 """
 
+import atexit
 import os
 import socket
 import sys
@@ -19,6 +20,7 @@ from typing import Any, Final, NoReturn, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.cluster.crowd import long_naps, nap_longer, pause_s
 from kvbench.errors import KvbenchError
 
 Buffer = npt.NDArray[Any]
@@ -48,8 +50,11 @@ class Communicator(Protocol):
     def Gather(self, sendbuf: Buffer, recvbuf: Buffer | None, root: int = 0) -> None: ...
     def Gatherv(self, sendbuf: Buffer, recvbuf: tuple[Buffer, list[int]] | None, root: int = 0) -> None: ...
     def Allgather(self, sendbuf: Buffer, recvbuf: Buffer) -> None: ...
+    def Iallgather(self, sendbuf: Buffer, recvbuf: Buffer) -> Request: ...
+    def Iallgatherv(self, sendbuf: Buffer, recvbuf: tuple[Buffer, list[int]]) -> Request: ...
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request: ...
     def Ibarrier(self) -> Request: ...
+    def Ibcast(self, buf: Buffer, root: int = 0) -> Request: ...
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None: ...
     def Isend(self, buf: Buffer, dest: int, tag: int = 0) -> Request: ...
     def Recv(self, buf: Buffer, source: int, tag: int = 0) -> None: ...
@@ -98,6 +103,16 @@ class SerialComm:
         """Copy `sendbuf` into the first row of `recvbuf`."""
         self.Gather(sendbuf, recvbuf)
 
+    def Iallgather(self, sendbuf: Buffer, recvbuf: Buffer) -> Request:
+        """Copy `sendbuf` into the first row of `recvbuf`."""
+        self.Gather(sendbuf, recvbuf)
+        return _Done()
+
+    def Iallgatherv(self, sendbuf: Buffer, recvbuf: tuple[Buffer, list[int]]) -> Request:
+        """Copy `sendbuf` into the first buffer of `recvbuf`."""
+        self.Gatherv(sendbuf, recvbuf)
+        return _Done()
+
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request:
         """The sum over one rank."""
         recvbuf[...] = sendbuf
@@ -105,6 +120,10 @@ class SerialComm:
 
     def Ibarrier(self) -> Request:
         """Wait for nobody."""
+        return _Done()
+
+    def Ibcast(self, buf: Buffer, root: int = 0) -> Request:
+        """`buf` is what the only rank has."""
         return _Done()
 
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> NoReturn:
@@ -218,7 +237,9 @@ def _load_mpi() -> tuple[Any, str]:
 
         if "mpi4py.MPI" not in sys.modules:
             mpi4py.rc.thread_level = "funneled"
-        with warnings.catch_warnings():
+            # Within the interpreter's own handlers, which run before mpi4py ends MPI.
+            atexit.register(nap_longer)
+        with warnings.catch_warnings(), long_naps():
             # mpi4py's warning about a foreign launcher: get_world says it once, with what to do.
             warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
             from mpi4py import MPI  # noqa: PLC0415
@@ -244,15 +265,19 @@ def split_some(comm: Communicator, member: bool) -> Communicator | None:
     return part if member else None
 
 
-def wait_quietly(request: Request, longest_pause_s: float = 1e-3) -> None:
+LONGEST_PAUSE_S: Final = pause_s(1e-3)
+
+
+def wait_quietly(request: Request, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
     """Wait for `request` without keeping a CPU busy: MPI's own waiting spins, beside the ranks that still work.
 
-    Pauses grow to `longest_pause_s`, which is the delay it can add. Python's signal handlers run in the pauses.
+    Pauses grow to `longest_pause_s`, which is the delay it can add: a millisecond, or more where ranks are many and
+    processors few. Python's signal handlers run in the pauses.
     """
-    pause_s = 2e-5
+    pause = 2e-5
     while not request.Test():
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, longest_pause_s)
+        time.sleep(pause)
+        pause = min(2 * pause, longest_pause_s)
 
 
 def quiet_barrier(comm: Communicator) -> None:
@@ -261,6 +286,11 @@ def quiet_barrier(comm: Communicator) -> None:
     Travels: MPI's empty messages, about log2(ranks) rounds (14 at 10 000 ranks), each delayed by a pause at most.
     """
     wait_quietly(comm.Ibarrier())
+
+
+def quiet_bcast(comm: Communicator, buf: Buffer) -> None:
+    """Rank 0's `buf` to every rank, as MPI's broadcast does, while ranks that wait for it sleep."""
+    wait_quietly(comm.Ibcast(buf))
 
 
 def flatten(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kvbench.cluster.comm import Communicator, wait_quietly
+from kvbench.cluster.comm import Communicator, quiet_bcast, wait_quietly
 
 T = TypeVar("T")
 _TAG = 7120
@@ -20,10 +20,10 @@ def share(comm: Communicator, value: Any) -> Any:
     """What rank 0 gives as `value`, on every rank: anything that JSON can hold. Collective."""
     content = np.frombuffer(json.dumps(value).encode() if comm.rank == 0 else b"", dtype=np.uint8).copy()
     length = np.array([len(content)], dtype=np.int64)
-    comm.Bcast(length)
+    quiet_bcast(comm, length)
     if comm.rank != 0:
         content = np.empty(int(length[0]), dtype=np.uint8)
-    comm.Bcast(content)
+    quiet_bcast(comm, content)
     return json.loads(content.tobytes())
 
 

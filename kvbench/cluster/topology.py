@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, split_by_node, split_some
+from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, quiet_bcast, split_by_node, split_some
 from kvbench.errors import KvbenchError
 
 _HOST_BYTES: Final = 64
@@ -57,7 +57,7 @@ def discover(comm: Communicator, node_comm: Communicator | None = None) -> Topol
         leader_comm.Gather(mine, names)
         if names is not None:
             hosts = tuple(row.tobytes().rstrip(b"\0").decode(errors="replace") for row in names)
-    node_comm.Bcast(place)
+    quiet_bcast(node_comm, place)
     return Topology(
         comm=comm,
         rank=comm.rank,
@@ -109,7 +109,7 @@ def filesystem_group(topology: Topology, directory: Path, run_id: str, settle_s:
         group = _group(topology.leader_comm, seen, topology.local_size)
         if error is None:
             found[:] = group
-    topology.node_comm.Bcast(found)
+    quiet_bcast(topology.node_comm, found)
     if error is not None:
         raise KvbenchError(
             f"cannot make, list and remove a file in {directory}: {error.strerror}; "

@@ -7,24 +7,26 @@ under one lock, so they do not depend on which worker made them. It moves no byt
 
 import heapq
 import itertools
-import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kvbench import timed_io
-from kvbench.cache import Cache, Step
-from kvbench.engine.operation import ActiveRequest, Operation
-from kvbench.engine.order import KeyOrder, Room
-from kvbench.records.recorder import RowStore
-from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
-from kvbench.tiers.arena import stored_bytes
-from kvbench.workload.request import ObjectRef, Request, Schedule
+import numpy as np
+import numpy.typing as npt
 
-_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBI")
-assert _REQUEST_ROW.size == REQUEST_DTYPE.itemsize
+from kvbench import timed_io
+from kvbench.cache.announcements import Announcements
+from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.order import KeyOrder
+from kvbench.engine.planner import Books, Planner
+from kvbench.engine.request_log import log_request
+from kvbench.engine.sharing import Sharing
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import Op, Phase, RequestState
+from kvbench.workload.request import Request, Schedule
+
 _NEVER: Final = 2**63 - 1
 _ADMISSIONS_AT_ONCE: Final = 64
 """Between two looks at the clock: requests that need no operation must not keep a load from ending."""
@@ -55,15 +57,6 @@ class Limits:
     """Writes of new entries at once; 0 for no limit."""
 
 
-class Books:
-    """What outlives one load: where each object is, and the room that is really free on each tier."""
-
-    def __init__(self, cache: Cache, capacities: Sequence[int], storage: Sequence[bool]) -> None:
-        self.cache = cache
-        self.rooms = [Room(capacity) for capacity in capacities]
-        self.storage = tuple(storage)
-
-
 class Dispatcher:
     """Runs one schedule. `pacing` is that of the configuration; requests end up in `log` (REQUEST_DTYPE rows)."""
 
@@ -77,15 +70,20 @@ class Dispatcher:
         bytes_per_token: int,
         rank: int,
         log: RowStore,
+        sharing: Sharing | None = None,
     ) -> None:
+        """`sharing`: this rank's part in a key space that ranks share."""
         self._books = books
+        self._sharing = sharing
+        self._users_waiting: dict[int, int] = {}
+        """Closed loop: the users whose request another rank decodes, by its number."""
         self._pacing = pacing
         self._timeline = timeline
         self._limits = limits
-        self._bytes_per_token = bytes_per_token
         self._rank = rank
         self._log = log
         self._order = KeyOrder()
+        self._planner = Planner(books, self._order, sharing, bytes_per_token, self._make_ready)
         self._condition = threading.Condition()
         self._ready: deque[Operation] = deque()
         self._waiting_writes: deque[Operation] = deque()
@@ -123,6 +121,8 @@ class Dispatcher:
                 self._admit(now_ns)
                 if self._ready:
                     operation = self._ready.popleft()
+                    if not self._may_begin(operation):
+                        continue
                     self._running += 1
                     operation.inflight = self._running
                     if self._ready or self._next_event_ns() < self._watched_ns:
@@ -136,6 +136,8 @@ class Dispatcher:
         """`operation` was not carried out: its request ends in `state`, and no further operation is handed out."""
         with self._condition:
             self._running -= 1
+            if self._sharing is not None:
+                self._sharing.end_read(operation)
             operation.request.state = state
             self._stopped = True
             self._condition.notify_all()
@@ -148,13 +150,37 @@ class Dispatcher:
             self._stopped = True
             self._condition.notify_all()
 
+    def say(self, number: int) -> tuple[Announcements, int]:
+        """What this rank has to announce in round `number`, where ranks share a key space, and the last round that it
+        has taken in and that no read which runs here was begun before."""
+        assert self._sharing is not None
+        with self._condition:
+            return self._sharing.say(number), self._sharing.settled
+
+    def take_in(self, number: int, news: Announcements, settled: int, finished: npt.NDArray[np.bool_]) -> None:
+        """Take in a round of announcements: what may be deleted, what was handed over. Raises LookupError."""
+        assert self._sharing is not None
+        with self._condition:
+            heard = self._sharing.take_in(number, news, settled, finished)
+            self._ready.extend(heard.deletes)
+            for item in heard.handed_over:
+                heapq.heappush(self._due, (item.request.qos, item.intended_ns, next(self._sequence), item.request))
+            for request, then_ns in heard.decoded:
+                user = self._users_waiting.pop(request, None)
+                if user is not None:
+                    self._schedule_user(user, then_ns)
+            if self._over(timed_io.now_ns()):
+                self._condition.notify_all()
+            else:
+                self._condition.notify(len(heard.deletes) + len(heard.handed_over) + len(heard.decoded))
+
     def close(self) -> None:
         """Log the requests that were under way when the load ended, as cut short. Call when no worker is left."""
         now_ns = timed_io.now_ns()
         for active in list(self._active.values()):
             if active.state == RequestState.DONE:
                 active.state = RequestState.CUT_SHORT
-            self._write_log(active, now_ns)
+            log_request(self._log, self._rank, active, now_ns)
         self._active.clear()
 
     # Time
@@ -162,7 +188,15 @@ class Dispatcher:
     def _over(self, now_ns: int) -> bool:
         if self._stopped or (self._timeline.end_ns is not None and now_ns >= self._timeline.end_ns):
             return True
-        return not (self._ready or self._active or self._due or self._timers or self._next)
+        return not (self._ready or self._active or self._due or self._timers or self._next or self._awaited)
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether other ranks will still give this one something to do."""
+        sharing = self._sharing
+        return bool(self._users_waiting) or (
+            sharing is not None and sharing.role == "decode" and not sharing.prefill_over
+        )
 
     def _next_event_ns(self) -> int:
         """When something will have to be done that no worker's operation brings about."""
@@ -226,71 +260,8 @@ class Dispatcher:
         phase = Phase.MEASURE if intended_ns >= self._timeline.measure_ns else self._timeline.before
         active = ActiveRequest(request, phase, intended_ns, now_ns)
         self._active[request.number] = active
-        self._decide(active)
+        self._planner.decide(active)
         self._next_stage(active, intended_ns)
-
-    def _decide(self, active: ActiveRequest) -> None:
-        """All decisions of a request, in the order of its stages: look-ups first, then the writes of what is missing,
-        then the decode reads. A stage thus only ever waits for what was decided before it."""
-        request, cache = active.request, self._books.cache
-        reads: list[Operation] = []
-        missing: list[ObjectRef] = []
-        for reference in request.history:
-            self._look_up(active, reference, reads)
-        for reference in request.context:
-            if not self._look_up(active, reference, reads):
-                missing.append(reference)
-        self._add_stage(active, reads)
-        if request.prefill:
-            writes: list[Operation] = []
-            for reference in missing:
-                if cache.lookup(reference.key) is None:
-                    nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
-                    self._plan(active, cache.insert(reference.key, nbytes), reference, writes)
-            self._add_stage(active, writes)
-        delay_ns = request.generation_ns // max(1, request.decode_passes)
-        for decode_pass in range(request.decode_passes):
-            passes: list[Operation] = []
-            for reference in request.context:
-                self._look_up(active, reference, passes)
-            self._add_stage(active, passes, delay_ns if decode_pass else 0)
-        self._add_stage(active, [], delay_ns)
-
-    def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> bool:
-        steps = self._books.cache.read(reference.key)
-        if not steps:
-            active.miss_objects += 1
-            active.miss_tokens += reference.tokens
-            return False
-        active.hit_objects += 1
-        active.hit_tokens += reference.tokens
-        if steps[-1].op == Op.PROMOTE:
-            # The promotion is the read: the object lands in the faster tier, and nothing is read twice.
-            steps = [step for step in steps if step.op != Op.READ]
-        self._plan(active, steps, reference, stage)
-        return True
-
-    def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Operation]) -> None:
-        for step in steps:
-            asked_for = step.key == reference.key and step.op in (Op.READ, Op.WRITE, Op.PROMOTE)
-            tokens = reference.tokens if asked_for else step.nbytes // self._bytes_per_token
-            operation = Operation(step, active, tokens, len(active.stages) if asked_for else None)
-            self._order.add(operation)
-            if step.target is not None:
-                self._books.rooms[step.target].ask(operation)
-            if asked_for:
-                operation.waits_for += 1
-                stage.append(operation)
-            else:
-                operation.ready_ns = timed_io.now_ns()
-                if operation.waits_for == 0:
-                    self._make_ready(operation)
-
-    @staticmethod
-    def _add_stage(active: ActiveRequest, operations: list[Operation], delay_ns: int = 0) -> None:
-        if operations or delay_ns:
-            active.stages.append(operations)
-            active.stage_delays_ns.append(delay_ns)
 
     # Progress of requests
 
@@ -315,7 +286,27 @@ class Dispatcher:
         if not operations:
             self._next_stage(active, now_ns)
 
+    def _may_begin(self, operation: Operation) -> bool:
+        """Whether an operation that is ready can be carried out: False for a read whose object has gone meanwhile."""
+        if operation.writer is None or self._sharing is None or self._sharing.begin_read(operation):
+            return True
+        self._count_as_miss(operation)
+        self._count_down(operation.request)
+        return False
+
+    @staticmethod
+    def _count_as_miss(operation: Operation) -> None:
+        active = operation.request
+        active.hit_objects -= 1
+        active.hit_tokens -= operation.tokens
+        active.miss_objects += 1
+        active.miss_tokens += operation.tokens
+
     def _make_ready(self, operation: Operation) -> None:
+        if self._sharing is not None and self._is_shared_delete(operation) and not operation.retired:
+            operation.retired = True
+            self._sharing.retire(operation, timed_io.now_ns())
+            return
         if operation.step.op == Op.WRITE:
             if self._limits.writes and self._writes >= self._limits.writes:
                 self._waiting_writes.append(operation)
@@ -326,7 +317,9 @@ class Dispatcher:
     def _finish(self, operation: Operation, wall_ns: int) -> None:
         self._running -= 1
         step, active = operation.step, operation.request
-        freed = self._order.finish(operation)
+        freed = [] if operation.writer is not None else self._order.finish(operation)
+        if self._sharing is not None:
+            self._tell(self._sharing, operation)
         if step.op in (Op.DELETE, Op.DEMOTE, Op.PROMOTE):
             assert step.source is not None
             freed += self._books.rooms[step.source].release(step.nbytes)
@@ -342,40 +335,39 @@ class Dispatcher:
         tier = step.source if step.source is not None else step.target
         if tier is not None and self._books.storage[tier]:
             active.storage_ns += wall_ns
+        self._count_down(active)
+
+    def _count_down(self, active: ActiveRequest) -> None:
+        """One operation less that the request's stage waits for."""
         active.left_in_stage -= 1
         if active.left_in_stage == 0:
             self._next_stage(active, timed_io.now_ns())
 
+    def _is_shared_delete(self, operation: Operation) -> bool:
+        source = operation.step.source
+        return operation.step.op == Op.DELETE and source is not None and self._books.storage[source]
+
+    def _tell(self, sharing: Sharing, operation: Operation) -> None:
+        """Let the other ranks know what `operation` has brought about."""
+        step = operation.step
+        if operation.writer is not None:
+            sharing.end_read(operation)
+        if operation.spoiled:
+            self._count_as_miss(operation)
+        if step.target is not None and self._books.storage[step.target] and step.op in (Op.WRITE, Op.DEMOTE):
+            sharing.written(step.key, step.nbytes, operation.ended_ns)
+
     def _end(self, active: ActiveRequest, now_ns: int) -> None:
-        del self._active[active.request.number]
-        self._write_log(active, now_ns)
+        request = active.request
+        del self._active[request.number]
+        log_request(self._log, self._rank, active, now_ns)
+        if self._sharing is not None and request.decode_elsewhere:
+            self._sharing.hand_over(request, now_ns)
+            if self._pacing == "closed":
+                self._users_waiting[request.number] = request.user
+            return
+        if self._sharing is not None and self._sharing.role == "decode":
+            self._sharing.decoded(request, now_ns)
+            return
         if self._next is None and active.request.user in self._streams and self._pacing == "closed":
             self._schedule_user(active.request.user, now_ns)
-
-    def _write_log(self, active: ActiveRequest, now_ns: int) -> None:
-        rows, row = self._log.reserve()
-        request = active.request
-        _REQUEST_ROW.pack_into(
-            rows.data,
-            row * _REQUEST_ROW.size,
-            active.intended_ns,
-            active.start_ns,
-            now_ns,
-            active.storage_ns,
-            request.number,
-            request.user,
-            self._rank,
-            request.context_tokens,
-            request.output_tokens,
-            active.hit_objects,
-            active.miss_objects,
-            active.hit_tokens,
-            active.miss_tokens,
-            active.operations,
-            request.qos,
-            active.phase,
-            active.state,
-            0,
-            0,
-        )
-        self._log.commit()

@@ -1,7 +1,7 @@
 """A rank's threads and memory: starts a load, watches it, ends it. Talks to no other rank."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -10,7 +10,10 @@ import numpy.typing as npt
 
 from kvbench.cache import Cache
 from kvbench.config import RunConfig
-from kvbench.engine.dispatcher import Books, Dispatcher, Limits, Timeline
+from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
+from kvbench.engine.planner import Books
+from kvbench.engine.sharing import Sharing
+from kvbench.engine.violations import Violations
 from kvbench.engine.worker import Equipment, Worker
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
@@ -43,6 +46,11 @@ class Load:
         """No thread works any more."""
         return not any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Decides what the threads do."""
+        return self._dispatcher
+
     def stop(self) -> None:
         """Hand out no further operation; those in flight end."""
         self._dispatcher.stop()
@@ -69,7 +77,10 @@ class Engine:
         capacities: Sequence[int],
         arena: Arena,
         payload: Payload,
+        sharing: Sharing | None = None,
+        payload_of: Callable[[int], Payload] | None = None,
     ) -> None:
+        """Where ranks share a key space: `sharing`, and `payload_of(rank)`, which checks what that rank wrote."""
         self._config = config
         self._home = home
         self._bytes_per_token = config.geometry.bytes_per_token
@@ -77,6 +88,8 @@ class Engine:
         self.books = Books(cache, capacities, [tier.storage for tier in tiers])
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
+        self.sharing = sharing
+        self.violations = Violations(home.rank) if sharing is not None else None
         equipment = Equipment(
             home.rank,
             home.host,
@@ -86,6 +99,8 @@ class Engine:
             config.payload.verify == "full",
             self.cancel_flag,
             self.failures.append,
+            payload_of,
+            self.violations,
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
@@ -102,6 +117,7 @@ class Engine:
             self._bytes_per_token,
             self._home.rank,
             self.requests,
+            self.sharing,
         )
         threads = [
             threading.Thread(target=worker.run, args=(dispatcher,), name=f"kvbench-worker-{number}", daemon=True)

@@ -24,8 +24,16 @@ class Operation:
     ready_ns: int = 0
     """When it was wanted: the intended start of the request, or the end of the stage before."""
     inflight: int = 0
+    writer: int | None = None
+    """The other rank whose object is read; None where the object is this rank's own."""
     locality: Locality = Locality.OWN
     """Who wrote the object that is read."""
+    ended_ns: int = 0
+    """End of its timed span, once it was carried out."""
+    retired: bool = False
+    """A delete that other ranks have been told of."""
+    spoiled: bool = False
+    """A read that did not give what was written, where that does not end the run."""
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import Operation
+from kvbench.engine.violations import Violation, Violations, of_error, of_mismatch
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import (
     RECORD_DTYPE,
@@ -40,6 +41,8 @@ _WALL_OFFSET: Final = RECORD_DTYPE.fields["wall_ns"][1] if RECORD_DTYPE.fields e
 _QUEUE_OFFSET: Final = RECORD_DTYPE.fields["queue_ns"][1] if RECORD_DTYPE.fields else 0
 _RESIDENT_OFFSET: Final = RECORD_DTYPE.fields["resident_pct"][1] if RECORD_DTYPE.fields else 0
 _INT64: Final = struct.Struct("<q")
+_START_AND_WALL: Final = struct.Struct("<qq")
+assert _INT64.size == _WALL_OFFSET, "a row begins with t_start_ns and wall_ns"
 
 
 class VerificationError(Exception):
@@ -47,6 +50,7 @@ class VerificationError(Exception):
 
     def __init__(self, where: str, mismatch: Mismatch) -> None:
         super().__init__(f"{where}: the data is not what was written: {mismatch}")
+        self.mismatch = mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Equipment:
     verify_full: bool
     stop: npt.NDArray[np.int32]
     report_failure: Callable[[str], None]
+    payload_of: Callable[[int], Payload] | None = None
+    """What another rank writes, to check what is read of it."""
+    violations: Violations | None = None
+    """Where ranks share a filesystem: reads that do not give what was written are counted and do not end the run."""
 
 
 class Worker:
@@ -92,8 +100,14 @@ class Worker:
             if error.errno == errno.ECANCELED:
                 dispatcher.give_up(operation, RequestState.CUT_SHORT)
                 return None
+            if self._is_violation(operation, error):
+                return 0
             text = self._describe(operation, error)
-        except (VerificationError, MemoryError) as error:
+        except VerificationError as error:
+            if self._is_violation(operation, error):
+                return 0
+            text = str(error)
+        except MemoryError as error:
             text = str(error) or "out of memory"
         except BaseException:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
             text = f"internal error\n{traceback.format_exc()}"
@@ -101,11 +115,36 @@ class Worker:
         dispatcher.give_up(operation, RequestState.FAILED)
         return None
 
+    def _is_violation(self, operation: Operation, error: OSError | VerificationError) -> bool:
+        """Whether a failed read is a broken promise of a shared filesystem, which is counted and goes on."""
+        violations, step = self._equipment.violations, operation.step
+        if violations is None or step.op != Op.READ or step.source is None:
+            return False
+        tier = self._source(operation, step.source)
+        if not tier.storage:
+            return False
+        if isinstance(error, VerificationError):
+            kind: Violation | None = of_mismatch(error.mismatch)
+        else:
+            kind = of_error(error, tier.size_bytes(step.key), step.nbytes)
+        if kind is None:
+            return False
+        writer = self._equipment.rank if operation.writer is None else operation.writer
+        text = str(error) if isinstance(error, VerificationError) else self._describe(operation, error)
+        violations.note(kind, writer, step.key, step.nbytes, timed_io.now_ns(), text)
+        operation.spoiled = True
+        return True
+
+    def _source(self, operation: Operation, number: int) -> Tier:
+        """Tier `number`, or there the objects of the rank whose object is to be read."""
+        tier = self._equipment.tiers[number]
+        return tier if operation.writer is None else tier.of_rank(operation.writer)
+
     def _describe(self, operation: Operation, error: OSError) -> str:
         step = operation.step
         tier = step.target if step.target is not None and step.op != Op.PROMOTE else step.source
         assert tier is not None
-        where = self._equipment.tiers[tier].where(step.key)
+        where = self._source(operation, tier).where(step.key)
         advice = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "; free space there, or set a smaller capacity_bytes for the file tier"
@@ -119,7 +158,7 @@ class Worker:
         tiers = self._equipment.tiers
         if step.op == Op.READ:
             assert step.source is not None
-            return self._read(operation, tiers[step.source], step.source)
+            return self._read(operation, self._source(operation, step.source), step.source)
         if step.op == Op.WRITE:
             assert step.target is not None
             return self._write(operation, tiers[step.target], step.target)
@@ -133,18 +172,23 @@ class Worker:
 
     def _read(self, operation: Operation, tier: Tier, number: int) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
+        payload = self._equipment.payload
+        if operation.writer is not None:
+            assert self._equipment.payload_of is not None
+            payload = self._equipment.payload_of(operation.writer)
+            tier.allocate(key, nbytes)
         with self._row(operation, Op.READ, number, tier.read_path, tier.read_timed_by) as cell:
             _prepare_read(cell, tier, key)
             if not tier.in_parts:
                 _, landed = tier.read(cell, key, WHOLE, _NOWHERE)
                 assert landed is not None
-                self._check(tier, key, nbytes, 0, landed)
+                self._check(tier, payload, key, nbytes, 0, landed)
                 return _wall_ns(cell)
             with self._equipment.arena.lease(nbytes) as lease:
-                self._read_into(cell, tier, key, nbytes, lease)
+                self._read_into(cell, tier, payload, key, nbytes, lease)
             return _wall_ns(cell)
 
-    def _read_into(self, cell: Cell, tier: Tier, key: int, nbytes: int, lease: Lease) -> None:
+    def _read_into(self, cell: Cell, tier: Tier, payload: Payload, key: int, nbytes: int, lease: Lease) -> None:
         if self._equipment.verify_full:
             handle = -1
             for part, length in _parts(nbytes, lease.nbytes):
@@ -153,7 +197,7 @@ class Worker:
                 if landed is None:
                     tier.inspect(key, part.offset, target)
                 try:
-                    self._check(tier, key, nbytes, part.offset, target)
+                    self._check(tier, payload, key, nbytes, part.offset, target)
                 except VerificationError:
                     tier.abandon(handle)
                     raise
@@ -164,12 +208,12 @@ class Worker:
             # An object longer than the lease went round in it: its end is what lies there now.
             offset = max(0, nbytes - lease.nbytes)
             there = lease.memory(key, nbytes, offset, nbytes - offset) if offset else whole
-            self._check(tier, key, nbytes, offset, there)
+            self._check(tier, payload, key, nbytes, offset, there)
             return
         for offset in {0, nbytes - SECTOR_BYTES}:
             target = lease.memory(key, nbytes, offset, SECTOR_BYTES)
             tier.inspect(key, offset, target)
-            self._check(tier, key, nbytes, offset, target)
+            self._check(tier, payload, key, nbytes, offset, target)
 
     def _write(self, operation: Operation, tier: Tier, number: int) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
@@ -187,6 +231,7 @@ class Worker:
                 source = lease.memory(key, nbytes, part.offset, length)
                 self._equipment.payload.make(source, key, part.offset)
                 handle = tier.write(cell, key, part, source, handle)
+            operation.ended_ns = _ended_ns(cell)
             return _wall_ns(cell)
 
     def _delete(self, operation: Operation, tier: Tier, number: int) -> int:
@@ -202,6 +247,7 @@ class Worker:
         target.allocate(key, nbytes)
         with self._row(operation, Op.DEMOTE, operation.step.target, target.write_path) as cell:
             target.write(cell, key, WHOLE, memory)
+        operation.ended_ns = _ended_ns(cell)
         _release(source, key)
         return _wall_ns(cell)
 
@@ -224,14 +270,13 @@ class Worker:
                 source.inspect(key, 0, destination)
             elif landed.buffer is not destination.buffer:
                 _copy_into(destination, landed)
-            self._check(source, key, nbytes, 0, destination)
+            self._check(source, self._equipment.payload, key, nbytes, 0, destination)
             wall_ns = _wall_ns(cell)
         operation.ready_ns = timed_io.now_ns()  # the old copy may go only now
         self._delete(operation, source, operation.step.source)
         return wall_ns
 
-    def _check(self, tier: Tier, key: int, object_bytes: int, offset: int, memory: Memory) -> None:
-        payload = self._equipment.payload
+    def _check(self, tier: Tier, payload: Payload, key: int, object_bytes: int, offset: int, memory: Memory) -> None:
         if self._equipment.verify_full:
             checked, mismatch = payload.check_full(memory, key, object_bytes, offset)
         else:
@@ -314,6 +359,13 @@ def _prepare_read(cell: Cell, tier: Tier, key: int) -> None:
 def _wall_ns(cell: Cell) -> int:
     wall_ns: int = _INT64.unpack_from(cell.rows.data, cell.row * _ROW_BYTES + _WALL_OFFSET)[0]
     return wall_ns
+
+
+def _ended_ns(cell: Cell) -> int:
+    """End of the timed span, on the node's clock."""
+    start_ns, wall_ns = _START_AND_WALL.unpack_from(cell.rows.data, cell.row * _ROW_BYTES)
+    ended_ns: int = start_ns + wall_ns
+    return ended_ns
 
 
 def _parts(nbytes: int, at_most: int) -> Iterator[tuple[Part, int]]:

@@ -18,14 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
+from kvbench.records.schema import (
+    CODES,
+    FILE_CHUNK_ROWS,
+    RECORD_COLUMNS,
+    RECORD_DTYPE,
+    REQUEST_COLUMNS,
+    REQUEST_DTYPE,
+    labels,
+)
 from kvbench.records.sink import FailSafeFile
 
 FORMAT_VERSION: Final = 1
 """Raised whenever a reader of the format before would misread the file."""
 
-CHUNK_ROWS: Final = 256 * 1024
-"""Rows of a chunk, and of every write but a table's last: HDF5 never has to read a chunk back to complete it."""
+CHUNK_ROWS: Final = FILE_CHUNK_ROWS
 
 _BLOCK_ROWS: Final = 2048
 """Rows that are taken apart into columns at once: they stay in the core's cache while 24 columns are taken out."""

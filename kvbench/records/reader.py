@@ -45,6 +45,9 @@ _TEXT_COLUMNS: Final = {
     },
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
+    "sharing": {"role"},
+    "visibility": frozenset[str](),
+    "violations": {"kind", "text"},
 }
 """The columns of the tables below that hold text; all others of them hold numbers."""
 

@@ -68,6 +68,9 @@ class RequestState(IntEnum):
 RESIDENT_UNKNOWN: Final = 255
 """`resident_pct` of a row whose page-cache state was not looked at."""
 
+FILE_CHUNK_ROWS: Final = 256 * 1024
+"""Rows of a chunk of the run file, and of every write but a table's last: HDF5 never has to read a chunk back."""
+
 STOPWATCH_BYTES: Final = 84
 """Bytes of a row, from its start, that the stopwatch fills (up to and including `major_faults`)."""
 

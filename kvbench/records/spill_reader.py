@@ -33,7 +33,6 @@ from kvbench.records.spill import (
     layout_of,
 )
 
-_KINDS: Final = (FACTS, RECORDS, REQUESTS, SAMPLES)
 _CUT_OFF: Final = "the file ends in the middle of a frame"
 
 
@@ -47,13 +46,12 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    """Of a frame that may be whole."""
+class _Raw:
+    """A whole frame whose checksum is right."""
 
     kind: int
-    length: int
     digest: int
-    hashed: bytes
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +109,13 @@ class SpillFile:
             size = min(size, upto)
         position, number = self._start, 1
         while position < size:
-            found = self._head(position, number, size)
-            payload = self._payload(position, found) if isinstance(found, _Head) else found
-            if isinstance(payload, _Bad) or isinstance(found, _Bad):
-                bad = payload if isinstance(payload, _Bad) else found
-                self.ending = Ending(position, size - position, bad.reason)
+            frame = self._frame(position, number, size)
+            if isinstance(frame, _Bad):
+                self.ending = Ending(position, size - position, frame.reason)
                 return
-            if kinds is None or found.kind in kinds:
-                yield self._content(found.kind, payload, position)
-            position += FRAME.size + found.length
+            if kinds is None or frame.kind in kinds:
+                yield self._content(frame, position)
+            position += FRAME.size + len(frame.payload)
             number += 1
         self.ending = Ending(position, 0, "")
 
@@ -149,13 +145,12 @@ class SpillFile:
                 f"{self.path} is a spill file of version {magic[-1]}, and this kvbench reads version {MAGIC[-1]}: "
                 "recover it with the kvbench that wrote it"
             )
-        found = self._head(len(MAGIC), 0, size)
-        payload = self._payload(len(MAGIC), found) if isinstance(found, _Head) else found
-        if isinstance(payload, _Bad):
-            raise self._refuse(f"its first frame is no good: {payload.reason}")
-        if not isinstance(found, _Head) or found.kind != HEADER:
+        first = self._frame(len(MAGIC), 0, size)
+        if isinstance(first, _Bad):
+            raise self._refuse(f"its first frame is no good: {first.reason}")
+        if first.kind != HEADER:
             raise self._refuse("it does not begin with a header")
-        header = self._json(payload, len(MAGIC))
+        header = self._json(first.payload, len(MAGIC))
         layouts = {RECORDS: "records", REQUESTS: "requests", SAMPLES: "samples"}
         told = header.pop("layouts", None)
         if not isinstance(told, dict) or any(told.get(n) != layout_of(self._dtypes[k]) for k, n in layouts.items()):
@@ -163,46 +158,37 @@ class SpillFile:
                 f"{self.path} has rows of another layout than those of this kvbench: recover it with the kvbench that "
                 "wrote it"
             )
-        self._seed = found.digest
-        self._start = len(MAGIC) + FRAME.size + found.length
+        self._seed = first.digest
+        self._start = len(MAGIC) + FRAME.size + len(first.payload)
         return header
 
-    def _head(self, position: int, number: int, size: int) -> _Head | _Bad:
-        """The head of the frame at `position`, or why there is none."""
+    def _frame(self, position: int, number: int, size: int) -> _Raw | _Bad:
+        """The frame at `position`, or why there is none."""
         try:
             head = self._read(position, min(FRAME.size, size - position))
+            if len(head) < FRAME.size:
+                return _Bad(_CUT_OFF)
+            magic, kind, its_number, length, digest = FRAME.unpack(head)
+            if magic != FRAME_MAGIC or its_number != number or length > MAX_PAYLOAD_BYTES:
+                return _Bad("the head of the frame is damaged")
+            payload = self._read(position + FRAME.size, min(length, size - position - FRAME.size))
         except OSError as error:
-            return _Bad(f"it cannot be read there: {error.strerror}")
-        if len(head) < FRAME.size:
+            return _Bad(f"it cannot be read: {error.strerror}")
+        if len(payload) < length:
             return _Bad(_CUT_OFF)
-        magic, kind, its_number, length, digest = FRAME.unpack(head)
-        if magic != FRAME_MAGIC or its_number != number or length > MAX_PAYLOAD_BYTES:
-            return _Bad("the head of the frame is damaged")
-        if length > size - position - FRAME.size:
-            return _Bad(_CUT_OFF)
-        return _Head(kind, length, digest, head[:HASHED_BYTES])
-
-    def _payload(self, position: int, head: _Head) -> bytes | _Bad:
-        """The payload of the frame at `position`, or why it is no good."""
-        try:
-            payload = self._read(position + FRAME.size, head.length)
-        except OSError as error:
-            return _Bad(f"it cannot be read there: {error.strerror}")
-        if len(payload) < head.length:
-            return _Bad(_CUT_OFF)
-        if checksum(head.hashed, payload, self._seed) != head.digest:
+        if checksum(head[:HASHED_BYTES], payload, self._seed) != digest:
             return _Bad("the checksum of the frame is wrong")
-        return payload
+        return _Raw(kind, digest, payload)
 
-    def _content(self, kind: int, payload: bytes, position: int) -> Frame:
-        if kind == FACTS:
-            return Frame(kind, np.empty(0), self._json(payload, position))
-        if kind not in _KINDS:
-            raise self._refuse(f"the frame at byte {position} is of the unknown kind {kind}")
-        dtype = self._dtypes[kind]
-        if len(payload) % dtype.itemsize:
+    def _content(self, frame: _Raw, position: int) -> Frame:
+        if frame.kind == FACTS:
+            return Frame(frame.kind, np.empty(0), self._json(frame.payload, position))
+        dtype = self._dtypes.get(frame.kind)
+        if dtype is None:
+            raise self._refuse(f"the frame at byte {position} is of the unknown kind {frame.kind}")
+        if len(frame.payload) % dtype.itemsize:
             raise self._refuse(f"the frame at byte {position} does not hold whole rows")
-        return Frame(kind, np.frombuffer(payload, dtype), {})
+        return Frame(frame.kind, np.frombuffer(frame.payload, dtype), {})
 
     def _json(self, payload: bytes, position: int) -> dict[str, Any]:
         try:

@@ -94,6 +94,14 @@ class Tier(ABC):
     def abandon(self, handle: int) -> None:  # noqa: B027 - most tiers keep nothing open between parts
         """Close what `handle` stands for: no further part will come, since the caller failed between two."""
 
+    def of_rank(self, writer: int) -> "Tier":
+        """The objects that another rank wrote to the same storage, to be read."""
+        raise NotImplementedError(f"the objects of a {self.kind} tier are its own rank's")
+
+    def size_bytes(self, key: int) -> int | None:
+        """Bytes of object `key` that are there now; None where that cannot be told."""
+        return None
+
     def where(self, key: int) -> str:
         """Where object `key` is, for messages."""
         return f"object {key:#x} in the {self.kind} tier"

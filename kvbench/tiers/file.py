@@ -4,10 +4,12 @@ The read paths that call numpy need `.npy` files; theirs have a header of one wh
 stays aligned. All other paths store the bare bytes.
 """
 
+import copy
 import errno
 import io
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -28,8 +30,15 @@ class FileTier(Tier):
     storage = True
 
     def __init__(
-        self, directory: FilePath, read_path: Path, write_path: Path, io_bytes: int, drop_page_cache: bool
+        self,
+        directory: FilePath,
+        read_path: Path,
+        write_path: Path,
+        io_bytes: int,
+        drop_page_cache: bool,
+        folder_of: Callable[[int], str] | None = None,
     ) -> None:
+        """`folder_of(rank)` names the directory of another rank's objects, from this one."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
@@ -42,6 +51,27 @@ class FileTier(Tier):
         self._io_bytes = io_bytes
         self._drop_page_cache = drop_page_cache
         self._sizes: dict[int, int] = {}
+        self._folder_of = folder_of
+        self._folder = ""
+        self._others: dict[int, FileTier] = {}
+
+    def of_rank(self, writer: int) -> "FileTier":
+        if self._folder_of is None:
+            raise ValueError("these ranks do not share their objects")
+        other = self._others.get(writer)
+        if other is None:
+            other = copy.copy(self)
+            other._folder = f"{self._folder_of(writer)}/"
+            other._sizes = {}
+            other = self._others.setdefault(writer, other)
+        return other
+
+    def size_bytes(self, key: int) -> int | None:
+        try:
+            found = os.stat(self._name(key), dir_fd=self._dirfd).st_size
+        except OSError:
+            return None
+        return max(0, found - SECTOR_BYTES) if self._as_npy else found
 
     def write(self, cell: Cell, key: int, part: Part, source: Memory, handle: int = -1) -> int:
         direct = timed_io.DIRECT if self.write_path == Path.DIRECT else 0
@@ -170,7 +200,7 @@ class FileTier(Tier):
             os.close(handle)
 
     def where(self, key: int) -> str:
-        return str(self._directory / self._name(key))
+        return os.path.normpath(self._directory / self._name(key))
 
     def close(self) -> None:
         if self._dirfd >= 0:
@@ -179,7 +209,7 @@ class FileTier(Tier):
 
     def _name(self, key: int) -> str:
         # Only hexadecimal digits of a number: nothing from a trace or a configuration can become part of a path.
-        return f"{key & 0xFFFFFFFFFFFFFFFF:016x}{self._suffix}"
+        return f"{self._folder}{key & 0xFFFFFFFFFFFFFFFF:016x}{self._suffix}"
 
 
 def _not_as_written(path: FilePath, why: str) -> OSError:

@@ -6,6 +6,7 @@ it is an AES-128-CTR keystream keyed by the run, with the object's key and the p
 reduction by similarity too.
 """
 
+import copy
 import struct
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,9 +14,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Memory, object_phase
 
@@ -57,6 +55,13 @@ class Payload:
         self._unique = kind == "unique"
         self._cipher_key = rng.bytes(12) + self.run.to_bytes(4, "little")
         self._zeros = bytes(SEGMENT_BYTES) if self._unique else b""
+
+    def written_by(self, run: int) -> "Payload":
+        """The payload of another rank of the same run, whose `run` this is; it shares the body."""
+        other = copy.copy(self)
+        other.run = run & 0xFFFFFFFF
+        other._cipher_key = self._cipher_key[:-4] + other.run.to_bytes(4, "little")
+        return other
 
     def make(self, memory: Memory, key: int, offset: int) -> None:
         """Fill `memory` with the content of object `key` from byte `offset` (a multiple of the sector) on.
@@ -130,6 +135,11 @@ class Payload:
         return np.concatenate([self.body[position:], self.body[:position]])[:length]
 
     def _keystream(self, key: int, offset: int, length: int, room: memoryview) -> None:
+        # Only here, once for `unique`: most runs do without it.
+        from cryptography.hazmat.primitives.ciphers import Cipher  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: PLC0415
+
         counter = key.to_bytes(8, "big") + (offset // _AES_BLOCK_BYTES).to_bytes(8, "big")
         encryptor = Cipher(AES(self._cipher_key), CTR(counter)).encryptor()
         encryptor.update_into(memoryview(self._zeros)[:length], room)

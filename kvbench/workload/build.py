@@ -1,11 +1,14 @@
 """From a configuration to one rank's schedule, and the digest that says whether two schedules ask for the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 
+import numpy as np
 import xxhash
 
 from kvbench.config import RunConfig, TraceWorkload
+from kvbench.roles import Roles
+from kvbench.workload.disaggregated import DecodeSchedule, Handover, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.request import Request, Schedule
 from kvbench.workload.trace_schedule import TraceSchedule, deal
@@ -26,9 +29,58 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
     return TraceSchedule(config, trace_part)
 
 
-def trace_parts(trace: Trace, workload: TraceWorkload, size: int) -> Iterator[Trace]:
-    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once."""
-    return (trace.take(positions) for positions in deal(trace, size, workload.deal))
+def trace_parts(trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None) -> Iterator[Trace]:
+    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once.
+
+    With `roles` the trace is dealt twice: to the prefill ranks, and to the decode ranks by the request's number.
+    """
+    if roles is None:
+        yield from (trace.take(positions) for positions in deal(trace, size, workload.deal))
+        return
+    prefill = dict(zip(roles.prefill, deal(trace, len(roles.prefill), workload.deal), strict=True))
+    decoder = trace.number % len(roles.decode)
+    for rank in range(size):
+        if rank in prefill:
+            yield trace.take(prefill[rank])
+        else:
+            yield trace.take(np.flatnonzero(decoder == roles.decode.index(rank)))
+
+
+def build_role_schedule(config: RunConfig, roles: Roles, rank: int, trace_part: Trace | None) -> Schedule:
+    """The schedule of `rank` where ranks have roles; `trace_part` is its part of `trace_parts`. Raises KvbenchError."""
+    if rank in roles.prefill:
+        return PrefillSchedule(build_schedule(config, rank, 1, trace_part))
+    if trace_part is not None:
+        return DecodeSchedule(TraceSchedule(config, trace_part).largest_object_tokens())
+    return DecodeSchedule(max(PersonaSchedule(config, prefill).largest_object_tokens() for prefill in roles.prefill))
+
+
+def build_handover(config: RunConfig, roles: Roles, trace_part: Trace | None) -> Handover:
+    """What a decode rank finds the requests by that it is handed; `trace_part` is its own part of the trace."""
+    if trace_part is not None:
+        requests = TraceSchedule(config, trace_part)
+        return Handover(lambda rank, number: 0, lambda lane: requests.stream(0), lambda rank, number: number)
+    schedules = {rank: PersonaSchedule(config, rank) for rank in roles.prefill}
+    users = schedules[roles.prefill[0]].user_count
+
+    def open_lane(lane: Hashable) -> Iterator[Request]:
+        assert isinstance(lane, tuple)
+        rank, user = lane
+        return schedules[rank].requests_of(user)
+
+    return Handover(
+        lambda rank, number: (rank, number % users),
+        open_lane,
+        lambda rank, number: number * len(roles.prefill) + roles.prefill.index(rank),
+    )
+
+
+def decoder_of(config: RunConfig, roles: Roles, rank: int) -> Callable[[int], int]:
+    """From the number of a request of prefill rank `rank` to the rank that decodes it."""
+    if isinstance(config.workload, TraceWorkload):
+        return lambda number: roles.decode[number % len(roles.decode)]
+    users = config.workload.users
+    return lambda number: roles.decoder(rank, number % users, users)
 
 
 def schedule_digest(schedule: Schedule, requests: int = 1000) -> str:

@@ -83,6 +83,11 @@ class PersonaSchedule:
         return len(self._personas) if self.closed_loop else 1
 
     @property
+    def user_count(self) -> int:
+        """The rank's users, in any pacing. User of a request: its number modulo this."""
+        return len(self._personas)
+
+    @property
     def closed_loop(self) -> bool:
         """Whether requests wait for the one before (pacing `closed`)."""
         return self._config.pacing.mode == "closed"
@@ -91,7 +96,7 @@ class PersonaSchedule:
         """The endless stream of one user (closed loop), or of all users in turn (`user` 0). Raises IndexError."""
         if not 0 <= user < self.users:
             raise IndexError(f"no stream {user}: there are {self.users}")
-        return self._requests(user) if self.closed_loop else self._merged()
+        return self.requests_of(user) if self.closed_loop else self._merged()
 
     def preconditioning(self) -> Iterator[ObjectRef]:
         """Mode `decode`: the objects of every user's entries, user by user. Otherwise nothing."""
@@ -117,8 +122,8 @@ class PersonaSchedule:
         profile = User(persona, draws.between(*persona.length_tokens), qos_class(draws.below(100)))
         return draws, profile
 
-    def _requests(self, user: int) -> Iterator[Request]:
-        """The requests of one user; `arrival_ns` is the think time."""
+    def requests_of(self, user: int) -> Iterator[Request]:
+        """The endless requests of one user, which are the same in any pacing; `arrival_ns` is the think time."""
         draws, profile = self._begin(user)
         if self._workload.mode == "decode":
             contexts = self._repeated_entries(draws, profile, user)
@@ -177,7 +182,7 @@ class PersonaSchedule:
         )
 
     def _merged(self) -> Iterator[Request]:
-        streams = [self._requests(user) for user in range(len(self._personas))]
+        streams = [self.requests_of(user) for user in range(len(self._personas))]
         arrivals = self._arrivals()
         while True:
             for stream in streams:

@@ -42,6 +42,10 @@ class Request:
     """How often the whole of `context` is read after it is there; 0 for prefill only."""
     generation_ns: int
     """Simulated generation time of the whole output, spent in equal parts after each decode pass (0: none)."""
+    decode_elsewhere: bool = False
+    """The decode passes are another rank's, which is told when this rank has done the rest."""
+    handed_over: bool = False
+    """Nothing but the decode passes: the rest was another rank's."""
 
 
 class Schedule(Protocol):

@@ -18,7 +18,7 @@ def test_a_run_without_storage_needs_no_directory_and_says_that_nothing_was_veri
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     out = tmp_path / "run.h5"
-    ended = kvbench("run", "null", "--out", out, *QUICK)
+    ended = kvbench("run", "null", "--out", out, *QUICK, *overrides("tiers.0.capacity_bytes=256KiB"))
     assert ended.code == 0, ended.err
     assert "no directory" in ended.out
     assert "a null tier keeps and moves nothing" in " ".join(ended.out.split())
@@ -26,7 +26,7 @@ def test_a_run_without_storage_needs_no_directory_and_says_that_nothing_was_veri
     facts = attributes(out)
     assert (facts["payload"], facts["verify"], facts["status"]) == ("none", "off", "complete")
     assert column(out, "ranks/verified_sectors").tolist() == [0]
-    assert column(out, "ranks/storage_capacity_bytes").tolist() == [64 * 2**20]
+    assert column(out, "ranks/storage_capacity_bytes").tolist() == [256 * 2**10]
     assert not column(out, "records/nbytes").any()
     assert not column(out, "records/errno").any()
     assert {Op.READ, Op.WRITE, Op.DELETE} <= set(column(out, "records/op").tolist())

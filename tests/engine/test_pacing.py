@@ -10,8 +10,9 @@ from rank_harness import HANG_S, Rank, Script, finish, ref, request, wait_for
 
 from kvbench import timed_io
 from kvbench.cache import Cache
-from kvbench.engine.dispatcher import Books, Dispatcher, Limits, Timeline
+from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
 from kvbench.engine.operation import Operation
+from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
 from kvbench.tiers.arena import SECTOR_BYTES

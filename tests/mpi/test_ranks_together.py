@@ -68,6 +68,15 @@ def test_one_ranks_stop_reaches_all_and_they_leave_at_the_same_exchange(run_rank
     assert outcome.lines[0].endswith("total 3, heard True")
 
 
+def test_every_rank_hears_every_announcement_in_the_same_rounds(run_ranks: Run) -> None:
+    outcome = run_ranks("announcing", 10, ranks=4)
+    assert outcome.code == 0, outcome.err
+    keys = [1000 * rank + number for rank in range(4) for number in range(10 * rank)]
+    assert len(outcome.lines) == 4
+    assert len(set(outcome.lines)) == 1, "the same rounds for all"
+    assert outcome.lines[0].endswith(f"{len(keys)} announcements, sum {sum(keys)}, in order True")
+
+
 def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run) -> None:
     outcome = run_ranks("clocks", ranks=4)
     assert outcome.code == 0, outcome.err

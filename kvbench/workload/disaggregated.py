@@ -1,0 +1,102 @@
+"""The two halves of disaggregated serving: what prefill ranks are asked for, and what decode ranks make of it.
+
+A prefill rank carries out its schedule without the decode reads. A decode rank has no schedule of its own: it is told
+of a request by its number, and finds out what it reads from the same schedule, which is the same on every machine. So
+nothing but numbers has to travel. This module does not know how.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kvbench.workload.request import ObjectRef, Request, Schedule
+
+_MOST_PASSED_OVER: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSchedule:
+    """`schedule` (implements `request.Schedule`) up to the decode reads, which are marked as another rank's."""
+
+    schedule: Schedule
+
+    @property
+    def users(self) -> int:
+        return self.schedule.users
+
+    @property
+    def closed_loop(self) -> bool:
+        return self.schedule.closed_loop
+
+    def stream(self, user: int) -> Iterator[Request]:
+        """The requests of one stream; those that decode are marked `decode_elsewhere`."""
+        for request in self.schedule.stream(user):
+            yield replace(request, decode_passes=0, generation_ns=0, decode_elsewhere=request.decode_passes > 0)
+
+    def preconditioning(self) -> Iterator[ObjectRef]:
+        return self.schedule.preconditioning()
+
+    def largest_object_tokens(self) -> int:
+        return self.schedule.largest_object_tokens()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSchedule:
+    """The schedule of a decode rank (implements `request.Schedule`): nothing before it is handed something."""
+
+    largest_tokens: int
+    users: int = 1
+    closed_loop: bool = False
+
+    def stream(self, user: int) -> Iterator[Request]:
+        return iter(())
+
+    def preconditioning(self) -> Iterator[ObjectRef]:
+        return iter(())
+
+    def largest_object_tokens(self) -> int:
+        return self.largest_tokens
+
+
+class Handover:
+    """From the number of a prefill rank's request to the request that a decode rank carries out.
+
+    The requests of a lane (the requests of one user of one prefill rank, or of a whole trace) are made in order and
+    each is handed over once; those passed over are kept until they are.
+    """
+
+    def __init__(
+        self,
+        lane_of: Callable[[int, int], Hashable],
+        open_lane: Callable[[Hashable], Iterator[Request]],
+        number_of: Callable[[int, int], int],
+    ) -> None:
+        """`lane_of(rank, number)` is the lane of a request, `open_lane(lane)` its requests from the first, and
+        `number_of(rank, number)` a number that is unique on the decode rank."""
+        self._lane_of = lane_of
+        self._open_lane = open_lane
+        self._number_of = number_of
+        self._lanes: dict[Hashable, Iterator[Request]] = {}
+        self._passed_over: dict[tuple[Hashable, int], Request] = {}
+
+    def request(self, rank: int, number: int) -> Request:
+        """What is left to do of request `number` of prefill rank `rank`: its decode reads. Raises LookupError."""
+        lane = self._lane_of(rank, number)
+        found = self._passed_over.pop((lane, number), None)
+        if found is None:
+            found = self._next(lane, number)
+        return replace(found, number=self._number_of(rank, number), arrival_ns=0, handed_over=True)
+
+    def _next(self, lane: Hashable, number: int) -> Request:
+        requests = self._lanes.get(lane)
+        if requests is None:
+            requests = self._lanes[lane] = self._open_lane(lane)
+        for request in requests:
+            if request.number == number:
+                return request
+            if request.decode_passes:
+                self._passed_over[lane, request.number] = request
+            if len(self._passed_over) > _MOST_PASSED_OVER:
+                # Lanes of personas never end: this one does not hold what is looked for.
+                break
+        raise LookupError(f"no request {number} in lane {lane}: the ranks' schedules differ")
