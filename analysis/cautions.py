@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from kvbench_analysis import units
+from kvbench_analysis.figures import OperationFigures
 from kvbench_analysis.load import Run
-from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
@@ -81,11 +81,10 @@ def _spilling(run: Run) -> Iterator[Caution]:
     if "spill_errno" in ranks and (ranks["spill_errno"] != 0).any():
         short = ranks[ranks["spill_errno"] != 0]
         reasons = ", ".join(sorted({os.strerror(int(code)) for code in short["spill_errno"]}))
-        kept = _total(short, "rows") - _total(short, "spilled_rows")
         yield Caution(
             "spill",
-            f"{len(short)} ranks could not write their spill file to the end ({reasons}): {kept} operations were in "
-            "memory alone until the run ended, and are all here",
+            f"{len(short)} ranks could not write their spill file to the end ({reasons}): what they recorded later was "
+            "in memory alone until the run ended, and is all here",
         )
     ends = ranks["end_ns"][ranks["end_ns"] > 0] if "end_ns" in ranks else pd.Series(dtype=np.int64)
     apart_s = (ends.max() - ends.min()) / 1e9 if len(ends) else 0.0
@@ -125,6 +124,18 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
     if steal > _STEAL_LIMIT_PCT:
         yield Caution(
             "steal", f"the hypervisor took {steal:.1f} % of a node's processor time, which counts as host time"
+        )
+    sharing, expected = run.attributes.get("cache_directory"), run.attributes.get("expected_directory")
+    if sharing == "mixed":
+        yield Caution(
+            "mixed-directory",
+            "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
+            "mount_point in /nodes; --expect makes it an error)",
+        )
+    elif sharing == "single-node" and expected:
+        yield Caution(
+            "unverified-directory",
+            f"that the directory is {expected} (--expect) cannot be found out with one node; its filesystem may be",
         )
     uncertainty = _number(run, "clock_uncertainty_ns")
     limit = min(_CLOCK_LIMIT_NS, (window.seconds or 1) * 1e6)
@@ -169,9 +180,9 @@ def _memory(run: Run) -> Iterator[Caution]:
 
 def _population(figures: OperationFigures, requests: pd.DataFrame) -> Iterator[Caution]:
     """Percentiles that are shown somewhere with too little behind them; ranks and nodes show their P95."""
-    counts = pd.concat([figures.operations["operations"], requests["requests"]])
+    counts = pd.concat([figures.operations["percentiles_of"], requests["percentiles_of"]])
     least = counts[counts > 0].min()
-    places = pd.concat([figures.ranks["operations"], figures.nodes["operations"]]).min()
+    places = pd.concat([figures.ranks["percentiles_of"], figures.nodes["percentiles_of"]]).min()
     thin = [p for p in PERCENTILES if least < operations_needed(p) or (p == 95 and places < operations_needed(p))]
     if thin:
         needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)

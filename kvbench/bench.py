@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
+from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.config import RunConfig
@@ -21,6 +22,7 @@ from kvbench.engine.sampler import Sampler
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect, check_expectation, settle_seconds
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.identity import Identity, known_attributes, tier_names
 from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
@@ -39,10 +41,11 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
+from kvbench.records.digest import Digest
 from kvbench.records.spill import SpillWriter
-from kvbench.records.stream import RowStream
+from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.results import node_row, place_row
+from kvbench.results import node_facts, node_row, place_row
 from kvbench.rundir import Nowhere, RunDirectory, check_directory
 from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.spilling import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
@@ -50,7 +53,7 @@ from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.turns import Turns
-from kvbench.workload.request import Schedule
+from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Bench:
     payload: Payload
     engine: Engine
     tally: Tally
+    digest: Digest | None
+    """What is kept of the rows where they are not all kept."""
     spill: SpillWriter | None
     stream: RowStream
 
@@ -103,13 +108,14 @@ class Bench:
         directory: Path | None,
         spill: SpillOrder,
         sharing: Sharing | None = None,
+        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
         is this rank's part in a shared key space."""
         run_id = identity.run_id
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = _look_around(topology, agreement, directory, run_id, spill)
+        around = _look_around(topology, agreement, directory, run_id, spill, expect)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
@@ -141,7 +147,7 @@ class Bench:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
-        tally, spill = Tally(), None
+        tally, spill, digest = Tally(), None, None
         if around.spill is not None:
             header = SpillHeader(
                 run_id=identity.run_id,
@@ -150,23 +156,29 @@ class Bench:
                 node=topology.node,
                 host=topology.host,
                 started_at=identity.started_at,
-                attributes=known_attributes(identity, topology, tiers, sizes.capacities, arena.nbytes),
-                node_row=_node_row(topology, around, rundir),
+                attributes=known_attributes(
+                    identity, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
+                ),
+                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
             )
             spill = open_spill(around.spill, header, lambda: _pulse(engine))
-        stream = RowStream(engine.stores, engine.requests, [tally], spill, engine.failures.append)
+        if config.records != "full":
+            digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
+        # Where a digest is what is wanted of the rows, the spill file is there only for what may be killed.
+        takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
+        stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
         stack.callback(_leave, stream, spill)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, spill, stream)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
 
     @property
     def tier_names(self) -> list[str]:
         """Names of the tiers, fastest first."""
         return tier_names([tier.kind for tier in self.tiers])
 
-    def node_row(self, topology: Topology) -> dict[str, str | int]:
+    def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
         """This node's row of /nodes."""
-        return _node_row(topology, self.around, self.rundir)
+        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
 
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
@@ -208,9 +220,8 @@ class Bench:
         return turns.rows()
 
 
-def _node_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
-    place = place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
-    return node_row(around.node, place)
+def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
+    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
 
 
 def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
@@ -247,18 +258,21 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
 
 
 def _look_around(
-    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder, expect: Expect
 ) -> Surroundings:
     if directory is None:
         node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
-        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes), place)
+        group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)
+        return Surroundings(node, NO_FILESYSTEM, group, place)
 
     def look() -> tuple[Node, Filesystem, SpillPlace | None]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory), find_place(spill, directory)
 
     node, filesystem, place = agreement.run("check", look)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
     return Surroundings(node, filesystem, group, place)
 
 
@@ -282,7 +296,7 @@ def _sizes(
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        spilled = around.spill is not None
+        spilled = around.spill is not None or config.records != "full"
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
     demand, arena, need = agreement.run("check", plan)

@@ -7,7 +7,7 @@ node that has few processors.
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
@@ -88,6 +88,11 @@ _skip_option = click.option(
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 @click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
+@click.option(
     "--spill",
     type=_PATH,
     help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
@@ -112,6 +117,7 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    expect: Literal["shared", "local"] | None,
     spill: Path | None,
     no_spill: bool,
     ranks: int | None,
@@ -123,6 +129,8 @@ def run(
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
@@ -132,9 +140,16 @@ def run(
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
-    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
-    spilling = SpillOrder(not no_spill, spill)
-    order = runner.Order(config, overrides, directory, out, overwrite, patience_s, spilling)
+    order = runner.Order(
+        config,
+        overrides,
+        directory,
+        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overwrite,
+        expect=expect or "",
+        patience_s=patience_s,
+        spill=SpillOrder(not no_spill, spill),
+    )
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:

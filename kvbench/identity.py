@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kvbench import timed_io
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
+from kvbench.expectation import Expect
 from kvbench.results import description
 from kvbench.tiers.base import Tier
 
@@ -20,6 +21,7 @@ class Identity:
     fingerprint: str
     started_at: str
     trace: dict[str, str | int]
+    expect: Expect = ""
 
 
 def tier_names(kinds: Sequence[str]) -> list[str]:
@@ -28,9 +30,14 @@ def tier_names(kinds: Sequence[str]) -> list[str]:
 
 
 def known_attributes(
-    identity: Identity, topology: Topology, tiers: Sequence[Tier], capacities: Sequence[int], arena_bytes: int
+    identity: Identity,
+    topology: Topology,
+    cache_directory: str,
+    tiers: Sequence[Tier],
+    capacities: Sequence[int],
+    arena_bytes: int,
 ) -> dict[str, str | int | float]:
-    """The attributes of the run file but for those of how the run went."""
+    """The attributes of the run file but for those of how the run went; `cache_directory` as in `topology.Sharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
@@ -46,5 +53,8 @@ def known_attributes(
                 ]
             ),
             "arena_bytes": arena_bytes,
+            "cache_directory": cache_directory,
+            "expected_directory": identity.expect,
+            "records": identity.config.records,
         }
     )

@@ -14,9 +14,11 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
+from kvbench.condensing import condense
 from kvbench.identity import Identity, known_attributes
 from kvbench.machine import peak_resident_bytes
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, Spilled, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, write_rows, write_tables
+from kvbench.rows import Rows, Spilled
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
@@ -63,33 +65,44 @@ def gather_outcome(
 
     Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
-    engine = bench.engine
     is_leader = topology.local_rank == 0
-    spilled = None
-    if bench.spill is not None:
-        stream = bench.stream
-        spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock, spilled))
+    condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    kept = _kept_rows(bench, outcome.clock)
+    write_rows(topology.comm, agreement, writer, kept)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
-        lambda: {
-            "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-            "nodes": as_rows([bench.node_row(topology)] if is_leader else [], NODE_DTYPE),
-            "calibration": outcome.calibration,
-            "samples": outcome.samples,
-            **outcome.shared_space,
-        },
+        lambda: (
+            {
+                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+                "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
+                "calibration": outcome.calibration,
+                "samples": outcome.samples,
+                **outcome.shared_space,
+            }
+            | ({} if condensed is None else {"places": condensed.places})
+        ),
     )
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
-    attributes = known_attributes(identity, topology, bench.tiers, bench.sizes.capacities, bench.arena.nbytes) | {
-        "status": status,
-        "status_message": "; ".join(failures),
-        "measure_start_ns": outcome.measure_start_ns,
-        "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
-    }
-    write_tables(topology.comm, agreement, writer, tables, attributes)
+    attributes = (
+        known_attributes(
+            identity,
+            topology,
+            bench.around.group.sharing,
+            bench.tiers,
+            bench.sizes.capacities,
+            bench.arena.nbytes,
+        )
+        | {
+            "status": status,
+            "status_message": "; ".join(failures),
+            "measure_start_ns": outcome.measure_start_ns,
+            "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+        }
+        | ({} if condensed is None else condensed.attributes)
+    )
+    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
     return status
 
 
@@ -107,13 +120,24 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     ]
 
 
-def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
+def _kept_rows(bench: Bench, clock: CommonClock) -> Rows:
+    """The rows that go into the run file: all, or the sample of a digest."""
+    engine, stream = bench.engine, bench.stream
+    if bench.digest is not None:
+        return Rows([bench.digest.records], bench.digest.requests, clock)
+    if bench.spill is None:
+        return Rows(engine.stores, engine.requests, clock)
+    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    return Rows(engine.stores, engine.requests, clock, spilled)
+
+
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
     engine, clock, tally, spill = bench.engine, outcome.clock, bench.tally, bench.spill
     return bench.known_rank_row(topology) | {
         "first_row": 0,
-        "rows": sum(store.count for store in engine.stores),
+        "rows": sum(rows.count for rows in kept.records),
         "first_request": 0,
-        "requests": engine.requests.count,
+        "requests": kept.requests.count,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
         "peak_rss_bytes": peak_resident_bytes(),
@@ -122,7 +146,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
-        "spilled_rows": sum(bench.stream.kept_records),
+        "spilled_rows": 0 if spill is None else spill.kept_records,
         "spill_bytes": 0 if spill is None else spill.kept_bytes,
         "spill_errno": 0 if spill is None or spill.error is None else spill.error.errno or errno.EIO,
     }

@@ -29,14 +29,14 @@ from kvbench.results import (
     CALIBRATION_DTYPE,
     NODE_DTYPE,
     RANK_DTYPE,
-    RECORD_TIMES,
-    REQUEST_TIMES,
+    clock_columns,
     number_rows,
-    on_common_clock,
 )
+from kvbench.rows import RECORD_TIMES, REQUEST_TIMES, on_common_clock
 from kvbench.spilling import SpillHeader, checked_facts, checked_header, spill_path
 
 _MOST_TIERS: Final = 255
+_EMPTY: Final[Mapping[str, str | int | float]] = {"S": "", "i": 0, "f": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +219,8 @@ def _attributes(found: Sequence[Found], unreadable: Sequence[str]) -> tuple[str,
         "status": "recovered",
         "status_message": text,
         "recovered_ranks": len(found),
+        # A spill file holds all rows, also of a run that would have kept a sample.
+        "records": "full",
         "kvbench_version": kvbench.__version__,
         "h5py": h5py.__version__,
         "measure_start_ns": start_ns,
@@ -230,20 +232,21 @@ def _attributes(found: Sequence[Found], unreadable: Sequence[str]) -> tuple[str,
 def _tables(found: Sequence[Found]) -> dict[str, npt.NDArray[np.void]]:
     ranks = np.concatenate([_row(RANK_DTYPE, _rank_values(one)) for one in found])
     number_rows(ranks)
-    nodes = {one.header.node: one for one in reversed(found)}
+    first = {one.header.node: one for one in reversed(found)}
+    nodes = [_row(NODE_DTYPE, _node_values(one)) for _, one in sorted(first.items())]
     calibration = [row.model_dump() for one in found for row in one.facts.calibration]
     samples = [rows for one in found for rows in _rows(one, SAMPLES, ("t_ns",))]
     return {
         "ranks": ranks,
-        "nodes": np.concatenate(
-            [
-                _row(NODE_DTYPE, one.header.node_row | {"node": node, "host": one.header.host})
-                for node, one in sorted(nodes.items())
-            ]
-        ),
+        "nodes": np.concatenate(nodes),
         "calibration": as_rows(calibration, CALIBRATION_DTYPE),
         "samples": np.concatenate(samples) if samples else np.empty(0, SAMPLE_DTYPE),
     }
+
+
+def _node_values(one: Found) -> Mapping[str, str | int | float]:
+    header = one.header
+    return {**header.node_row, **clock_columns(one.clock), "node": header.node, "host": header.host}
 
 
 def _rank_values(one: Found) -> Mapping[str, str | int]:
@@ -267,8 +270,8 @@ def _rank_values(one: Found) -> Mapping[str, str | int]:
     }
 
 
-def _row(dtype: np.dtype[Any], values: Mapping[str, str | int]) -> npt.NDArray[np.void]:
+def _row(dtype: np.dtype[Any], values: Mapping[str, str | int | float]) -> npt.NDArray[np.void]:
     """One row of `dtype`; what `values` does not have, or not in the column's type, is 0 or empty."""
-    empty = {name: "" if dtype[name].kind == "S" else 0 for name in dtype.names or ()}
+    empty = {name: _EMPTY[dtype[name].kind] for name in dtype.names or ()}
     fitting = {name: values[name] for name in empty if type(values.get(name)) is type(empty[name])}
     return as_rows([empty | fitting], dtype)

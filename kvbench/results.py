@@ -6,9 +6,7 @@ a rank.
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,13 +19,10 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
-from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
-from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
-from kvbench.records.spill import RECORDS, REQUESTS
-from kvbench.records.spill_reader import SpillFile
+from kvbench.rows import Rows
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
@@ -80,77 +75,18 @@ NODE_DTYPE: Final = np.dtype(
         ("device", "S128"),
         ("filesystem_group", "<i8"),
         ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
     ]
 )
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
 )
 """`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
-
-
-RECORD_TIMES: Final = ("t_start_ns",)
-REQUEST_TIMES: Final = ("intended_ns", "start_ns", "end_ns")
-"""The columns that hold points in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spilled:
-    """What a rank's spill file holds of its rows."""
-
-    path: Path
-    nbytes: int
-    """Of the file, up to the last row that counts."""
-    records: Sequence[int]
-    """Rows of each store of the records that are in it."""
-    requests: int
-
-    def rows(self, kind: int) -> Iterator[npt.NDArray[np.void]]:
-        """The rows of RECORDS or REQUESTS, read back frame by frame. Raises KvbenchError where the file is damaged."""
-        with SpillFile(self.path, SAMPLE_DTYPE) as file:
-            for frame in file.frames(self.nbytes, [kind]):
-                yield frame.rows
-            ending = file.ending
-        if ending is None or ending.good_bytes != self.nbytes:
-            raise KvbenchError(f"{self.path} was damaged while the run went on: {ending.reason if ending else ''}")
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What one rank recorded, with the clock that turns its times into rank 0's.
-
-    The first rows are in its spill file, if there is one, the others in memory.
-    """
-
-    records: Sequence[RowStore]
-    requests: RowStore
-    clock: CommonClock
-    spilled: Spilled | None = None
-
-    def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
-        """Copies of the records, on rank 0's clock."""
-        first = [0] * len(self.records) if self.spilled is None else self.spilled.records
-        memory = (view for store, start in zip(self.records, first, strict=True) for view in store.views(start))
-        return self._shifted(chain(self._read_back(RECORDS), memory), RECORD_TIMES)
-
-    def request_chunks(self) -> Iterator[npt.NDArray[np.void]]:
-        """Copies of the requests, on rank 0's clock."""
-        memory = self.requests.views(0 if self.spilled is None else self.spilled.requests)
-        return self._shifted(chain(self._read_back(REQUESTS), memory), REQUEST_TIMES)
-
-    def _read_back(self, kind: int) -> Iterator[npt.NDArray[np.void]]:
-        return iter(()) if self.spilled is None else self.spilled.rows(kind)
-
-    def _shifted(self, views: Iterable[npt.NDArray[np.void]], columns: Sequence[str]) -> Iterator[npt.NDArray[np.void]]:
-        return (on_common_clock(view, columns, self.clock) for view in views)
-
-
-def on_common_clock(rows: npt.NDArray[np.void], columns: Sequence[str], clock: CommonClock) -> npt.NDArray[np.void]:
-    """A copy of `rows` with the times in `columns` on rank 0's clock."""
-    shifted = rows.copy()
-    for column in columns:
-        shifted[column] = clock.to_common(shifted[column])
-    return shifted
 
 
 def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
@@ -166,9 +102,24 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     }
 
 
-def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
-    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
-    return place | {
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {**node_facts(node, place), **clock_columns(clock)}
+
+
+def clock_columns(clock: CommonClock) -> dict[str, int | float]:
+    """The columns of a node's clock in NODE_DTYPE."""
+    return {
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
+    }
+
+
+def node_facts(node: Node, place: Mapping[str, str | int]) -> dict[str, str | int]:
+    """The columns of NODE_DTYPE but for those of the clock."""
+    return {
+        **place,
         "host": node.host,
         "cpus": node.cpus,
         "cpu_model": node.cpu_model,
@@ -211,14 +162,15 @@ def write_tables(
     writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
 ) -> None:
     """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
 
-    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
-    any rank) is added to them.
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
     """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
-    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
 
 
 def _finish(

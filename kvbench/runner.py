@@ -32,6 +32,7 @@ from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect
 from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
 from kvbench.keeping import announce, discard, saying_what_is_left
@@ -71,6 +72,7 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    expect: Expect = ""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
     spill: SpillOrder = field(default_factory=SpillOrder)
@@ -110,8 +112,9 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             if plan.directory is not None:
                 watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             sharing = join(topology, plan.config, plan.part)
+            expect = plan.identity.expect
             with Bench.build(
-                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing
+                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
@@ -158,7 +161,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
-    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    identity = Identity(
+        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    )
     directory = content["directory"]
     spill = SpillOrder.from_json(content["spill"])
     return Plan(identity, schedule, None if directory is None else Path(directory), spill, part)
@@ -197,6 +202,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "expect": order.expect,
     }
 
 

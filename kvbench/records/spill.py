@@ -96,6 +96,7 @@ class SpillWriter:
         self._pending_lock = threading.Lock()
         self._number = self._written = self._seed = 0
         self._kept = self._kept_number = 0
+        self._taken_records = self._kept_records = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         layouts = {"records": layout_of(RECORD_DTYPE), "requests": layout_of(REQUEST_DTYPE)}
         layouts["samples"] = layout_of(sample_dtype)
@@ -119,6 +120,11 @@ class SpillWriter:
         """Bytes of the file up to the last round that is on the device."""
         return self._kept
 
+    @property
+    def kept_records(self) -> int:
+        """Records in that part of the file."""
+        return self._kept_records
+
     def add_facts(self, facts: Mapping[str, Any]) -> None:
         """Facts for the next round, from any thread."""
         self._add(FACTS, json_bytes(facts))
@@ -129,6 +135,7 @@ class SpillWriter:
 
     def take_records(self, rows: NDArray[Any]) -> None:
         """Append rows of RECORD_DTYPE."""
+        self._taken_records += len(rows)
         self._take(RECORDS, rows)
 
     def take_requests(self, rows: NDArray[Any]) -> None:
@@ -149,6 +156,7 @@ class SpillWriter:
             self._give_up(error)
             return
         self._kept, self._kept_number = self._written, self._number
+        self._kept_records = self._taken_records
 
     def close(self) -> None:
         """Leave the file as it is. Does nothing when it is closed."""
