@@ -16,6 +16,7 @@ from rich.table import Table
 from kvbench import analysis_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
+from kvbench.cluster.gather import Way, read_memory
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.starting import run_console, start_ranks, without_options
@@ -79,6 +80,14 @@ _skip_option = click.option(
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--gather",
+    type=click.Choice(["auto", "ranks", "nodes"]),
+    default="auto",
+    show_default=True,
+    help="Rows come to rank 0 from every rank, or by way of one rank a node.",
+)
+@click.option("--gather-memory", default="32MiB", show_default=True, help="For rows on their way, in each process.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -89,6 +98,8 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    gather: Way,
+    gather_memory: str,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -97,6 +108,7 @@ def run(
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    gather_memory_bytes = read_memory(gather_memory)
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
@@ -106,9 +118,8 @@ def run(
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
-    order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
-    )
+    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
+    order = runner.Order(config, overrides, directory, out, overwrite, gather, gather_memory_bytes)
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:

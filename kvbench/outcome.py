@@ -13,7 +13,7 @@ from kvbench import timed_io
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.config import RunConfig
@@ -71,6 +71,7 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: "RunFileWriter | None",
+    gathering: Gathering = STRAIGHT,
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -78,7 +79,7 @@ def gather_outcome(
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock), gathering)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
@@ -99,6 +100,7 @@ def gather_outcome(
             "run_id": identity.run_id,
             "status": status,
             "status_message": "; ".join(failures),
+            "gathered_by": gathering.way,
             "fingerprint": identity.fingerprint,
             "started_at": identity.started_at,
             "tiers_json": json.dumps(

@@ -21,6 +21,7 @@ from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.crowd import pause_s
+from kvbench.cluster.gather import MEMORY_BYTES, Way, choose_gathering
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -64,6 +65,8 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Plan:
     directory: Path | None
     part: Trace | None
     """This rank's part of the trace; None for personas."""
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
 
     @property
     def config(self) -> RunConfig:
@@ -93,12 +98,14 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
             topology = discover(comm)
+            wishes = plan.gather, plan.gather_memory_bytes
+            gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
             run_id = plan.identity.run_id
             sharing = join(topology, plan.config, plan.part)
             with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
                 outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -140,7 +147,7 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
     identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+    return Plan(identity, schedule, None if directory is None else Path(directory), part, *content["gather"])
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -175,6 +182,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "gather": [order.gather, order.gather_memory_bytes],
     }
 
 
