@@ -7,7 +7,7 @@ node that has few processors.
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from kvbench import analysis_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
+from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.starting import run_console, start_ranks, without_options
@@ -88,9 +89,22 @@ _skip_option = click.option(
     help="Rows come to rank 0 from every rank, or by way of one rank a node.",
 )
 @click.option("--gather-memory", default="32MiB", show_default=True, help="For rows on their way, in each process.")
+@click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=2),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life of a node or rank after which all ranks end.",
+)
 def run(
     config: str,
     directory: Path | None,
@@ -100,26 +114,39 @@ def run(
     overwrite: bool,
     gather: Way,
     gather_memory: str,
+    expect: Literal["shared", "local"] | None,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
+    patience_s: float,
 ) -> None:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
     gather_memory_bytes = read_memory(gather_memory)
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
-    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
-    order = runner.Order(config, overrides, directory, out, overwrite, gather, gather_memory_bytes)
+    order = runner.Order(
+        config,
+        overrides,
+        directory,
+        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overwrite,
+        gather,
+        gather_memory_bytes,
+        expect=expect or "",
+        patience_s=patience_s,
+    )
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:

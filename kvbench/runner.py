@@ -25,6 +25,7 @@ from kvbench.cluster.gather import MEMORY_BYTES, Way, choose_gathering
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
+from kvbench.cluster.watch import FAREWELL_S, PATIENCE_S, Watch
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
@@ -32,6 +33,7 @@ from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
@@ -47,6 +49,9 @@ START_DELAY_S: Final = 0.1
 
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
+
+LAST_WORD_S: Final = 120.0
+"""A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
 _POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
 _ENDING_POLL_S: Final = pause_s(0.001)
@@ -67,6 +72,9 @@ class Order:
     overwrite: bool
     gather: Way = "auto"
     gather_memory_bytes: int = MEMORY_BYTES
+    expect: Expect = ""
+    patience_s: float = PATIENCE_S
+    """How long nothing may be heard of a rank (every rank's own)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +101,26 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
+    launched = detect_launcher() is not None
+    with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
+        topology = discover(comm)
+        watch.connect(topology, console.print)
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            topology = discover(comm)
             wishes = plan.gather, plan.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
+            if plan.directory is not None:
+                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             run_id = plan.identity.run_id
             sharing = join(topology, plan.config, plan.part)
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
-                outcome = _load(topology, agreement, plan, bench, interrupt, console)
+            expect = plan.identity.expect
+            with Bench.build(
+                topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing, expect
+            ) as bench:
+                watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
@@ -145,7 +161,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
-    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    identity = Identity(
+        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    )
     directory = content["directory"]
     return Plan(identity, schedule, None if directory is None else Path(directory), part, *content["gather"])
 
@@ -183,6 +201,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
         "gather": [order.gather, order.gather_memory_bytes],
+        "expect": order.expect,
     }
 
 
@@ -202,7 +221,13 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
 
 
 def _load(
-    topology: Topology, agreement: Agreement, plan: Plan, bench: Bench, interrupt: Interrupt, console: Console
+    topology: Topology,
+    agreement: Agreement,
+    plan: Plan,
+    bench: Bench,
+    interrupt: Interrupt,
+    watch: Watch,
+    console: Console,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
@@ -212,7 +237,7 @@ def _load(
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
-    drive = _Drive(topology, bench, interrupt, view)
+    drive = _Drive(topology, bench, interrupt, watch, view)
 
     stopped = False
     bench.stream.start()
@@ -267,10 +292,11 @@ def _common_start(topology: Topology, reading: ClockReading) -> int:
 class _Drive:
     """The main thread's part while the workers work: progress, interrupts, the common end."""
 
-    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, view: View | None) -> None:
+    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, watch: Watch, view: View | None) -> None:
         self._topology = topology
         self._bench = bench
         self._interrupt = interrupt
+        self._watch = watch
         self._view = view
         self.interrupted = False
 
@@ -284,7 +310,9 @@ class _Drive:
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
+        canceled_ns: int | None = None
         with (
+            self._watch.exchange(),
             self._view or nullcontext(),
             self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
         ):
@@ -293,12 +321,18 @@ class _Drive:
                 broken = bool(self._interrupt.seen or engine.failures)
                 if broken or stopped:
                     load.stop()
+                if broken or stopped or (end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9)):
                     engine.cancel()
-                elif end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9):
-                    engine.cancel()
+                    canceled_ns = canceled_ns or now_ns
+                    if now_ns > canceled_ns + int(LAST_WORD_S * 1e9) and not load.finished:
+                        self._watch.fail(
+                            f"operations on {self._bench.rundir.directory} have not come back for {LAST_WORD_S:g} s "
+                            "after they were canceled: the storage does not answer"
+                        )
                 local[:width] = counters.update()
                 local[width] = self._interrupt.seen
                 aggregate = exchange.poll(local, finished=load.finished, stop=broken)
+                self._watch.beat(aggregate is not None or exchange.over)
                 if aggregate is not None:
                     stopped |= aggregate.stopping > 0
                     self.interrupted |= bool(aggregate.totals[width])

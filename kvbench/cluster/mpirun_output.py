@@ -22,6 +22,11 @@ _ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicato
 _BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
 _UNREACHED: Final = re.compile(rb"\[[^\]\n]*:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file .*pmix_server\.c at line \d+\n")
 _LONGEST_LINE: Final = 300
+_LOST: Final = re.compile(
+    rb"PRTE has lost communication with a remote daemon.*?Remote daemon: \[.*?\] on node (\S+)", re.DOTALL
+)
+_FAILED: Final = re.compile(rb"A daemon failed to report back.*?Remote host: +(\S+)", re.DOTALL)
+_TOLD: Final = re.compile(rb"^kvbench: .*; all ranks end", re.MULTILINE)
 _KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
 _STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
 _STARTS_ABORT: Final = (b"MPI_ABORT was invoked", b"prterun has exited", b"mpirun has exited")
@@ -76,6 +81,28 @@ class BoilerplateFilter:
         """What is still held when the stream ends."""
         held, self._held = self._held, b""
         return held
+
+
+class LossListener:
+    """Feed it what mpirun says; it knows then whether mpirun lost a node, and whether a rank has told of it.
+
+    Open MPI 5.0.11's mpirun that lost one of its daemons ends with exit code 0, and mostly before it has passed on what
+    the ranks say of it.
+    """
+
+    def __init__(self) -> None:
+        self.node: str | None = None
+        """Where the daemon was that mpirun lost."""
+        self.told = False
+        self._recent = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece of the stream."""
+        self._recent = (self._recent + piece)[-_MOST_BYTES - len(piece) :]
+        self.told |= _TOLD.search(self._recent) is not None
+        found = _LOST.search(self._recent) or _FAILED.search(self._recent)
+        if found is not None:
+            self.node = found[1].decode(errors="replace")
 
 
 def _may_begin(data: bytes) -> bool:

@@ -25,6 +25,7 @@ from kvbench.engine.violations import Violation, Violations
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
+from kvbench.workload.keys import mixed
 
 VISIBILITY_DTYPE: Final = np.dtype(
     [
@@ -50,7 +51,6 @@ _MOST_WAITING: Final = 256
 _FIRST_PAUSE_S: Final = 0.5e-3
 _LONGEST_PAUSE_S: Final = 20e-3
 _DRAWS: Final = 8
-_MIX: Final = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ class _Wanted:
 def lookers(
     keys: npt.NDArray[np.uint64], writers: npt.NDArray[np.int64], nodes: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """The rank that looks for each object, the same on every rank; -1 for nobody. `nodes` is the node of each rank.
+    """The rank that looks for each object, the same on every rank; -1 for nobody, which is rare.
 
-    It is drawn by the key among the ranks of other nodes than the writer's, or among all others on a single node.
+    `nodes` is the node of each rank. The looker is drawn by key among the ranks of other nodes than the writer's, or
+    among all others on a single node.
     """
     chosen = np.full(len(keys), -1, np.int64)
     several = bool((nodes != nodes[0]).any())
     for attempt in range(_DRAWS):
-        mixed = (keys + np.uint64(attempt)) * np.uint64(_MIX)
-        drawn = ((mixed >> np.uint64(33)) % np.uint64(len(nodes))).astype(np.int64)
+        drawn = (mixed(keys + np.uint64(attempt)) % np.uint64(len(nodes))).astype(np.int64)
         fits = nodes[drawn] != nodes[writers] if several else drawn != writers
         chosen = np.where((chosen < 0) & fits, drawn, chosen)
     return chosen

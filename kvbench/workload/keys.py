@@ -8,7 +8,9 @@ n^2 / 2^65 (3e-6 for ten million objects on a rank). What would follow is one fa
 import struct
 from enum import IntEnum
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 
 class KeyKind(IntEnum):
@@ -33,3 +35,11 @@ class KeyKind(IntEnum):
 def object_key(kind: KeyKind, *numbers: int) -> int:
     """The 64-bit key of a tuple of whole numbers of 0 to 2^64 - 1."""
     return int(xxhash.xxh3_64_intdigest(struct.pack(f"<{1 + len(numbers)}Q", kind, *numbers)))
+
+
+def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A one-to-one hash of 64-bit numbers (the finalizer of SplitMix64: Steele et al., OOPSLA 2014)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

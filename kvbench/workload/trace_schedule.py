@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kvbench.config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.demand import phases, piece_tokens, qos_class
-from kvbench.workload.keys import KeyKind, object_key
+from kvbench.workload.keys import KeyKind, mixed, object_key
 from kvbench.workload.request import ObjectRef, Request
 from kvbench.workload.traces.trace import Trace
 
@@ -28,17 +28,9 @@ def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list
     if how == "prefix":
         hashed = trace.hash_counts > 0
         first_ids = trace.hash_ids[trace.hash_offsets[:-1][hashed]]
-        owner[hashed] = (_mixed(first_ids) % np.uint64(size)).astype(np.int64)
+        owner[hashed] = (mixed(first_ids) % np.uint64(size)).astype(np.int64)
     order = np.argsort(owner, kind="stable")
     return np.split(order, np.cumsum(np.bincount(owner, minlength=size))[:-1])
-
-
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A one-to-one hash of 64-bit numbers (the finalizer of SplitMix64: Steele et al., OOPSLA 2014)."""
-    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 class TraceSchedule:
