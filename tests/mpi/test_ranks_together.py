@@ -59,7 +59,7 @@ def test_rows_by_way_of_the_nodes_are_the_same_in_fewer_messages(run_ranks: Run)
 
 
 def test_on_two_hosts_rows_come_by_nodes_by_themselves(start_launcher: Start, two_hosts: dict[str, str]) -> None:
-    outcome = start_launcher(4, "east:2,west:2", "gathering", "good", 0, **two_hosts).outcome()
+    outcome = start_launcher(4, "east:2,west:2", "gathering", "good", 0, timeout_s=90, **two_hosts).outcome()
     assert outcome.code == 0, outcome.err
     # Of its node's other rank 2 messages, of the other node's 1234 rows 13.
     assert outcome.out == "equal, by nodes, rank 0 asked for 15 messages\n"
