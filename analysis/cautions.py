@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from kvbench_analysis import units
+from kvbench_analysis.figures import OperationFigures
 from kvbench_analysis.load import Run
-from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
@@ -101,6 +101,18 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
         yield Caution(
             "steal", f"the hypervisor took {steal:.1f} % of a node's processor time, which counts as host time"
         )
+    sharing, expected = run.attributes.get("cache_directory"), run.attributes.get("expected_directory")
+    if sharing == "mixed":
+        yield Caution(
+            "mixed-directory",
+            "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
+            "mount_point in /nodes; --expect makes it an error)",
+        )
+    elif sharing == "single-node" and expected:
+        yield Caution(
+            "unverified-directory",
+            f"that the directory is {expected} (--expect) cannot be found out with one node; its filesystem may be",
+        )
     uncertainty = _number(run, "clock_uncertainty_ns")
     limit = min(_CLOCK_LIMIT_NS, (window.seconds or 1) * 1e6)
     if uncertainty > limit and _number(run, "ranks") > 1:
@@ -144,9 +156,9 @@ def _memory(run: Run) -> Iterator[Caution]:
 
 def _population(figures: OperationFigures, requests: pd.DataFrame) -> Iterator[Caution]:
     """Percentiles that are shown somewhere with too little behind them; ranks and nodes show their P95."""
-    counts = pd.concat([figures.operations["operations"], requests["requests"]])
+    counts = pd.concat([figures.operations["percentiles_of"], requests["percentiles_of"]])
     least = counts[counts > 0].min()
-    places = pd.concat([figures.ranks["operations"], figures.nodes["operations"]]).min()
+    places = pd.concat([figures.ranks["percentiles_of"], figures.nodes["percentiles_of"]]).min()
     thin = [p for p in PERCENTILES if least < operations_needed(p) or (p == 95 and places < operations_needed(p))]
     if thin:
         needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)

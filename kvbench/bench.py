@@ -20,6 +20,7 @@ from kvbench.engine.sampler import Sampler
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect, check_expectation, settle_seconds
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
@@ -37,6 +38,7 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
+from kvbench.records.digest import Digest
 from kvbench.records.stream import RowStream
 from kvbench.records.tally import Tally
 from kvbench.results import CALIBRATION_DTYPE
@@ -45,7 +47,7 @@ from kvbench.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
-from kvbench.workload.request import Schedule
+from kvbench.workload.request import QOS_CLASSES, Schedule
 
 _LONGEST_ALONE_S = 10.0
 """Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
@@ -83,6 +85,8 @@ class Bench:
     payload: Payload
     engine: Engine
     tally: Tally
+    digest: Digest | None
+    """What is kept of the rows where they are not all kept."""
     stream: RowStream
 
     @classmethod
@@ -96,12 +100,13 @@ class Bench:
         directory: Path | None,
         run_id: str,
         sharing: Sharing | None = None,
+        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
         is this rank's part in a shared key space."""
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = _look_around(topology, agreement, directory, run_id)
+        around = _look_around(topology, agreement, directory, run_id, expect)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
@@ -131,9 +136,12 @@ class Bench:
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         tally = Tally()
-        stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
+        digest: Digest | None = None
+        if config.records != "full":
+            digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
+        stream = RowStream(engine.stores, engine.requests, [tally], digest, engine.failures.append)
         stack.callback(stream.stop)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, stream)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, stream)
 
     @property
     def tier_names(self) -> list[str]:
@@ -208,17 +216,21 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path | None, run_id: str) -> Surroundings:
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, expect: Expect
+) -> Surroundings:
     if directory is None:
         node = agreement.run("check", describe_node)
-        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes))
+        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes))
 
     def look() -> tuple[Node, Filesystem]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory)
 
     node, filesystem = agreement.run("check", look)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
     return Surroundings(node, filesystem, group)
 
 

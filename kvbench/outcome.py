@@ -16,7 +16,9 @@ from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
+from kvbench.condensing import condense
 from kvbench.config import RunConfig
+from kvbench.expectation import Expect
 from kvbench.machine import peak_resident_bytes
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 
@@ -36,6 +38,7 @@ class Identity:
     fingerprint: str
     started_at: str
     trace: dict[str, str | int]
+    expect: Expect = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,24 @@ def gather_outcome(
     """
     engine = bench.engine
     is_leader = topology.local_rank == 0
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    kept = Rows(engine.stores, engine.requests, outcome.clock)
+    if bench.digest is not None:
+        kept = Rows([bench.digest.records], bench.digest.requests, outcome.clock)
+    write_rows(topology.comm, agreement, writer, kept)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
-        lambda: {
-            "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-            "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
-            "calibration": outcome.calibration,
-            "samples": outcome.samples,
-            **outcome.shared_space,
-        },
+        lambda: (
+            {
+                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+                "nodes": as_rows([_node_row(topology, bench, outcome.clock)] if is_leader else [], NODE_DTYPE),
+                "calibration": outcome.calibration,
+                "samples": outcome.samples,
+                **outcome.shared_space,
+            }
+            | ({} if condensed is None else {"places": condensed.places})
+        ),
     )
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
@@ -108,11 +118,15 @@ def gather_outcome(
                 ]
             ),
             "arena_bytes": bench.arena.nbytes,
+            "cache_directory": bench.around.group.sharing,
+            "expected_directory": identity.expect,
             "measure_start_ns": outcome.measure_start_ns,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+            "records": identity.config.records,
         }
+        | ({} if condensed is None else condensed.attributes)
     )
-    write_tables(topology.comm, agreement, writer, tables, attributes)
+    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
     return status
 
 
@@ -130,7 +144,7 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     ]
 
 
-def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
     engine, sizes, clock, tally = bench.engine, bench.sizes, outcome.clock, bench.tally
     return {
         "rank": topology.rank,
@@ -138,9 +152,9 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
         "host": topology.host,
         "pid": os.getpid(),
         "first_row": 0,
-        "rows": sum(store.count for store in engine.stores),
+        "rows": sum(rows.count for rows in kept.records),
         "first_request": 0,
-        "requests": engine.requests.count,
+        "requests": kept.requests.count,
         "arena_bytes": bench.arena.nbytes,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
@@ -155,8 +169,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, s
     }
 
 
-def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
+def _node_row(topology: Topology, bench: Bench, clock: CommonClock) -> dict[str, str | int | float]:
     around = bench.around
-    return node_row(
-        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
-    )
+    place = place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
+    return node_row(around.node, place, clock)

@@ -23,6 +23,7 @@ from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
 from kvbench.records.recorder import RowStore
+from kvbench.records.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.workload.request import QOS_CLASSES
 
@@ -72,8 +73,13 @@ NODE_DTYPE: Final = np.dtype(
         ("device", "S128"),
         ("filesystem_group", "<i8"),
         ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
     ]
 )
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
@@ -85,8 +91,8 @@ CALIBRATION_DTYPE: Final = np.dtype(
 class Rows:
     """What one rank recorded, with the clock that turns its times into rank 0's."""
 
-    records: Sequence[RowStore]
-    requests: RowStore
+    records: Sequence[RowStore | Sample]
+    requests: RowStore | Sample
     clock: CommonClock
 
     def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
@@ -118,9 +124,10 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     }
 
 
-def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
-    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
-    return place | {
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {
+        **place,
         "host": node.host,
         "cpus": node.cpus,
         "cpu_model": node.cpu_model,
@@ -128,6 +135,9 @@ def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
         "llc_bytes": node.llc_bytes,
         "kernel": node.kernel,
         "clock_source": node.clock_source,
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
     }
 
 
@@ -163,14 +173,15 @@ def write_tables(
     writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
 ) -> None:
     """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
 
-    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
-    any rank) is added to them.
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
     """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
-    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
 
 
 def _finish(

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Final, Literal, NoReturn, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ class Communicator(Protocol):
     def Iallgather(self, sendbuf: Buffer, recvbuf: Buffer) -> Request: ...
     def Iallgatherv(self, sendbuf: Buffer, recvbuf: tuple[Buffer, list[int]]) -> Request: ...
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request: ...
+    def Ireduce(self, sendbuf: Buffer, recvbuf: Buffer | None, op: Any, root: int = 0) -> Request: ...
     def Ibarrier(self) -> Request: ...
     def Ibcast(self, buf: Buffer, root: int = 0) -> Request: ...
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None: ...
@@ -116,6 +117,12 @@ class SerialComm:
     def Iallreduce(self, sendbuf: Buffer, recvbuf: Buffer) -> Request:
         """The sum over one rank."""
         recvbuf[...] = sendbuf
+        return _Done()
+
+    def Ireduce(self, sendbuf: Buffer, recvbuf: Buffer | None, op: Any, root: int = 0) -> Request:
+        """The sum, least or most over one rank."""
+        if recvbuf is not None:
+            recvbuf[...] = sendbuf
         return _Done()
 
     def Ibarrier(self) -> Request:
@@ -263,6 +270,17 @@ def split_some(comm: Communicator, member: bool) -> Communicator | None:
     mpi, _ = _load_mpi()
     part = comm.Split(0 if member else mpi.UNDEFINED, comm.rank)
     return part if member else None
+
+
+def reduce_to_root(comm: Communicator, values: Buffer, how: Literal["sum", "min", "max"] = "sum") -> Buffer | None:
+    """The element-wise sum, least or most of all ranks' `values` (contiguous, one shape) on rank 0; None elsewhere.
+
+    Collective. Travels: MPI's reduction, a tree: each rank sends its values once, and none holds more than two copies.
+    """
+    mpi = None if isinstance(comm, SerialComm) else _load_mpi()[0]
+    result = np.empty_like(values) if comm.rank == 0 else None
+    wait_quietly(comm.Ireduce(values, result, None if mpi is None else getattr(mpi, how.upper())), 1e-4)
+    return result
 
 
 LONGEST_PAUSE_S: Final = pause_s(1e-3)
