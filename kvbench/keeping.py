@@ -62,6 +62,11 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
     agreement.run("clean up", remove)
 
 
+def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
+    """The command that makes a run file of this node's spill files."""
+    return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
+
+
 @contextmanager
 def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
     """A context that writes the run file: if that fails, the message says how to make one from the spill files.
@@ -78,5 +83,5 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
         lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
         raise RanksFailed(
             f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'kvbench recover {files} -o {out}' makes a run file of them"
+            f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error

@@ -36,7 +36,7 @@ from kvbench.errors import KvbenchError
 from kvbench.expectation import Expect
 from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
-from kvbench.keeping import announce, discard, saying_what_is_left
+from kvbench.keeping import announce, discard, recovering, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
@@ -125,10 +125,17 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
+                clean_up = watch.advice
+                if bench.spill is not None:
+                    makes = (
+                        f"`{recovering(bench.spill, plan.identity.run_id, order.out)}` makes a run file of the records"
+                    )
+                    watch.advice = "; ".join(filter(None, [makes, clean_up]))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
+                watch.advice = clean_up
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
