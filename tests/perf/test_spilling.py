@@ -16,7 +16,7 @@ Report = Callable[[Figure], None]
 
 PAIRS = 9
 SECONDS = 4
-BUSY = ("pacing.mode=asap", "calibration.seconds=0", "io.threads=2")
+BUSY = ("pacing.mode=asap", "calibration.seconds=0", "io.threads=2", "io.arena_bytes=32MiB")
 """As many operations as one rank can hand out."""
 
 
@@ -55,7 +55,7 @@ def pairs(one: Callable[[], Done], other: Callable[[], Done]) -> list[tuple[Done
 
 
 def test_spilling_costs_a_run_little(tmpfs: Path, disk: Path, tmp_path: Path, report: Report) -> None:
-    """With its spill file on a disk and without: operations that move nothing (kvbench alone), and blocks of 1.5 MiB."""
+    """With its spill file on a disk and without: operations that move nothing (kvbench alone), and 1.5 MiB each."""
     out = tmp_path / "run.h5"
     for what, words in (("no bytes (null)", ["null"]), ("1.5 MiB on tmpfs", ["smoke", "--dir", str(tmpfs)])):
         spilled = [*words, "--spill", str(disk)]
