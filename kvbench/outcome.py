@@ -13,7 +13,7 @@ from kvbench import timed_io
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.condensing import condense
@@ -74,6 +74,7 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: "RunFileWriter | None",
+    gathering: Gathering = STRAIGHT,
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -85,7 +86,7 @@ def gather_outcome(
     kept = Rows(engine.stores, engine.requests, outcome.clock)
     if bench.digest is not None:
         kept = Rows([bench.digest.records], bench.digest.requests, outcome.clock)
-    write_rows(topology.comm, agreement, writer, kept)
+    write_rows(topology.comm, agreement, writer, kept, gathering)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
@@ -109,6 +110,7 @@ def gather_outcome(
             "run_id": identity.run_id,
             "status": status,
             "status_message": "; ".join(failures),
+            "gathered_by": gathering.way,
             "fingerprint": identity.fingerprint,
             "started_at": identity.started_at,
             "tiers_json": json.dumps(
