@@ -4,7 +4,7 @@
 #   compare-storage.sh [--repeats N] [--out DIR] [--paths "buffered direct"] [options of `kvbench run`, such as --set ...]
 #
 # Runs take turns between the two, N times (5 without the option), for each read path. Leaves the run files in DIR
-# (kvbench-out/compare-storage) and prints what `kvbench compare` makes of them. Both are on the same disk of this
+# (kvbench-out/compare-storage) and prints the table of docs/findings.md, made from what `kvbench compare` says. Both are on the same disk of this
 # machine, so the difference is GlusterFS: its network, its processes, and where it caches.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -48,7 +48,12 @@ for ((repeat = 1; repeat <= repeats; repeat++)); do
         done
     done
 done
+
+tables=()
 for path in $paths; do
-    printf '\ncompare-storage: %s, node-local disk (baseline) and GlusterFS\n' "$path"
-    kvbench compare "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 | tee "$out/compare-$path.txt"
+    kvbench compare "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.txt"
+    kvbench compare --json "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.json"
+    tables+=("$path=$out/compare-$path.json")
 done
+python3 "$here/compare_table.py" "${tables[@]}" | tee "$out/table.md"
+echo "compare-storage: the run files, and all that kvbench compare says of them, are in $out"
