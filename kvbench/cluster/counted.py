@@ -49,6 +49,11 @@ class Ledger:
     _since_s: float = field(default_factory=time.perf_counter)
 
     @property
+    def name(self) -> str:
+        """Of the step under way; `other` outside all steps."""
+        return self._steps[-1]
+
+    @property
     def current(self) -> Cost:
         """That of the step under way."""
         return self.costs.setdefault(self._steps[-1], Cost())
