@@ -185,7 +185,8 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     directory = content["directory"]
     spill = SpillOrder.from_json(content["spill"])
     directory = None if directory is None else Path(directory)
-    return Plan(identity, schedule, directory, spill, part, *content["gather"], heading=order.heading)
+    way, gather_memory_bytes = content["gather"]
+    return Plan(identity, schedule, directory, spill, part, way, gather_memory_bytes, order.heading)
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:

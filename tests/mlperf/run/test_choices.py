@@ -65,7 +65,7 @@ def test_all_that_is_refused_is_said_at_once() -> None:
 
 
 def test_the_rules_that_are_named_are_rules_of_the_checker() -> None:
-    known = {f"{rule.number} {rule.identifier}" for rule in RULES.values()}
+    known = {f"{rule.number} {rule.id}" for rule in RULES.values()}
     with pytest.raises(KvbenchError) as refused:
         check_choices(closed(changes=("seed=1", "model=tiny-1b", "io.io_bytes=4KiB")))
     assert {line.rpartition(": rule ")[2] for line in str(refused.value).splitlines() if ": rule " in line} <= known
