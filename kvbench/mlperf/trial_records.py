@@ -60,7 +60,7 @@ class TrialRecords:
     config: Mapping[str, Any] = field(default_factory=dict)
     nodes: tuple[Mapping[str, Any], ...] = ()
     ranks: Mapping[int, RankRecords] = field(default_factory=dict)
-    """Empty where the file keeps no row for each operation."""
+    """Empty where the file does not hold every operation (a sample, histograms)."""
 
     @property
     def readable(self) -> bool:
@@ -85,6 +85,8 @@ def _ranks(run: RunFile) -> dict[int, RankRecords]:
     table = run.tables.get("ranks")
     if table is None or not {"rank", "first_row", "rows"} <= set(table.columns):
         return {}
+    if run.attributes.get("records", "full") != "full" and run.attributes.get("records_sampled_1_in") != 1:
+        return {}
     places = read_columns(run, "ranks", ("rank", "first_row", "rows"))
     total = run.tables["records"].rows
     found = {}
@@ -92,7 +94,7 @@ def _ranks(run: RunFile) -> dict[int, RankRecords]:
         if first < 0 or rows < 0 or first + rows > total:
             raise KvbenchError(f"{run.path}: the rows of rank {rank} are not in /records")
         found[int(rank)] = _rank(run, int(first), int(first + rows))
-    return found if total else {}
+    return found
 
 
 def _rank(run: RunFile, start: int, stop: int) -> RankRecords:
