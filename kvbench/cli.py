@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import analysis_cli, runner, study_cli
+from kvbench import analysis_cli, mlperf_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.watch import PATIENCE_S
@@ -60,7 +60,7 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study):
+for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study, mlperf_cli.mlperf):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")

@@ -14,12 +14,17 @@ import yaml
 from kvbench.errors import KvbenchError
 
 _NOT_CONFIGS: Final = {"models"}
+_FOLDERS: Final = ("mlperf",)
+"""Folders of configurations that belong together; they are part of the names."""
 
 
 def shipped_configs() -> list[str]:
     """Names of the configurations that come with kvbench."""
-    names = (Path(entry.name) for entry in resources.files("kvbench_configs").iterdir())
-    return sorted(name.stem for name in names if name.suffix == ".yaml" and name.stem not in _NOT_CONFIGS)
+    top = resources.files("kvbench_configs")
+    names = [entry.name for entry in top.iterdir()]
+    names += [f"{folder}/{entry.name}" for folder in _FOLDERS for entry in top.joinpath(folder).iterdir()]
+    found = (name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return sorted(name for name in found if name not in _NOT_CONFIGS)
 
 
 def read_mapping(source: str) -> tuple[dict[str, Any], Path]:

@@ -6,7 +6,7 @@ ranks; this module knows how to fill it and how to show the sum.
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -72,7 +72,11 @@ class Counters:
 class View:
     """Shows progress on `console` (rank 0). Use as a context manager."""
 
-    def __init__(self, console: Console, tier_names: Sequence[str], ranks: int) -> None:
+    def __init__(
+        self, console: Console, tier_names: Sequence[str], ranks: int, heading: Callable[[float], str] | None = None
+    ) -> None:
+        """`heading`: from the seconds that the load still takes, what to say of it before its own figures."""
+        self._heading = heading
         self._console = console
         self._tier_names = tier_names
         self._ranks = ranks
@@ -99,7 +103,7 @@ class View:
             self._console.print(self._line(totals, elapsed_s, duration_s), soft_wrap=True, highlight=False)
 
     def _table(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> Table:
-        table = Table(title=f"{_clock(elapsed_s, duration_s)}, {self._ranks} ranks", title_justify="left")
+        table = Table(title=f"{self._clock(elapsed_s, duration_s)}, {self._ranks} ranks", title_justify="left")
         for heading in ("tier", "GiB/s", "operations/s", "P95 so far, ms", "failed"):
             table.add_column(heading, justify="left" if heading == "tier" else "right")
         for name, operations, nbytes, failed, p95_ms in self._figures(totals):
@@ -115,7 +119,13 @@ class View:
             + (f", {failed} failed" if failed else "")
             for name, operations, nbytes, failed, p95_ms in self._figures(totals)
         ]
-        return f"{_clock(elapsed_s, duration_s)}: " + "; ".join(parts)
+        return f"{self._clock(elapsed_s, duration_s)}: " + "; ".join(parts)
+
+    def _clock(self, elapsed_s: float, duration_s: float | None) -> str:
+        heading = ""
+        if self._heading is not None and duration_s is not None:
+            heading = self._heading(max(0.0, duration_s - elapsed_s)) + ": "
+        return heading + _clock(elapsed_s, duration_s)
 
     def _figures(self, totals: npt.NDArray[np.int64]) -> list[tuple[str, int, int, int, float]]:
         rows = []

@@ -233,7 +233,9 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
 def _decision_order(config: RunConfig) -> str:
     if config.namespace == "shared":
         return "exchange"
-    return "completion" if config.pacing.mode == "closed" else "schedule"
+    # The reference's requests look up what is there when their turn comes, and wait by priority.
+    follows = config.pacing.mode == "closed" or config.workload.kind == "reference"
+    return "completion" if follows or config.pacing.admission == "priority" else "schedule"
 
 
 def _number_rows(ranks: npt.NDArray[np.void]) -> None:

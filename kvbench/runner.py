@@ -7,6 +7,7 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 import datetime
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ class Order:
     out: Path
     overwrite: bool
     expect: Expect = ""
+    heading: Callable[[float], str] | None = None
+    """From the seconds that the run still takes, what progress is to say before its figures."""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
 
@@ -83,6 +86,7 @@ class Plan:
     directory: Path | None
     part: Trace | None
     """This rank's part of the trace; None for personas."""
+    heading: Callable[[float], str] | None
 
     @property
     def config(self) -> RunConfig:
@@ -158,7 +162,7 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
     )
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+    return Plan(identity, schedule, None if directory is None else Path(directory), part, order.heading)
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -228,7 +232,7 @@ def _load(
     if sharing is not None:
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
-    view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
+    view = View(console, bench.tier_names, topology.size, plan.heading) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, watch, view)
 
     stopped = False

@@ -1,0 +1,93 @@
+"""The commands for MLPerf Storage submissions: parse, call, print. No logic.
+
+What reads trees and run files is imported where it is used: no rank but the first needs it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from kvbench.cluster.comm import get_world, launcher_size
+from kvbench.starting import host_list, run_console, start_ranks, without_options
+
+_path = click.Path(path_type=Path)
+_LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
+
+
+@click.group()
+def mlperf() -> None:
+    """MLPerf Storage, KV cache: the trials of a submission."""
+
+
+@mlperf.command(name="run")
+@click.option("--division", type=click.Choice(["closed", "open"]), required=True)
+@click.option("--system", required=True, help="Name of the system under test.")
+@click.option("--submitter", required=True, help="Name of the organization.")
+@click.option("--dir", "cache", type=_path, required=True, help="Directory under test.")
+@click.option("--results", type=_path, required=True, help="Directory of the results, on another filesystem.")
+@click.option("--hosts", help="Hosts to start clients on, separated by commas (outside a launcher).")
+@click.option("--npernode", type=click.IntRange(min=1), help="Clients on each of --hosts.  [default: 1]")
+@click.option("--ranks", type=click.IntRange(min=1), help="Clients in all, instead of --npernode.")
+@click.option("--hostfile", type=_path, help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--option", "options", multiple=True, type=click.IntRange(1, 3), help="Only this one (rehearsal, open)."
+)
+@click.option("--trial-seconds", type=click.FloatRange(min=0, min_open=True), help="A shorter trial (rehearsal, open).")
+@click.option("--rehearsal", is_flag=True, help="No submission: shortened; marked as such everywhere.")
+@click.option("--delay", "delay_s", type=click.IntRange(min=0), help="Seconds between options.  [default: 20]")
+@click.option("--trials", type=click.IntRange(min=1), help="Of an option (open).  [default: 3]")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a value of every option (open).")
+@click.option("--invoked-as", hidden=True, help="The command line that started the ranks, as JSON.")
+def run_command(
+    division: Literal["closed", "open"],
+    system: str,
+    submitter: str,
+    cache: Path,
+    results: Path,
+    hosts: str | None,
+    npernode: int | None,
+    ranks: int | None,
+    hostfile: Path | None,
+    options: tuple[int, ...],
+    trial_seconds: float | None,
+    rehearsal: bool,
+    delay_s: int | None,
+    trials: int | None,
+    changes: tuple[str, ...],
+    invoked_as: str | None,
+) -> None:
+    """Run the options of the rules, three trials each, and write the results of every rank and the run summary.
+
+    Clients are ranks: it starts mpirun with --npernode of them on each of --hosts (or --ranks on this host), or runs
+    inside a launcher. The same command again goes on with a sequence that ended early.
+    """
+    inside = launcher_size() is not None
+    invocation = ["kvbench", *sys.argv[1:]]
+    names = host_list(hosts)
+    if not inside and (names or npernode or ranks):
+        if ranks and npernode:
+            raise click.UsageError("--ranks says how many clients there are in all, --npernode on each host: give one")
+        count = ranks or (npernode or 1) * max(1, len(names))
+        placed = ",".join(f"{name}:{npernode or 1}" for name in names) if not ranks else hosts
+        arguments = [*without_options(sys.argv[1:], _LAUNCH), "--invoked-as", json.dumps(invocation)]
+        sys.exit(start_ranks(count, arguments, placed or None, hostfile))
+    from kvbench.mlperf.choices import Choices  # noqa: PLC0415 - see above
+    from kvbench.mlperf.measuring import run_sequence  # noqa: PLC0415 - see above
+
+    asked = {"options": tuple(sorted(set(options))), "trials": trials, "delay_s": delay_s}
+    choices = Choices(
+        division=division,
+        system=system,
+        submitter=submitter,
+        cache=cache,
+        results=results,
+        trial_seconds=trial_seconds,
+        rehearsal=rehearsal,
+        changes=changes,
+        invocation=tuple(json.loads(invoked_as) if invoked_as else invocation),
+        **{name: value for name, value in asked.items() if value is not None and value != ()},
+    )
+    run_sequence(get_world(), choices, run_console(inside))
