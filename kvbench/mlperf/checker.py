@@ -25,6 +25,8 @@ class Finding:
     """Relative to the tree; "." is the tree itself."""
     found: str
     wanted: str
+    part: Path
+    """What the rule looked at as a whole: the tree, a division, a submitter, a system or a run."""
 
     @property
     def message(self) -> str:
@@ -98,7 +100,9 @@ def _apply(rule: Rule, tree: Tree) -> Iterator[Finding]:
         if isinstance(part, Tree) or part.division in rule.divisions:
             for problem in dict.fromkeys(rule.check(part)):
                 path = problem.path.relative_to(tree.path)
-                yield Finding(rule.number, rule.id, problem.weight, shown(str(path)), problem.found, problem.wanted)
+                yield Finding(
+                    rule.number, rule.id, problem.weight, shown(str(path)), problem.found, problem.wanted, part.path
+                )
 
 
 def _parts(kind: type[Any], tree: Tree) -> Iterable[Any]:

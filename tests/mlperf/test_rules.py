@@ -1,15 +1,13 @@
 """Every rule refuses what breaks it, and only that; what breaks none passes."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_tree import Made, Plan, foreign_tree, make_tree, merge
+from made_tree import Made, Plan, make_tree, merge
 from mutations import CLOSED, OPEN, Mutation
 
 from kvbench.mlperf.checker import Verdict, check_tree
@@ -120,7 +118,7 @@ def test_of_two_broken_rules_both_are_reported(clean: dict[str, Made], broken: t
         assert verdict.broken == {first, second}, [finding.message for finding in verdict.violations]
 
 
-class broken_tree:  # noqa: N801 - used like a function
+class broken_tree:
     """The verdict on a copy of a tree with mutations."""
 
     def __init__(self, made: Made, *mutations: Mutation) -> None:

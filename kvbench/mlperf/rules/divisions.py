@@ -58,8 +58,9 @@ def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
     if not isinstance(invocation, list):
         yield Problem(where, f"invocation {recorded.absence}", "the command, and nothing set by it", "not recorded")
     allowed = _CLOSED_OPTIONS | (_REHEARSAL_OPTIONS if recorded.rehearsal else frozenset())
-    for word in items(invocation):
-        name = word.partition("=")[0] if isinstance(word, str) else ""
+    again = [word for each in items(recorded["resumed"]) for word in items(dig(each, "invocation"))]
+    for word in dict.fromkeys(word for word in [*items(invocation), *again] if isinstance(word, str)):
+        name = word.partition("=")[0]
         if name.startswith("--") and name not in allowed:
             yield Problem(where, f"{shown(word)} in the invocation", "names, directories, hosts and ranks alone")
     for option, path, config in _configurations(run):
@@ -137,11 +138,12 @@ def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
 def _told(recorded: Recorded) -> set[str]:
     """The keys that the invocation sets, with what its own options stand for."""
     words = [word for word in items(recorded["invocation"]) if isinstance(word, str)]
+    changes = {word.partition("=")[0] for word in items(recorded["changes"]) if isinstance(word, str)}
     told = {after.partition("=")[0] for before, after in pairwise(words) if before == "--set"}
     told |= {word.removeprefix("--set=").partition("=")[0] for word in words if word.startswith("--set=")}
     if any(word.partition("=")[0] == "--trial-seconds" for word in words):
         told.add("duration_s")
-    return told
+    return told | changes
 
 
 def _is_told(key: str, told: set[str]) -> bool:

@@ -108,16 +108,13 @@ def make_tree(folder: Path, plan: Plan) -> Made:
     made = Made(folder / plan.submitter, plan)
     results: dict[int, list[list[dict[str, Any]]]] = {}
     for option in OPTIONS:
-        results[option] = [
-            _make_trial(made, option, plan.first_trial + place) for place in range(3)
-        ]
+        results[option] = [_make_trial(made, option, plan.first_trial + place) for place in range(3)]
     write_json(made.sequence, _sequence(plan))
     write_json(made.summary, _summary(plan, results))
     _make_code(made.code)
     made.description.parent.mkdir()
     made.description.write_text(
-        f"system: {plan.system}\nclient_software: nfs-utils 2.6.2\n"
-        + ("rehearsal: true\n" if plan.rehearsal else ""),
+        f"system: {plan.system}\nclient_software: nfs-utils 2.6.2\n" + ("rehearsal: true\n" if plan.rehearsal else ""),
         encoding="utf-8",
     )
     made.description.with_suffix(".pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
@@ -157,13 +154,13 @@ def _rows(option: int, trial: int, rank: int) -> NDArray[Any]:
 def _make_trial(made: Made, option: int, trial: int) -> list[dict[str, Any]]:
     plan = made.plan
     every = [_rows(option, trial, rank) for rank in range(plan.ranks)]
-    results = [_result(plan, option, trial, rank, rows) for rank, rows in enumerate(every)]
+    asked = [request_rows(np.random.default_rng(rank), 5, rank=rank) for rank in range(plan.ranks)]
+    results = [_result(plan, option, trial, rows, of) for rows, of in zip(every, asked, strict=True)]
     for rank, result in enumerate(results):
         write_json(made.rank(option, trial, rank), result)
     if (option, trial) in RECORDED:
         rows = np.concatenate(every)
-        asked = np.concatenate([request_rows(np.random.default_rng(rank), 5, rank=rank) for rank in range(plan.ranks)])
-        tables = run_tables(rows, asked, plan.ranks, len(plan.hosts))
+        tables = run_tables(rows, np.concatenate(asked), plan.ranks, len(plan.hosts))
         config = option_preset(option).model_dump(mode="json")
         if plan.rehearsal:
             config["duration_s"] = 10.0
@@ -175,7 +172,7 @@ def _make_trial(made: Made, option: int, trial: int) -> list[dict[str, Any]]:
         attributes = run_attributes(
             plan.ranks, len(plan.hosts), run_id=_run_id(option, trial), config_json=json.dumps(config)
         )
-        SyntheticRun(rows, asked, attributes, {**tables, "nodes": nodes}).write(
+        SyntheticRun(rows, np.concatenate(asked), attributes, {**tables, "nodes": nodes}).write(
             made.trial(option, trial) / "kvbench_run.h5"
         )
     return results
@@ -188,10 +185,12 @@ def _run_id(option: int, trial: int) -> str:
     return f"{option}{trial}abcdef"
 
 
-def _result(plan: Plan, option: int, trial: int, rank: int, rows: NDArray[Any]) -> dict[str, Any]:
+def _result(plan: Plan, option: int, trial: int, rows: NDArray[Any], asked: NDArray[Any]) -> dict[str, Any]:
+    rank = int(rows["rank"][0])
     reads, writes = rows[rows["op"] == Op.READ], rows[rows["op"] == Op.WRITE]
     elapsed = (10.0 if plan.rehearsal else 300.0) + 0.25 * rank
-    tokens, storage_time = 10_000 + 17 * rank, 131.5 + trial
+    tokens = int(asked["output_tokens"].sum())
+    storage_time = float(rows["wall_ns"][np.isin(rows["request"], asked["request"])].sum()) / 1e9
     read_gib, write_gib = (float(part["nbytes"].sum()) / 2**30 for part in (reads, writes))
     return {
         "requests_completed": 3,

@@ -222,8 +222,7 @@ def second_run_on_another_kernel(made: Made) -> None:
 
 
 @breaks("kvcacheFixedWorkloadPerOption", CLOSED)
-def fewer_users(made: Made) -> None:
-    """The run file, which nobody would think to edit, still has the real number; the claim alone is wrong."""
+def memory_of_a_gpu(made: Made) -> None:
     set_at(made.sequence, "options", 1, "settings", "gpu_gb", to=8)
 
 
