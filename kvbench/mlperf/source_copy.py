@@ -35,13 +35,13 @@ def copy_source(target: Path, version: str, git_sha: str | None) -> str:
         archive = _git("archive", "--format=tar", str(git_sha))
         if archive is None:
             raise KvbenchError(
-                f"the results are of the commit {git_sha}, which is not in a checkout that this kvbench runs from: rule "
-                "2.1.6 codeDirectoryContents wants the source that ran; package them from that checkout"
+                f"the results are of the commit {git_sha}, which is not in a checkout that this kvbench runs from: "
+                "rule 2.1.6 codeDirectoryContents wants the source that ran; package them from that checkout"
             )
     elif version != kvbench.__version__:
         raise KvbenchError(
-            f"the results are of kvbench {version}, and this is {kvbench.__version__}: rule 2.1.6 codeDirectoryContents "
-            "wants the source that ran; package them with that version"
+            f"the results are of kvbench {version}, and this is {kvbench.__version__}: rule 2.1.6 "
+            "codeDirectoryContents wants the source that ran; package them with that version"
         )
     target.mkdir(parents=True)
     if archive is not None:
