@@ -9,7 +9,8 @@ from typing import Any, Final
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.foreign import shown
 from kvbench.mlperf.rules import RULES, Rule, Weight
-from kvbench.mlperf.tree import Division, Run, Submitter, System, Tree, read_tree
+from kvbench.mlperf.tree import Division, Run, Submitter, System, Tree
+from kvbench.mlperf.tree_reading import read_tree
 
 _PARTS: Final = (Tree, Division, Submitter, System, Run)
 

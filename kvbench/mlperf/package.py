@@ -28,10 +28,9 @@ from kvbench.mlperf.tree import (
     WORKLOAD,
     Document,
     Run,
-    find_runs,
     is_stamp,
-    read_run,
 )
+from kvbench.mlperf.tree_reading import find_runs, read_run
 from kvbench.mlperf.trials import declared_ranks, declared_trials
 
 _MOST_NAMED: Final = 20

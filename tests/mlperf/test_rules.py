@@ -65,6 +65,11 @@ def test_every_rule_of_the_table_is_a_function_of_its_name() -> None:
         assert rule.check.__name__ == words
 
 
+def test_every_rule_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mlperf.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\S+) \| ([a-z]\w+[A-Z]\w*) \|", page, re.MULTILINE) == [(row[0], row[1]) for row in ROWS]
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
 def test_every_rule_is_broken_by_something_in_each_division_that_it_is_about(row: list[str]) -> None:
     for division in row[2:] or ("closed", "open"):
