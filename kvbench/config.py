@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kvbench.config_errors import explain
 from kvbench.config_source import apply_override, read_mapping, shipped_configs
@@ -159,7 +159,9 @@ class RunConfig(Section):
     seed: Count = Field(default=42, ge=0, lt=2**32)
     """Rank r uses seed + r."""
     model: Model = "llama3.1-8b"
-    workload: Annotated[PersonaWorkload | ReferenceWorkload | TraceWorkload, Field(discriminator="kind")] = PersonaWorkload()
+    workload: Annotated[PersonaWorkload | ReferenceWorkload | TraceWorkload, Field(discriminator="kind")] = (
+        PersonaWorkload()
+    )
     pacing: Pacing = Pacing()
     cache: CachePolicy = CachePolicy()
     tiers: tuple[Tier, ...] = (Tier(kind="file"),)
@@ -196,7 +198,9 @@ class RunConfig(Section):
         elif not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
             raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
         if self.pacing.admission == "priority" and self.pacing.mode != "open":
-            raise ValueError("pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open")
+            raise ValueError(
+                "pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open"
+            )
         if self.duration_s is None and not trace:
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self

@@ -5,6 +5,7 @@ What reads trees and run files is imported where it is used: no rank but the fir
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,9 +34,7 @@ def mlperf() -> None:
 @click.option("--npernode", type=click.IntRange(min=1), help="Clients on each of --hosts.  [default: 1]")
 @click.option("--ranks", type=click.IntRange(min=1), help="Clients in all, instead of --npernode.")
 @click.option("--hostfile", type=_path, help="With --ranks: the hosts, in mpirun's format.")
-@click.option(
-    "--option", "options", multiple=True, type=click.IntRange(1, 3), help="Only this one (rehearsal, open)."
-)
+@click.option("--option", "options", multiple=True, type=click.IntRange(1, 3), help="Only this one (rehearsal, open).")
 @click.option("--trial-seconds", type=click.FloatRange(min=0, min_open=True), help="A shorter trial (rehearsal, open).")
 @click.option("--rehearsal", is_flag=True, help="No submission: shortened; marked as such everywhere.")
 @click.option("--delay", "delay_s", type=click.IntRange(min=0), help="Seconds between options.  [default: 20]")
@@ -78,8 +77,7 @@ def run_command(
     from kvbench.mlperf.choices import Choices  # noqa: PLC0415 - see above
     from kvbench.mlperf.measuring import run_sequence  # noqa: PLC0415 - see above
 
-    asked = {"options": tuple(sorted(set(options))), "trials": trials, "delay_s": delay_s}
-    choices = Choices(
+    asked = Choices(
         division=division,
         system=system,
         submitter=submitter,
@@ -89,7 +87,12 @@ def run_command(
         rehearsal=rehearsal,
         changes=changes,
         invocation=tuple(json.loads(invoked_as) if invoked_as else invocation),
-        **{name: value for name, value in asked.items() if value is not None and value != ()},
+    )
+    choices = replace(
+        asked,
+        options=tuple(sorted(set(options))) or asked.options,
+        trials=asked.trials if trials is None else trials,
+        delay_s=asked.delay_s if delay_s is None else delay_s,
     )
     run_sequence(get_world(), choices, run_console(inside))
 

@@ -1,8 +1,8 @@
 """Makes the comparison with the reference tool's result in docs/mlperf.md: `python docs/tables/mlperf_reference.py`.
 
-It runs kvbench with the parameters of that result (tiny-1b, 8 users, 20 s, seed 42, no memory tier) on a tmpfs, once for each
-of two read paths, and plays the workload without I/O for many seeds. The reference's result is read from KVBENCH_DATA (or
-../shared/data). It takes about two minutes, and 10 GiB of memory for the files.
+It runs kvbench with the parameters of that result (tiny-1b, 8 users, 20 s, seed 42, no memory tier) on a tmpfs, once
+for each of two read paths, and plays the workload without I/O for many seeds. The reference's result is read from
+KVBENCH_DATA (or ../shared/data). It takes about two minutes, and 10 GiB of memory for the files.
 """
 
 import argparse

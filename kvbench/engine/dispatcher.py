@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cache.announcements import Announcements
-from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
 from kvbench.engine.request_log import log_request
@@ -90,6 +90,7 @@ class Dispatcher:
         self._condition = threading.Condition()
         self._ready: deque[Operation] = deque()
         self._waiting_writes: deque[Operation] = deque()
+        self._waiting_for_place: deque[ActiveRequest] = deque()
         self._writes = 0
         self._running = 0
         self._active: dict[int, ActiveRequest] = {}
@@ -280,12 +281,35 @@ class Dispatcher:
 
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
-        if active.stage == len(active.stages) and not self._planner.decide_next(active):
-            self._end(active, now_ns)
-        elif active.stage_delays_ns[active.stage]:
+        if active.stage == len(active.stages) and not self._decide_more(active, now_ns):
+            return
+        if active.stage_delays_ns[active.stage]:
             self._at(now_ns + active.stage_delays_ns[active.stage], lambda due_ns: self._open_stage(active, due_ns))
         else:
             self._open_stage(active, now_ns)
+
+    def _decide_more(self, active: ActiveRequest, now_ns: int) -> bool:
+        """Whether a request that has done all of its stages has one more now; it may have ended, or has to wait."""
+        more = self._planner.decide_next(active)
+        if active.has_place:
+            # It did not write after all.
+            active.has_place = False
+            self._writes -= 1
+        if more == Next.PLACE:
+            active.stage -= 1
+            self._waiting_for_place.append(active)
+            self._give_places(now_ns)
+        elif more == Next.NOTHING:
+            self._end(active, now_ns)
+        return more == Next.STAGE
+
+    def _give_places(self, now_ns: int) -> None:
+        """Let those decide on their writes for which there is a place, in the order in which they came."""
+        while self._waiting_for_place and (not self._limits.writes or self._writes < self._limits.writes):
+            active = self._waiting_for_place.popleft()
+            active.has_place = True
+            self._writes += 1
+            self._next_stage(active, now_ns)
 
     def _open_stage(self, active: ActiveRequest, now_ns: int) -> None:
         operations = active.stages[active.stage]
@@ -320,7 +344,7 @@ class Dispatcher:
             operation.retired = True
             self._sharing.retire(operation, timed_io.now_ns())
             return
-        if operation.step.op == Op.WRITE:
+        if operation.step.op == Op.WRITE and not operation.placed:
             if self._limits.writes and self._writes >= self._limits.writes:
                 self._waiting_writes.append(operation)
                 return
@@ -343,6 +367,7 @@ class Dispatcher:
             self._planner.written(step.key)
             if self._waiting_writes:
                 self._make_ready(self._waiting_writes.popleft())
+            self._give_places(timed_io.now_ns())
         if operation.stage is None:
             return
         active.operations += 1

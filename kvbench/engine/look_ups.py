@@ -1,4 +1,5 @@
-"""What a rank looked up in its cache, by what for: one row of figures for a workload whose look-ups are of several kinds.
+"""What a rank looked up in its cache, by what for: one row of figures for a workload whose look-ups are of several
+kinds.
 
 Counted as they are decided. Bytes are another matter: a read that was found may still have been cut short.
 """

@@ -2,10 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from kvbench.cache import Step
 from kvbench.records.schema import Locality, Phase, RequestState
 from kvbench.workload.request import Request
+
+
+class Next(Enum):
+    """What comes next of a request that is decided step by step."""
+
+    STAGE = auto()
+    """One more stage, which was decided now."""
+    PLACE = auto()
+    """Nothing before it has a place for the write of a new entry."""
+    NOTHING = auto()
+    """It has ended."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +45,8 @@ class Operation:
     """End of its timed span, once it was carried out."""
     retired: bool = False
     """A delete that other ranks have been told of."""
+    placed: bool = False
+    """A write that got its place among those in flight when it was decided."""
     spoiled: bool = False
     """A read that did not give what was written, where that does not end the run."""
 
@@ -48,8 +62,10 @@ class ActiveRequest:
     stages: list[list[Operation]] = field(default_factory=list)
     stage_delays_ns: list[int] = field(default_factory=list)
     """Simulated generation before each stage."""
-    more: Iterator[None] | None = None
-    """Where a request is decided step by step: every item is one more stage, decided now."""
+    more: Iterator[Next] | None = None
+    """Where a request is decided step by step: what comes of each step."""
+    has_place: bool = False
+    """It was given one of the places for writes of new entries, and has not decided on its write yet."""
     stage: int = -1
     left_in_stage: int = 0
     storage_ns: int = 0

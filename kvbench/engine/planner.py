@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
 from kvbench.engine.look_ups import LookUps
-from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
@@ -62,17 +62,15 @@ class Planner:
             self._add_stage(active, passes, delay_ns if decode_pass else 0)
         self._add_stage(active, [], delay_ns)
 
-    def decide_next(self, active: ActiveRequest) -> bool:
-        """Decide the next stage of a request that is decided step by step; False where nothing is left to do."""
-        for _ in active.more or ():
-            return True
-        return False
+    def decide_next(self, active: ActiveRequest) -> Next:
+        """Decide the next step of a request that is decided step by step."""
+        return next(active.more or iter(()), Next.NOTHING)
 
     def written(self, key: int) -> None:
         """The object `key` is there now, where requests are decided step by step."""
         self._being_written.discard(key)
 
-    def _in_steps(self, active: ActiveRequest) -> Iterator[None]:
+    def _in_steps(self, active: ActiveRequest) -> Iterator[Next]:
         request = active.request
         look_ups = self._books.look_ups if active.phase == Phase.MEASURE else LookUps()
         if request.prompt_tokens:
@@ -87,7 +85,7 @@ class Planner:
             look_ups.history_hits += found
             look_ups.history_misses += not found
             if found:
-                yield
+                yield Next.STAGE
         if request.prefill:
             yield from self._add_writes(active)
         for decode_pass in range(request.decode_passes):
@@ -99,13 +97,13 @@ class Planner:
                 look_ups.context_misses += not found
                 look_ups.prompted_hits += found and request.prompt_tokens > 0
                 if found:
-                    yield
+                    yield Next.STAGE
             if gone and decode_pass == 0:
                 yield from self._add_writes(active)
                 break
         if request.generation_ns:
             self._add_stage(active, [], request.generation_ns)
-            yield
+            yield Next.STAGE
 
     def _add_read(self, active: ActiveRequest, reference: ObjectRef) -> bool:
         """A stage that reads one object, where it is there."""
@@ -118,19 +116,22 @@ class Planner:
         self._add_stage(active, stage)
         return found
 
-    def _add_writes(self, active: ActiveRequest) -> Iterator[None]:
-        """A stage for each object of the context that nobody has written."""
+    def _add_writes(self, active: ActiveRequest) -> Iterator[Next]:
+        """A stage for each object of the context that nobody has written. Room is only taken for those that have a
+        place: what waits for one must not push out what is there."""
         cache = self._books.cache
         for reference in active.request.context:
             if cache.lookup(reference.key) is not None:
                 continue
+            yield Next.PLACE
             stage: list[Operation] = []
             nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
             self._plan(active, cache.insert(reference.key, nbytes), reference, stage)
             if stage:
                 self._being_written.add(reference.key)
+                stage[0].placed, active.has_place = active.has_place, False
                 self._add_stage(active, stage)
-                yield
+                yield Next.STAGE
 
     def _decide_prefill(self, active: ActiveRequest) -> None:
         request, cache = active.request, self._books.cache

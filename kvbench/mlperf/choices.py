@@ -71,8 +71,8 @@ def check_choices(choices: Choices) -> None:
         if not _NAME.fullmatch(name):
             fitting = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "NAME"
             raise KvbenchError(
-                f"{what} {name!r} names a directory of the submission, of letters, digits, `.`, `_` and `-` (rule 2.1.1 "
-                f"submitterRootDirectory): use {fitting}"
+                f"{what} {name!r} names a directory of the submission, of letters, digits, `.`, `_` and `-` (rule "
+                f"2.1.1 submitterRootDirectory): use {fitting}"
             )
     refused = list(_refusals(choices))
     if refused:
@@ -100,7 +100,7 @@ def _refusals(choices: Choices) -> Iterator[tuple[str, str]]:
         asked = " ".join(f"--option {option}" for option in choices.options)
         yield f"{asked} without --rehearsal: a submission has all three options", _TABLE_RULE
     if choices.delay_s not in DELAYS_S:
-        wanted = " or ".join(str(delay) for delay in DELAYS_S)
+        wanted = " or ".join(str(delay) for delay in sorted(DELAYS_S))
         yield f"--delay {choices.delay_s}, not {wanted}, without --rehearsal", _LOCKS_RULE
 
 

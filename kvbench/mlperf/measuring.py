@@ -1,8 +1,8 @@
 """Carrying out a sequence: trial after trial in one MPI job, each a run of its own that all ranks start together.
 
-Between trials every rank sleeps out the delay and looks for signals, then hears whether anybody was interrupted (one sum
-of an integer); the rest travels within `runner.run` and `surroundings`. Rank 0 alone reads and writes results, which need
-not be where another rank sees them.
+Between trials every rank sleeps out the delay and looks for signals, then hears whether anybody was interrupted (one
+sum of an integer); the rest travels within `runner.run` and `surroundings`. Rank 0 alone reads and writes results,
+which need not be where another rank sees them.
 """
 
 import os
@@ -123,7 +123,7 @@ class _Trials:
         )
 
     def wait(self, place: int, interrupt: Interrupt) -> None:
-        """Let the delay before a step go by. Collective. Raises as `run_sequence` does where anybody was interrupted."""
+        """Let the delay before a step go by. Collective. Raises as `run_sequence` does when interrupted."""
         delay_s = self._clock.steps[place].delay_s
         if delay_s and self._sequence is not None:
             rest = _duration(delay_s + self._clock.steps[place].seconds + self._clock.left_after(place))

@@ -1,13 +1,14 @@
-"""The reference workload without any I/O: its requests played through a cache and a number of workers in simulated time.
+"""The reference workload without any I/O: its requests played through a cache and a number of workers in simulated
+time.
 
-It shows what is asked for in distribution, over as many seeds as wanted, where a run of some seconds shows one draw. Every
-operation takes its bytes at a given rate, whatever else goes on; who goes first and what is found follow the same rules as
-in a run: priority, one request a worker, nothing found before it is written.
+It shows what is asked for in distribution, over as many seeds as wanted, where a run of some seconds shows one draw.
+Every operation takes its bytes at a given rate, whatever else goes on; who goes first and what is found follow the
+same rules as in a run: priority, one request a worker, nothing found before it is written.
 """
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvbench.cache import Cache
@@ -71,8 +72,8 @@ class Played:
 
 
 def play(config: RunConfig, rank: int, capacities: Sequence[int], rates: Rates) -> Played:
-    """Play the configuration's duration on one rank with `config.io.threads` workers; requests that are under way at the
-    end are carried out, as the reference does. `capacities` of the tiers, in bytes, the storage last."""
+    """Play the configuration's duration on one rank with `config.io.threads` workers; requests that are under way at
+    the end are carried out, as the reference does. `capacities` of the tiers, in bytes, the storage last."""
     return _Play(config, rank, capacities, rates).run()
 
 
@@ -148,7 +149,7 @@ class _Play:
         played.history_hits += done.history_hits
         played.history_misses += done.history_misses
 
-    def _read(self, key: int, done: Played) -> Iterator[float]:
+    def _read(self, key: int, done: Played) -> Generator[float, None, bool]:
         steps = [] if key in self._being_written else self._cache.read(key)
         if not steps:
             done.misses += 1

@@ -223,7 +223,7 @@ def percentiles(values: NDArray[Any], prefix: str = "", suffix: str = "") -> dic
 def _latency_ms(seconds: NDArray[np.float64]) -> dict[str, float | None]:
     values = percentiles(seconds * 1e3)
     if not values:
-        return {"mean": None} | dict.fromkeys(PERCENTILES)
+        return dict.fromkeys(("mean", *PERCENTILES))
     return {"mean": float(seconds.mean() * 1e3), **values}
 
 

@@ -118,7 +118,7 @@ def _ours(sequence: TrialSequence, option: int, trials: Sequence[int]) -> dict[s
             for name, value in figures.items():
                 per_node[host][name].append(value)
     population = {
-        f"storage_{name}_{kind}": {"operations": int(len(values)), **percentiles(values / 1e6, "", "_ms")}
+        f"storage_{name}_{kind}": {"operations": len(values), **percentiles(values / 1e6, "", "_ms")}
         for (name, kind), parts in times.items()
         for values in [np.concatenate(parts)]
         if len(values)
@@ -141,5 +141,3 @@ def _times(rank: RankTrial) -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
             yield name, kind, rank.rows.records[f"{kind}_ns"][chosen]
         for kind in KERNEL_TIMES:
             yield name, f"kernel_{kind}", rank.rows.records[f"{kind}_ns"][chosen]
-
-

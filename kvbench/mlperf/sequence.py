@@ -1,7 +1,7 @@
 """kvbench_sequence.json: what was asked for, where, and what has become of each trial. Rank 0 alone has it.
 
-The file is written anew, through a temporary name, whenever something changes, so that a sequence that ended early can be
-gone on with: a complete trial is never carried out again.
+The file is written anew, through a temporary name, whenever something changes, so that a sequence that ended early
+can be gone on with: a complete trial is never carried out again.
 """
 
 import json
@@ -200,7 +200,9 @@ def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
     try:
         wanted.directory.mkdir(parents=True)
     except FileExistsError as error:
-        raise KvbenchError(f"{wanted.directory} exists: another sequence was begun in this second; try again") from error
+        raise KvbenchError(
+            f"{wanted.directory} exists: another sequence was begun in this second; try again"
+        ) from error
     except OSError as error:
         raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
     wanted.save()
@@ -236,4 +238,3 @@ def now() -> str:
 def steps_as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """To tell the other ranks."""
     return [asdict(step) for step in steps]
-

@@ -23,12 +23,13 @@ from kvbench.rundir import check_directory
 
 _ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])
 _MOST_LINKS: Final = 16
-_DROP: Final = Path("/proc/sys/vm/drop_caches")
+DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
+"""The kernel's switch; only root may use it."""
 _PAGE_CACHE: Final = "1"
 
 
 def look_around(topology: Topology, agreement: Agreement, cache: Path, results: Path) -> list[dict[str, Any]]:
-    """One entry a node (rank 0; empty elsewhere): its facts, and the filesystems of cache and results there. Collective.
+    """One entry a node (rank 0; empty elsewhere): its facts, and the filesystems of cache and results. Collective.
 
     Raises KvbenchError where the cache cannot be used, or lies on the filesystem of the results (rule 6.4.1), or where
     nodes have different numbers of ranks (rule 6.3.3.1).
@@ -42,8 +43,8 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
         beside = filesystem_of(results) if results.exists() else None
         if beside is not None and same_filesystem(cache, found, results, beside):
             raise KvbenchError(
-                f"--dir {cache} and --results {results} are both on the {found.kind} at {found.mount_point}: rule 6.4.1 "
-                "kvcachePosixCacheDir wants them on different filesystems; give another --results"
+                f"--dir {cache} and --results {results} are both on the {found.kind} at {found.mount_point}: rule "
+                "6.4.1 kvcachePosixCacheDir wants them on different filesystems; give another --results"
             )
         if topology.local_rank != 0:
             return []
@@ -96,7 +97,8 @@ def git_sha() -> str | None:
 def _git(root: Path, *words: str) -> str | None:
     """What git says; None where it does not work."""
     try:
-        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+        command = ["git", "-C", str(root), *words]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
@@ -130,9 +132,8 @@ def _facts(filesystem: Filesystem | None) -> dict[str, Any] | None:
 
 
 def _drop() -> bool:
-    os.sync()
     try:
-        _DROP.write_text(_PAGE_CACHE, encoding="ascii")
+        DROP_CACHES.write_text(_PAGE_CACHE, encoding="ascii")
     except OSError:
         return False
     return True

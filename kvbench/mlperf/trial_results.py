@@ -19,8 +19,8 @@ from kvbench.rundir import RunDirectory
 from kvbench.units import GIB
 
 _RECORDS: Final = (
-    ("t_start_ns", "wall_ns", "span_ns", "device_ns", "host_ns", "runq_ns", "nbytes", "tokens", "request", "op", "tier")
-    + ("phase", "errno", "inflight")
+    "t_start_ns", "wall_ns", "span_ns", "device_ns", "host_ns", "runq_ns",
+    "nbytes", "tokens", "request", "op", "tier", "phase", "errno",
 )  # fmt: skip
 _REQUESTS: Final = ("intended_ns", "end_ns", "output_tokens", "qos", "request", "phase", "state")
 KERNEL_TIMES: Final = ("device", "host", "runq")
@@ -42,7 +42,8 @@ class RankTrial:
 
     def storage(self, op: Op) -> NDArray[np.bool_]:
         """Which rows are `op` on storage."""
-        return (self.rows.records["op"] == op) & self.rows.records["storage"].astype(bool)
+        chosen: NDArray[np.bool_] = (self.rows.records["op"] == op) & self.rows.records["storage"].astype(bool)
+        return chosen
 
 
 def ranks_of(path: Path) -> Iterator[RankTrial]:

@@ -1,9 +1,9 @@
 """The users of the reference tool, with its rules for what they ask: the same requests in every run, on every machine.
 
-Rules and figures are those of mlcommons/storage `kv_cache_benchmark`. A user sends requests at its own times and does not
-wait for answers (open loop), so that more wait than are carried out where the storage does not keep up. Each user draws
-from a stream of its own, seeded by (seed + rank, user). This module does not wait, and knows nothing of where objects are
-kept; who goes first among those that wait is the dispatcher's business.
+Rules and figures are those of mlcommons/storage `kv_cache_benchmark`. A user sends requests at its own times and does
+not wait for answers (open loop), so that more wait than are carried out where the storage does not keep up. Each user
+draws from a stream of its own, seeded by (seed + rank, user). This module does not wait, and knows nothing of where
+objects are kept; who goes first among those that wait is the dispatcher's business.
 """
 
 import heapq
