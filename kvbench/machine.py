@@ -94,6 +94,23 @@ def describe_node(root: Path = Path("/")) -> Node:
     )
 
 
+def network_links(root: Path = Path("/")) -> list[str]:
+    """The network interfaces with hardware of their own that are up, and what InfiniBand ports carry, for people:
+    `eth0 25000 Mb/s, MTU 9000`, `mlx5_0 port 1 200 Gb/sec (4X HDR)`."""
+    links = []
+    for place in sorted((root / "sys/class/net").glob("*/device")):
+        interface = place.parent
+        if _read(interface / "operstate") == "down":
+            continue
+        speed = _read(interface / "speed")
+        rate = f"{speed} Mb/s" if speed.isdecimal() else "of unknown speed"
+        links.append(f"{interface.name} {rate}, MTU {_read(interface / 'mtu') or UNKNOWN}")
+    for port in sorted((root / "sys/class/infiniband").glob("*/ports/*")):
+        if rate := _read(port / "rate"):
+            links.append(f"{port.parent.parent.name} port {port.name} {rate}")
+    return links
+
+
 def peak_resident_bytes() -> int:
     """The largest resident memory that this process has had.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.starting import host_list, run_console, start_ranks, without_options
@@ -94,3 +95,52 @@ def run_command(
         delay_s=asked.delay_s if delay_s is None else delay_s,
     )
     run_sequence(get_world(), choices, run_console(inside))
+
+
+@mlperf.command()
+@click.argument("tree", type=_path)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(tree: Path, as_json: bool) -> None:
+    """Check TREE, a submission of one submitter or a merged tree of many, by every rule of sections 2.1 and 6.
+
+    All violations are reported; exit 1 if there is any.
+    """
+    from kvbench.mlperf.check_print import print_verdict  # noqa: PLC0415 - see above
+    from kvbench.mlperf.checker import check_tree  # noqa: PLC0415 - see above
+
+    verdict = check_tree(tree)
+    if as_json:
+        click.echo(json.dumps(verdict.as_dict(), indent=2))
+    else:
+        print_verdict(verdict, Console())
+    if verdict.violations:
+        sys.exit(1)
+
+
+@mlperf.command(name="package")
+@click.argument("results", type=_path)
+@click.option("-o", "--out", type=_path, required=True, help="Where the tree of the submitter is made.")
+@click.option("--sequence", "stamps", multiple=True, metavar="STAMP", help="Only this one of several.  [default: all]")
+@click.option("--records/--no-records", default=True, help="With the run files, that figures are recomputed from.")
+def package_command(results: Path, out: Path, stamps: tuple[str, ...], records: bool) -> None:
+    """Make the submission tree OUT/SUBMITTER of RESULTS, a results directory of `kvbench mlperf run`.
+
+    Nothing that is there already is touched, and what is not complete is refused.
+    """
+    from kvbench.mlperf.package import package  # noqa: PLC0415 - see above
+
+    for made in package(results, out, stamps=stamps, records=records):
+        for part in made.parts:
+            click.echo(part)
+        click.echo(f"fill in what is marked in systems/*.yaml, then: kvbench mlperf check {made.root}")
+
+
+@mlperf.command()
+@click.argument("trees", nargs=-1, required=True, type=_path, metavar="TREE...")
+@click.option("--format", "form", type=click.Choice(["md", "csv", "html"]), default="md", show_default=True)
+def table(trees: tuple[Path, ...], form: str) -> None:
+    """Print the results of the systems in TREEs: headline figures and clients of each option, and what breaks rules."""
+    from kvbench.mlperf.checker import check_tree  # noqa: PLC0415 - see above
+    from kvbench.mlperf.results_table import FORMATS, table_rows  # noqa: PLC0415 - see above
+
+    click.echo(FORMATS[form](table_rows(check_tree(tree) for tree in trees)), nl=False)

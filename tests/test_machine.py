@@ -147,6 +147,22 @@ def test_governors_and_huge_pages_are_read_as_the_kernel_writes_them(tmp_path: P
     assert machine.huge_pages(tmp_path) == "madvise"
 
 
+def test_network_links_are_those_with_hardware_that_are_up(tmp_path: Path) -> None:
+    interfaces = {"eth0": ("up", "25000", True), "eth1": ("down", "10000", True), "lo": ("unknown", "", False)}
+    for name, (state, speed, hardware) in interfaces.items():
+        lay_out(
+            tmp_path,
+            {
+                f"sys/class/net/{name}/{file}": text
+                for file, text in {"operstate": state, "speed": speed, "mtu": "9000"}.items()
+            },
+        )
+        if hardware:
+            (tmp_path / "sys/class/net" / name / "device").mkdir()
+    lay_out(tmp_path, {"sys/class/infiniband/mlx5_0/ports/1/rate": "200 Gb/sec (4X HDR)"})
+    assert machine.network_links(tmp_path) == ["eth0 25000 Mb/s, MTU 9000", "mlx5_0 port 1 200 Gb/sec (4X HDR)"]
+
+
 def test_a_filesystem_is_the_one_that_a_path_is_on(tmp_path: Path) -> None:
     filesystem = machine.filesystem_of(tmp_path)
     assert os.path.ismount(filesystem.mount_point)

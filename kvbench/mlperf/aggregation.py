@@ -26,17 +26,23 @@ class Figure:
     """Over the ranks of a trial."""
     across: Callable[[Sequence[float]], float]
     """Over the trials."""
+    moved: str
+    """The dotted key of the bytes that it is about: without any, a rank has no percentile."""
     rule: str
     """The id of the rule that defines it."""
     title: str
     """For tables, with its unit."""
 
 
+_READ: Final = "summary.cache_stats.tier_storage_kv_bytes_read_gb"
+_WRITTEN: Final = "summary.cache_stats.tier_storage_kv_bytes_written_gb"
+
 READ_BANDWIDTH: Final = Figure(
     "aggregated_read_bandwidth_gbps",
     "summary.cache_stats.tier_storage_read_bandwidth_gbps",
     sum,
     fmean,
+    _READ,
     "kvcacheAggregateBandwidth",
     "read GiB/s",
 )
@@ -45,6 +51,7 @@ WRITE_BANDWIDTH: Final = Figure(
     "summary.cache_stats.tier_storage_write_bandwidth_gbps",
     sum,
     fmean,
+    _WRITTEN,
     "kvcacheAggregateBandwidth",
     "write GiB/s",
 )
@@ -53,6 +60,7 @@ AVG_THROUGHPUT: Final = Figure(
     "summary.avg_throughput_tokens_per_sec",
     sum,
     fmean,
+    _READ,
     "kvcacheAggregateThroughput",
     "average tokens/s",
 )
@@ -61,6 +69,7 @@ STORAGE_THROUGHPUT: Final = Figure(
     "summary.storage_throughput_tokens_per_sec",
     sum,
     fmean,
+    _READ,
     "kvcacheAggregateThroughput",
     "storage tokens/s",
 )
@@ -69,6 +78,7 @@ READ_P95: Final = Figure(
     "summary.cache_stats.storage_read_device_p95_ms",
     max,
     max,
+    _READ,
     "kvcacheAggregateDeviceLatency",
     "read P95 ms",
 )
@@ -77,6 +87,7 @@ WRITE_P95: Final = Figure(
     "summary.cache_stats.storage_write_device_p95_ms",
     max,
     max,
+    _WRITTEN,
     "kvcacheAggregateDeviceLatency",
     "write P95 ms",
 )
@@ -92,9 +103,9 @@ def memory_only(result: RankFile) -> bool:
 
 
 def rank_value(result: RankFile, figure: Figure) -> float | None:
-    """The figure of one rank; 0 where it is absent because the rank never touched storage, else None."""
+    """The figure of one rank; None where it has none. A rank that moved nothing has no percentile, and counts as 0."""
     found = result[figure.source]
-    if found is MISSING and memory_only(result):
+    if found is MISSING and (memory_only(result) or number(result[figure.moved]) == 0):
         return 0.0
     return number(found)
 

@@ -26,19 +26,21 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         word = f"{counts[rule.id]} x violated" if state == "violation" else "ok" if state == "note" else state
         rules.add_row(rule.number, rule.id, Text(word, _STYLES["ok" if word == "ok" else state]))
     console.print(rules)
-    if verdict.findings:
-        found = Table("rule", "where", "found", "wanted", box=None, title="Found", title_justify="left")
-        for finding in verdict.findings:
-            name = Text(f"{finding.number} {finding.id}", _STYLES[finding.weight])
-            what = finding.found if finding.weight == "violation" else f"{finding.weight}: {finding.found}"
-            found.add_row(name, Text(finding.path), Text(what), Text(finding.wanted))
+    for finding in verdict.findings:
         console.print()
-        console.print(found)
-    console.print()
+        head = Text.assemble((finding.weight, _STYLES[finding.weight]), f"  {finding.number} {finding.id}")
+        console.print(head, soft_wrap=True)
+        for name, text in (("in", finding.path), ("found", finding.found), ("wanted", finding.wanted)):
+            console.print(Text(f"    {name:7}{text}"), soft_wrap=True)
     runs = sum(1 for _ in verdict.tree.runs())
-    tree = f"{shown(str(verdict.tree.path))}: {runs} run{'s' if runs != 1 else ''}"
+    tree = f"{shown(str(verdict.tree.path))}: {_count(runs, 'run')}"
+    console.print()
     if verdict.violations:
-        line = f"{len(verdict.violations)} violations of {len(verdict.broken)} rules"
-        console.print(Text(f"{tree}, {line}", _STYLES["violation"]))
+        line = f"{_count(len(verdict.violations), 'violation')} of {_count(len(verdict.broken), 'rule')}"
+        console.print(Text(f"{tree}, {line}", _STYLES["violation"]), soft_wrap=True)
     else:
-        console.print(Text(f"{tree}, no violation", _STYLES["ok"]))
+        console.print(Text(f"{tree}, no violation", _STYLES["ok"]), soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

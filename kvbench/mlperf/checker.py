@@ -9,7 +9,8 @@ from typing import Any, Final
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.foreign import shown
 from kvbench.mlperf.rules import RULES, Rule, Weight
-from kvbench.mlperf.tree import Division, Run, Submitter, System, Tree, read_tree
+from kvbench.mlperf.tree import Division, Run, Submitter, System, Tree
+from kvbench.mlperf.tree_reading import read_tree
 
 _PARTS: Final = (Tree, Division, Submitter, System, Run)
 
@@ -25,6 +26,8 @@ class Finding:
     """Relative to the tree; "." is the tree itself."""
     found: str
     wanted: str
+    part: Path
+    """What the rule looked at as a whole: the tree, a division, a submitter, a system or a run."""
 
     @property
     def message(self) -> str:
@@ -98,7 +101,9 @@ def _apply(rule: Rule, tree: Tree) -> Iterator[Finding]:
         if isinstance(part, Tree) or part.division in rule.divisions:
             for problem in dict.fromkeys(rule.check(part)):
                 path = problem.path.relative_to(tree.path)
-                yield Finding(rule.number, rule.id, problem.weight, shown(str(path)), problem.found, problem.wanted)
+                yield Finding(
+                    rule.number, rule.id, problem.weight, shown(str(path)), problem.found, problem.wanted, part.path
+                )
 
 
 def _parts(kind: type[Any], tree: Tree) -> Iterable[Any]:

@@ -61,9 +61,24 @@ def settings_of(config: Any) -> OptionSettings:
 
 
 def recorded_settings(recorded: Any) -> OptionSettings:
-    """The row in an option of kvbench_sequence.json: its `settings`, or its configuration where that says more."""
+    """The row in the `settings` of an option of kvbench_sequence.json."""
     settings = dig(recorded, "settings")
     return OptionSettings(**{name: dig(settings, name) for name in SETTING_NAMES})
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with its tiers as a mapping, for `differences`; without how many records are kept, which is no workload.
+
+    The sizes of the tiers of memory are left out: they stand in the option table.
+    """
+    tiers = {
+        str(place): {
+            key: value for key, value in tier.items() if dig(tier, "kind") == "file" or key != "capacity_bytes"
+        }
+        for place, tier in enumerate(items(config.get("tiers")))
+        if isinstance(tier, Mapping)
+    }
+    return {key: value for key, value in config.items() if key not in {"records", "tiers"}} | {"tiers": tiers}
 
 
 def same(found: Any, wanted: Any) -> bool:

@@ -1,6 +1,6 @@
 """Where a sequence runs: nodes, the filesystems of the cache and of the results, and the page cache of the nodes.
 
-What travels: one row of 4 KiB a node to rank 0, once; one sum of an integer before every trial.
+What travels: one row of 16 KiB a node to rank 0, once; one sum of an integer before every trial.
 """
 
 import json
@@ -18,10 +18,11 @@ from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.share import share, total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
-from kvbench.machine import Filesystem, describe_node, filesystem_of
+from kvbench.machine import Filesystem, describe_node, filesystem_of, network_links
 from kvbench.rundir import check_directory
 
-_ROW: Final = np.dtype([("node", "<i8"), ("text", "S4096")])
+_ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])
+_MOST_LINKS: Final = 16
 DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 """The kernel's switch; only root may use it."""
 _PAGE_CACHE: Final = "1"
@@ -85,16 +86,22 @@ def cache_is_empty(topology: Topology, directory: Path, run_id: str) -> bool:
 
 
 def git_sha() -> str | None:
-    """The commit of the source that runs; None where it is no checkout."""
+    """The commit of the source that runs; None where it is no checkout, or one with changes that no commit has."""
     root = Path(kvbench.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    sha = _git(root, "rev-parse", "HEAD")
+    return sha or None if _git(root, "status", "--porcelain", "--untracked-files=no") == "" else None
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git says; None where it does not work."""
     try:
+        command = ["git", "-C", str(root), *words]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def _check_clients(topology: Topology) -> None:
@@ -109,7 +116,7 @@ def _check_clients(topology: Topology) -> None:
 def _node_facts() -> dict[str, Any]:
     node = asdict(describe_node())
     del node["memory_available_bytes"]
-    return node
+    return node | {"network": network_links()[:_MOST_LINKS]}
 
 
 def _facts(filesystem: Filesystem | None) -> dict[str, Any] | None:

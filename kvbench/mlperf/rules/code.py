@@ -8,7 +8,8 @@ from kvbench.mlperf.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash
 from kvbench.mlperf.foreign import MISSING, Unreadable, dig, shown
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import WORKLOAD, Run, Submitter, read_document
+from kvbench.mlperf.tree import WORKLOAD, Run, Submitter
+from kvbench.mlperf.tree_reading import read_document
 
 
 @rule("2.1.6", "codeDirectoryContents", Submitter)

@@ -5,7 +5,15 @@ from itertools import pairwise
 from typing import Any, Final
 
 from kvbench.mlperf.foreign import MISSING, dig, items, shown
-from kvbench.mlperf.option_table import OPTIONS, differences, option_preset, recorded_settings, same, wanted_settings
+from kvbench.mlperf.option_table import (
+    OPTIONS,
+    comparable,
+    differences,
+    option_preset,
+    recorded_settings,
+    same,
+    wanted_settings,
+)
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import Run
@@ -33,7 +41,7 @@ _CLOSED_OPTIONS: Final = frozenset(
 """What an invocation in closed may hold: names, places, and how many clients there are."""
 _REHEARSAL_OPTIONS: Final = frozenset({"--rehearsal", "--trial-seconds", "--option"})
 _OTHER_RULES: Final = frozenset(
-    {"name", "seed", "model", "duration_s", "workload.users", "workload.generation_ms_per_token", "tiers"}
+    {"name", "seed", "model", "duration_s", "workload.users", "workload.generation_ms_per_token"}
     | {"io.max_concurrent_allocs"}
 )
 """Keys of a configuration that 6.3.1.1 and 6.3.2.1 look at; 6.4.2 looks at two more."""
@@ -50,12 +58,15 @@ def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
     if not isinstance(invocation, list):
         yield Problem(where, f"invocation {recorded.absence}", "the command, and nothing set by it", "not recorded")
     allowed = _CLOSED_OPTIONS | (_REHEARSAL_OPTIONS if recorded.rehearsal else frozenset())
-    for word in items(invocation):
-        name = word.partition("=")[0] if isinstance(word, str) else ""
+    again = [word for each in items(recorded["resumed"]) for word in items(dig(each, "invocation"))]
+    for word in dict.fromkeys(word for word in [*items(invocation), *again] if isinstance(word, str)):
+        name = word.partition("=")[0]
         if name.startswith("--") and name not in allowed:
             yield Problem(where, f"{shown(word)} in the invocation", "names, directories, hosts and ranks alone")
     for option, path, config in _configurations(run):
-        for key, found, wanted in differences(config, option_preset(option).model_dump(mode="json")):
+        for key, found, wanted in differences(
+            comparable(config), comparable(option_preset(option).model_dump(mode="json"))
+        ):
             if key not in _OTHER_RULES | _IO_MODEL:
                 yield Problem(path, f"{key} {shown(found)}", f"{shown(wanted)}, as in the preset of option {option}")
 
@@ -78,7 +89,9 @@ def kvcache_open_allowances(run: Run) -> Iterator[Problem]:
             claim = f"{allocations} {shown(found[allocations])} in option {option}"
             yield Problem(where, claim, f"{shown(wanted[allocations])}: open does not change it")
     for option, path, config in _configurations(run):
-        for key, value, wanted_value in differences(config, option_preset(option).model_dump(mode="json")):
+        for key, value, wanted_value in differences(
+            comparable(config), comparable(option_preset(option).model_dump(mode="json"))
+        ):
             if key not in {"name", "io.max_concurrent_allocs"} and not _is_told(key, told):
                 yield Problem(
                     path,
@@ -100,17 +113,16 @@ def kvcache_open_invocation_note(run: Run) -> Iterator[Problem]:
 @rule("kvbench", "kvbenchRehearsal", Run)
 def kvbench_rehearsal(run: Run) -> Iterator[Problem]:
     """A rehearsal is no submission, wherever it says that it is one."""
-    wanted = "a sequence that was run in full"
-    if Recorded(run).rehearsal:
-        yield Problem(run.sequence.path, f"rehearsal {shown(Recorded(run)['rehearsal'])}", wanted)
-    elsewhere = [
+    flags = [
+        (run.sequence.path, True if Recorded(run).rehearsal else MISSING),
         (run.description.path, dig(run.description.content, "rehearsal")),
         *((summary.path, dig(summary.content, "kvbench", "rehearsal")) for summary in run.summaries),
         *((rank.file.path, rank.file["kvbench.rehearsal"]) for _, t in run.trials() for rank in t.ranks.values()),
     ]
-    for path, flag in elsewhere:
-        if flag not in (MISSING, False):
-            yield Problem(path, f"rehearsal {shown(flag)}", wanted)
+    flagged = [path for path, flag in flags if flag is not MISSING and flag is not False]
+    if flagged:
+        also = f", as in {len(flagged) - 1} more files" if len(flagged) > 1 else ""
+        yield Problem(flagged[0], f"a rehearsal{also}", "a sequence that was run in full")
 
 
 def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
@@ -126,11 +138,12 @@ def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
 def _told(recorded: Recorded) -> set[str]:
     """The keys that the invocation sets, with what its own options stand for."""
     words = [word for word in items(recorded["invocation"]) if isinstance(word, str)]
+    changes = {word.partition("=")[0] for word in items(recorded["changes"]) if isinstance(word, str)}
     told = {after.partition("=")[0] for before, after in pairwise(words) if before == "--set"}
     told |= {word.removeprefix("--set=").partition("=")[0] for word in words if word.startswith("--set=")}
     if any(word.partition("=")[0] == "--trial-seconds" for word in words):
         told.add("duration_s")
-    return told
+    return told | changes
 
 
 def _is_told(key: str, told: set[str]) -> bool:

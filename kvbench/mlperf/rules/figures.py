@@ -137,6 +137,9 @@ def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Der
 def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
     elapsed = number(result["summary.elapsed_time"])
     derived: list[Derived] = []
+    if records is not None:
+        derived.append(("summary.elapsed_time", records.elapsed_s))
+        elapsed = records.elapsed_s or elapsed
     for direction in ("read", "write"):
         gib = number(result[f"{_STATS}.tier_storage_kv_bytes_{'read' if direction == 'read' else 'written'}_gb"])
         if records is not None:
@@ -152,7 +155,12 @@ def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
 def _throughput(result: RankFile, records: RankRecords | None) -> list[Derived]:
     tokens = number(result["summary.total_tokens"])
     elapsed, storage = number(result["summary.elapsed_time"]), number(result["summary.total_storage_io_time"])
+    derived: list[Derived] = []
+    if records is not None:
+        derived += [("summary.total_tokens", records.tokens), ("summary.total_storage_io_time", records.io_s)]
+        tokens, storage = float(records.tokens), records.io_s
     return [
+        *derived,
         ("summary.avg_throughput_tokens_per_sec", tokens / elapsed if tokens is not None and elapsed else None),
         ("summary.storage_throughput_tokens_per_sec", tokens / storage if tokens is not None and storage else None),
     ]

@@ -18,6 +18,8 @@ DELAYS_S: Final = {90: "6.3.2.1", 20: "6.6.1"}
 
 _CLOCK_S: Final = 1.0
 """Time stamps are of whole seconds: a gap is known to about one."""
+_LEAST_ROOM_S: Final = 60.0
+"""Writing down the results, dropping caches: what a trial has before it at least, however short (rehearsals)."""
 _ELAPSED: Final = 0.99
 """A rank that ran less than this part of its duration did not run it."""
 
@@ -160,7 +162,7 @@ def _order(recorded: Recorded) -> Iterator[Problem]:
                 duration = number(dig(entry, "settings", "duration_s")) or 0.0
                 # A trial that is repeated alone runs when the others have ended.
                 alone = dig(told, "repeated") is True or before[1] < 0
-                most = max(delay, number(dig(told, "delay_before_s")) or 0.0) + duration
+                most = max(delay, number(dig(told, "delay_before_s")) or 0.0) + max(duration, _LEAST_ROOM_S)
                 if not alone and not least - _CLOCK_S <= gap <= most + _CLOCK_S:
                     span = f"from {least:g} s to {most:g} s (the delay and the duration of a trial)"
                     yield Problem(where, f"{name} {gap:g} s after the trial before it", span)

@@ -1,0 +1,29 @@
+"""Clean trees for the tests of submissions; makes the modules of `harness` and `synthetic` importable for them."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "harness"))
+# Run files with known content are made where the tests of the analysis are.
+sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
+
+from made_tree import Made, Plan, make_tree
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """A clean tree of each division; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("clean")
+    return {name: make_tree(folder / name, Plan(division=name)) for name in ("closed", "open")}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory in memory where there is such a filesystem: many small trees are copied into it."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)

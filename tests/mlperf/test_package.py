@@ -1,0 +1,277 @@
+"""From results to a submission tree, which passes, and from trees to the table of results."""
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from made_tree import SHA, STAMP, Made, Plan, edit, make_tree
+from mutations import set_at
+
+from kvbench import __version__
+from kvbench.cli import commands
+from kvbench.errors import KvbenchError
+from kvbench.mlperf import source_copy
+from kvbench.mlperf.checker import check_tree
+from kvbench.mlperf.code_hash import HASH_NAME, code_files
+from kvbench.mlperf.package import package
+from kvbench.mlperf.results_table import COLUMNS
+from kvbench.mlperf.rules.access import TO_FILL_IN
+from kvbench.mlperf.source_copy import copy_source
+from kvbench.mlperf.system_description import describe
+
+
+def results_of(made: Made, folder: Path, stamp: str = STAMP) -> Path:
+    """What `kvbench mlperf run` leaves in its results directory; the source is the one that is installed."""
+    place = folder / "kv_cache" / stamp
+    shutil.copytree(made.run, place)
+    set_at(place / "kvbench_sequence.json", "git_sha", to=None)
+    (place / "option_1" / ".trial_9.unfinished").mkdir()
+    return folder
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(commands, ["mlperf", *map(str, words)])
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take seconds, and `packaged` has them."""
+    monkeypatch.setattr("kvbench.mlperf.report_pdf._plots", lambda path, name: ())
+
+
+@pytest.fixture(scope="module")
+def packaged(clean: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of the closed and the open results, packaged by two commands."""
+    folder = tmp_path_factory.mktemp("packaged")
+    for division in ("closed", "open"):
+        done = call("package", results_of(clean[division], folder / division), "-o", folder / "tree")
+        assert done.exit_code == 0, done.output
+        assert f"kvbench mlperf check {folder / 'tree' / 'acme'}" in done.output
+    return folder / "tree" / "acme"
+
+
+def test_a_packaged_tree_passes(packaged: Path) -> None:
+    verdict = check_tree(packaged)
+    assert verdict.violations == ()
+    assert len(list(verdict.tree.runs())) == 2
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_packaged_rehearsal_breaks_nothing_but_that(tmp_path: Path) -> None:
+    made = make_tree(tmp_path, Plan(rehearsal=True))
+    (done,) = package(results_of(made, tmp_path / "results"), tmp_path / "tree")
+    assert check_tree(done.root).broken == {"kvbenchRehearsal"}
+
+
+def test_results_are_copied_as_they_are_but_for_hidden_files(packaged: Path, clean: dict[str, Made]) -> None:
+    made = clean["closed"]
+    copy = packaged / made.run.relative_to(made.root)
+    files = {path.relative_to(made.run) for path in made.run.rglob("*") if path.is_file()}
+    assert {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()} == files
+    for name in files - {Path("kvbench_sequence.json")}:
+        assert (copy / name).read_bytes() == (made.run / name).read_bytes()
+
+
+def test_the_description_has_what_was_found_and_marks_what_nobody_can_know(packaged: Path) -> None:
+    text = (packaged / "closed/acme/systems/big-box.yaml").read_text(encoding="utf-8")
+    description = yaml.safe_load(text)
+    (node,) = description["clients"]["nodes"]
+    assert (node["cpu_model"], node["cpus"], node["kernel"]) == ("Imaginary 9000", 16, "6.1.0")
+    assert node["hosts"] == ["node-a"]
+    assert node["memory"] == "64 GiB"
+    (mount,) = description["storage"]["mounts"]
+    assert (mount["filesystem"], mount["device"], mount["mount_options"]) == ("ext4", "/dev/vdb", "rw,relatime")
+    assert node["network"] == description["storage"]["vendor"] == description["client_software"] == TO_FILL_IN
+    assert "rehearsal" not in description
+
+
+def test_nodes_that_are_alike_stand_once(clean: dict[str, Made]) -> None:
+    sequence = json.loads(clean["closed"].sequence.read_text(encoding="utf-8"))
+    node = sequence["nodes"][0]
+    network = ["eth0 25000 Mb/s, MTU 9000"]
+    nodes = [node, node | {"host": "node-b"}, node | {"host": "node-c", "cpus": 8, "network": network}]
+    found = describe(sequence | {"nodes": nodes})["clients"]["nodes"]
+    assert [(entry["hosts"], entry["cpus"], entry["network"]) for entry in found] == [
+        (["node-a", "node-b"], 16, TO_FILL_IN),
+        (["node-c"], 8, network),
+    ]
+
+
+def test_the_pdf_has_figures_the_system_and_plots(packaged: Path) -> None:
+    content = (packaged / "closed/acme/systems/big-box.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type /Page\b", content)) >= 5
+
+
+def test_the_code_is_the_source_with_its_hash(packaged: Path) -> None:
+    code = packaged / "closed/acme/code"
+    names = {path.relative_to(code).as_posix() for path in code_files(code)}
+    assert {"kvbench/mlperf/package.py", "kvbench_analysis/load.py", "kvbench_configs/mlperf/option-1.yaml"} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    recorded = json.loads((code / HASH_NAME).read_text(encoding="utf-8"))
+    assert recorded["mlpstorage_version"] == f"kvbench {__version__}"
+    assert recorded["git_sha"] is None
+
+
+def test_what_is_there_is_never_written_over(packaged: Path, clean: dict[str, Made], tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in packaged.rglob("*")}
+    done = call("package", results_of(clean["closed"], tmp_path / "again"), "-o", packaged.parent)
+    assert done.exit_code == 1
+    assert "already there, and left as it is" in done.output
+    assert "big-box.yaml" in done.output
+    assert {path: path.stat().st_mtime_ns for path in packaged.rglob("*")} == before
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_code_of_other_results_is_not_replaced(packaged: Path, clean: dict[str, Made], tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(packaged / "closed/acme/code", tree / "acme/closed/acme/code")
+    set_at(tree / "acme/closed/acme/code" / HASH_NAME, "hash", to="0" * 32)
+    with pytest.raises(KvbenchError, match=r"holds other source .*2\.1\.6 codeDirectoryContents"):
+        package(results_of(clean["closed"], tmp_path / "results"), tree)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "named"),
+    [
+        (lambda run: shutil.rmtree(run / "option_2" / "trial_3"), "option 2, trial 3 has no results"),
+        (lambda run: shutil.rmtree(run / "option_3/trial_1/rank_1"), "option 3, trial 1 has no result of rank 1"),
+        (lambda run: (run / f"kvcache_run_summary_{STAMP}.json").unlink(), "no run summary"),
+        (
+            lambda run: set_at(run / "kvbench_sequence.json", "options", 0, "trials", 1, "status", to="failed"),
+            "option 1, trial 2 is failed",
+        ),
+        (lambda run: edit(run / "kvbench_sequence.json", lambda s: s["options"].pop()), "option 3 was not run"),
+    ],
+    ids=["trial", "rank", "summary", "failed", "option"],
+)
+def test_incomplete_results_are_refused_with_what_they_lack(
+    clean: dict[str, Made], tmp_path: Path, lacking: object, named: str
+) -> None:
+    results = results_of(clean["closed"], tmp_path / "results")
+    assert callable(lacking)
+    lacking(results / "kv_cache" / STAMP)
+    with pytest.raises(KvbenchError, match=re.escape(named)):
+        package(results, tmp_path / "tree")
+    assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_one_sequence_of_several_can_be_chosen(clean: dict[str, Made], tmp_path: Path) -> None:
+    results = results_of(clean["closed"], tmp_path / "results")
+    results_of(clean["closed"], results, "20260105_000000")
+    shutil.rmtree(results / "kv_cache" / STAMP / "option_1")
+    (done,) = package(results, tmp_path / "tree", stamps=["20260105_000000"], records=False)
+    assert [path.name for path in done.parts if path.name.startswith("2026")] == ["20260105_000000"]
+    assert not list(done.root.rglob("*.h5"))
+    assert check_tree(done.root).violations == ()
+    with pytest.raises(KvbenchError, match="no sequence 20260106_000000"):
+        package(results, tmp_path / "other", stamps=["20260106_000000"])
+
+
+def test_results_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KvbenchError, match=r"has no kvbench_sequence\.json"):
+        package(tmp_path, tmp_path / "tree")
+
+
+def test_the_source_of_another_version_is_not_to_be_had(tmp_path: Path) -> None:
+    with pytest.raises(KvbenchError, match=r"kvbench 9\.9.*2\.1\.6 codeDirectoryContents"):
+        copy_source(tmp_path / "code", "9.9", None)
+
+
+def test_a_commit_that_is_nowhere_is_not_replaced_by_another(tmp_path: Path) -> None:
+    with pytest.raises(KvbenchError, match=rf"commit {SHA}.*2\.1\.6 codeDirectoryContents"):
+        copy_source(tmp_path / "code", __version__, SHA)
+    assert not (tmp_path / "code").exists()
+
+
+def test_the_commit_that_ran_is_taken_from_the_checkout(tmp_path: Path) -> None:
+    head = source_copy.head_of_checkout()
+    if head is None:
+        pytest.skip("kvbench does not run from a git checkout here")
+    copy_source(tmp_path / "code", __version__, head)
+    recorded = json.loads((tmp_path / "code" / HASH_NAME).read_text(encoding="utf-8"))
+    assert recorded["git_sha"] == head
+    assert (tmp_path / "code" / "setup.cfg").is_file()
+    assert not (tmp_path / "code" / "tests").exists()
+
+
+def test_check_ends_with_1_where_a_rule_is_broken(clean: dict[str, Made], scratch: Path) -> None:
+    made = clean["closed"].copy(scratch)
+    passed = call("check", made.root)
+    assert (passed.exit_code, "no violation" in passed.output) == (0, True)
+    set_at(made.sequence, "seed", to=7)
+    failed = call("check", made.root)
+    assert failed.exit_code == 1
+    assert "6.3.2.1 kvcacheClosedSequenceLocks" in failed.output
+    assert "1 violation of 1 rule" in failed.output
+    assert "found  seed 7" in failed.output
+
+
+def test_check_as_json_holds_every_rule_and_every_finding(clean: dict[str, Made], scratch: Path) -> None:
+    made = clean["open"].copy(scratch)
+    set_at(made.sequence, "invocation", to=[])
+    done = call("check", made.root, "--json")
+    content = json.loads(done.output)
+    assert done.exit_code == 1
+    assert (content["passed"], content["violations"], len(content["rules"])) == (False, 1, 30)
+    broken = [row["id"] for row in content["rules"] if row["violations"]]
+    assert broken == ["kvcacheOpenInvocationNote"]
+    assert "kvcacheOpenInvocationNote" in [finding["id"] for finding in content["findings"]]
+
+
+def test_the_table_has_the_headline_figures_of_the_summary(clean: dict[str, Made]) -> None:
+    made = clean["closed"]
+    rows = list(csv.DictReader(StringIO(call("table", made.root, "--format", "csv").output)))
+    assert [row["option"] for row in rows] == ["1", "2", "3"]
+    summary = json.loads(made.summary.read_text(encoding="utf-8"))
+    for row in rows:
+        option = summary["options"][row["option"]]
+        assert (row["submitter"], row["system"], row["clients"], row["status"]) == ("acme", "big-box", "2", "ok")
+        assert float(row["read GiB/s"]) == pytest.approx(option["aggregated_read_bandwidth_gbps"], rel=1e-4)
+        assert float(row["read P95 ms"]) == pytest.approx(option["aggregated_device_read_p95_ms"], rel=1e-4)
+        assert float(row["write P95 ms"]) == pytest.approx(option["aggregated_device_write_p95_ms"], rel=1e-4)
+        wanted = option["aggregated_storage_throughput_tokens_per_sec"]
+        assert float(row["storage tokens/s"]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_table_marks_rehearsals_and_what_breaks_rules(clean: dict[str, Made], tmp_path: Path) -> None:
+    rehearsal = make_tree(tmp_path / "r", Plan(submitter="umbrella", rehearsal=True))
+    wrong = clean["closed"].copy(tmp_path)
+    set_at(wrong.sequence, "seed", to=7)
+    words: list[str | Path] = ["table", clean["open"].root, rehearsal.root, wrong.root, "--format"]
+    status = {
+        row["submitter"] + row["division"]: row["status"]
+        for row in csv.DictReader(StringIO(call(*words, "csv").output))
+    }
+    assert status == {
+        "acmeopen": "ok",
+        "umbrellaclosed": "REHEARSAL",
+        "acmeclosed": "VIOLATES 6.3.2.1 kvcacheClosedSequenceLocks",
+    }
+    markdown = call(*words, "md").output.splitlines()
+    assert len(markdown) == 2 + 9
+    assert {line.count("|") for line in markdown} == {len(COLUMNS) + 1}
+    page = call(*words, "html").output
+    assert page.count('<tr class="broken">') == 6
+    assert page.count('<tr class="sound">') == 3
+
+
+def test_a_violation_of_one_system_does_not_mark_another(clean: dict[str, Made], scratch: Path) -> None:
+    made = clean["closed"].copy(scratch)
+    other = Made(made.root, replace(made.plan, system="small|box"))
+    shutil.copytree(made.system, other.system)
+    for suffix in (".yaml", ".pdf"):
+        shutil.copy(made.description.with_suffix(suffix), other.description.with_suffix(suffix))
+    made.description.with_suffix(".pdf").write_text("none", encoding="utf-8")
+    rows = csv.DictReader(StringIO(call("table", made.root, "--format", "csv").output))
+    status = {row["system"]: row["status"] for row in rows}
+    assert status == {"big-box": "VIOLATES 2.1.7 systemsDirectoryFiles", "small|box": "ok"}
+    assert r"small\|box" in call("table", made.root).output
