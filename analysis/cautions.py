@@ -101,6 +101,18 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
         yield Caution(
             "steal", f"the hypervisor took {steal:.1f} % of a node's processor time, which counts as host time"
         )
+    sharing, expected = run.attributes.get("cache_directory"), run.attributes.get("expected_directory")
+    if sharing == "mixed":
+        yield Caution(
+            "mixed-directory",
+            "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
+            "mount_point in /nodes; --expect makes it an error)",
+        )
+    elif sharing == "single-node" and expected:
+        yield Caution(
+            "unverified-directory",
+            f"that the directory is {expected} (--expect) cannot be found out with one node; its filesystem may be",
+        )
     uncertainty = _number(run, "clock_uncertainty_ns")
     limit = min(_CLOCK_LIMIT_NS, (window.seconds or 1) * 1e6)
     if uncertainty > limit and _number(run, "ranks") > 1:

@@ -27,6 +27,11 @@ _PART_NAMES: Final = {
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
 }  # fmt: skip
+_SHARING: Final = {
+    "shared": "directory shared by all nodes",
+    "local": "a directory on each node",
+    "mixed": "a directory that some nodes share",
+}
 
 
 def to_json(summary: Summary) -> str:
@@ -89,7 +94,8 @@ def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[
 
 def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node"), run["model"]]
+    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
     window = run["window_s"]
     parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))

@@ -17,6 +17,7 @@ from kvbench_analysis.window import Window
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
     "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
+    "cache_directory", "expected_directory",
     "namespace", "roles",
 )  # fmt: skip
 

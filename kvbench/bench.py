@@ -20,6 +20,7 @@ from kvbench.engine.sampler import Sampler
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect, check_expectation, settle_seconds
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
 from kvbench.preparation import (
@@ -99,12 +100,13 @@ class Bench:
         directory: Path | None,
         run_id: str,
         sharing: Sharing | None = None,
+        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
         is this rank's part in a shared key space."""
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = _look_around(topology, agreement, directory, run_id)
+        around = _look_around(topology, agreement, directory, run_id, expect)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
@@ -214,17 +216,21 @@ class _Turns:
         self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path | None, run_id: str) -> Surroundings:
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, expect: Expect
+) -> Surroundings:
     if directory is None:
         node = agreement.run("check", describe_node)
-        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes))
+        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes))
 
     def look() -> tuple[Node, Filesystem]:
         check_directory(directory)
         return describe_node(), filesystem_of(directory)
 
     node, filesystem = agreement.run("check", look)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
     return Surroundings(node, filesystem, group)
 
 

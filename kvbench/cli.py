@@ -7,13 +7,13 @@ node that has few processors.
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import analysis_cli, runner, study_cli
+from kvbench import analysis_cli, clean_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.watch import PATIENCE_S
@@ -60,7 +60,7 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study):
+for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study, clean_cli.clean):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")
@@ -80,6 +80,11 @@ _skip_option = click.option(
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -98,6 +103,7 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    expect: Literal["shared", "local"] | None,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -107,6 +113,8 @@ def run(
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
@@ -117,7 +125,13 @@ def run(
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite, patience_s
+        config,
+        overrides,
+        directory,
+        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overwrite,
+        expect=expect or "",
+        patience_s=patience_s,
     )
     console = run_console(inside)
     path = runner.run(world, order, console)

@@ -18,6 +18,7 @@ from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.condensing import condense
 from kvbench.config import RunConfig
+from kvbench.expectation import Expect
 from kvbench.machine import peak_resident_bytes
 from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
 
@@ -37,6 +38,7 @@ class Identity:
     fingerprint: str
     started_at: str
     trace: dict[str, str | int]
+    expect: Expect = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def gather_outcome(
         lambda: (
             {
                 "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
-                "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
+                "nodes": as_rows([_node_row(topology, bench, outcome.clock)] if is_leader else [], NODE_DTYPE),
                 "calibration": outcome.calibration,
                 "samples": outcome.samples,
                 **outcome.shared_space,
@@ -116,6 +118,8 @@ def gather_outcome(
                 ]
             ),
             "arena_bytes": bench.arena.nbytes,
+            "cache_directory": bench.around.group.sharing,
+            "expected_directory": identity.expect,
             "measure_start_ns": outcome.measure_start_ns,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
             "records": identity.config.records,
@@ -165,8 +169,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) ->
     }
 
 
-def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
+def _node_row(topology: Topology, bench: Bench, clock: CommonClock) -> dict[str, str | int | float]:
     around = bench.around
-    return node_row(
-        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
-    )
+    place = place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
+    return node_row(around.node, place, clock)

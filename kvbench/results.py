@@ -73,8 +73,13 @@ NODE_DTYPE: Final = np.dtype(
         ("device", "S128"),
         ("filesystem_group", "<i8"),
         ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
     ]
 )
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
@@ -119,9 +124,10 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     }
 
 
-def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
-    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
-    return place | {
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {
+        **place,
         "host": node.host,
         "cpus": node.cpus,
         "cpu_model": node.cpu_model,
@@ -129,6 +135,9 @@ def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
         "llc_bytes": node.llc_bytes,
         "kernel": node.kernel,
         "clock_source": node.clock_source,
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
     }
 
 

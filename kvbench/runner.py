@@ -32,6 +32,7 @@ from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect
 from kvbench.interrupt import Interrupt
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Identity, Outcome, gather_outcome
@@ -68,6 +69,7 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    expect: Expect = ""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
 
@@ -106,7 +108,10 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
                 watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             run_id = plan.identity.run_id
             sharing = join(topology, plan.config, plan.part)
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
+            expect = plan.identity.expect
+            with Bench.build(
+                topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing, expect
+            ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
@@ -149,7 +154,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
-    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    identity = Identity(
+        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    )
     directory = content["directory"]
     return Plan(identity, schedule, None if directory is None else Path(directory), part)
 
@@ -186,6 +193,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "expect": order.expect,
     }
 
 

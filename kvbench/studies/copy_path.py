@@ -114,11 +114,11 @@ def _stock(
     with ExitStack() as stack:
         choices = identity.choices
         home = None
+        rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
         if topology.local_rank < max(choices.ranks):
-            rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
             home = Home(topology.rank, topology.host, tuple(rundir.objects for rundir in rundirs))
-        for directory in choices.directories:
-            stack.enter_context(cleaned_up(agreement, RunDirectory(directory, identity.run_id, topology.rank)))
+        for rundir in rundirs:
+            stack.enter_context(cleaned_up(agreement, rundir))
 
         def build() -> Stock | None:
             if home is None:

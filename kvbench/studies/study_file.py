@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
+from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.topology import Topology
 from kvbench.config import Calibration, Io, Pacing, RunConfig
@@ -111,7 +112,7 @@ def _tables(
     places = [_place_row(topology, around, number) for number in range(len(around.places))] if leader else []
     return {
         "ranks": as_rows([_rank_row(topology, identity, around, stock, measured)], RANK_DTYPE),
-        "nodes": as_rows([_node_row(topology, around)] if leader else [], NODE_DTYPE),
+        "nodes": as_rows([_node_row(topology, around, measured.outcome.clock)] if leader else [], NODE_DTYPE),
         "directories": as_rows(places, _DIRECTORY_DTYPE),
         "calibration": measured.outcome.calibration,
         "samples": measured.outcome.samples,
@@ -223,8 +224,8 @@ def _rank_row(
     }
 
 
-def _node_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    return node_row(around.node, _place_row(topology, around, 0))
+def _node_row(topology: Topology, around: Surroundings, clock: CommonClock) -> dict[str, str | int | float]:
+    return node_row(around.node, _place_row(topology, around, 0), clock)
 
 
 def _place_row(topology: Topology, around: Surroundings, number: int) -> dict[str, str | int]:

@@ -77,10 +77,12 @@ def test_every_rank_hears_every_announcement_in_the_same_rounds(run_ranks: Run) 
     assert outcome.lines[0].endswith(f"{len(keys)} announcements, sum {sum(keys)}, in order True")
 
 
-def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run) -> None:
-    outcome = run_ranks("clocks", ranks=4)
+@pytest.mark.parametrize(("most_direct", "nodes"), [(64, 2), (2, 3), (1, 4)], ids=["asked by rank 0", "3", "4"])
+def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run, most_direct: int, nodes: int) -> None:
+    """With more than `most_direct` nodes, heads of groups ask theirs."""
+    outcome = run_ranks("clocks", most_direct, ranks=2 * nodes, timeout_s=60)
     assert outcome.code == 0, outcome.err
-    assert len(outcome.lines) == 4
+    assert len(outcome.lines) == 2 * nodes
 
 
 def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
@@ -92,16 +94,21 @@ def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
 @pytest.mark.parametrize(
     ("folders", "groups"),
     [
-        (("a", "a"), ["group 0 of 4 ranks on 2 nodes"] * 4),
-        (("a", "b"), ["group 0 of 2 ranks on 1 nodes"] * 2 + ["group 1 of 2 ranks on 1 nodes"] * 2),
+        (("a",), ["group 0 of 2 ranks on 1 nodes, single-node"] * 2),
+        (("a", "a"), ["group 0 of 4 ranks on 2 nodes, shared"] * 4),
+        (("a", "b"), ["group 0 of 2 ranks on 1 nodes, local"] * 2 + ["group 1 of 2 ranks on 1 nodes, local"] * 2),
+        (
+            ("a", "b", "b"),
+            ["group 0 of 2 ranks on 1 nodes, mixed"] * 2 + ["group 1 of 4 ranks on 2 nodes, mixed"] * 4,
+        ),
     ],
 )
 def test_nodes_that_see_each_others_probes_share_a_filesystem(
-    run_ranks: Run, tmp_path: Path, folders: tuple[str, str], groups: list[str]
+    run_ranks: Run, tmp_path: Path, folders: tuple[str, ...], groups: list[str]
 ) -> None:
     for name in set(folders):
         (tmp_path / name).mkdir()
-    outcome = run_ranks("places", tmp_path, *folders, ranks=4)
+    outcome = run_ranks("places", tmp_path, *folders, ranks=2 * len(folders))
     assert outcome.code == 0, outcome.err
     assert [line.partition("; ")[2] for line in outcome.lines] == groups
     assert not [*tmp_path.glob("*/*")], "the probes are removed"
