@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Stri
 from kvbench.models import ModelGeometry, shipped_model
 from kvbench.units import parse_bytes, parse_seconds
 
-
 _MOST: Final = 2**53
 _MOST_BYTES: Final = 2**62
 

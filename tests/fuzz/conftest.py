@@ -7,7 +7,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent / "harness"), str(Path(__file__).parents[1] / "analysis")]
 
-from cases import FACTOR, made, refused
+from cases import FACTOR, made, refused  # noqa: E402 - now that it can be found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -140,7 +140,7 @@ def mutations(draw: st.DrawFn) -> list[tuple[str, float, float, Any]]:
         "more columns": st.text("ab/.\0\n", min_size=1, max_size=5),
         "no table": st.none(),
         "table as column": st.none(),
-        "rows": st.sampled_from([0, 1, 10**6, 2**40, 2**62]),
+        "rows": st.sampled_from([0, 1, 10**6, 2**40]),
         "link": st.sampled_from(["soft", "external", "hard", "cycle"]),
         "elsewhere": st.sampled_from(["virtual", "external"]),
         "filter": st.sampled_from([1, 4, 305, 32000, 32015]),
@@ -165,35 +165,32 @@ def mutate(file: Any, kind: str, first: float, second: float, what: Any) -> None
         return
     tables = [name for name in file if isinstance(file.get(name), h5py.Group)]
     name = tables[int(first * len(tables))]
-    if kind == "no table":
+    if kind in ("no table", "table as column"):
         del file[name]
-        return
-    if kind == "table as column":
-        del file[name]
-        file[name] = np.arange(3)
+        if kind == "table as column":
+            file[name] = np.arange(3)
         return
     columns = [column for column in file[name] if isinstance(file[name].get(column), h5py.Dataset)]
-    if not columns:
-        return
-    column = f"{name}/{columns[int(second * len(columns))]}"
-    dataset = file[column]
-    if kind in ("value", "all values") and len(dataset.shape) == 1 and dataset.shape[0] and dataset.dtype.kind in "iuf":
+    if columns:
+        change_column(file, f"{name}/{columns[int(second * len(columns))]}", kind, what)
+
+
+def change_column(file: Any, column: str, kind: str, what: Any) -> None:
+    dataset, table = file[column], file[column].parent
+    if kind in ("value", "all values") and dataset.dtype.kind in "iuf":
         number, place = what if kind == "value" else (what, slice(None))
-        kept = np.array([number], object) if dataset.dtype.kind == "f" else np.array([number]).view("u8")
         values = dataset[:]
-        values[place if kind != "value" else place % len(values)] = kept.astype(dataset.dtype)[0]
+        values[place if kind != "value" else place % len(values)] = np.array([number]).astype(dataset.dtype)[0]
         dataset[:] = values
     elif kind == "text" and dataset.dtype.kind == "S":
         values = dataset[:]
         values[:1] = what
         dataset[:] = values
-    elif kind == "rows" and dataset.chunks:
-        for other in file[name]:
-            if isinstance(file[name].get(other), h5py.Dataset) and file[name][other].chunks:
-                file[name][other].resize((what,))
+    elif kind == "rows" and dataset.shape[0] < 10**5:  # HDF5 takes its time to shrink a larger one again.
+        for other in table.values():
+            other.resize((what,))
     elif kind == "more columns":
-        if what.strip("/.\0") and "\0" not in what and what not in file[name]:
-            file[name].create_dataset(what, data=np.arange(2))
+        table.create_dataset(what, data=np.arange(2))
     elif kind in ("column", "column of as many rows", "no column", "link", "elsewhere", "filter"):
         rows = dataset.shape[0] if dataset.shape else 0
         del file[column]
