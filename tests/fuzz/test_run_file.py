@@ -56,7 +56,7 @@ def used(path: Path) -> None:
     summary = ka.summarize(run)
     ka.to_json(summary)
     ka.print_summary(summary, Console(file=io.StringIO(), width=80))
-    if summary.run["window_s"] is None or summary.run["window_s"] < 1000:
+    if float(summary.run["window_s"] or 0) < 1000:
         ka.timeline(run)
     ka.attribution(run)
 
@@ -178,9 +178,9 @@ def mutate(file: Any, kind: str, first: float, second: float, what: Any) -> None
 def change_column(file: Any, column: str, kind: str, what: Any) -> None:
     dataset, table = file[column], file[column].parent
     if kind in ("value", "all values") and dataset.dtype.kind in "iuf":
-        number, place = what if kind == "value" else (what, slice(None))
+        number, place = what if kind == "value" else (what, 0)
         values = dataset[:]
-        values[place if kind != "value" else place % len(values)] = np.array([number]).astype(dataset.dtype)[0]
+        values[place % len(values) if kind == "value" else slice(None)] = np.array([number]).astype(dataset.dtype)[0]
         dataset[:] = values
     elif kind == "text" and dataset.dtype.kind == "S":
         values = dataset[:]
