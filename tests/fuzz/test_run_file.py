@@ -233,6 +233,9 @@ def test_a_file_of_another_structure_is_used_or_refused(
             # What h5py itself does not do is no change.
             with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError, KeyError):
                 mutate(file, *change)
+            if change[0] == "rows":
+                # The HDF5 library crashes where such a dataset is deleted or written to again.
+                break
     read_or_refused("run file, other structure", path, used)
 
 

@@ -1,6 +1,6 @@
 """How many cases a fuzz test makes, and how many it made.
 
-`KVBENCH_FUZZ` is a factor on the modest numbers of the ordinary suite: tests/perf/fuzz.py sets it for a long run.
+`KVBENCH_FUZZ` is a factor on the modest numbers of the ordinary suite, for a long run (docs/robustness.md).
 """
 
 import os

@@ -38,11 +38,11 @@ def main() -> None:
     import kvbench_analysis.report  # noqa: F401, PLC0415
 
     import kvbench.runner  # noqa: PLC0415
-    from kvbench.cli import main as kvbench  # noqa: PLC0415
+    from kvbench.cli import main as run_command  # noqa: PLC0415
 
     sys.addaudithook(look)
     watching = True
-    kvbench()
+    run_command()
 
 
 main()
