@@ -40,13 +40,14 @@ def main() -> int:
     parser.add_argument(
         "--records", type=int, default=20_000_000, help="records to gather from the most ranks; 0: none"
     )
+    parser.add_argument("--seconds", type=int, default=_LOAD_S, help="of load in each of the counted runs")
     parser.add_argument("--run", type=int, default=256, help="ranks of one whole `kvbench run null`; 0: none")
     choices = parser.parse_args()
     sizes = [int(size) for size in choices.ranks.split(",")]
     with tempfile.TemporaryDirectory(prefix="kvbench-costs-") as folder:
         environment = _environment(Path(folder))
         print(f"{os.cpu_count()} processors, load average before {os.getloadavg()[0]:.1f}\n", flush=True)
-        measured = [_measure(size, Path(folder), environment) for size in sizes]
+        measured = [_measure(size, choices.seconds, Path(folder), environment) for size in sizes]
         found = [list(checks(facts)) for facts in measured]
         _print_counts(measured, found)
         _print_times(measured)
@@ -83,10 +84,10 @@ def _mpirun(ranks: int, program: Sequence[object], environment: Mapping[str, str
     return done.stdout
 
 
-def _measure(ranks: int, folder: Path, environment: Mapping[str, str]) -> Facts:
+def _measure(ranks: int, seconds: int, folder: Path, environment: Mapping[str, str]) -> Facts:
     result = folder / f"{ranks}.json"
     begun_s = time.time()
-    arguments = (folder / f"{ranks}.h5", result, math.isqrt(ranks), _LOAD_S, _REQUESTS_PER_S, _ROWS)
+    arguments = (folder / f"{ranks}.h5", result, math.isqrt(ranks), seconds, _REQUESTS_PER_S, _ROWS)
     _mpirun(ranks, (_HERE / "rank_costs.py", *arguments), environment)
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))
     facts["begun_s"], facts["ended_s"] = begun_s, time.time()
@@ -109,7 +110,7 @@ def _print_times(measured: Sequence[Facts]) -> None:
     _row("start of mpirun, Python, imports", *(f"{f['start_s'] - f['begun_s']:.2f}" for f in measured))
     _row("start of MPI", *(f"{f['mpi_s'] - f['start_s']:.2f}" for f in measured))
     for step in measured[0]["costs"]:
-        what = f"{step} ({_LOAD_S} s of load among it)" if step == "other" else step
+        what = f"{step} (the load among it)" if step == "other" else step
         _row(what, *(f"{f['costs'][step]['seconds']:.3f}" for f in measured))
     _row("end of MPI, Python, mpirun", *(f"{f['ended_s'] - f['run_s']:.2f}" for f in measured))
     _row("**start to end**", *(f"{f['ended_s'] - f['begun_s']:.1f}" for f in measured))
@@ -129,8 +130,8 @@ def _print_run(ranks: int, folder: Path, environment: Mapping[str, str]) -> None
         records, peaks = len(file["records/op"]), file["ranks/peak_rss_bytes"][:]
     print(
         f"`kvbench run null --ranks {ranks}`: {took_s:.0f} s from start to end, {records} records; peak resident "
-        f"memory {peaks[0] / MIB:.0f} MiB on rank 0, at most {peaks[1:].max() / MIB:.0f} MiB on the others; load average "
-        f"{os.getloadavg()[0]:.0f} at the end.\n",
+        f"memory {peaks[0] / MIB:.0f} MiB on rank 0, at most {peaks[1:].max() / MIB:.0f} MiB on the others; load "
+        f"average {os.getloadavg()[0]:.0f} at the end.\n",
         flush=True,
     )
 
