@@ -67,8 +67,9 @@ def checks(facts: Mapping[str, Any]) -> Iterator[Check]:
     yield bytes_in("progress", "1328 each", exchanges * 8 * width)
     yield calls("gather_table", "3 each", 3 * costs["gather_table"]["entered"])
     tables = 4 * 8 * ranks + ranks * size["rank"] + nodes * size["node"]
-    samples = (costs["gather_table"]["bytes_in"] - tables) // (nodes * size["sample"])
-    yield bytes_in("gather_table", "32 R + 208 R + 1120 N + 92 N s", tables + samples * nodes * size["sample"])
+    # How many samples were taken is known afterwards alone; the rest of the bytes must be whole ones.
+    samples = (costs["gather_table"]["bytes_in"] - tables) // size["sample"]
+    yield bytes_in("gather_table", "240 R + 1120 N + 92 s", tables + samples * size["sample"])
     yield from _rows(facts, local)
 
 
