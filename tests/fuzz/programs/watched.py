@@ -37,7 +37,7 @@ def main() -> None:
     global watching  # noqa: PLW0603 - the hook cannot be taken off again
     import kvbench_analysis.report  # noqa: F401, PLC0415
 
-    import kvbench.runner  # noqa: PLC0415
+    import kvbench.runner  # noqa: F401, PLC0415
     from kvbench.cli import main as run_command  # noqa: PLC0415
 
     sys.addaudithook(look)
