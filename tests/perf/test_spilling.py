@@ -1,5 +1,6 @@
 """What it costs a run that its records go to a spill file while it runs, and what a rank's memory is for it."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ Report = Callable[[Figure], None]
 
 PAIRS = 9
 SECONDS = 4
-BUSY = ("pacing.mode=asap", "calibration.seconds=0", "io.threads=2", "io.arena_bytes=32MiB")
+BUSY = ("pacing={mode: asap}", "calibration.seconds=0", "io.threads=2", "io.arena_bytes=32MiB")
 """As many operations as one rank can hand out."""
 
 
@@ -34,7 +35,8 @@ def run(out: Path, words: list[str], seconds: float) -> Done:
     """`kvbench run WORDS` as one rank, and what stands in its file of the measured phase."""
     settings = [word for setting in (*BUSY, f"duration_s={seconds}") for word in ("--set", setting)]
     command = [sys.executable, "-m", "kvbench", "run", *words, *settings, "--out", str(out), "--overwrite"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     loaded = ka.load(out)
     columns = loaded.columns(["wall_ns", "phase", "errno"])
     counted = columns["wall_ns"][(columns["phase"] == 2) & (columns["errno"] == 0)]
@@ -85,3 +87,21 @@ def test_memory_does_not_grow_with_the_run(disk: Path, tmp_path: Path, report: R
     report(figure)
     report(Figure("peak memory, 32 s / 4 s, without", ratios["--no-spill"], "", many))
     assert figure.ratio < 1.1
+
+
+def test_recovering_takes_the_same_memory_however_many_rows_there_are(disk: Path, report: Report) -> None:
+    """The memory that recovering 4 million records takes, over that of 1 million."""
+    found = []
+    for number in range(3):
+        sizes = []
+        for rows in (1_000_000, 4_000_000):
+            program = str(Path(__file__).with_name("big_spill.py"))
+            command = [sys.executable, program, str(disk / f"{number}-{rows}"), str(rows)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+            sizes.append(json.loads(done.stdout))
+        found.append(sizes)
+    rate = median(many["rows_per_s"] for _, many in found) / 1e6
+    ratios = [many["bytes"] / few["bytes"] for few, many in found]
+    figure = Figure("memory to recover 4 million records / 1 million", ratios, "< 1.25", f"{rate:.2f} million/s")
+    report(figure)
+    assert figure.ratio < 1.25
