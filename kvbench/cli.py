@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
-from kvbench.analysis_cli import show_summary
+from kvbench.analysis_cli import show_result
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.watch import PATIENCE_S
@@ -168,7 +168,7 @@ def run(
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        show_summary(path, console)
+        show_result(path, console)
 
 
 @commands.command(name="datasize")

@@ -56,7 +56,7 @@ DRAIN_S: Final = 1.5
 LAST_WORD_S: Final = 120.0
 """A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
-_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_POLL_S: Final = pause_s(0.02, 0.05)
 _ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
