@@ -192,11 +192,15 @@ class Dispatcher:
 
     @property
     def _awaited(self) -> bool:
-        """Whether other ranks will still give this one something to do."""
+        """Whether other ranks will still give this one something to do.
+
+        A delete that waits for them belongs to no request, and yet to this load: the next one counts on its room, and
+        may write the same object again.
+        """
         sharing = self._sharing
-        return bool(self._users_waiting) or (
-            sharing is not None and sharing.role == "decode" and not sharing.prefill_over
-        )
+        if sharing is None:
+            return False
+        return bool(self._users_waiting) or sharing.deleting or (sharing.role == "decode" and not sharing.prefill_over)
 
     def _next_event_ns(self) -> int:
         """When something will have to be done that no worker's operation brings about."""
