@@ -182,6 +182,7 @@ class FileTier(Tier):
         return timed_io.page_cache(self._dirfd, self._name(key), self._drop_page_cache)
 
     def inspect(self, key: int, offset: int, target: Memory) -> None:
+        offset += SECTOR_BYTES if self._as_npy else 0
         descriptor = os.open(self._name(key), os.O_RDONLY, dir_fd=self._dirfd)
         try:
             for start, length in target.extents.tolist():

@@ -14,6 +14,7 @@ from kvbench import timed_io
 from kvbench.cache.announcements import Kind, announcements
 from kvbench.engine.violations import Violations
 from kvbench.engine.visibility import Looker, lookers
+from kvbench.records.schema import Path
 
 KEYS = np.random.default_rng(3).integers(0, 2**64, 4000, dtype=np.uint64)
 
@@ -41,9 +42,14 @@ def test_nobody_looks_where_nobody_else_is() -> None:
 
 
 @pytest.fixture
-def job(folder: FilePath) -> Iterator[SharedJob]:
+def read_path() -> Path:
+    return Path.BUFFERED
+
+
+@pytest.fixture
+def job(folder: FilePath, read_path: Path) -> Iterator[SharedJob]:
     """Rank 0 has written object 7 of three sectors."""
-    made = SharedJob(folder, 2, 100)
+    made = SharedJob(folder, 2, 100, read_path)
     made.run(Script([[request(0, ref(7, 3))]]), Script([[]]))
     yield made
     made.close()
@@ -63,6 +69,7 @@ def look(
     return looker.stop()
 
 
+@pytest.mark.parametrize("read_path", [path for path in Path if path < Path.COPY])
 def test_an_object_that_is_there_is_found_at_the_first_look(job: SharedJob) -> None:
     (row,) = look(job, lambda looker: looker.looked_for == 1)
     assert (row["key"], row["nbytes"], row["writer"], row["reader"], row["written_ns"]) == (7, 3 * 4096, 0, 1, 123)
