@@ -272,8 +272,10 @@ class Dispatcher:
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
         if active.stage == len(active.stages):
-            self._end(active, now_ns)
+            self._end(active, max(now_ns, active.start_ns))
         elif active.stage_delays_ns[active.stage]:
+            # What began late (`now_ns` is then its intended start) takes its time all the same.
+            now_ns = max(now_ns, active.start_ns)
             self._at(now_ns + active.stage_delays_ns[active.stage], lambda due_ns: self._open_stage(active, due_ns))
         else:
             self._open_stage(active, now_ns)
