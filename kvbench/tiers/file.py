@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.records.schema import Path, TimedBy
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
-from kvbench.tiers.base import Cell, Part, Tier
+from kvbench.tiers.base import Cell, NotAsWrittenError, Part, Tier
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 
@@ -214,7 +214,7 @@ class FileTier(Tier):
 
 
 def _not_as_written(path: FilePath, why: str) -> OSError:
-    return OSError(errno.EIO, f"not the .npy file that was written ({why})", str(path))
+    return NotAsWrittenError(errno.EIO, f"not the .npy file that was written ({why})", str(path))
 
 
 def npy_header(nbytes: int, key: int) -> npt.NDArray[np.uint8]:

@@ -205,6 +205,27 @@ def test_a_broken_promise_is_counted_by_its_kind(
     assert b"0000000000000007.kv" in row["text"]
 
 
+def test_an_object_that_is_gone_already_when_it_is_to_be_deleted_is_missing(make_job: MakeJob) -> None:
+    job = make_job(sectors=4)
+    written_first(job, request(0, ref(7, 3)))
+    job.file(0, 7).unlink()
+    job.run(Script([[request(1, ref(8, 3))]]), NOTHING)
+    assert job.failures == [], "it is counted, and the run goes on"
+    assert job.violations() == {"missing": 1}
+    assert job.file(0, 8).exists(), "its room is used again"
+    log = job.requests(0)
+    assert (log["hit_objects"].tolist(), log["miss_objects"].tolist()) == ([0, 0], [1, 1])
+
+
+def test_an_npy_file_of_the_right_size_that_cannot_be_read_as_one_is_torn(make_job: MakeJob) -> None:
+    job = make_job(read_path=Path.NUMPY)
+    written_first(job, request(0, ref(7, 3)))
+    overwrite(job.file(0, 7).with_suffix(".npy"), 0, b"")
+    job.run(NOTHING, Script([[request(10, ref(7, 3))]]))
+    assert job.failures == []
+    assert job.violations() == {"torn": 1}
+
+
 def test_a_read_error_of_the_drive_is_no_broken_promise_and_ends_the_load(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
