@@ -13,13 +13,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import analysis_cli, clean_cli, runner, study_cli
-from kvbench.analysis_cli import show_summary
+from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
+from kvbench.analysis_cli import show_result
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
+from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
 
 _FAILED = 1
@@ -61,7 +62,14 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study, clean_cli.clean):
+for _command in (
+    analysis_cli.summary,
+    analysis_cli.compare,
+    analysis_cli.report,
+    study_cli.study,
+    recovery_cli.recover,
+    clean_cli.clean,
+):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")
@@ -94,6 +102,13 @@ _skip_option = click.option(
     type=click.Choice(["shared", "local"]),
     help="End before anything is measured unless all nodes share the directory, or each has its own.",
 )
+@click.option(
+    "--spill",
+    type=_PATH,
+    help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
+    "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
+)
+@click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -115,6 +130,8 @@ def run(
     gather: Way,
     gather_memory: str,
     expect: Literal["shared", "local"] | None,
+    spill: Path | None,
+    no_spill: bool,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -146,11 +163,12 @@ def run(
         gather_memory_bytes,
         expect=expect or "",
         patience_s=patience_s,
+        spill=SpillOrder(not no_spill, spill),
     )
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        show_summary(path, console)
+        show_result(path, console)
 
 
 @commands.command(name="datasize")
@@ -166,6 +184,8 @@ def run(
     type=click.FloatRange(min=0, min_open=True),
     help="What a rank moves at most; with it the bound is closer.",
 )
+@click.option("--spill", type=_PATH, help="Directory for spill files, as for a run.")
+@click.option("--no-spill", is_flag=True, help="Records stay in memory, as for a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def datasize_command(
     config: str,
@@ -174,12 +194,15 @@ def datasize_command(
     nodes: int,
     directory: Path | None,
     gib_per_s: float | None,
+    spill: Path | None,
+    no_spill: bool,
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     from kvbench import datasize  # noqa: PLC0415 - see above
 
-    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
+    order = SpillOrder(not no_spill, spill)
+    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:

@@ -8,7 +8,7 @@ import datetime
 import secrets
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +34,15 @@ from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.expectation import Expect
+from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
+from kvbench.keeping import announce, discard, recovering, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
-from kvbench.outcome import Identity, Outcome, gather_outcome
+from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
 from kvbench.shared_space import Rounds, exchange_offsets, join, report
+from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -53,7 +56,7 @@ DRAIN_S: Final = 1.5
 LAST_WORD_S: Final = 120.0
 """A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
-_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_POLL_S: Final = pause_s(0.02, 0.05)
 _ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
@@ -75,6 +78,7 @@ class Order:
     expect: Expect = ""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
+    spill: SpillOrder = field(default_factory=SpillOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Plan:
     identity: Identity
     schedule: Schedule
     directory: Path | None
+    spill: SpillOrder
     part: Trace | None
     """This rank's part of the trace; None for personas."""
     gather: Way = "auto"
@@ -113,15 +118,24 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             _announce(console, topology, plan)
             if plan.directory is not None:
                 watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
-            run_id = plan.identity.run_id
             sharing = join(topology, plan.config, plan.part)
             expect = plan.identity.expect
             with Bench.build(
-                topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing, expect
+                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
+                clean_up = watch.advice
+                if bench.spill is not None:
+                    makes = (
+                        f"`{recovering(bench.spill, plan.identity.run_id, order.out)}` makes a run file of the records"
+                    )
+                    watch.advice = "; ".join(filter(None, [makes, clean_up]))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
-                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
+                with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
+                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
+                discard(agreement, bench.spill)
+                watch.advice = clean_up
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -165,7 +179,9 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
     )
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory), part, *content["gather"])
+    spill = SpillOrder.from_json(content["spill"])
+    directory = None if directory is None else Path(directory)
+    return Plan(identity, schedule, directory, spill, part, *content["gather"])
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -196,6 +212,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "config": config.model_dump(mode="json"),
         "source": order.source,
         "directory": None if order.directory is None else str(order.directory.absolute()),
+        "spill": order.spill.to_json(),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
@@ -236,6 +253,7 @@ def _load(
     if sharing is not None:
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, watch, view)
 
@@ -250,6 +268,7 @@ def _load(
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
+    bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
     looker, found = bench.looker(topology), None
@@ -265,9 +284,11 @@ def _load(
             samples = sampler.stop()
         if looker is not None:
             found = looker.stop()
-    bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
+    ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])
     return Outcome(
