@@ -175,7 +175,7 @@ def marks(content: bytes, run_id: str) -> bool:
 def _is_marked(directory: Path, run_id: str) -> bool:
     try:
         return marks((directory / MARKER).read_bytes(), run_id)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
