@@ -1,5 +1,6 @@
 """What a reader must know before believing a summary: everything here is a fact of the file, with its number."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from kvbench_analysis.window import Window
 
 _STEAL_LIMIT_PCT = 1.0
 _CLOCK_LIMIT_NS = 1_000_000
+_APART_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
         yield Caution(
             status, f"{what}{': ' + message if message else ''} (the figures are of what was measured so far)"
         )
+    yield from _spilling(run)
     if window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
     if run.attributes.get("verify") == "off":
@@ -70,6 +73,27 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
+
+
+def _spilling(run: Run) -> Iterator[Caution]:
+    """What the ranks say of their spill files, and ranks of a recovered run that did not end together."""
+    ranks = run.ranks
+    if "spill_errno" in ranks and (ranks["spill_errno"] != 0).any():
+        short = ranks[ranks["spill_errno"] != 0]
+        reasons = ", ".join(sorted({os.strerror(int(code)) for code in short["spill_errno"]}))
+        yield Caution(
+            "spill",
+            f"{len(short)} ranks could not write their spill file to the end ({reasons}): what they recorded later was "
+            "in memory alone until the run ended, and is all here",
+        )
+    ends = ranks["end_ns"][ranks["end_ns"] > 0] if "end_ns" in ranks else pd.Series(dtype=np.int64)
+    apart_s = (ends.max() - ends.min()) / 1e9 if len(ends) else 0.0
+    if run.attributes["status"] == "recovered" and apart_s > _APART_LIMIT_S:
+        yield Caution(
+            "uneven-end",
+            f"ranks ended up to {apart_s:.1f} s apart, and rates are over the whole window: those that ended early "
+            "count as idle until its end",
+        )
 
 
 def _sharing(sharing: SharingFigures) -> Iterator[Caution]:

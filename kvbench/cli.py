@@ -13,12 +13,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import analysis_cli, clean_cli, runner, study_cli
+from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
+from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
 
 _FAILED = 1
@@ -60,7 +61,14 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study, clean_cli.clean):
+for _command in (
+    analysis_cli.summary,
+    analysis_cli.compare,
+    analysis_cli.report,
+    study_cli.study,
+    recovery_cli.recover,
+    clean_cli.clean,
+):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")
@@ -85,6 +93,13 @@ _skip_option = click.option(
     type=click.Choice(["shared", "local"]),
     help="End before anything is measured unless all nodes share the directory, or each has its own.",
 )
+@click.option(
+    "--spill",
+    type=_PATH,
+    help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
+    "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
+)
+@click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
@@ -104,6 +119,8 @@ def run(
     skip_bad_lines: bool,
     overwrite: bool,
     expect: Literal["shared", "local"] | None,
+    spill: Path | None,
+    no_spill: bool,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
@@ -132,6 +149,7 @@ def run(
         overwrite,
         expect=expect or "",
         patience_s=patience_s,
+        spill=SpillOrder(not no_spill, spill),
     )
     console = run_console(inside)
     path = runner.run(world, order, console)

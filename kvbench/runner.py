@@ -8,7 +8,7 @@ import datetime
 import secrets
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +33,15 @@ from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
 from kvbench.expectation import Expect
+from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
+from kvbench.keeping import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
-from kvbench.outcome import Identity, Outcome, gather_outcome
+from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
 from kvbench.shared_space import Rounds, exchange_offsets, join, report
+from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -72,6 +75,7 @@ class Order:
     expect: Expect = ""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
+    spill: SpillOrder = field(default_factory=SpillOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Plan:
     identity: Identity
     schedule: Schedule
     directory: Path | None
+    spill: SpillOrder
     part: Trace | None
     """This rank's part of the trace; None for personas."""
 
@@ -104,17 +109,18 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
             _announce(console, topology, plan)
-            if plan.directory is not None:
-                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
-            run_id = plan.identity.run_id
             sharing = join(topology, plan.config, plan.part)
             expect = plan.identity.expect
             with Bench.build(
-                topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing, expect
+                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                watch.advice = how_to_go_on(bench.spill, plan.identity.run_id, order.out, plan.directory)
+                announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
-                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
+                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                discard(agreement, bench.spill)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -158,7 +164,8 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
     )
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+    spill = SpillOrder.from_json(content["spill"])
+    return Plan(identity, schedule, None if directory is None else Path(directory), spill, part)
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -189,6 +196,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "config": config.model_dump(mode="json"),
         "source": order.source,
         "directory": None if order.directory is None else str(order.directory.absolute()),
+        "spill": order.spill.to_json(),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
@@ -228,6 +236,7 @@ def _load(
     if sharing is not None:
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
     drive = _Drive(topology, bench, interrupt, watch, view)
 
@@ -242,6 +251,7 @@ def _load(
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
+    bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
     looker, found = bench.looker(topology), None
@@ -257,9 +267,11 @@ def _load(
             samples = sampler.stop()
         if looker is not None:
             found = looker.stop()
-    bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
+    ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])
     return Outcome(

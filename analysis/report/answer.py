@@ -18,7 +18,7 @@ _SAID: Final = {
     "runq": "waiting for a free processor",
 }
 _MOVES: Final = ("read", "write", "demote", "promote")
-_GRAVE: Final = {"failed", "interrupted", "failed-operations", "timer-python", "no-window"}
+_GRAVE: Final = {"failed", "interrupted", "recovered", "failed-operations", "timer-python", "no-window"}
 
 
 def answer(content: Content) -> list[Element | None]:

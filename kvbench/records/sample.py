@@ -78,9 +78,9 @@ class Sample:
         """How many rows are kept."""
         return self._filled
 
-    def views(self) -> list[NDArray[Any]]:
-        """`rows`, as a `RowStore` gives them."""
-        return [self.rows]
+    def views(self, start: int = 0) -> list[NDArray[Any]]:
+        """`rows` from `start` on, as a `RowStore` gives them."""
+        return [self.rows[start:]]
 
     @property
     def numbers(self) -> NDArray[np.uint64]:

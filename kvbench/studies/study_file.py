@@ -27,7 +27,8 @@ from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
 from kvbench.records.tally import Tally
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, description, node_row, place_row, write_rows, write_tables
+from kvbench.rows import Rows
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import Measured
 from kvbench.studies.needs import Surroundings
@@ -220,6 +221,9 @@ def _rank_row(
         "failed_ops": tally.failed,
         "verified_sectors": measured.verified_sectors,
         "too_large_objects": 0,
+        "spilled_rows": 0,
+        "spill_bytes": 0,
+        "spill_errno": 0,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }
 

@@ -17,9 +17,9 @@ from typing import NoReturn
 
 import pytest
 
-_TESTS = Path(__file__).resolve().parents[1]
-for folder in ("faults", "cli", "mpi"):
-    sys.path.insert(0, str(_TESTS / folder / "harness"))
+sys.path.insert(0, str(Path(__file__).parent / "harness"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "cli" / "harness"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "mpi" / "harness"))
 
 from breaking import Outcome, Victim, missing
 from kvbench_command import ENDLESS, KVBENCH, Command, overrides
@@ -108,7 +108,9 @@ def failing(tmp_path: Path) -> Iterator[Failing]:
         _skip("/dev/fuse and fusermount3 (Debian: fuse3), for a filesystem that fails")
     made = Failing(tmp_path / "failing", tmp_path / "orders")
     words = [sys.executable, FAILING_FS, tmp_path / "backing", made.directory, made.orders]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen(
+        [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     while not os.path.ismount(made.directory):
         if server.poll() is not None:
             assert server.stdout is not None

@@ -26,12 +26,12 @@ def on_nodes(victim: Break, bed: NodeBed, mpirun: Mpirun, spill: Path) -> Iterat
     those of the test bed."""
 
     def begin(*settings: str, directory: Path = bed.local, own: bool = False, **others: object) -> Victim:
+        options: tuple[object, ...] = ("--patience", PATIENCE_S)
         words: dict[str, object] = {"ranks": 4, "environment": bed.environment, "directory": directory}
         if own:
-            options = ("--hostfile", bed.hostfile, "--patience", PATIENCE_S)
+            options = ("--hostfile", bed.hostfile, *options)
         else:
             words["launcher"] = (str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", "4")
-            options = ("--patience", PATIENCE_S)
         return victim(*settings, options=options, **words, **others)
 
     yield begin

@@ -19,7 +19,7 @@ MOST_SECONDS = 60
 
 
 def check_failed(outcome: Outcome, run_file: Path, words: str) -> int:
-    """The run ended with one message, and its file, marked `failed`, holds at least what there was; returns its rows."""
+    """The run ended with one message; its file, marked `failed`, holds at least what there was. Returns its rows."""
     assert outcome.ended.code == 1
     assert outcome.seconds < MOST_SECONDS
     assert len(outcome.ended.messages) == 1
@@ -122,7 +122,12 @@ def test_two_runs_at_once_in_one_directory(victim: Break, folder: Path, tmp_path
     assert remains(folder) == strangers
     assert remains(first.spill) == []
     rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
-    tell("a second run started in the same directory, and `kvbench clean --yes` called", outcome, rows, "none: both end well")
+    tell(
+        "a second run started in the same directory, and `kvbench clean --yes` called",
+        outcome,
+        rows,
+        "none: both end well",
+    )
 
 
 def test_spill_filesystem_full(

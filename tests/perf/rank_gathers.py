@@ -13,7 +13,7 @@ from kvbench.cluster.gather import gather_rows
 from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
-from kvbench.results import Rows
+from kvbench.rows import Rows
 
 
 def main() -> None:

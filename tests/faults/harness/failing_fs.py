@@ -93,7 +93,10 @@ class FailingFilesystem(mfusepy.Operations):  # type: ignore[misc]  # mfusepy ha
         return 0
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
-        os.utime(self._at(path), ns=times)
+        if times is None:
+            os.utime(self._at(path))
+        else:
+            os.utime(self._at(path), ns=times)
         return 0
 
 
