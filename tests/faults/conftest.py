@@ -134,12 +134,12 @@ def mpirun() -> Mpirun:
 
 @pytest.fixture(scope="session")
 def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
-    """Two client nodes of two slots with a shared volume, brought up once for all tests and taken down after them."""
+    """Two client nodes of two slots with a local filesystem each and a shared volume, brought up once for all tests."""
     checked = call_testbed("check")
     if checked.returncode != 0:
         _skip(f"a test bed of nodes: {checked.stderr.strip()}")
     name = f"f{os.getpid() % 10**7}"
-    brought_up = call_testbed("up", "--nodes", 2, "--slots", 2, name=name)
+    brought_up = call_testbed("up", "--nodes", 2, "--slots", 2, "--local-size", "1G", name=name)
     if brought_up.returncode != 0:
         pytest.fail(f"the test bed does not come up:\n{brought_up.stdout}\n{brought_up.stderr}")
     try:
