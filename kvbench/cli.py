@@ -16,6 +16,7 @@ from rich.table import Table
 from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
 from kvbench.analysis_cli import show_summary
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
+from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
@@ -89,6 +90,14 @@ _skip_option = click.option(
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 @click.option(
+    "--gather",
+    type=click.Choice(["auto", "ranks", "nodes"]),
+    default="auto",
+    show_default=True,
+    help="Rows come to rank 0 from every rank, or by way of one rank a node.",
+)
+@click.option("--gather-memory", default="32MiB", show_default=True, help="For rows on their way, in each process.")
+@click.option(
     "--expect",
     type=click.Choice(["shared", "local"]),
     help="End before anything is measured unless all nodes share the directory, or each has its own.",
@@ -118,6 +127,8 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    gather: Way,
+    gather_memory: str,
     expect: Literal["shared", "local"] | None,
     spill: Path | None,
     no_spill: bool,
@@ -130,6 +141,7 @@ def run(
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    gather_memory_bytes = read_memory(gather_memory)
     if expect and directory is None:
         raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
@@ -147,6 +159,8 @@ def run(
         directory,
         out or Path("kvbench-out") / f"{Path(config).stem}.h5",
         overwrite,
+        gather,
+        gather_memory_bytes,
         expect=expect or "",
         patience_s=patience_s,
         spill=SpillOrder(not no_spill, spill),

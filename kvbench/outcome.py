@@ -11,7 +11,7 @@ import numpy.typing as npt
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.condensing import condense
@@ -60,6 +60,7 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: "RunFileWriter | None",
+    gathering: Gathering = STRAIGHT,
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
@@ -68,7 +69,7 @@ def gather_outcome(
     is_leader = topology.local_rank == 0
     condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
     kept = _kept_rows(bench, outcome.clock)
-    write_rows(topology.comm, agreement, writer, kept)
+    write_rows(topology.comm, agreement, writer, kept, gathering)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
@@ -97,6 +98,7 @@ def gather_outcome(
         | {
             "status": status,
             "status_message": "; ".join(failures),
+            "gathered_by": gathering.way,
             "measure_start_ns": outcome.measure_start_ns,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }

@@ -17,7 +17,7 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
-from kvbench.cluster.gather import as_columns, gather_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
@@ -145,15 +145,21 @@ def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWrite
     return RunFileWriter(out, overwrite=overwrite)
 
 
-def write_rows(comm: Communicator, agreement: Agreement, writer: "RunFileWriter | None", rows: Rows) -> None:
+def write_rows(
+    comm: Communicator,
+    agreement: Agreement,
+    writer: "RunFileWriter | None",
+    rows: Rows,
+    gathering: Gathering = STRAIGHT,
+) -> None:
     """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
 
     Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
     FailedElsewhere on the others; so does `write_tables`.
     """
     records, requests = _sink(writer, "append_records"), _sink(writer, "append_requests")
-    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records))
-    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests))
+    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records, None, gathering))
+    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests, None, gathering))
 
 
 def write_tables(

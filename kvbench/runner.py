@@ -21,6 +21,7 @@ from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.crowd import pause_s
+from kvbench.cluster.gather import MEMORY_BYTES, Way, choose_gathering
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
@@ -72,6 +73,8 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
     expect: Expect = ""
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank (every rank's own)."""
@@ -88,6 +91,8 @@ class Plan:
     spill: SpillOrder
     part: Trace | None
     """This rank's part of the trace; None for personas."""
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
 
     @property
     def config(self) -> RunConfig:
@@ -108,6 +113,8 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
+            wishes = plan.gather, plan.gather_memory_bytes
+            gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
             sharing = join(topology, plan.config, plan.part)
             expect = plan.identity.expect
@@ -119,7 +126,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
-                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
@@ -165,7 +172,8 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
     )
     directory = content["directory"]
     spill = SpillOrder.from_json(content["spill"])
-    return Plan(identity, schedule, None if directory is None else Path(directory), spill, part)
+    directory = None if directory is None else Path(directory)
+    return Plan(identity, schedule, directory, spill, part, *content["gather"])
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -201,6 +209,7 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "gather": [order.gather, order.gather_memory_bytes],
         "expect": order.expect,
     }
 

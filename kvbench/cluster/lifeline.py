@@ -93,7 +93,7 @@ def listen(everywhere: bool) -> socket.socket:
 
 
 def own_networks() -> list[str]:
-    """This node's addresses with their networks (`10.1.2.3/255.255.255.0`), without those that only it can reach."""
+    """This node's addresses with their networks (`10.1.2.3/24`, `fd00::3/128`), without those that only it can reach."""
     up = {name for name, facts in psutil.net_if_stats().items() if facts.isup}
     networks = []
     for name, addresses in psutil.net_if_addrs().items():
@@ -105,7 +105,7 @@ def own_networks() -> list[str]:
             else:
                 continue
             if not interface.is_loopback and not interface.is_link_local:
-                networks.append(interface.with_netmask)
+                networks.append(interface.with_prefixlen)  # IPv6 has no other way to be read again
     return networks[:_MOST_ADDRESSES]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvbench.cluster.lifeline import Gone, Peer, accepted, dial, keep_alive, listen, nearest_first
+from kvbench.cluster.lifeline import Gone, Peer, accepted, dial, keep_alive, listen, nearest_first, own_networks
 from kvbench.cluster.pulse import Pulse
 
 HELLO = {"token": "secret", "rank": 3, "host": "b", "ranks": 2}
@@ -129,3 +129,9 @@ def test_stuck_and_stalled_are_told_apart() -> None:
     pulse.completed += 1
     pulse.pass_time(1.0)
     assert (pulse.stuck_s, pulse.stalled_s) == (1.0, 0.0)
+
+
+def test_what_a_node_says_of_its_own_networks_can_be_read_again() -> None:
+    own = own_networks()
+    assert nearest_first(own, own) == [network.partition("/")[0] for network in own]
+    assert nearest_first(["10.9.0.1/24", "fd00::2/128"], ["fd00::2/128"]) == ["fd00::2", "10.9.0.1"]
