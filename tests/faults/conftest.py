@@ -117,7 +117,8 @@ def failing(tmp_path: Path) -> Iterator[Failing]:
             pytest.fail(f"the failing filesystem does not start: {server.stdout.read()}")
     yield made
     subprocess.run(["fusermount3", "-u", "-z", made.directory], check=True)
-    server.wait(30)
+    server.kill()
+    server.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def check_nothing_is_lost(victim: Victim, outcome: Outcome, strangers: list[str]
     rows, said = victim.recovered()
     assert outcome.before > 0
     assert sum(rows) >= outcome.before
-    assert "ended early: rank " in said
+    assert "ended early of 600 s: rank " in said
     assert set(strangers) < set(remains(victim.directory)), "the run's files are there, as it was killed"
     clean(victim.directory)
     assert remains(victim.directory) == strangers
