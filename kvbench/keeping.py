@@ -62,10 +62,14 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
     agreement.run("clean up", remove)
 
 
+def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
+    """The command that makes a run file of this node's spill files."""
+    return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
+
+
 def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
     """What can be done after a run whose ranks were ended without leaving in good order."""
-    files = None if spill is None else spill_path(spill.path.parent, run_id, "*")
-    advice = [] if files is None else [f"'kvbench recover {files} -o {out}' makes a run file of what was measured"]
+    advice = [] if spill is None else [f"'{recovering(spill, run_id, out)}' makes a run file of what was measured"]
     if directory is not None:
         advice.append(f"'kvbench clean {directory}' deletes the cache files that are left")
     return ", ".join(advice)
@@ -87,5 +91,5 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
         lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
         raise RanksFailed(
             f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'kvbench recover {files} -o {out}' makes a run file of them"
+            f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error

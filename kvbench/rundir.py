@@ -75,11 +75,11 @@ class RunDirectory:
         if _is_marked(self.top, self.run_id):
             # Two ranks may both find themselves the last; either may remove what the other looks at.
             with suppress(FileNotFoundError):
-                remaining = sorted(set(os.listdir(self.top)) - {MARKER})
+                remaining = _others_in(self.top)
                 if not remaining:
                     (self.top / MARKER).unlink()
                     _remove_if_empty(self.top)
-                elif not any(RANK_FOLDER.fullmatch(name) for name in remaining):
+                elif not RANK_FOLDER.fullmatch(remaining[-1]):
                     strangers += [self.top / name for name in remaining]
         return strangers
 
@@ -170,6 +170,22 @@ def marks(content: bytes, run_id: str) -> bool:
     except ValueError:
         return False
     return isinstance(found, dict) and found.get("program") == "kvbench" and found.get("run_id") == run_id
+
+
+def _others_in(top: Path) -> list[str]:
+    """What a run's directory holds besides its marker, up to the first directory of a rank, which comes last.
+
+    A rank that leaves while others are still there does not read the whole list: together they would read as many
+    entries as the square of their number.
+    """
+    found: list[str] = []
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if RANK_FOLDER.fullmatch(entry.name):
+                return [*sorted(found), entry.name]
+            if entry.name != MARKER:
+                found.append(entry.name)
+    return sorted(found)
 
 
 def _is_marked(directory: Path, run_id: str) -> bool:

@@ -56,7 +56,7 @@ DRAIN_S: Final = 1.5
 LAST_WORD_S: Final = 120.0
 """A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
-_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_POLL_S: Final = pause_s(0.02, 0.05)
 _ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
@@ -128,6 +128,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
+                watch.advice = clean_up
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))

@@ -1,9 +1,10 @@
 """Leaves out mpirun's own notice that a rank exited with an error, after the rank itself has said why.
 
-Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin with
-one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open MPI's
-daemon, which could not tell of that exit to a rank that had ended too. Everything else passes byte for byte, and so
-does a notice in any other form. A signal that killed a rank is always told.
+Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin
+with one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open
+MPI's daemon, which could not tell of that exit to a rank that had ended too; and one line that mpirun prints by
+chance and that means nothing (its ssh was running before mpirun gave it a process group). Everything else passes byte
+for byte, and so does a notice in any other form. A signal that killed a rank is always told.
 """
 
 import re
@@ -21,6 +22,9 @@ _EXITED: Final = re.compile(
 _ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicator .*?[Ee]rrorcode:?\s*1\b", re.DOTALL)
 _BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
 _UNREACHED: Final = re.compile(rb"\[[^\]\n]*:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file .*pmix_server\.c at line \d+\n")
+_SETPGID: Final = re.compile(
+    rb"\[[^\]\n]*:\d+\] plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent with errno=[^\n]*\n"
+)
 _LONGEST_LINE: Final = 300
 _LOST: Final = re.compile(
     rb"PRTE has lost communication with a remote daemon.*?Remote daemon: \[.*?\] on node (\S+)", re.DOTALL
@@ -54,9 +58,9 @@ class BoilerplateFilter:
                 if b"\n" not in data and len(data) < _LONGEST_LINE:
                     self._held = data
                     break
-                unreached = _UNREACHED.match(data)
-                if unreached:
-                    data = data[unreached.end() :]
+                harmless = _UNREACHED.match(data) or _SETPGID.match(data)
+                if harmless:
+                    data = data[harmless.end() :]
                     continue
             if not self._line_start or not _may_begin(data):
                 end = data.find(b"\n") + 1

@@ -1,0 +1,87 @@
+"""What it costs a run that its records go to a spill file while it runs, and what a rank's memory is for it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import kvbench_analysis as ka
+import numpy as np
+from conftest import Figure
+
+Report = Callable[[Figure], None]
+
+PAIRS = 9
+SECONDS = 4
+BUSY = ("pacing.mode=asap", "calibration.seconds=0", "io.threads=2", "io.arena_bytes=32MiB")
+"""As many operations as one rank can hand out."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one run did."""
+
+    operations_per_s: float
+    p95_ns: float
+    peak_bytes: float
+    operations: int
+
+
+def run(out: Path, words: list[str], seconds: float) -> Done:
+    """`kvbench run WORDS` as one rank, and what stands in its file of the measured phase."""
+    settings = [word for setting in (*BUSY, f"duration_s={seconds}") for word in ("--set", setting)]
+    command = [sys.executable, "-m", "kvbench", "run", *words, *settings, "--out", str(out), "--overwrite"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    loaded = ka.load(out)
+    columns = loaded.columns(["wall_ns", "phase", "errno"])
+    counted = columns["wall_ns"][(columns["phase"] == 2) & (columns["errno"] == 0)]
+    peak = float(loaded.ranks["peak_rss_bytes"][0])
+    return Done(len(counted) / seconds, float(np.percentile(counted, 95)), peak, len(columns["wall_ns"]))
+
+
+def pairs(one: Callable[[], Done], other: Callable[[], Done]) -> list[tuple[Done, Done]]:
+    """Both measured in turns, `PAIRS` times, each of them first in every other pair."""
+    found = []
+    for number in range(PAIRS):
+        if number % 2:
+            second, first = other(), one()
+        else:
+            first, second = one(), other()
+        found.append((first, second))
+    return found
+
+
+def test_spilling_costs_a_run_little(tmpfs: Path, disk: Path, tmp_path: Path, report: Report) -> None:
+    """With its spill file on a disk and without: operations that move nothing (kvbench alone), and 1.5 MiB each."""
+    out = tmp_path / "run.h5"
+    for what, words in (("no bytes (null)", ["null"]), ("1.5 MiB on tmpfs", ["smoke", "--dir", str(tmpfs)])):
+        spilled = [*words, "--spill", str(disk)]
+        kept = [*words, "--no-spill"]
+        found = pairs(partial(run, out, spilled, SECONDS), partial(run, out, kept, SECONDS))
+        rates = [a.operations_per_s / b.operations_per_s for a, b in found]
+        tails = [a.p95_ns / b.p95_ns for a, b in found]
+        rate = median(b.operations_per_s for _, b in found)
+        report(Figure(f"operations/s with / without a spill file, {what}", rates, ">= 0.97", f"{rate:.0f}/s without"))
+        tail = median(b.p95_ns for _, b in found) / 1e3
+        report(Figure(f"P95 of an operation with / without, {what}", tails, "<= 1.03", f"{tail:.1f} us without"))
+        assert median(rates) > 0.9
+
+
+def test_memory_does_not_grow_with_the_run(disk: Path, tmp_path: Path, report: Report) -> None:
+    """The peak of memory of a run of 32 s over that of one of 4 s, beside the same without spill files."""
+    out = tmp_path / "run.h5"
+    ratios: dict[str, list[float]] = {}
+    operations = []
+    for how in (["--spill", str(disk)], ["--no-spill"]):
+        for _ in range(3):
+            short, long = run(out, ["null", *how], 4), run(out, ["null", *how], 32)
+            ratios.setdefault(how[0], []).append(long.peak_bytes / short.peak_bytes)
+            operations.append(long.operations)
+    many = f"{median(operations) / 1e6:.1f} million operations"
+    figure = Figure("peak memory, 32 s / 4 s, with a spill file", ratios["--spill"], "< 1.1", many)
+    report(figure)
+    report(Figure("peak memory, 32 s / 4 s, without", ratios["--no-spill"], "", many))
+    assert figure.ratio < 1.1
