@@ -128,7 +128,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
-                watch.advice = clean_up
+                watch.advice = how_to_go_on(None, plan.identity.run_id, order.out, plan.directory)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
