@@ -22,6 +22,7 @@ from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
+from kvbench.units import printable
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -39,7 +40,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KvbenchError as error:
-            click.echo(f"kvbench: {error}", err=True)
+            click.echo(f"kvbench: {printable(str(error))}", err=True)
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)

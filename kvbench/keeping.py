@@ -29,9 +29,9 @@ def announce(
         text = "no spill files (--no-spill): a rank that is killed takes with it what it has measured"
     elif nowhere:
         text = (
-            f"[yellow]{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
+            f"{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
             "filesystem under test (/var/tmp, TMPDIR, /dev/shm): they keep their records in memory, and if they are "
-            "killed they are lost; name one with --spill[/]"
+            "killed they are lost; name one with --spill"
         )
     else:
         assert place is not None, "no rank is without"
@@ -44,7 +44,8 @@ def announce(
                 f"; that may need {format_bytes(needed)}, and {format_bytes(place.filesystem.free_bytes)} are free: "
                 "what finds no room stays in memory"
             )
-    console.print(text, soft_wrap=True, highlight=False)
+    warning = bool(nowhere) and order.wanted
+    console.print(text, style="yellow" if warning else None, soft_wrap=True, highlight=False, markup=False)
 
 
 def discard(agreement: Agreement, spill: SpillWriter | None) -> None:

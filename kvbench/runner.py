@@ -43,6 +43,7 @@ from kvbench.records.schema import Phase
 from kvbench.results import open_output
 from kvbench.shared_space import Rounds, exchange_offsets, join, report
 from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
+from kvbench.units import printable
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -220,8 +221,8 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory or 'no directory'}, "
-            f"fingerprint {identity.fingerprint}",
+            f"kvbench run {identity.run_id}: {ranks}, {printable(plan.config.name)}, "
+            f"{plan.directory or 'no directory'}, fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )
