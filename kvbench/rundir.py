@@ -193,8 +193,10 @@ def _others_in(top: Path) -> list[str]:
 
 
 def _is_marked(directory: Path, run_id: str) -> bool:
-    """Whether `directory` is one, and no link, and holds the marker of run `run_id`, a regular file. Raises OSError when
-    the storage fails."""
+    """Whether `directory` is one, and no link, and holds the marker of run `run_id`, a regular file.
+
+    Raises OSError when the storage fails.
+    """
     if directory.is_symlink():
         return False
     try:
