@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,15 @@ from statistics import median
 
 import kvbench_analysis as ka
 import numpy as np
+import pytest
 from conftest import Figure
+
+from kvbench.engine.sampler import SAMPLE_DTYPE
+from kvbench.records.recorder import RowStore
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.spill import SpillWriter
+from kvbench.records.stream import INTERVAL_S, RowStream
+from kvbench.records.tally import Tally
 
 Report = Callable[[Figure], None]
 
@@ -81,6 +90,28 @@ def test_spilling_costs_a_run_little(tmpfs: Path, disk: Path, tmp_path: Path, re
         tail = median(b.p95_ns for _, b in found) / 1e3
         report(Figure(f"P95 of an operation with / without, {what}", tails, "<= 1.03", f"{tail:.1f} us without"))
         assert median(costs) < 1.1
+
+
+@pytest.mark.parametrize("rows", [40, 2000, 8000])
+def test_the_spill_thread_takes_little_of_a_processor(disk: Path, report: Report, rows: int) -> None:
+    """Processor time of a round (its own thread's, kernel included) over the time between two rounds."""
+    store, requests = RowStore(RECORD_DTYPE, 4096), RowStore(REQUEST_DTYPE, 4096)
+    writer = SpillWriter(disk / f"{rows}.spill", {}, SAMPLE_DTYPE)
+    stream = RowStream([store], requests, [Tally()], writer, pytest.fail)
+    shares, walls_s = [], []
+    for _ in range(60):
+        for _ in range(rows):
+            store.reserve()
+            store.commit()
+        processor_s, began_s = time.thread_time(), time.monotonic()
+        stream.hand_on()
+        walls_s.append(time.monotonic() - began_s)
+        shares.append((time.thread_time() - processor_s) / INTERVAL_S)
+    writer.remove()
+    times = f"{median(shares) * INTERVAL_S * 1e3:.2f} ms of processor, {median(walls_s) * 1e3:.1f} ms in all"
+    figure = Figure(f"share of a processor, {rows} rows a round", [share * 100 for share in shares], "< 2 %", times)
+    report(figure)
+    assert figure.ratio < 2
 
 
 def test_memory_does_not_grow_with_the_run(disk: Path, tmp_path: Path, report: Report) -> None:
