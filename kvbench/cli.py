@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
-from kvbench.analysis_cli import show_summary
+from kvbench.analysis_cli import show_result
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.watch import PATIENCE_S
@@ -22,6 +22,7 @@ from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
+from kvbench.units import printable
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -39,7 +40,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KvbenchError as error:
-            click.echo(f"kvbench: {error}", err=True)
+            click.echo(f"kvbench: {printable(str(error))}", err=True)
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)
@@ -168,7 +169,7 @@ def run(
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        show_summary(path, console)
+        show_result(path, console)
 
 
 @commands.command(name="datasize")
@@ -184,6 +185,8 @@ def run(
     type=click.FloatRange(min=0, min_open=True),
     help="What a rank moves at most; with it the bound is closer.",
 )
+@click.option("--spill", type=_PATH, help="Directory for spill files, as for a run.")
+@click.option("--no-spill", is_flag=True, help="Records stay in memory, as for a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def datasize_command(
     config: str,
@@ -192,12 +195,15 @@ def datasize_command(
     nodes: int,
     directory: Path | None,
     gib_per_s: float | None,
+    spill: Path | None,
+    no_spill: bool,
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     from kvbench import datasize  # noqa: PLC0415 - see above
 
-    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
+    order = SpillOrder(not no_spill, spill)
+    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:

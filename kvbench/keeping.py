@@ -29,9 +29,9 @@ def announce(
         text = "no spill files (--no-spill): a rank that is killed takes with it what it has measured"
     elif nowhere:
         text = (
-            f"[yellow]{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
+            f"{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
             "filesystem under test (/var/tmp, TMPDIR, /dev/shm): they keep their records in memory, and if they are "
-            "killed they are lost; name one with --spill[/]"
+            "killed they are lost; name one with --spill"
         )
     else:
         assert place is not None, "no rank is without"
@@ -44,7 +44,8 @@ def announce(
                 f"; that may need {format_bytes(needed)}, and {format_bytes(place.filesystem.free_bytes)} are free: "
                 "what finds no room stays in memory"
             )
-    console.print(text, soft_wrap=True, highlight=False)
+    warning = bool(nowhere) and order.wanted
+    console.print(text, style="yellow" if warning else None, soft_wrap=True, highlight=False, markup=False)
 
 
 def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
@@ -60,6 +61,11 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
                 ) from error
 
     agreement.run("clean up", remove)
+
+
+def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
+    """The command that makes a run file of this node's spill files."""
+    return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
 @contextmanager
@@ -78,5 +84,5 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
         lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
         raise RanksFailed(
             f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'kvbench recover {files} -o {out}' makes a run file of them"
+            f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error

@@ -180,6 +180,7 @@ def _check_attributes(path: Path, header: SpillHeader) -> int:
     except (ValueError, RecursionError) as error:
         raise KvbenchError(f"{path} is damaged: the configuration in its header is not JSON") from error
     good = isinstance(config, dict) and isinstance(tiers, list) and 0 < len(tiers) <= _MOST_TIERS
+    good = good and all(isinstance(tier, dict) and {"name", "kind"} <= set(tier) for tier in tiers)
     if not good or header.attributes["ranks"] != header.ranks:
         raise KvbenchError(f"{path} is damaged: the attributes in its header are none of kvbench's")
     return len(tiers)

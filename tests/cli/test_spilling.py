@@ -1,10 +1,12 @@
 """Records on their way to the run file: where spill files go, what is left of them, and what stays in memory."""
 
 import errno
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +133,34 @@ def test_where_there_is_no_other_filesystem_it_is_said_and_the_run_goes_on(
     check_all_rows_are_there(tmp_path / "run.h5")
 
 
+def test_datasize_says_how_much_room_spill_files_need(
+    kvbench: Call, folder: Path, spills: Path, tmp_path: Path
+) -> None:
+    def size(*options: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            kvbench("datasize", "smoke", "--ranks", 4, "--nodes", 2, "--json", *options).out
+        )
+        return found
+
+    beside, none = size("--spill", spills, "--dir", folder), size("--no-spill", "--dir", folder)
+    demand = beside["demand"]
+    rows = 112 * demand["operations"] + 80 * demand["requests"]
+    assert rows < beside["spill_per_rank_bytes"] < 1.5 * rows + 2**21
+    assert beside["spill_in_all_bytes"] == 2 * beside["spill_per_node_bytes"] == 4 * beside["spill_per_rank_bytes"]
+    assert none["spill_per_rank_bytes"] == 0
+    assert beside["memory_per_rank_bytes"] <= none["memory_per_rank_bytes"]
+    in_memory = size("--spill", tmp_path)
+    if Path("/dev/shm") in tmp_path.parents:
+        assert (
+            in_memory["memory_per_node_bytes"]
+            >= 2 * in_memory["spill_per_rank_bytes"] + in_memory["memory_per_rank_bytes"]
+        )
+    shown = kvbench("datasize", "smoke", "--spill", spills, "--dir", folder).out
+    assert "spill files, at most" in shown
+    assert f"Spill files on this node: {spills} (" in shown
+    assert "records stay in memory" in kvbench("datasize", "smoke", "--no-spill").out
+
+
 def test_a_run_that_ends_before_it_has_measured_anything_leaves_no_spill_file(
     run: Call, spills: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +191,7 @@ def test_a_spill_filesystem_that_becomes_full_ends_nothing_and_loses_nothing(
     place = mounted("tmpfs", "size=64k")
     ended = under_mpirun("duration_s=4", *QUICK[1:], options=("--spill", place)).ended()
     assert ended.code == 0
+    assert "64 KiB are free: what finds no room stays in memory" in ended.out
     run_file = tmp_path / "run.h5"
     check_all_rows_are_there(run_file)
     assert attributes(run_file)["status"] == "complete"
