@@ -39,19 +39,19 @@ testbed exec storage gluster --mode=script volume set kvbench network.remote-dio
 # run TARGET PATH REPEAT [options]: one run. On a machine that is busy beyond measure, mpirun may not get its nodes to start
 # in time: that is tried again.
 run() {
-    local target=$1 path=$2 name=$1-$2-$3 directory=$KVBENCH_TESTBED_LOCAL attempt
+    local target=$1 path=$2 label=$1-$2-$3 directory=$KVBENCH_TESTBED_LOCAL attempt
     shift 3
     [ "$target" = local ] || directory=$KVBENCH_TESTBED_SHARED
     for attempt in 1 2 3; do
         if mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
-            --expect "$target" --out "$out/$name.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
-            "$@" > "$out/$name.txt" 2> "$out/$name.err"; then
-            echo "compare-storage: $name: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$name.txt")"
+            --expect "$target" --out "$out/$label.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
+            "$@" > "$out/$label.txt" 2> "$out/$label.err"; then
+            echo "compare-storage: $label: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$label.txt")"
             return
         fi
-        tail -n 20 "$out/$name.txt" "$out/$name.err" >&2
-        grep -q 'daemon failed to report back' "$out/$name.txt" "$out/$name.err" || break
-        echo "compare-storage: $name: mpirun did not start its nodes (attempt $attempt of 3)" >&2
+        tail -n 20 "$out/$label.txt" "$out/$label.err" >&2
+        grep -q 'daemon failed to report back' "$out/$label.txt" "$out/$label.err" || break
+        echo "compare-storage: $label: mpirun did not start its nodes (attempt $attempt of 3)" >&2
     done
     return 1
 }
