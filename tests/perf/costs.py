@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -86,11 +87,12 @@ def _mpirun(ranks: int, program: Sequence[object], environment: Mapping[str, str
 
 def _measure(ranks: int, seconds: int, folder: Path, environment: Mapping[str, str]) -> Facts:
     result = folder / f"{ranks}.json"
-    begun_s = time.time()
+    begun_s, before_s = time.time(), _processor_s()
     arguments = (folder / f"{ranks}.h5", result, math.isqrt(ranks), seconds, _REQUESTS_PER_S, _ROWS)
     _mpirun(ranks, (_HERE / "rank_costs.py", *arguments), environment)
     facts: Facts = json.loads(result.read_text(encoding="utf-8"))
     facts["begun_s"], facts["ended_s"] = begun_s, time.time()
+    facts["processor_s"] = _processor_s() - before_s
     return facts
 
 
@@ -114,6 +116,7 @@ def _print_times(measured: Sequence[Facts]) -> None:
         _row(what, *(f"{f['costs'][step]['seconds']:.3f}" for f in measured))
     _row("end of MPI, Python, mpirun", *(f"{f['ended_s'] - f['run_s']:.2f}" for f in measured))
     _row("**start to end**", *(f"{f['ended_s'] - f['begun_s']:.1f}" for f in measured))
+    _row("processor time of all ranks and mpirun", *(f"{f['processor_s']:.1f}" for f in measured))
     _row("rank 0's peak memory, MiB", *(f"{f['peak_bytes'] / MIB:.0f}" for f in measured))
     _row("load average at the end", *(f"{f['load']:.0f}" for f in measured))
     print()
@@ -122,16 +125,16 @@ def _print_times(measured: Sequence[Facts]) -> None:
 def _print_run(ranks: int, folder: Path, environment: Mapping[str, str]) -> None:
     """A whole `kvbench run`, as a user starts it."""
     out = folder / "run.h5"
-    begun_s = time.monotonic()
+    begun_s, before_s = time.monotonic(), _processor_s()
     command = [sys.executable, "-m", "kvbench", "run", "null", "--ranks", str(ranks), "--out", str(out)]
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=_LIMIT_S, check=True)
     took_s = time.monotonic() - begun_s
     with h5py.File(out) as file:
         records, peaks = len(file["records/op"]), file["ranks/peak_rss_bytes"][:]
     print(
-        f"`kvbench run null --ranks {ranks}`: {took_s:.0f} s from start to end, {records} records; peak resident "
-        f"memory {peaks[0] / MIB:.0f} MiB on rank 0, at most {peaks[1:].max() / MIB:.0f} MiB on the others; load "
-        f"average {os.getloadavg()[0]:.0f} at the end.\n",
+        f"`kvbench run null --ranks {ranks}`: {took_s:.0f} s from start to end ({_processor_s() - before_s:.0f} s of "
+        f"processor time), {records} records; peak resident memory {peaks[0] / MIB:.0f} MiB on rank 0, at most "
+        f"{peaks[1:].max() / MIB:.0f} MiB on the others; load average {os.getloadavg()[0]:.0f} at the end.\n",
         flush=True,
     )
 
@@ -146,6 +149,12 @@ def _print_gathering(ranks: int, records: int, folder: Path, environment: Mappin
         f"{figures['gathering_bytes'] / MIB:.0f} MiB of it for this; load average {os.getloadavg()[0]:.0f} at the end.",
         flush=True,
     )
+
+
+def _processor_s() -> float:
+    """Processor time of all that was started from here and has ended: what a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _row(*cells: str) -> None:
