@@ -1,5 +1,6 @@
 """What a reader must know before believing a summary: everything here is a fact of the file, with its number."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from kvbench_analysis import units
+from kvbench_analysis.figures import OperationFigures
 from kvbench_analysis.load import Run
-from kvbench_analysis.operations import OperationFigures
 from kvbench_analysis.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.sharing import VIOLATIONS, SharingFigures
 from kvbench_analysis.window import Window
 
 _STEAL_LIMIT_PCT = 1.0
 _CLOCK_LIMIT_NS = 1_000_000
+_APART_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
         yield Caution(
             status, f"{what}{': ' + message if message else ''} (the figures are of what was measured so far)"
         )
+    yield from _spilling(run)
     if window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
     if run.attributes.get("verify") == "off":
@@ -70,6 +73,27 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
+
+
+def _spilling(run: Run) -> Iterator[Caution]:
+    """What the ranks say of their spill files, and ranks of a recovered run that did not end together."""
+    ranks = run.ranks
+    if "spill_errno" in ranks and (ranks["spill_errno"] != 0).any():
+        short = ranks[ranks["spill_errno"] != 0]
+        reasons = ", ".join(sorted({os.strerror(int(code)) for code in short["spill_errno"]}))
+        yield Caution(
+            "spill",
+            f"{len(short)} ranks could not write their spill file to the end ({reasons}): what they recorded later was "
+            "in memory alone until the run ended, and is all here",
+        )
+    ends = ranks["end_ns"][ranks["end_ns"] > 0] if "end_ns" in ranks else pd.Series(dtype=np.int64)
+    apart_s = (ends.max() - ends.min()) / 1e9 if len(ends) else 0.0
+    if run.attributes["status"] == "recovered" and apart_s > _APART_LIMIT_S:
+        yield Caution(
+            "uneven-end",
+            f"ranks ended up to {apart_s:.1f} s apart, and rates are over the whole window: those that ended early "
+            "count as idle until its end",
+        )
 
 
 def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
@@ -100,6 +124,18 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
     if steal > _STEAL_LIMIT_PCT:
         yield Caution(
             "steal", f"the hypervisor took {steal:.1f} % of a node's processor time, which counts as host time"
+        )
+    sharing, expected = run.attributes.get("cache_directory"), run.attributes.get("expected_directory")
+    if sharing == "mixed":
+        yield Caution(
+            "mixed-directory",
+            "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
+            "mount_point in /nodes; --expect makes it an error)",
+        )
+    elif sharing == "single-node" and expected:
+        yield Caution(
+            "unverified-directory",
+            f"that the directory is {expected} (--expect) cannot be found out with one node; its filesystem may be",
         )
     uncertainty = _number(run, "clock_uncertainty_ns")
     limit = min(_CLOCK_LIMIT_NS, (window.seconds or 1) * 1e6)
@@ -144,9 +180,9 @@ def _memory(run: Run) -> Iterator[Caution]:
 
 def _population(figures: OperationFigures, requests: pd.DataFrame) -> Iterator[Caution]:
     """Percentiles that are shown somewhere with too little behind them; ranks and nodes show their P95."""
-    counts = pd.concat([figures.operations["operations"], requests["requests"]])
+    counts = pd.concat([figures.operations["percentiles_of"], requests["percentiles_of"]])
     least = counts[counts > 0].min()
-    places = pd.concat([figures.ranks["operations"], figures.nodes["operations"]]).min()
+    places = pd.concat([figures.ranks["percentiles_of"], figures.nodes["percentiles_of"]]).min()
     thin = [p for p in PERCENTILES if least < operations_needed(p) or (p == 95 and places < operations_needed(p))]
     if thin:
         needs = ", ".join(f"P{p:g} {operations_needed(p)}" for p in thin)

@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from kvbench_analysis.comparability import check_same_work, differences, same_work
+from kvbench_analysis.compare_condensed import with_exact
 from kvbench_analysis.compare_figures import Metric, TargetFigures, target_figures
 from kvbench_analysis.load import Run, load
 from kvbench_analysis.percentiles import operations_needed
-from kvbench_analysis.statistics import ratio_interval_of, resample_figure
+from kvbench_analysis.statistics import Interval, ratio_interval_of, resample_figure
 
 from kvbench.records.reader import KvbenchError
 
@@ -64,7 +65,7 @@ def compare(
     if not force:
         check_same_work(loaded, found)
     rng = np.random.default_rng(0) if rng is None else rng
-    figures = {label: target_figures(runs) for label, runs in loaded.items()}
+    figures = {label: with_exact(target_figures(runs), runs) for label, runs in loaded.items()}
     baseline, *targets = loaded
     metrics = [
         {"baseline": baseline, "target": target} | row
@@ -123,6 +124,9 @@ def _difference(
         (draws[0][:, place], draws[1][:, place]),
         (one.figure.units, other.figure.units),
     )
+    # What histograms leave open on both sides is part of the interval.
+    open_by = (1 + one.relative_error) * (1 + other.relative_error)
+    interval = Interval(interval.estimate, interval.low / open_by, interval.high * open_by)
     significant = interval.excludes(1.0)
     verdict = "" if np.isnan(interval.low) else "same"
     if significant:
@@ -165,6 +169,11 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
             if str(run.attributes["timer"]) == "python":
                 others = "; other runs were not" if len(timers) > 1 else ""
                 yield "timer-python", label, source, f"timed in Python, with waits for the interpreter in it{others}"
+            if run.mode != "full":
+                message = (
+                    f"percentiles are {run.percentiles_are}; intervals are of a sample of 1 in {run.sampled_1_in()}"
+                )
+                yield run.mode, label, source, message
             identity = str(run.attributes.get("run_id", ""))
             if identity and identity in seen:
                 yield "same-run", label, source, f"the same run as {seen[identity]}"

@@ -50,6 +50,8 @@ class TargetFigures:
     """(runs, metrics): of each repeat."""
     count: int
     """Operations or requests behind them."""
+    relative_error: float = 0.0
+    """How far `values` can be off because they were read off histograms."""
 
 
 @dataclass
@@ -61,8 +63,12 @@ class _Parts:
 
 
 def target_figures(runs: Sequence[Run]) -> list[TargetFigures]:
-    """All figures of one target. Reads a column of all its runs at a time."""
+    """All figures of one target, of the rows that its files have. Reads a column of all its runs at a time.
+
+    Where files hold samples, as many rows of each are taken as make it one sample: `compare_condensed` has the rest.
+    """
     several = len(runs) > 1
+    most = max(run.sampled_1_in() for run in runs)
     moved: dict[tuple[str, str], list[tuple[int, Floats, Floats]]] = defaultdict(list)
     times: dict[tuple[str, str, str], _Parts] = defaultdict(lambda: _Parts({}, {}))
     latency = _Parts({}, {})
@@ -71,7 +77,7 @@ def target_figures(runs: Sequence[Run]) -> list[TargetFigures]:
     for number, run in enumerate(runs):
         edges = _edges(run, several)
         seconds.append(np.diff(edges) / 1e9)
-        _operations(run, number, edges, moved, times)
+        _operations(run, number, edges, moved, times, run.sampled_1_in() / most)
         _requests(run, number, edges, latency, lookups)
     found = []
     for (tier, op), rates in moved.items():
@@ -111,6 +117,7 @@ def _operations(
     edges: NDArray[np.int64],
     moved: dict[tuple[str, str], list[tuple[int, Floats, Floats]]],
     times: dict[tuple[str, str, str], _Parts],
+    share: float,
 ) -> None:
     codes = run.columns(["phase", "errno", "op", "tier"])
     is_shown = np.isin(np.arange(len(Op)), _OPS)[codes["op"]]
@@ -125,10 +132,14 @@ def _operations(
     units = len(edges) - 1
     seconds = np.diff(edges) / 1e9
     bytes_in = spread(start, wall, [nbytes], edges, kind, len(kinds))[0] if seconds[0] else None
-    groups = Grouping(kind * units + block_numbers(start, int(edges[0]), int(edges[-1]), units))
     for found in np.unique(kind):
-        inside = np.full(units, np.nan) if bytes_in is None else bytes_in[found] / _GIB
+        inside = np.full(units, np.nan) if bytes_in is None else bytes_in[found] * run.sampled_1_in() / _GIB
         moved[kinds[found]].append((number, inside, seconds))
+    if share < 1:
+        # A repeat of which more rows were kept would else count for more than it is.
+        kept = np.random.default_rng(number).random(len(rows)) < share
+        rows, kind, start, wall = rows[kept], kind[kept], start[kept], wall[kept]
+    groups = Grouping(kind * units + block_numbers(start, int(edges[0]), int(edges[-1]), units))
     for part in PARTS:
         values = wall if part == "wall" else run.columns([f"{part}_ns"])[f"{part}_ns"][rows]
         for key, group in zip(groups.keys, groups.split(values), strict=True):

@@ -16,10 +16,17 @@ from kvbench_analysis.membership import Members
 from kvbench_analysis.sweep import others_active
 from numpy.typing import NDArray
 
+from kvbench.records.reader import KvbenchError
 from kvbench.records.schema import Phase
 
 AGAINST: Final = ("operations", "sharing", "ranks")
 """What was active beside an operation, as `kvbench_analysis.sweep.OthersActive` defines it."""
+
+
+UNTOLD: Final = (
+    "how many operations ran beside each other cannot be told from a sample; repeat the run with records: full"
+)
+"""Why the contention of a sampled run is not known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,12 @@ def operations_contention(run: Run) -> pd.DataFrame:
 
 
 def measured_operations(run: Run) -> MeasuredOperations:
-    """The measured operations of `run` with their concurrency. Raises KvbenchError: damaged file."""
+    """The measured operations of `run` with their concurrency.
+
+    Raises KvbenchError: a damaged file, or one that does not hold every row.
+    """
+    if run.sampled_1_in() > 1:
+        raise KvbenchError(f"{run.path} holds 1 in {run.sampled_1_in()} rows: {UNTOLD}")
     codes = run.columns(["phase", "errno", "op", "tier", "path", "nbytes"])
     active = codes.pop("nbytes") > 0
     counted = active & (codes["phase"] == Phase.MEASURE) & (codes["errno"] == 0) & moves(codes["op"])

@@ -54,11 +54,16 @@ class Contention:
     """FACTOR_COLUMNS: one row per scope (`all`, each `node`, each `rank`) and kind."""
 
 
+def no_contention() -> Contention:
+    """The tables without rows: of a run whose contention cannot be told."""
+    return Contention(pd.DataFrame(columns=list(CURVE_COLUMNS)), pd.DataFrame(columns=list(FACTOR_COLUMNS)))
+
+
 def contention(run: Run, rng: np.random.Generator | None = None) -> Contention:
     """Host and device time per byte and run-queue share against concurrency, and the contention factor.
 
     `rng` draws the bootstrap samples; without one, the same file gives the same figures. Needs some 150 bytes of memory
-    per operation. Raises KvbenchError: damaged file.
+    per operation. Raises KvbenchError: a damaged file, or one that holds only a sample of the rows.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     measured = measured_operations(run)

@@ -42,6 +42,29 @@ class Run:
         config: dict[str, Any] = json.loads(str(self.attributes["config_json"]))
         return config
 
+    @property
+    def mode(self) -> str:
+        """What the rows of /records are: `full` (all), or a sample beside exact sums (`sampled`) and `histogram`s."""
+        return str(self.attributes.get("records", "full"))
+
+    def sampled_1_in(self, table: str = "records") -> int:
+        """One in how many rows of the run stands in `table` (`records` or `requests`); 1 for all."""
+        return max(1, int(self.attributes.get(f"{table}_sampled_1_in", 1)))
+
+    @property
+    def percentiles_are(self) -> str:
+        """What the percentiles of this run's summary are made of, in words."""
+        if self.mode == "full":
+            return "exact, of the full population"
+        if self.mode == "histogram":
+            return "of the full population, from histograms, within 1 %"
+        rows, requests = self.sampled_1_in(), self.sampled_1_in("requests")
+        if rows == requests == 1:
+            return "exact, of the full population (all of its rows fitted into the sample)"
+        of_requests = f"1 in {requests}" if requests > 1 else "all"
+        one_in = (f"1 in {rows}" if rows > 1 else "all") + (f" (requests: {of_requests})" if requests != rows else "")
+        return f"of a sample of {one_in}; counts, bytes, rates, means and shares are of the full population"
+
     @cached_property
     def tiers(self) -> pd.DataFrame:
         """One row per tier, in the order of the codes: `name`, `kind`, `storage`, and what else the file says.
@@ -91,7 +114,7 @@ class Run:
         """Names of the classes that `qos` counts, highest priority first; empty where the file does not name them."""
         try:
             names = json.loads(str(self.attributes.get("qos_classes_json", "[]")))
-        except ValueError:
+        except (ValueError, RecursionError):
             return ()
         if not isinstance(names, list) or len(set(map(str, names))) != len(names):
             return ()

@@ -27,6 +27,11 @@ _PART_NAMES: Final = {
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
 }  # fmt: skip
+_SHARING: Final = {
+    "shared": "directory shared by all nodes",
+    "local": "a directory on each node",
+    "mixed": "a directory that some nodes share",
+}
 
 
 def to_json(summary: Summary) -> str:
@@ -89,10 +94,12 @@ def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[
 
 def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node"), run["model"]]
+    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
     window = run["window_s"]
     parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
+    console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
 
 
 def _operations(summary: Summary, console: Console) -> None:
@@ -141,9 +148,8 @@ def _kind(row: dict[Any, Any]) -> tuple[Any, ...]:
 
 def _distribution(row: dict[Any, Any]) -> list[str]:
     """The percentiles of a row of operations or of requests."""
-    number = row["operations"] if "operations" in row else row["requests"]
     return [
-        units.percentile(row[column], number, operations_needed(percentile))
+        units.percentile(row[column], row["percentiles_of"], operations_needed(percentile))
         for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True)
     ]
 
@@ -187,7 +193,7 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
                     *(row[name] for name in where),
                     units.count(row["operations"]),
                     units.digits(row["gib_per_s"]),
-                    units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95)),
+                    units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
                     *(units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
                 )
                 for row in shown.to_dict("records")

@@ -15,7 +15,7 @@ from kvbench.records.schema import Phase, RequestState, label
 ALL: Final = "all"
 """The `qos` of figures over all classes."""
 
-_STATES: Final = {state: label(state).replace("-", "_") for state in RequestState}
+STATES: Final = {state: label(state).replace("-", "_") for state in RequestState}
 
 
 def _measured(run: Run) -> dict[str, NDArray[Any]]:
@@ -29,8 +29,12 @@ def _classes(run: Run, qos: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool
     yield ALL, np.ones(len(qos), bool)
     codes = np.unique(qos)
     for code in codes if len(codes) > 1 else ():
-        name = run.qos_classes[code] if code < len(run.qos_classes) else f"class {code}"
-        yield name, qos == code
+        yield class_name(run, int(code)), qos == code
+
+
+def class_name(run: Run, qos: int) -> str:
+    """What the file calls the class with this number."""
+    return run.qos_classes[qos] if qos < len(run.qos_classes) else f"class {qos}"
 
 
 def request_counts(run: Run, window: Window) -> pd.DataFrame:
@@ -41,7 +45,7 @@ def request_counts(run: Run, window: Window) -> pd.DataFrame:
     rows = []
     for name, mask in _classes(run, columns["qos"]):
         row: dict[str, Any] = {"qos": name, "requests": int(mask.sum())}
-        for state, column in _STATES.items():
+        for state, column in STATES.items():
             row[column] = int(np.count_nonzero(mask & (columns["state"] == state)))
         done = mask & (columns["state"] == RequestState.DONE)
         row["requests_per_s"] = window.rate(float(inside[done].sum()))
@@ -69,7 +73,7 @@ def request_latency(run: Run) -> pd.DataFrame:
             row = {"qos": name, "part": part, "requests": len(chosen)}
             row["mean_ns"] = float(chosen.mean()) if len(chosen) else float("nan")
             row |= dict(zip(PERCENTILE_COLUMNS, percentiles(chosen, overwrite=True), strict=True))
-            rows.append(row | {"backed_percentile": backed_percentile(len(chosen))})
+            rows.append(row | {"percentiles_of": len(chosen), "backed_percentile": backed_percentile(len(chosen))})
     return pd.DataFrame(rows)
 
 

@@ -73,6 +73,21 @@ class RatioOfSums:
             return ((weights @ self.numerator) / (weights @ self.denominator))[:, None]
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """`figure`, each times its factor: figures of a sample, brought to what they are of the whole."""
+
+    figure: Figure
+    factors: Floats
+
+    @property
+    def units(self) -> int:
+        return self.figure.units
+
+    def evaluate(self, weights: Floats) -> Floats:
+        return self.figure.evaluate(weights) * self.factors
+
+
 class PooledPercentiles:
     """Percentiles over the values of all units together. Keeps a thousand numbers per unit, not the values."""
 

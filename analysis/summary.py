@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from kvbench_analysis import units
+from kvbench_analysis import condensed, condensed_requests, condensed_sharing, units
 from kvbench_analysis.cautions import Caution, cautions
 from kvbench_analysis.load import Run
 from kvbench_analysis.operations import operation_figures
@@ -17,6 +17,7 @@ from kvbench_analysis.window import Window
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
     "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
+    "cache_directory", "expected_directory",
     "namespace", "roles",
 )  # fmt: skip
 
@@ -55,11 +56,14 @@ class Summary:
 def summarize(run: Run) -> Summary:
     """All figures of `run`. Needs memory for a few columns of /records at a time. Raises KvbenchError: damaged file."""
     window = Window.of(run.attributes)
-    figures = operation_figures(run, window)
+    of_rows = run.mode == "full"
+    figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
     facts["window_s"] = window.seconds
-    latency = request_latency(run)
-    sharing = sharing_figures(run, window)
+    facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
+    facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
+    latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
+    sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
     return Summary(
         source=str(run.path),
         run=facts,
@@ -70,8 +74,8 @@ def summarize(run: Run) -> Summary:
         totals=figures.totals,
         ranks=figures.ranks,
         nodes=figures.nodes,
-        cache=cache_hits(run),
-        requests=request_counts(run, window),
+        cache=cache_hits(run) if of_rows else condensed_requests.cache_hits(run),
+        requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
         sharing=sharing,
         request_latency=latency,
     )
@@ -89,7 +93,7 @@ def _headlines(totals: pd.DataFrame) -> Iterator[str]:
         shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
         parts = ", ".join(f"{name} {units.share(share)}" for name, share in shares)
         rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
-        p95 = units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95))
+        p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
         yield f"{row['storage']} {row['op']}s: {rate}, P95 {p95} per operation of {_sizes(row)} ({parts})"
 
 

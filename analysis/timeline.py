@@ -58,12 +58,15 @@ class Timeline:
     """FLOW_COLUMNS: one row per node, second, tier and direction (`read`, `write`) that occur in the run."""
     ranks: pd.DataFrame
     """RANK_COLUMNS: one row per rank and second, all tiers together."""
+    sampled_1_in: int = 1
+    """Above 1, rates and numbers are estimates: those of a sample of 1 in so many rows, times that."""
 
 
 def timeline(run: Run, step_s: float = 1.0) -> Timeline:
     """What every node and rank of `run` did, in parts of `step_s` seconds (the last may be shorter).
 
-    A run without a measured window is shown from its first to its last operation. Raises KvbenchError: damaged file.
+    A run without a measured window is shown from its first to its last operation. Of a file that holds a sample of its
+    rows, the figures are estimates without bias (`sampled_1_in`). Raises KvbenchError: damaged file.
     """
     columns = run.columns(["phase", "errno", "op", "tier", "nbytes", "t_start_ns", "wall_ns", "rank"])
     names = ["phase", "rank", "start_ns", "hit_objects", "miss_objects", "hit_tokens", "miss_tokens"]
@@ -72,13 +75,14 @@ def timeline(run: Run, step_s: float = 1.0) -> Timeline:
     members, place = Members.of(run, np.concatenate(rank).astype(np.uint32))
     edges = _edges(run, columns, step_s)
     if edges is None:
-        return Timeline(*(pd.DataFrame(columns=list(names)) for names in (NODE_COLUMNS, FLOW_COLUMNS, RANK_COLUMNS)))
-    operations = _Operations.of(columns, place[: len(rank[0])], len(members.rank), edges)
+        nothing = [pd.DataFrame(columns=list(names)) for names in (NODE_COLUMNS, FLOW_COLUMNS, RANK_COLUMNS)]
+        return Timeline(nothing[0], nothing[1], nothing[2])
+    operations = _Operations.of(columns, place[: len(rank[0])], len(members.rank), edges, run.sampled_1_in())
     nodes = _frame(members.nodes, members.node_hosts, edges)
     nodes["in_flight"] = _of_nodes(operations.in_flight, members).ravel()
     line = members.node_place[place[len(rank[0]) : len(rank[0]) + len(rank[1])]]
     for name, values in _hits(requests, line, len(members.nodes), edges):
-        nodes[name] = values
+        nodes[name] = values * run.sampled_1_in("requests") if name == "requests" else values
     samples = [_samples(run.samples, int(node), edges) for node in members.nodes]
     for name in SAMPLE_COLUMNS:
         nodes[name] = np.concatenate([of_node[name] for of_node in samples]) if samples else np.empty(0)
@@ -88,7 +92,10 @@ def timeline(run: Run, step_s: float = 1.0) -> Timeline:
         ranks[f"{direction}_gib_per_s"] = operations.direction(direction).ravel()
     ranks["in_flight"] = operations.in_flight.ravel()
     return Timeline(
-        nodes=nodes[list(NODE_COLUMNS)], flows=_flows(run, operations, members, edges), ranks=ranks[list(RANK_COLUMNS)]
+        nodes=nodes[list(NODE_COLUMNS)],
+        flows=_flows(run, operations, members, edges),
+        ranks=ranks[list(RANK_COLUMNS)],
+        sampled_1_in=max(run.sampled_1_in(), run.sampled_1_in("requests")),
     )
 
 
@@ -117,8 +124,14 @@ class _Operations:
 
     @classmethod
     def of(
-        cls, columns: Mapping[str, NDArray[Any]], place: NDArray[np.uint32], ranks: int, edges: NDArray[np.int64]
+        cls,
+        columns: Mapping[str, NDArray[Any]],
+        place: NDArray[np.uint32],
+        ranks: int,
+        edges: NDArray[np.int64],
+        rows_each: int,
     ) -> Self:
+        """`rows_each`: for how many rows of the run each row stands."""
         # The group of a row: 0 for what is only in flight, else its tier and direction.
         reads, writes = (np.isin(np.arange(len(Op)), ops)[columns["op"]] for ops in (READING, WRITING))
         group = columns["tier"].astype(np.uint16) * np.uint16(2) + writes + np.uint16(1)
@@ -131,7 +144,8 @@ class _Operations:
             rows = np.flatnonzero(active & (group == number))
             start, wall, nbytes = (columns[name][rows] for name in ("t_start_ns", "wall_ns", "nbytes"))
             moved, lasted = spread(start, wall, (nbytes, wall), edges, place[rows], ranks)
-            lasted /= seconds * 1e9
+            moved *= rows_each
+            lasted *= rows_each / (seconds * 1e9)
             in_flight += lasted
             if number:
                 key = ((int(number) - 1) // 2, _DIRECTIONS[(int(number) - 1) % 2])

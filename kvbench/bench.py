@@ -1,6 +1,7 @@
 """What a rank has built and checked before the load, and gives back after it: directory, memory, tiers, engine."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
-from kvbench.cluster.comm import quiet_barrier
+from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.config import RunConfig
@@ -20,8 +22,10 @@ from kvbench.engine.sampler import Sampler
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect, check_expectation, settle_seconds
 from kvbench.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
-from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
+from kvbench.identity import Identity, known_attributes, tier_names
+from kvbench.machine import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
 from kvbench.preparation import (
     UNTOLD_BYTES,
     Storage,
@@ -37,18 +41,19 @@ from kvbench.preparation import (
     process_bytes,
     run_number,
 )
-from kvbench.records.stream import RowStream
+from kvbench.records.digest import Digest
+from kvbench.records.spill import SpillWriter
+from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.results import CALIBRATION_DTYPE
+from kvbench.results import node_facts, node_row, place_row
 from kvbench.rundir import Nowhere, RunDirectory, check_directory
 from kvbench.shared_space import check_shared, make_looker, payloads
+from kvbench.spilling import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.base import Tier
 from kvbench.tiers.payload import Payload
-from kvbench.workload.request import Schedule
-
-_LONGEST_ALONE_S = 10.0
-"""Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
+from kvbench.turns import Turns
+from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Surroundings:
     node: Node
     filesystem: Filesystem
     group: FilesystemGroup
+    spill: SpillPlace | None
+    """Where records are spilled to, if at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class Sizes:
     capacities: tuple[int, ...]
     """Of the tiers, fastest first."""
     need: MemoryNeed
+    spill_bytes: int
+    """What this rank's spill file may need; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,9 @@ class Bench:
     payload: Payload
     engine: Engine
     tally: Tally
+    digest: Digest | None
+    """What is kept of the rows where they are not all kept."""
+    spill: SpillWriter | None
     stream: RowStream
 
     @classmethod
@@ -91,35 +103,40 @@ class Bench:
         cls,
         topology: Topology,
         agreement: Agreement,
-        config: RunConfig,
+        identity: Identity,
         schedule: Schedule,
         directory: Path | None,
-        run_id: str,
+        spill: SpillOrder,
         sharing: Sharing | None = None,
+        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
         is this rank's part in a shared key space."""
+        run_id = identity.run_id
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = _look_around(topology, agreement, directory, run_id)
+        around = _look_around(topology, agreement, directory, run_id, spill, expect)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = _sizes(topology, agreement, config, schedule, around, rundir.directory)
+        sizes = _sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, config, around, sizes, rundir, sharing))
+            yield agreement.run(
+                "check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir, sharing)
+            )
 
     @classmethod
     def _assemble(
         cls,
         stack: ExitStack,
         topology: Topology,
-        config: RunConfig,
+        identity: Identity,
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
         sharing: Sharing | None,
     ) -> Self:
+        config = identity.config
         rundir.create()
         payload = make_payload(config, run_number(rundir.run_id, topology.rank))
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
@@ -130,16 +147,47 @@ class Bench:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
-        tally = Tally()
-        stream = RowStream(engine.stores, engine.requests, [tally], None, engine.failures.append)
-        stack.callback(stream.stop)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, stream)
+        tally, spill, digest = Tally(), None, None
+        if around.spill is not None:
+            header = SpillHeader(
+                run_id=identity.run_id,
+                rank=topology.rank,
+                ranks=topology.size,
+                node=topology.node,
+                host=topology.host,
+                started_at=identity.started_at,
+                attributes=known_attributes(
+                    identity, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
+                ),
+                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
+                rank_row=_known_rank_row(topology, arena, sizes, tiers),
+            )
+            spill = open_spill(around.spill, header, lambda: _pulse(engine))
+        if config.records != "full":
+            digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
+        # Where a digest is what is wanted of the rows, the spill file is there only for what may be killed.
+        takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
+        stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
+        stack.callback(_leave, stream, spill)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
 
     @property
     def tier_names(self) -> list[str]:
-        """Names of the tiers, fastest first: their kind, numbered where there are several of one kind."""
-        kinds = [tier.kind for tier in self.tiers]
-        return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+        """Names of the tiers, fastest first."""
+        return tier_names([tier.kind for tier in self.tiers])
+
+    def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
+        """This node's row of /nodes."""
+        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
+
+    def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
+        """The columns of this rank's row of /ranks that do not depend on the load."""
+        return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
+
+    def note(self, **facts: object) -> None:
+        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        if self.spill is not None:
+            self.spill.add_facts(facts)
 
     def looker(self, topology: Topology) -> Looker | None:
         """Looks for what other ranks wrote, where ranks share a key space."""
@@ -150,7 +198,8 @@ class Bench:
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
-        return Sampler(topology.node, block_device(self.around.filesystem))
+        taker = None if self.spill is None else self.spill.add_samples
+        return Sampler(topology.node, block_device(self.around.filesystem), taker)
 
     def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
         """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
@@ -158,7 +207,7 @@ class Bench:
         The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
         """
         settings = self.config.calibration
-        turns = _Turns(topology, settings.seconds)
+        turns = Turns(topology, settings.seconds)
         if settings.seconds == 0:
             return turns.rows()
         turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
@@ -171,55 +220,60 @@ class Bench:
         return turns.rows()
 
 
-class _Turns:
-    """Measurements that the ranks of a node take one after the other and then together."""
-
-    def __init__(self, topology: Topology, seconds: float) -> None:
-        self._topology = topology
-        self._seconds = seconds
-        self._rows: list[tuple[int, int, str, str, float]] = []
-        self._error: Exception | None = None
-
-    def measure(self, kind: str, figure: Callable[[float], float]) -> None:
-        """Record `figure(seconds)`, in GiB/s, of this rank alone and of all ranks of the node at once."""
-        alone_s = min(self._seconds, _LONGEST_ALONE_S / self._topology.local_size)
-        for turn in range(self._topology.local_size):
-            if turn == self._topology.local_rank:
-                self.attempt(lambda: self._record(kind, "alone", figure(alone_s)))
-            quiet_barrier(self._topology.node_comm)
-        self.attempt(lambda: self._record(kind, "together", figure(self._seconds)))
-        quiet_barrier(self._topology.node_comm)
-
-    def attempt(self, action: Callable[[], None]) -> None:
-        """Do `action` unless something failed before: a rank that failed still takes part in the turns."""
-        if self._error is None:
-            try:
-                action()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one's turns
-                self._error = error
-
-    def rows(self) -> npt.NDArray[np.void]:
-        """What was recorded (CALIBRATION_DTYPE). Raises the error that ended it."""
-        if self._error is not None:
-            raise self._error
-        return np.array(self._rows, dtype=CALIBRATION_DTYPE)
-
-    def _record(self, kind: str, mode: str, gib_per_s: float) -> None:
-        self._rows.append((self._topology.rank, self._topology.node, kind, mode, gib_per_s))
+def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
+    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
 
 
-def _look_around(topology: Topology, agreement: Agreement, directory: Path | None, run_id: str) -> Surroundings:
+def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
+    return {
+        "rank": topology.rank,
+        "node": topology.node,
+        "host": topology.host,
+        "pid": os.getpid(),
+        "arena_bytes": arena.nbytes,
+        "predicted_peak_bytes": sizes.need.total,
+        "storage_capacity_bytes": sizes.capacities[-1] if tiers[-1].storage else 0,
+    }
+
+
+def _pulse(engine: Engine) -> dict[str, int]:
+    """What a spill file says of a rank in each round."""
+    return {
+        "t_ns": timed_io.now_ns(),
+        "verified_sectors": engine.verified_sectors,
+        "too_large_objects": engine.books.cache.too_large,
+        "peak_rss_bytes": peak_resident_bytes(),
+    }
+
+
+def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
+    """End the stream. The spill file stays where it is if it may hold rows: only who knows that they are safe elsewhere
+    removes it."""
+    began = stream.started
+    stream.stop()
+    if spill is not None and began:
+        spill.close()
+    elif spill is not None:
+        spill.remove()
+
+
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder, expect: Expect
+) -> Surroundings:
     if directory is None:
-        node = agreement.run("check", describe_node)
-        return Surroundings(node, NO_FILESYSTEM, FilesystemGroup(0, topology.size, topology.nodes))
+        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
+        group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)
+        return Surroundings(node, NO_FILESYSTEM, group, place)
 
-    def look() -> tuple[Node, Filesystem]:
+    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
         check_directory(directory)
-        return describe_node(), filesystem_of(directory)
+        return describe_node(), filesystem_of(directory), find_place(spill, directory)
 
-    node, filesystem = agreement.run("check", look)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id))
-    return Surroundings(node, filesystem, group)
+    node, filesystem, place = agreement.run("check", look)
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
+    return Surroundings(node, filesystem, group, place)
 
 
 def _sizes(
@@ -242,24 +296,28 @@ def _sizes(
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered)
+        spilled = around.spill is not None or config.records != "full"
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
     demand, arena, need = agreement.run("check", plan)
-    in_memory = around.filesystem.in_memory and config.keeps_files
-    planned = total(topology.node_comm, planned_bytes(need))[0]
+    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    spill_bytes = demand.spill_bytes if around.spill is not None else 0
+    spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
+    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
     left = memory_limit(around.node) - planned
 
     def size() -> Sizes:
-        check_memory(around.node, topology.local_size, planned, 0, need)
-        if not config.keeps_files:
-            return Sizes(arena, _capacities(config, 0), need)
+        check_memory(around.node, topology.local_size, planned, 0, need, spilled)
+        if config.tiers[-1].kind == "memory":
+            return Sizes(arena, _capacities(config, 0), need, spill_bytes)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
-        return Sizes(arena, _capacities(config, file_tier_capacity(config, storage, largest, left)), need)
+        capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
+        return Sizes(arena, capacities, need, spill_bytes)
 
     sizes = agreement.run("check", size)
     files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
     files = total(topology.node_comm, files)[0]
-    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need))
+    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
     return sizes
 
 

@@ -7,18 +7,22 @@ node that has few processors.
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench import analysis_cli, runner, study_cli
-from kvbench.analysis_cli import show_summary
+from kvbench import analysis_cli, clean_cli, recovery_cli, runner, study_cli
+from kvbench.analysis_cli import show_result
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
+from kvbench.cluster.gather import Way, read_memory
+from kvbench.cluster.watch import PATIENCE_S
 from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
+from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
+from kvbench.units import printable
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -36,7 +40,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KvbenchError as error:
-            click.echo(f"kvbench: {error}", err=True)
+            click.echo(f"kvbench: {printable(str(error))}", err=True)
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)
@@ -59,7 +63,14 @@ def commands() -> None:
     """Benchmark of the storage behind the KV cache of an LLM service."""
 
 
-for _command in (analysis_cli.summary, analysis_cli.compare, analysis_cli.report, study_cli.study):
+for _command in (
+    analysis_cli.summary,
+    analysis_cli.compare,
+    analysis_cli.report,
+    study_cli.study,
+    recovery_cli.recover,
+    clean_cli.clean,
+):
     commands.add_command(_command)
 
 _config_argument = click.argument("config")
@@ -79,9 +90,37 @@ _skip_option = click.option(
 @_set_option
 @_skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--gather",
+    type=click.Choice(["auto", "ranks", "nodes"]),
+    default="auto",
+    show_default=True,
+    help="Rows come to rank 0 from every rank, or by way of one rank a node.",
+)
+@click.option("--gather-memory", default="32MiB", show_default=True, help="For rows on their way, in each process.")
+@click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
+@click.option(
+    "--spill",
+    type=_PATH,
+    help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
+    "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
+)
+@click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=2),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life of a node or rank after which all ranks end.",
+)
 def run(
     config: str,
     directory: Path | None,
@@ -89,30 +128,48 @@ def run(
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
     overwrite: bool,
+    gather: Way,
+    gather_memory: str,
+    expect: Literal["shared", "local"] | None,
+    spill: Path | None,
+    no_spill: bool,
     ranks: int | None,
     hosts: str | None,
     hostfile: Path | None,
+    patience_s: float,
 ) -> None:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
     """
+    gather_memory_bytes = read_memory(gather_memory)
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = runner.Order(
-        config, overrides, directory, out or Path("kvbench-out") / f"{Path(config).stem}.h5", overwrite
+        config,
+        overrides,
+        directory,
+        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overwrite,
+        gather,
+        gather_memory_bytes,
+        expect=expect or "",
+        patience_s=patience_s,
+        spill=SpillOrder(not no_spill, spill),
     )
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        show_summary(path, console)
+        show_result(path, console)
 
 
 @commands.command(name="datasize")
@@ -128,6 +185,8 @@ def run(
     type=click.FloatRange(min=0, min_open=True),
     help="What a rank moves at most; with it the bound is closer.",
 )
+@click.option("--spill", type=_PATH, help="Directory for spill files, as for a run.")
+@click.option("--no-spill", is_flag=True, help="Records stay in memory, as for a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def datasize_command(
     config: str,
@@ -136,12 +195,15 @@ def datasize_command(
     nodes: int,
     directory: Path | None,
     gib_per_s: float | None,
+    spill: Path | None,
+    no_spill: bool,
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     from kvbench import datasize  # noqa: PLC0415 - see above
 
-    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s)
+    order = SpillOrder(not no_spill, spill)
+    size = datasize.estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:

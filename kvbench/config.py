@@ -217,6 +217,9 @@ class RunConfig(_Section):
     """Seconds of the measured phase; null (traces only): until the trace ends."""
     warmup_s: Seconds = 0.0
     """Seconds of the same load before the measured phase."""
+    records: Literal["full", "sampled", "histogram"] = "full"
+    """What the run file holds: every row; a uniform sample of them and exact sums; the same and histograms of all rows.
+    Not part of the fingerprint."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -285,7 +288,7 @@ class RunConfig(_Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name"})
+        content = self.model_dump(mode="json", exclude={"name", "records"})
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest

@@ -3,7 +3,7 @@
 The same forecast that a run makes of itself; only the storage's speed and the other ranks' nodes are assumed.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from kvbench.forecast import (
 )
 from kvbench.machine import describe_node, filesystem_of
 from kvbench.preparation import FREE_SPACE_SHARE, process_bytes
+from kvbench.spilling import SpillOrder, SpillPlace, find_place
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
@@ -44,19 +45,35 @@ class DataSize:
     """Of a rank's storage tier; None where it follows the free space of a directory that was not given."""
     assumed_gib_per_s: float | None
     """What bounds the number of requests, where they follow completions."""
+    spill: SpillPlace | None
+    """Where the spill files lie; None: there are none."""
+
+    @property
+    def spill_bytes(self) -> int:
+        """Of a rank's spill file."""
+        return 0 if self.spill is None else self.demand.spill_bytes
 
     @property
     def memory_per_node(self) -> int:
         """Of the node with rank 0."""
-        return self.memory.total + (self.ranks_per_node - 1) * (self.memory.total - self.memory.gathering)
+        return self._memory_of(self.ranks_per_node)
 
     @property
     def memory_in_all(self) -> int:
-        return self.memory.total + (self.ranks - 1) * (self.memory.total - self.memory.gathering)
+        return self._memory_of(self.ranks)
+
+    def _memory_of(self, ranks: int) -> int:
+        """Of rank 0 and others, with their spill files where those lie in memory."""
+        files = self.spill_bytes if self.spill is not None and self.spill.filesystem.in_memory else 0
+        return self.memory.total + (ranks - 1) * (self.memory.total - self.memory.gathering) + ranks * files
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as numbers, for JSON."""
-        return asdict(self) | {
+        return asdict(replace(self, spill=None)) | {
+            "spill": None if self.spill is None else str(self.spill.directory),
+            "spill_per_rank_bytes": self.spill_bytes,
+            "spill_per_node_bytes": self.spill_bytes * self.ranks_per_node,
+            "spill_in_all_bytes": self.spill_bytes * self.ranks,
             "memory_per_rank_bytes": self.memory.total,
             "memory_per_node_bytes": self.memory_per_node,
             "memory_in_all_bytes": self.memory_in_all,
@@ -66,11 +83,18 @@ class DataSize:
         }
 
 
-def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, gib_per_s: float | None) -> DataSize:
+def estimate(
+    config: RunConfig,
+    ranks: int,
+    nodes: int,
+    directory: Path | None,
+    gib_per_s: float | None,
+    spill: SpillOrder | None = None,
+) -> DataSize:
     """The size of a run of `ranks` on `nodes` nodes like this one.
 
-    `directory` is looked at for capacities that are `auto`; `gib_per_s` is what a rank moves at most. Raises
-    KvbenchError.
+    `directory` is looked at for capacities that are `auto`, and for where spill files may lie; `gib_per_s` is what a
+    rank moves at most; `spill` is as for a run. Raises KvbenchError.
     """
     if nodes > ranks:
         raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
@@ -96,9 +120,11 @@ def estimate(config: RunConfig, ranks: int, nodes: int, directory: Path | None, 
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks)
+    place = find_place(spill or SpillOrder(), directory if directory is not None and directory.exists() else None)
+    spilled = place is not None or config.records != "full"
+    memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
-    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded)
+    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place)
 
 
 def print_size(size: DataSize, console: Console) -> None:
@@ -115,6 +141,8 @@ def print_size(size: DataSize, console: Console) -> None:
     )
     table.add_row(f"written to storage, {most}", *(format_bytes(demand.written_bytes * n) for n in factors))
     table.add_row(f"read from storage, {most}", *(format_bytes(demand.read_bytes * n) for n in factors))
+    if size.spill is not None:
+        table.add_row(f"spill files, {most}", *(format_bytes(size.spill_bytes * n) for n in factors))
     console.print(table)
     parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in _parts(size.memory) if n)
     console.print(f"A rank's memory: {parts} (gathering: rank 0 alone).", highlight=False)
@@ -133,6 +161,13 @@ def print_size(size: DataSize, console: Console) -> None:
         console.print(
             f"Capacity of a rank's storage tier: {format_bytes(size.storage_capacity_bytes)}.", highlight=False
         )
+
+    if size.spill is None:
+        console.print("There are no spill files: records stay in memory.", highlight=False)
+        return
+    in_memory = ", which is memory, and counts as such for a node" if size.spill.filesystem.in_memory else ""
+    text = f"Spill files on this node: {size.spill.directory} ({size.spill.filesystem.kind}){in_memory}."
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _parts(memory: MemoryNeed) -> list[tuple[str, int]]:

@@ -30,6 +30,10 @@ _OBJECT_BYTES: Final = 400
 _WRITER_BYTES: Final = 6 * MIB
 """What the HDF5 library and the compressor take (measured, 2 to 6 MiB)."""
 _CHUNK_ROWS: Final = 4096
+_SPILL_BYTES: Final = MIB
+"""Of a spill file beside its rows: about 500 bytes a second, and a header."""
+_SPILL_BEHIND_S: Final = 2
+"""Rows of so long are in memory before they are in a spill file: two rounds, and a device that is not the fastest."""
 _MOST_OPERATIONS: Final = 200_000
 """Operations that are played through; what is beyond them is extrapolated."""
 _MOST_REQUESTS: Final = 50_000
@@ -54,6 +58,11 @@ class Demand:
     largest_object_bytes: int
     at_most: bool
     """True: an upper bound, since how many requests there are depends on the storage."""
+
+    @property
+    def spill_bytes(self) -> int:
+        """What a spill file of the whole run takes."""
+        return self.operations * RECORD_DTYPE.itemsize + self.requests * REQUEST_DTYPE.itemsize + _SPILL_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +126,19 @@ def forecast_demand(
     return player.demand(schedule, scale, at_most=config.pacing.mode != "open" and end_s is not None)
 
 
-def memory_need(config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int) -> MemoryNeed:
+def memory_need(
+    config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int, spilled: bool = False
+) -> MemoryNeed:
     """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
-    ranks' records come together here: all on rank 0, none elsewhere."""
+    ranks' records come together here: all on rank 0, none elsewhere; `spilled`: rows leave memory for a file (whose
+    bytes, if it lies in memory, do not count here)."""
     tiers = sum(t.capacity_bytes for t in config.tiers if t.kind == "memory" and t.capacity_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
-    rows = demand.operations + config.io.threads * _CHUNK_ROWS // 2
+    most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
+    rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
+    requests = min(demand.requests, most) + _CHUNK_ROWS // 2
     messages = min(demand.operations, 2 * MESSAGE_ROWS)
-    records = (rows + messages) * RECORD_DTYPE.itemsize + (demand.requests + _CHUNK_ROWS // 2) * REQUEST_DTYPE.itemsize
+    records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
     copies = {"double-copy": 2, "numpy": 1}.get(config.io.read_path, 0)
     return MemoryNeed(
         process=process_bytes + config.io.threads * _THREAD_BYTES,

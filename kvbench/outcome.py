@@ -1,7 +1,6 @@
 """What came of a load on one rank, and its way into the run file."""
 
-import json
-import os
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -9,33 +8,23 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench import timed_io
 from kvbench.bench import Bench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
-from kvbench.config import RunConfig
+from kvbench.condensing import condense
+from kvbench.identity import Identity, known_attributes
 from kvbench.machine import peak_resident_bytes
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, write_rows, write_tables
+from kvbench.rows import Rows, Spilled
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
 
 _FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
 _MOST_FAILURES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which run it is; the same on all ranks."""
-
-    config: RunConfig
-    run_id: str
-    fingerprint: str
-    started_at: str
-    trace: dict[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,48 +60,51 @@ def gather_outcome(
     bench: Bench,
     outcome: Outcome,
     writer: "RunFileWriter | None",
+    gathering: Gathering = STRAIGHT,
 ) -> str:
     """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
 
     Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
-    engine = bench.engine
     is_leader = topology.local_rank == 0
-    write_rows(topology.comm, agreement, writer, Rows(engine.stores, engine.requests, outcome.clock))
+    condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    kept = _kept_rows(bench, outcome.clock)
+    write_rows(topology.comm, agreement, writer, kept, gathering)
     # After the rows, so that the peak of memory is known.
     tables: dict[str, npt.NDArray[np.void]] = agreement.run(
         "gather",
-        lambda: {
-            "ranks": as_rows([_rank_row(topology, bench, outcome)], RANK_DTYPE),
-            "nodes": as_rows([_node_row(topology, bench)] if is_leader else [], NODE_DTYPE),
-            "calibration": outcome.calibration,
-            "samples": outcome.samples,
-            **outcome.shared_space,
-        },
+        lambda: (
+            {
+                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+                "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
+                "calibration": outcome.calibration,
+                "samples": outcome.samples,
+                **outcome.shared_space,
+            }
+            | ({} if condensed is None else {"places": condensed.places})
+        ),
     )
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
-        description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
-        | identity.trace
+        known_attributes(
+            identity,
+            topology,
+            bench.around.group.sharing,
+            bench.tiers,
+            bench.sizes.capacities,
+            bench.arena.nbytes,
+        )
         | {
-            "run_id": identity.run_id,
             "status": status,
             "status_message": "; ".join(failures),
-            "fingerprint": identity.fingerprint,
-            "started_at": identity.started_at,
-            "tiers_json": json.dumps(
-                [
-                    {"name": name, "kind": tier.kind, "capacity_bytes": capacity, "storage": tier.storage}
-                    for name, tier, capacity in zip(bench.tier_names, bench.tiers, bench.sizes.capacities, strict=True)
-                ]
-            ),
-            "arena_bytes": bench.arena.nbytes,
+            "gathered_by": gathering.way,
             "measure_start_ns": outcome.measure_start_ns,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
+        | ({} if condensed is None else condensed.attributes)
     )
-    write_tables(topology.comm, agreement, writer, tables, attributes)
+    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
     return status
 
 
@@ -130,33 +122,33 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     ]
 
 
-def _rank_row(topology: Topology, bench: Bench, outcome: Outcome) -> dict[str, str | int]:
-    engine, sizes, clock, tally = bench.engine, bench.sizes, outcome.clock, bench.tally
-    return {
-        "rank": topology.rank,
-        "node": topology.node,
-        "host": topology.host,
-        "pid": os.getpid(),
+def _kept_rows(bench: Bench, clock: CommonClock) -> Rows:
+    """The rows that go into the run file: all, or the sample of a digest."""
+    engine, stream = bench.engine, bench.stream
+    if bench.digest is not None:
+        return Rows([bench.digest.records], bench.digest.requests, clock)
+    if bench.spill is None:
+        return Rows(engine.stores, engine.requests, clock)
+    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    return Rows(engine.stores, engine.requests, clock, spilled)
+
+
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
+    engine, clock, tally, spill = bench.engine, outcome.clock, bench.tally, bench.spill
+    return bench.known_rank_row(topology) | {
         "first_row": 0,
-        "rows": sum(store.count for store in engine.stores),
+        "rows": sum(rows.count for rows in kept.records),
         "first_request": 0,
-        "requests": engine.requests.count,
-        "arena_bytes": bench.arena.nbytes,
+        "requests": kept.requests.count,
         "clock_offset_ns": clock.offset_ns,
         "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
         "peak_rss_bytes": peak_resident_bytes(),
-        "predicted_peak_bytes": sizes.need.total,
-        "storage_capacity_bytes": sizes.capacities[-1] if bench.tiers[-1].storage else 0,
         "canceled_ops": tally.canceled,
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
+        "spilled_rows": 0 if spill is None else spill.kept_records,
+        "spill_bytes": 0 if spill is None else spill.kept_bytes,
+        "spill_errno": 0 if spill is None or spill.error is None else spill.error.errno or errno.EIO,
     }
-
-
-def _node_row(topology: Topology, bench: Bench) -> dict[str, str | int]:
-    around = bench.around
-    return node_row(
-        around.node, place_row(topology.node, bench.rundir.directory, around.filesystem, around.group.group)
-    )

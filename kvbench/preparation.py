@@ -88,11 +88,13 @@ def planned_bytes(need: MemoryNeed) -> int:
     return need.total - need.process
 
 
-def check_memory(node: Node, ranks: int, planned: int, files_bytes: int, need: MemoryNeed) -> None:
+def check_memory(
+    node: Node, ranks: int, planned: int, files_bytes: int, need: MemoryNeed, spill_bytes: int = 0
+) -> None:
     """Raise KvbenchError when the `ranks` of a node plan for more memory than it has left.
 
     `planned` is what they plan together; `files_bytes` what their file tiers take on a filesystem in memory; `need` is
-    this rank's part of `planned`, for the message.
+    this rank's part of `planned`, for the message, with `spill_bytes` of its spill file if that lies in memory.
     """
     limit = memory_limit(node)
     if planned + files_bytes <= limit:
@@ -104,6 +106,7 @@ def check_memory(node: Node, ranks: int, planned: int, files_bytes: int, need: M
         "bookkeeping": need.bookkeeping,
         "whole entries for the numpy read path": need.read_path,
         "gathering": need.gathering,
+        "its spill file on a filesystem in memory": spill_bytes,
     }
     text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
     files = f", files on a filesystem in memory {format_bytes(files_bytes)}" if files_bytes else ""

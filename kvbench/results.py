@@ -6,8 +6,7 @@ a rank.
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +17,12 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
-from kvbench.cluster.gather import as_columns, gather_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_columns, gather_rows, gather_table
 from kvbench.config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.machine import Filesystem, Node
-from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.rows import Rows
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
@@ -50,11 +49,15 @@ RANK_DTYPE: Final = np.dtype(
         ("verified_sectors", "<i8"),
         ("too_large_objects", "<i8"),
         ("end_ns", "<i8"),
+        ("spilled_rows", "<i8"),
+        ("spill_bytes", "<i8"),
+        ("spill_errno", "<i8"),
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
 much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
-rank 0's clock (0: none)."""
+rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
+says why no more were (0: nothing went wrong, or there was no spill file)."""
 
 NODE_DTYPE: Final = np.dtype(
     [
@@ -72,37 +75,18 @@ NODE_DTYPE: Final = np.dtype(
         ("device", "S128"),
         ("filesystem_group", "<i8"),
         ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
     ]
 )
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
 )
 """`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What one rank recorded, with the clock that turns its times into rank 0's."""
-
-    records: Sequence[RowStore]
-    requests: RowStore
-    clock: CommonClock
-
-    def record_chunks(self) -> Iterator[npt.NDArray[np.void]]:
-        """Copies of the records, on rank 0's clock."""
-        return self._shifted((view for store in self.records for view in store.views()), ("t_start_ns",))
-
-    def request_chunks(self) -> Iterator[npt.NDArray[np.void]]:
-        """Copies of the requests, on rank 0's clock."""
-        return self._shifted(self.requests.views(), ("intended_ns", "start_ns", "end_ns"))
-
-    def _shifted(self, views: Iterable[npt.NDArray[np.void]], columns: Sequence[str]) -> Iterator[npt.NDArray[np.void]]:
-        for view in views:
-            rows = view.copy()
-            for column in columns:
-                rows[column] = self.clock.to_common(rows[column])
-            yield rows
 
 
 def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
@@ -118,9 +102,24 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     }
 
 
-def node_row(node: Node, place: dict[str, str | int]) -> dict[str, str | int]:
-    """A row of NODE_DTYPE: the facts of a node beside those of its directory (`place_row`)."""
-    return place | {
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {**node_facts(node, place), **clock_columns(clock)}
+
+
+def clock_columns(clock: CommonClock) -> dict[str, int | float]:
+    """The columns of a node's clock in NODE_DTYPE."""
+    return {
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
+    }
+
+
+def node_facts(node: Node, place: Mapping[str, str | int]) -> dict[str, str | int]:
+    """The columns of NODE_DTYPE but for those of the clock."""
+    return {
+        **place,
         "host": node.host,
         "cpus": node.cpus,
         "cpu_model": node.cpu_model,
@@ -146,15 +145,21 @@ def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWrite
     return RunFileWriter(out, overwrite=overwrite)
 
 
-def write_rows(comm: Communicator, agreement: Agreement, writer: "RunFileWriter | None", rows: Rows) -> None:
+def write_rows(
+    comm: Communicator,
+    agreement: Agreement,
+    writer: "RunFileWriter | None",
+    rows: Rows,
+    gathering: Gathering = STRAIGHT,
+) -> None:
     """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
 
     Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
     FailedElsewhere on the others; so does `write_tables`.
     """
     records, requests = _sink(writer, "append_records"), _sink(writer, "append_requests")
-    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records))
-    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests))
+    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records, None, gathering))
+    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests, None, gathering))
 
 
 def write_tables(
@@ -163,14 +168,15 @@ def write_tables(
     writer: "RunFileWriter | None",
     tables: Mapping[str, npt.NDArray[np.void]],
     attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
 ) -> None:
     """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
 
-    `attributes` count on rank 0 only, where the end of the measured window (the end of the last measured operation of
-    any rank) is added to them.
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
     """
     gathered = {name: gather_table(comm, table) for name, table in tables.items()}
-    agreement.run("gather", lambda: _finish(writer, gathered, attributes))
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
 
 
 def _finish(
@@ -184,7 +190,7 @@ def _finish(
     for name, table in tables.items():
         assert table is not None, "rank 0 has the writer and the gathered tables"
         if name == "ranks":
-            _number_rows(table)
+            number_rows(table)
             end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
         writer.write_table(name, as_columns(table))
     import h5py  # noqa: PLC0415 - only the rank that writes the file needs it
@@ -225,8 +231,8 @@ def _decision_order(config: RunConfig) -> str:
     return "completion" if config.pacing.mode == "closed" else "schedule"
 
 
-def _number_rows(ranks: npt.NDArray[np.void]) -> None:
-    """Where each rank's rows begin: the ranks stand in the file in their order."""
+def number_rows(ranks: npt.NDArray[np.void]) -> None:
+    """Fill in where each rank's rows begin: the ranks stand in the file in their order."""
     for first, count in (("first_row", "rows"), ("first_request", "requests")):
         ranks[first] = np.cumsum(ranks[count]) - ranks[count]
 

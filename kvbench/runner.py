@@ -8,7 +8,7 @@ import datetime
 import secrets
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +21,11 @@ from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.clock import ClockReading, CommonClock, read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.crowd import pause_s
+from kvbench.cluster.gather import MEMORY_BYTES, Way, choose_gathering
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.share import deal_out, share, total
 from kvbench.cluster.topology import Topology, discover
+from kvbench.cluster.watch import FAREWELL_S, PATIENCE_S, Watch
 from kvbench.config import RunConfig, TraceWorkload, load_config, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
@@ -31,12 +33,17 @@ from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.expectation import Expect
+from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
+from kvbench.keeping import announce, discard, recovering, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
-from kvbench.outcome import Identity, Outcome, gather_outcome
+from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
 from kvbench.shared_space import Rounds, exchange_offsets, join, report
+from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
+from kvbench.units import printable
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -47,7 +54,10 @@ START_DELAY_S: Final = 0.1
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
 
-_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+LAST_WORD_S: Final = 120.0
+"""A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
+
+_POLL_S: Final = pause_s(0.02, 0.05)
 _ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
@@ -64,6 +74,12 @@ class Order:
     """None: only for configurations without a file tier."""
     out: Path
     overwrite: bool
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
+    expect: Expect = ""
+    patience_s: float = PATIENCE_S
+    """How long nothing may be heard of a rank (every rank's own)."""
+    spill: SpillOrder = field(default_factory=SpillOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +89,11 @@ class Plan:
     identity: Identity
     schedule: Schedule
     directory: Path | None
+    spill: SpillOrder
     part: Trace | None
     """This rank's part of the trace; None for personas."""
+    gather: Way = "auto"
+    gather_memory_bytes: int = MEMORY_BYTES
 
     @property
     def config(self) -> RunConfig:
@@ -88,17 +107,36 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     ended early; what was measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
+    launched = detect_launcher() is not None
+    with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
+        topology = discover(comm)
+        watch.connect(topology, console.print)
         plan = _plan(comm, agreement, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            topology = discover(comm)
+            wishes = plan.gather, plan.gather_memory_bytes
+            gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
-            run_id = plan.identity.run_id
+            if plan.directory is not None:
+                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             sharing = join(topology, plan.config, plan.part)
-            with Bench.build(topology, agreement, plan.config, plan.schedule, plan.directory, run_id, sharing) as bench:
-                outcome = _load(topology, agreement, plan, bench, interrupt, console)
-                status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer)
+            expect = plan.identity.expect
+            with Bench.build(
+                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
+            ) as bench:
+                watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
+                clean_up = watch.advice
+                if bench.spill is not None:
+                    makes = (
+                        f"`{recovering(bench.spill, plan.identity.run_id, order.out)}` makes a run file of the records"
+                    )
+                    watch.advice = "; ".join(filter(None, [makes, clean_up]))
+                outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
+                with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
+                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
+                discard(agreement, bench.spill)
+                watch.advice = clean_up
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -138,9 +176,13 @@ def _plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
     schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
-    identity = Identity(config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"])
+    identity = Identity(
+        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    )
     directory = content["directory"]
-    return Plan(identity, schedule, None if directory is None else Path(directory), part)
+    spill = SpillOrder.from_json(content["spill"])
+    directory = None if directory is None else Path(directory)
+    return Plan(identity, schedule, directory, spill, part, *content["gather"])
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -171,10 +213,13 @@ def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: in
         "config": config.model_dump(mode="json"),
         "source": order.source,
         "directory": None if order.directory is None else str(order.directory.absolute()),
+        "spill": order.spill.to_json(),
         "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
         "started_at": now.isoformat(timespec="seconds"),
         "trace": facts,
+        "gather": [order.gather, order.gather_memory_bytes],
+        "expect": order.expect,
     }
 
 
@@ -183,8 +228,8 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory or 'no directory'}, "
-            f"fingerprint {identity.fingerprint}",
+            f"kvbench run {identity.run_id}: {ranks}, {printable(plan.config.name)}, "
+            f"{plan.directory or 'no directory'}, fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )
@@ -194,7 +239,13 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
 
 
 def _load(
-    topology: Topology, agreement: Agreement, plan: Plan, bench: Bench, interrupt: Interrupt, console: Console
+    topology: Topology,
+    agreement: Agreement,
+    plan: Plan,
+    bench: Bench,
+    interrupt: Interrupt,
+    watch: Watch,
+    console: Console,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
@@ -203,8 +254,9 @@ def _load(
     if sharing is not None:
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size) if topology.rank == 0 else None
-    drive = _Drive(topology, bench, interrupt, view)
+    drive = _Drive(topology, bench, interrupt, watch, view)
 
     stopped = False
     bench.stream.start()
@@ -217,6 +269,7 @@ def _load(
 
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
+    bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
     looker, found = bench.looker(topology), None
@@ -232,9 +285,11 @@ def _load(
             samples = sampler.stop()
         if looker is not None:
             found = looker.stop()
-    bench.stream.stop()
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
+    ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])
     return Outcome(
@@ -259,10 +314,11 @@ def _common_start(topology: Topology, reading: ClockReading) -> int:
 class _Drive:
     """The main thread's part while the workers work: progress, interrupts, the common end."""
 
-    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, view: View | None) -> None:
+    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, watch: Watch, view: View | None) -> None:
         self._topology = topology
         self._bench = bench
         self._interrupt = interrupt
+        self._watch = watch
         self._view = view
         self.interrupted = False
 
@@ -276,7 +332,9 @@ class _Drive:
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
+        canceled_ns: int | None = None
         with (
+            self._watch.exchange(),
             self._view or nullcontext(),
             self._bench.stream.read_by(lambda: Counters(engine.stores, tiers)) as counters,
         ):
@@ -285,12 +343,18 @@ class _Drive:
                 broken = bool(self._interrupt.seen or engine.failures)
                 if broken or stopped:
                     load.stop()
+                if broken or stopped or (end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9)):
                     engine.cancel()
-                elif end_ns is not None and now_ns > end_ns + int(DRAIN_S * 1e9):
-                    engine.cancel()
+                    canceled_ns = canceled_ns or now_ns
+                    if now_ns > canceled_ns + int(LAST_WORD_S * 1e9) and not load.finished:
+                        self._watch.fail(
+                            f"operations on {self._bench.rundir.directory} have not come back for {LAST_WORD_S:g} s "
+                            "after they were canceled: the storage does not answer"
+                        )
                 local[:width] = counters.update()
                 local[width] = self._interrupt.seen
                 aggregate = exchange.poll(local, finished=load.finished, stop=broken)
+                self._watch.beat(aggregate is not None or exchange.over)
                 if aggregate is not None:
                     stopped |= aggregate.stopping > 0
                     self.interrupted |= bool(aggregate.totals[width])

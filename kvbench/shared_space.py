@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench import timed_io
 from kvbench.cluster.clock import ClockReading, CommonClock
 from kvbench.cluster.comm import Communicator, quiet_barrier
 from kvbench.cluster.exchange import DirectoryExchange, Saying
@@ -111,7 +110,7 @@ class Rounds:
             return
         self._load.dispatcher.take_in(done.number, done.news, done.settled, done.finished)
         if self._looker is not None:
-            self._looker.offer(done.news, timed_io.now_ns())
+            self._looker.offer(done.news)
 
     def _say(self, number: int) -> Saying:
         # Asked first: once it is finished, nothing is added to what there is to say.

@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from kvbench.cluster.launch import launch
+from kvbench.cluster.watch import PATIENCE_S
 
 _TERMINAL_COLUMNS: Final = "KVBENCH_TERMINAL_COLUMNS"
 
@@ -22,9 +23,18 @@ def start_ranks(
     hosts: str | None = None,
     hostfile: Path | None = None,
     program: Sequence[str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> int:
     """Run `kvbench ARGUMENTS` on `ranks` ranks under mpirun and return its exit code; `hosts` separated by commas."""
-    return launch(ranks, host_list(hosts), arguments, hostfile=hostfile, environment=terminal_facts(), program=program)
+    return launch(
+        ranks,
+        host_list(hosts),
+        arguments,
+        hostfile=hostfile,
+        environment=terminal_facts(),
+        program=program,
+        patience_s=patience_s,
+    )
 
 
 class _SteadyConsole(Console):

@@ -154,6 +154,20 @@ def test_memory_is_that_of_rows_tiers_and_arena_and_does_not_know_the_size_of_an
     assert memory_need(config, small, 256 * MIB, 100 * MIB, gathered_ranks=4).gathering > 0
 
 
+def test_rows_that_are_spilled_need_no_memory_for_their_number() -> None:
+    config = config_of(io={"threads": 1})
+    short, long = (Demand(n // 1000, n, 0, 0, 0, 100, MIB, at_most=False) for n in (10**6, 10**8))
+    needs = [memory_need(config, demand, 0, 0, gathered_ranks=0, spilled=True) for demand in (short, long)]
+    assert needs[0].records <= needs[1].records < 32 * MIB
+    assert memory_need(config, long, 0, 0, gathered_ranks=0).records > 10**8 * RECORD_DTYPE.itemsize
+    rows = 10**8 * RECORD_DTYPE.itemsize + 10**5 * REQUEST_DTYPE.itemsize
+    assert rows < long.spill_bytes < 1.01 * rows
+    few = Demand(1, 10, 0, 0, 0, 100, MIB, at_most=False)
+    assert memory_need(config, few, 0, 0, gathered_ranks=0, spilled=True) == memory_need(
+        config, few, 0, 0, gathered_ranks=0
+    ), "never more than without"
+
+
 @pytest.mark.parametrize(("read_path", "copies"), [("buffered", 0), ("numpy", 1), ("double-copy", 2)])
 def test_the_numpy_paths_need_whole_entries_for_each_thread(read_path: str, copies: int) -> None:
     config = config_of(io={"threads": 3, "read_path": read_path})

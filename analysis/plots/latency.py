@@ -36,7 +36,7 @@ def latency_cdf(quantiles: pd.DataFrame, by: str | None = None) -> Figure:
     return Figure(
         "latency",
         "Latency distributions",
-        "Per operation, which moves one object. Made of every operation of the measured phase, of all ranks: "
+        "Per operation, which moves one object. Made of the operations of the measured phase, of all ranks: "
         f"the lines are drawn through up to {len(QUANTILES)} exact percentiles. Below, the same with the tail "
         "spread out: how many took longer.",
         (

@@ -1,7 +1,7 @@
 """The reduced tables that plots are drawn from: a few hundred rows each, whatever the size of the run.
 
 Made of the operations that figures are made of: those of the phase `measure` that ended without an error. All of them
-count; nothing is sampled.
+count that the file has; where it has a sample of them, counts are those of the sample, and rates are scaled up.
 """
 
 from dataclasses import dataclass
@@ -52,6 +52,7 @@ class Counted:
         codes = run.columns(["phase", "errno", "op", "tier", "path", "rank"])
         mask = (codes["phase"] == Phase.MEASURE) & (codes["errno"] == 0)
         self._run = run
+        self.sampled_1_in = run.sampled_1_in()
         self._mask = None if mask.all() else mask
         numbers, self.kind = np.unique(self._chosen(kind_numbers(codes)), return_inverse=True)
         self.rank: NDArray[np.uint32] = self._chosen(codes["rank"])
@@ -175,7 +176,7 @@ def rank_cells(counted: Counted, chosen: NDArray[np.bool_], window: Window) -> p
     table["start_s"], table["end_s"] = start, start + length
     table["operations"] = operations[kept]
     table["wall_ns"] = np.bincount(key, wall[inside])[kept] / operations[kept]
-    table["gib_per_s"] = nbytes / _GIB / length / members
+    table["gib_per_s"] = nbytes * counted.sampled_1_in / _GIB / length / members
     return table[columns]
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 from kvbench_analysis import units
+from kvbench_analysis.concurrency import UNTOLD
 from kvbench_analysis.percentiles import operations_needed
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
@@ -17,7 +18,7 @@ _SAID: Final = {
     "runq": "waiting for a free processor",
 }
 _MOVES: Final = ("read", "write", "demote", "promote")
-_GRAVE: Final = {"failed", "interrupted", "failed-operations", "timer-python", "no-window"}
+_GRAVE: Final = {"failed", "interrupted", "recovered", "failed-operations", "timer-python", "no-window"}
 
 
 def answer(content: Content) -> list[Element | None]:
@@ -63,7 +64,7 @@ def measured(content: Content) -> str:
     parts.append(f"{units.digits(float(window))} s measured" if window is not None else "no measured window")
     if facts["started_at"]:
         parts.append(f"started {str(facts['started_at'])[:16].replace('T', ' ')} UTC")
-    return ", ".join(parts) + "."
+    return ", ".join(parts) + f". Percentiles are {facts['percentiles_are']}."
 
 
 def warnings(content: Content) -> Element | None:
@@ -130,6 +131,8 @@ def _where(row: dict[Any, Any]) -> Iterator[str]:
 def _contended(content: Content) -> str:
     """What the contention factor says, and how sure it is."""
     factor = told_factor(content)
+    if content.run.sampled_1_in() > 1:
+        return f"Contention cannot be told from this file: {UNTOLD}."
     if factor is None:
         return "Contention cannot be told from this run: too few operations ran among different numbers of others."
     said = (
@@ -216,7 +219,7 @@ def _split(content: Content, row: dict[Any, Any]) -> Element:
 
 
 def _p95(row: dict[Any, Any]) -> str:
-    return units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95))
+    return units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
 
 
 def _sizes(row: dict[Any, Any]) -> str:

@@ -36,7 +36,7 @@ def tail_table(content: Content) -> Element | None:
         columns,
         rows,
         caption="Here the time of an operation counts from when it was wanted: queueing before it, then its wall time. "
-        "Shares are of that time.",
+        "Shares are of that time." + _of_sample(content),
     )
 
 
@@ -97,6 +97,11 @@ def contention_table(content: Content, *, of_ranks: bool = False) -> Element | N
         caption="The contention factor: host time per byte among others, over that alone. * Nothing ran alone: the "
         "cost alone is where the fitted curve meets 0 others.",
     )
+
+
+def _of_sample(content: Content) -> str:
+    one_in = content.run.sampled_1_in()
+    return f" Of a sample of 1 in {one_in} operations." if one_in > 1 else ""
 
 
 def _interval(low: float, high: float) -> str:

@@ -1,6 +1,6 @@
 """Everything that the report of one run shows, computed once: the page and the picture files are made of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +8,8 @@ import pandas as pd
 from kvbench_analysis import summarize, units
 from kvbench_analysis.attribution import Attribution, attribution
 from kvbench_analysis.cautions import Caution
-from kvbench_analysis.contention import Contention, contention
+from kvbench_analysis.concurrency import UNTOLD
+from kvbench_analysis.contention import Contention, contention, no_contention
 from kvbench_analysis.contention_factor import FEWEST_OPERATIONS
 from kvbench_analysis.load import Run
 from kvbench_analysis.plots import tables
@@ -78,7 +79,8 @@ def collect(run: Run, name: str) -> Content:
     chosen = counted.of(storage=focus.storage, op=focus.op) if focus else np.zeros(len(counted.rank), bool)
     quantiles, bands = tables.latency_quantiles(counted), tables.latency_bands(counted, chosen)
     what = focus.name if focus else ""
-    contended, attributed = contention(run), attribution(run)
+    contended = contention(run) if run.sampled_1_in() == 1 else no_contention()
+    attributed = attribution(run)
     figures = [
         _shown("latency", "Latency distributions", latency_cdf(quantiles) if len(quantiles) else None),
         _shown(
@@ -97,7 +99,7 @@ def collect(run: Run, name: str) -> Content:
         focus=focus,
         contention=contended,
         attribution=attributed,
-        figures={shown.key: shown for shown in figures},
+        figures={shown.key: _of_sample(shown, run) for shown in figures},
         focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
         bands=bands,
     )
@@ -129,6 +131,16 @@ def _shown(key: str, title: str, figure: Figure | None, absent: str = "no operat
     return Shown(key, title, figure, "" if figure else absent)
 
 
+def _of_sample(shown: Shown, run: Run) -> Shown:
+    """Says under a figure that it is drawn from a sample, where it is."""
+    if shown.figure is None or run.sampled_1_in() == 1:
+        return shown
+    said = (
+        f" Drawn from a sample of 1 in {run.sampled_1_in()} operations; rates are scaled up, counts are the sample's."
+    )
+    return replace(shown, figure=replace(shown.figure, note=shown.figure.note + said))
+
+
 def _ranks(counted: tables.Counted) -> Shown:
     parts = tables.time_parts(counted)
     return _shown(
@@ -142,6 +154,8 @@ def _ranks(counted: tables.Counted) -> Shown:
 def _contention(run: Run, contended: Contention, focus: Focus | None) -> Shown:
     title = "Contention: the cost of a byte against concurrency"
     curve = contended.curve
+    if run.sampled_1_in() > 1:
+        return _shown("contention", title, None, UNTOLD)
     if focus is None or curve.empty:
         return _shown("contention", title, None, "no operation moved bytes")
     storage = curve["tier"].isin(run.tiers.loc[run.tiers["storage"], "name"])

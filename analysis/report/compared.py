@@ -103,7 +103,7 @@ def _row(content: Content) -> tuple[Any, ...]:
     if content.focus is None:
         return (content.name, "nothing measured", *[units.NONE] * 4, *ends)
     row = focus_row(content)
-    p95 = units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95))
+    p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
     rate, tokens = units.digits(row["gib_per_s"]), units.digits(row["tokens_per_s"])
     return (content.name, content.focus.name, rate, p95, split_bar(row), tokens, *ends)
 

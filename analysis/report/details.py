@@ -37,7 +37,7 @@ def percentile_table(content: Content) -> Element | None:
     return table(
         ["", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         rows,
-        caption="Per operation. Percentiles are exact, over all operations of all ranks; ~ marks those with too few "
+        caption=f"Per operation. Percentiles are {content.run.percentiles_are}; ~ marks those with too few "
         "operations behind them. Percentiles of parts do not add up to those of the whole.",
     )
 
@@ -119,7 +119,7 @@ def request_tables(content: Content) -> list[Element]:
                     row["qos"],
                     _REQUEST_PARTS[row["part"]],
                     units.duration(row["mean_ns"]),
-                    *_distribution(row, row["requests"]),
+                    *_distribution(row),
                 )
                 for row in timed.to_dict("records")
             ),
@@ -158,12 +158,12 @@ def storage_first(content: Content, table: pd.DataFrame) -> pd.DataFrame:
 
 def _latency_row(row: dict[Any, Any]) -> tuple[str, ...]:
     share = "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"])
-    return (PART_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *_distribution(row, row["operations"]))
+    return (PART_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *_distribution(row))
 
 
-def _distribution(row: dict[Any, Any], count: float) -> Iterator[str]:
+def _distribution(row: dict[Any, Any]) -> Iterator[str]:
     for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True):
-        yield units.percentile(row[column], count, operations_needed(percentile))
+        yield units.percentile(row[column], row["percentiles_of"], operations_needed(percentile))
 
 
 def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
@@ -177,7 +177,7 @@ def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
                 *(str(row[name]) for name in by),
                 units.count(row["operations"]),
                 units.digits(row["gib_per_s"]),
-                units.percentile(row["wall_p95_ns"], row["operations"], operations_needed(95)),
+                units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
                 *(units.share(row[f"{part}_share"]) for part in _SHARES),
             )
             for row in group.to_dict("records")

@@ -12,6 +12,7 @@ same; Ctrl-C there leaves the ranks half a second.
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -26,7 +27,8 @@ from typing import IO, Final, Literal
 
 from kvbench.cluster import tether
 from kvbench.cluster.comm import detect_launcher
-from kvbench.cluster.mpirun_output import BoilerplateFilter
+from kvbench.cluster.mpirun_output import BoilerplateFilter, LossListener
+from kvbench.cluster.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
 
 Family = Literal["openmpi", "hydra"]
@@ -107,9 +109,17 @@ def mpirun_command(
     return command
 
 
-def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with what mpirun needs: leave to run as root where we are root, and no pinning by Intel MPI."""
+def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
+    """`environ` with what mpirun needs: leave to run as root where we are root, and no pinning by Intel MPI.
+
+    Open MPI's daemons are told to end 10 s after the ranks' `patience_s` when they are cut off, as by themselves they
+    stay for eight minutes; and not before, as they would kill the ranks, which say what happened.
+    """
     environment = dict(environ)
+    if mpirun.family == "openmpi":
+        for name, value in (("time", math.ceil(patience_s)), ("intvl", 5), ("probes", 2)):
+            for prefix in ("PRTE_MCA", "OMPI_MCA"):  # Open MPI 5 and later, and before
+                environment.setdefault(f"{prefix}_oob_tcp_keepalive_{name}", str(value))
     if mpirun.family == "openmpi" and os.geteuid() == 0:
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     if mpirun.family == "hydra":
@@ -125,6 +135,7 @@ def launch(
     hostfile: Path | None = None,
     environment: Mapping[str, str] | None = None,
     program: Sequence[str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> int:
     """Run `kvbench ARGV` on `ranks` ranks and return mpirun's exit code: 0, or that of a rank that failed.
 
@@ -148,13 +159,14 @@ def launch(
                 [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
                 stdin=orders,
                 stderr=subprocess.PIPE,
-                env=mpirun_environment(mpirun, os.environ) | extra,
+                env=mpirun_environment(mpirun, os.environ, patience_s) | extra,
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone, not mpirun
             )
         finally:
             os.close(orders)
         assert process.stderr is not None
-        pump = threading.Thread(target=_pump, args=(process.stderr,), name="mpirun-stderr", daemon=True)
+        listener = LossListener()
+        pump = threading.Thread(target=_pump, args=(process.stderr, listener), name="mpirun-stderr", daemon=True)
         pump.start()
         code = None
         while code is None:
@@ -163,6 +175,10 @@ def launch(
                 code = process.wait(timeout=0.2)
         # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
         pump.join(timeout=2)
+    if listener.node is not None:
+        if not listener.told:
+            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end")
+        code = code or 1
     return code if code >= 0 else 128 - code
 
 
@@ -200,14 +216,15 @@ class _Signals:
 
 
 def _say(text: str) -> None:
-    """Print from a signal handler, where the buffered stderr may be in use."""
+    """Print, also from a signal handler, where the buffered stderr may be in use."""
     os.write(2, f"kvbench: {text}\n".encode())
 
 
-def _pump(source: IO[bytes]) -> None:
+def _pump(source: IO[bytes], listener: LossListener) -> None:
     """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
     boilerplate = BoilerplateFilter()
     while piece := os.read(source.fileno(), 65536):
+        listener.feed(piece)
         _write(boilerplate.feed(piece))
     _write(boilerplate.end())
 

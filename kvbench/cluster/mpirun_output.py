@@ -1,9 +1,10 @@
 """Leaves out mpirun's own notice that a rank exited with an error, after the rank itself has said why.
 
-Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin with
-one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open MPI's
-daemon, which could not tell of that exit to a rank that had ended too. Everything else passes byte for byte, and so
-does a notice in any other form. A signal that killed a rank is always told.
+Nothing travels between ranks. It only removes whole notices of Open MPI (framed by lines of 74 dashes) that begin
+with one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open
+MPI's daemon, which could not tell of that exit to a rank that had ended too; and one line that mpirun prints by
+chance and that means nothing (its ssh was running before mpirun gave it a process group). Everything else passes byte
+for byte, and so does a notice in any other form. A signal that killed a rank is always told.
 """
 
 import re
@@ -21,7 +22,15 @@ _EXITED: Final = re.compile(
 _ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicator .*?[Ee]rrorcode:?\s*1\b", re.DOTALL)
 _BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
 _UNREACHED: Final = re.compile(rb"\[[^\]\n]*:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file .*pmix_server\.c at line \d+\n")
+_SETPGID: Final = re.compile(
+    rb"\[[^\]\n]*:\d+\] plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent with errno=[^\n]*\n"
+)
 _LONGEST_LINE: Final = 300
+_LOST: Final = re.compile(
+    rb"PRTE has lost communication with a remote daemon.*?Remote daemon: \[.*?\] on node (\S+)", re.DOTALL
+)
+_FAILED: Final = re.compile(rb"A daemon failed to report back.*?Remote host: +(\S+)", re.DOTALL)
+_TOLD: Final = re.compile(rb"^kvbench: .*; all ranks end", re.MULTILINE)
 _KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
 _STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
 _STARTS_ABORT: Final = (b"MPI_ABORT was invoked", b"prterun has exited", b"mpirun has exited")
@@ -49,9 +58,9 @@ class BoilerplateFilter:
                 if b"\n" not in data and len(data) < _LONGEST_LINE:
                     self._held = data
                     break
-                unreached = _UNREACHED.match(data)
-                if unreached:
-                    data = data[unreached.end() :]
+                harmless = _UNREACHED.match(data) or _SETPGID.match(data)
+                if harmless:
+                    data = data[harmless.end() :]
                     continue
             if not self._line_start or not _may_begin(data):
                 end = data.find(b"\n") + 1
@@ -76,6 +85,28 @@ class BoilerplateFilter:
         """What is still held when the stream ends."""
         held, self._held = self._held, b""
         return held
+
+
+class LossListener:
+    """Feed it what mpirun says; it knows then whether mpirun lost a node, and whether a rank has told of it.
+
+    Open MPI 5.0.11's mpirun that lost one of its daemons ends with exit code 0, and mostly before it has passed on what
+    the ranks say of it.
+    """
+
+    def __init__(self) -> None:
+        self.node: str | None = None
+        """Where the daemon was that mpirun lost."""
+        self.told = False
+        self._recent = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece of the stream."""
+        self._recent = (self._recent + piece)[-_MOST_BYTES - len(piece) :]
+        self.told |= _TOLD.search(self._recent) is not None
+        found = _LOST.search(self._recent) or _FAILED.search(self._recent)
+        if found is not None:
+            self.node = found[1].decode(errors="replace")
 
 
 def _may_begin(data: bytes) -> bool:

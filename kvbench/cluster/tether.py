@@ -11,6 +11,7 @@ Open MPI's mpirun takes a second SIGTERM as an order to leave at once, without i
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ def main() -> int:
         signal.signal(number, lambda number, frame: None)
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     terminated_s: float | None = None
+    killed = False
     listening = True
     while process.poll() is None:
         if terminated_s is not None and time.monotonic() - terminated_s > _KILL_AFTER_S:
@@ -46,6 +48,7 @@ def main() -> int:
         if order == ASK_TO_STOP:
             process.send_signal(signal.SIGUSR1)
         elif order == KILL:
+            killed = True
             kill_with_descendants(process)
         elif terminated_s is None:
             process.terminate()
@@ -54,6 +57,9 @@ def main() -> int:
     if code == 0 and terminated_s is not None:
         # Open MPI's mpirun ends with 0 when it was terminated.
         return 128 + signal.SIGTERM
+    if code < 0 and terminated_s is None and not killed:
+        name = signal.Signals(-code).name
+        print(f"kvbench: mpirun on {socket.gethostname()} was killed by {name}; all ranks end", file=sys.stderr)
     return code if code >= 0 else 128 - code
 
 

@@ -1,23 +1,29 @@
 """Where the ranks are: which of them share a node, and which nodes see the same filesystem.
 
-What travels: `discover` splits the world by shared memory (MPI's own exchange, once), gathers each node's host name
-(64 bytes a node) to rank 0 and hands two integers down inside each node. `filesystem_group` has each node's first rank
-make one empty file, and exchanges two integers per node among them. At 10 000 ranks on 1 250 nodes: some tens of
-milliseconds for the splits, 80 KB at rank 0, and 1 250 files that exist for a moment in the directory under test.
+What travels: `discover` splits the world by shared memory (MPI's own exchange, once), gathers each node's host name (64
+bytes a node) to rank 0 and hands two integers down inside each node. `filesystem_group` has each node's first rank make
+one empty file, look for those of lower nodes, and exchange two integers per node among them. At 10 000 ranks on 1 250
+nodes: some tens of milliseconds for the splits, 80 KB at rank 0, and 1 250 files that exist for a moment in the
+directory under test.
 """
 
 import os
 import re
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, quiet_bcast, split_by_node, split_some
 from kvbench.errors import KvbenchError
+
+Sharing = Literal["shared", "local", "mixed", "single-node", "none"]
+"""Whether all nodes see a directory as the same place, each as one of its own, some share it, there is one node, or no
+directory."""
 
 _HOST_BYTES: Final = 64
 
@@ -82,16 +88,31 @@ class FilesystemGroup:
     ranks: int
     """Ranks on the group's nodes."""
     nodes: int
+    groups: int
+    """Groups that there are in all; 0 where there is no directory."""
+    of_nodes: int
+    """Nodes that there are in all."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """How the nodes of the run see the directory; with one node there is nobody to compare with."""
+        if self.groups == 0:
+            return "none"
+        if self.of_nodes == 1:
+            return "single-node"
+        if self.groups == 1:
+            return "shared"
+        return "local" if self.groups == self.of_nodes else "mixed"
 
 
 def filesystem_group(topology: Topology, directory: Path, run_id: str, settle_s: float = 0.3) -> FilesystemGroup:
     """Which nodes share `directory`, found by who sees whose probe file. Collective; run it inside an agreement.
 
-    Each node's first rank makes `kvbench-<run_id>.probe-<node>` (only if it is not there), looks for the others' for
-    at most `settle_s` seconds, as a shared filesystem may show a new file late, and removes its own. Raises
+    Each node's first rank makes `kvbench-<run_id>.probe-<node>` (only if it is not there), looks for those of lower
+    nodes for at most `settle_s` seconds, as a shared filesystem may show a new file late, and removes its own. Raises
     KvbenchError on the first rank of a node that cannot make its probe, FailedElsewhere on the node's other ranks.
     """
-    found = np.full(3, -1, np.int64)
+    found = np.full(5, -1, np.int64)
     error: OSError | None = None
     if topology.leader_comm is not None:
         probe = directory / f"kvbench-{run_id}.probe-{topology.node}"
@@ -137,28 +158,36 @@ def _remove(probe: Path) -> OSError | None:
 
 
 def _lowest_seen(directory: Path, run_id: str, own: int, settle_s: float) -> tuple[int, OSError | None]:
-    """The lowest node whose probe this node sees, or the error; `own` is that of this node."""
-    pattern = re.compile(re.escape(f"kvbench-{run_id}.probe-") + r"(\d+)")
-    lowest = own
+    """The lowest node whose probe this node sees, or the error; `own` is that of this node.
+
+    Each probe is asked for by its name, and never before it is known to be made: a network filesystem's client may list
+    a directory from its cache, and may remember for a while that a name was not there, but a name that it never heard
+    of it asks the server for.
+    """
     deadline_s = time.monotonic() + settle_s
     try:
-        while lowest > 0:
-            # The first node's probe is asked for by name, which finds it even while a network filesystem's client still
-            # lists the directory from its cache. Where all nodes share the directory, this is the only look.
-            if (directory / f"kvbench-{run_id}.probe-0").exists():
-                return 0, None
-            numbers = [int(match[1]) for match in map(pattern.fullmatch, os.listdir(directory)) if match]
-            lowest = min([lowest, *numbers])
-            if time.monotonic() >= deadline_s:
-                break
+        while own > 0:
+            for node in range(own):
+                if (directory / f"kvbench-{run_id}.probe-{node}").exists():
+                    return node, None
+            # What was not seen may come late; the names are in the client's cache of missing ones by now, so the
+            # directory is listed besides.
+            lowest = min([own, *_listed(directory, run_id)])
+            if lowest < own or time.monotonic() >= deadline_s:
+                return lowest, None
             time.sleep(0.02)
     except OSError as error:
         return own, error
-    return lowest, None
+    return own, None
 
 
-def _group(leader_comm: Communicator, seen: int, local_size: int) -> tuple[int, int, int]:
-    """This node's group, the ranks in it and the nodes in it, from what every node has seen."""
+def _listed(directory: Path, run_id: str) -> Iterator[int]:
+    pattern = re.compile(re.escape(f"kvbench-{run_id}.probe-") + r"(\d+)")
+    yield from (int(match[1]) for match in map(pattern.fullmatch, os.listdir(directory)) if match)
+
+
+def _group(leader_comm: Communicator, seen: int, local_size: int) -> tuple[int, ...]:
+    """The fields of this node's FilesystemGroup, from what every node has seen."""
     every = np.zeros((leader_comm.size, 2), np.int64)
     leader_comm.Allgather(np.array([seen, local_size], np.int64), every)
     lowest = every[:, 0]
@@ -167,4 +196,4 @@ def _group(leader_comm: Communicator, seen: int, local_size: int) -> tuple[int, 
         lowest = lowest[lowest]
     group = lowest[leader_comm.rank]
     members = lowest == group
-    return int(group), int(every[members, 1].sum()), int(members.sum())
+    return int(group), int(every[members, 1].sum()), int(members.sum()), len(np.unique(lowest)), leader_comm.size

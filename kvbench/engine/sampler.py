@@ -4,6 +4,7 @@ One rank of each node runs it, in a thread that sleeps between samples. A figure
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,21 @@ from the start of the node, the pressure figures in microseconds in which some t
 
 
 class Sampler:
-    """Samples from `start` to `stop`; `disk` is the block device's name (`vda`), None where there is none."""
+    """Samples from `start` to `stop`; `disk` is the block device's name (`vda`), None where there is none.
 
-    def __init__(self, node: int, disk: str | None, interval_s: float = 1.0) -> None:
+    `taker` is given each sample as it comes, in the sampler's thread.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        disk: str | None,
+        taker: Callable[[npt.NDArray[np.void]], None] | None = None,
+        interval_s: float = 1.0,
+    ) -> None:
         self._node = node
         self._disk = disk
+        self._taker = taker
         self._interval_s = interval_s
         self._samples: list[npt.NDArray[np.void]] = []
         self._end = threading.Event()
@@ -61,7 +72,10 @@ class Sampler:
         # psutil keeps, for each thread, the counts that the next percentages are taken from.
         psutil.cpu_times_percent(interval=None)
         while not self._end.wait(self._interval_s):
-            self._samples.append(self._sample())
+            sample = self._sample()
+            self._samples.append(sample)
+            if self._taker is not None:
+                self._taker(sample)
 
     def _sample(self) -> npt.NDArray[np.void]:
         cpu = psutil.cpu_times_percent(interval=None)

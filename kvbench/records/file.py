@@ -104,7 +104,7 @@ class _ColumnTable:
 def _column_dtype(column: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The stored type: codes are HDF5 enumerations, so that the file itself names them."""
     if column not in CODES:
-        return dtype[column]
+        return dtype[column] if dtype.names else dtype
     enum: np.dtype[Any] = h5py.enum_dtype({name: code for code, name in labels(column).items()}, basetype="u1")
     return enum
 
@@ -154,7 +154,8 @@ class RunFileWriter:
             if name in self._tables or name in self._file:
                 raise ValueError(f"/{name} is written already")
             group = self._file.create_group(name, track_order=True)
-            for column, array in arrays.items():
+            for column, plain in arrays.items():
+                array = plain.astype(_column_dtype(column, plain.dtype)) if plain.dtype == np.uint8 else plain
                 checksum = {"chunks": (len(array),), "fletcher32": True} if len(array) else {}
                 group.create_dataset(column, data=array, **checksum)
 

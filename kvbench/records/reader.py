@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
 from kvbench.records.file import FORMAT_VERSION
+from kvbench.records.population_schema import FILE_TABLES, HISTOGRAM_TABLES, MODES
 from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
 
 __all__ = ["REQUIRED_ATTRIBUTES", "Attribute", "KvbenchError", "RunFile", "Table", "open_run", "read_columns"]
@@ -26,7 +27,15 @@ __all__ = ["REQUIRED_ATTRIBUTES", "Attribute", "KvbenchError", "RunFile", "Table
 REQUIRED_ATTRIBUTES: Final = ("status", "tiers_json", "config_json", "ranks", "timer")
 """Root attributes without which a file is not read (besides format_version)."""
 
-_LAYOUTS: Final = {"records": (RECORD_DTYPE, RECORD_COLUMNS), "requests": (REQUEST_DTYPE, REQUEST_COLUMNS)}
+_ROWS: Final = {"records": (RECORD_DTYPE, RECORD_COLUMNS), "requests": (REQUEST_DTYPE, REQUEST_COLUMNS)}
+_LAYOUTS: Final = _ROWS | {name: (dtype, dtype.names or ()) for name, dtype in FILE_TABLES.items()}
+SAMPLE_ATTRIBUTES: Final = (
+    "records_sampled_1_in",
+    "requests_sampled_1_in",
+    "records_population",
+    "requests_population",
+)
+"""Root attributes that a file whose rows are a sample must have."""
 _FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, 32026})
 """Filters of a dataset that are let in: HDF5's own, and Blosc2. Any other would make HDF5 look for a plugin."""
 
@@ -86,11 +95,11 @@ def open_run(path: str | os.PathLike[str]) -> RunFile:
     with _opened(source) as file:
         attributes = _attributes(source, file)
         tables = {name: _table(source, name, group) for name, group in _hard_links(source, file).items()}
-    for name in _LAYOUTS:
-        if name not in tables:
-            raise _refuse(source, f"/{name} is missing")
     run = RunFile(source, attributes, tables)
     _check_attributes(run)
+    for name in _required(run):
+        if name not in tables:
+            raise _refuse(source, f"/{name} is missing")
     return run
 
 
@@ -125,6 +134,9 @@ def _refuse(path: Path, reason: str) -> KvbenchError:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for, a device read without end.
+            raise KvbenchError(f"cannot read {path}: it is not a regular file")
         # Some parallel filesystems refuse file locks, which a finished file does not need.
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
@@ -185,6 +197,20 @@ def _check_attributes(run: RunFile) -> None:
         raise _refuse(run.path, "config_json is not a mapping")
 
 
+def _required(run: RunFile) -> list[str]:
+    """The tables without which such a run file is not complete."""
+    mode = run.attributes.get("records", "full")
+    if mode not in MODES:
+        raise _refuse(run.path, f"the attribute records is {mode!r}, and can be {', '.join(MODES)}")
+    if mode == "full":
+        return list(_ROWS)
+    for name in SAMPLE_ATTRIBUTES:
+        value = run.attributes.get(name)
+        if not isinstance(value, int) or not 0 <= value < 2**63:
+            raise _refuse(run.path, f"the attribute {name} is not a number of rows")
+    return [name for name in _LAYOUTS if mode == "histogram" or name not in HISTOGRAM_TABLES]
+
+
 def _json_attribute(run: RunFile, name: str) -> Any:
     try:
         return json.loads(str(run.attributes[name]))
@@ -226,6 +252,10 @@ def _check_dataset(path: Path, where: str, dataset: Any) -> None:
     rows, row_bytes = len(dataset), dataset.dtype.itemsize
     if dataset.chunks is None:
         complete = dataset.id.get_storage_size() >= rows * row_bytes
+        if creation.get_layout() == h5py.h5d.CONTIGUOUS and rows:
+            # The size that the layout claims, and no more than the file has.
+            offset = dataset.id.get_offset()
+            complete &= offset is not None and offset + rows * row_bytes <= path.stat().st_size
     else:
         if dataset.chunks[0] * row_bytes > _MAX_CHUNK_BYTES:
             raise _refuse(path, f"{where} has chunks of {dataset.chunks[0] * row_bytes} bytes")

@@ -65,6 +65,22 @@ class RequestState(IntEnum):
     FAILED = 2
 
 
+class Quantity(IntEnum):
+    """What a histogram is of: a time or the size of an operation, or a time of a request."""
+
+    WALL = 0
+    DEVICE = 1
+    HOST = 2
+    RUNQ = 3
+    COPY = 4
+    QUEUE = 5
+    SPAN = 6
+    NBYTES = 7
+    REQUEST_LATENCY = 8
+    REQUEST_QUEUE = 9
+    REQUEST_STORAGE = 10
+
+
 RESIDENT_UNKNOWN: Final = 255
 """`resident_pct` of a row whose page-cache state was not looked at."""
 
@@ -143,6 +159,7 @@ CODES: Final[dict[str, type[IntEnum]]] = {
     "timed_by": TimedBy,
     "locality": Locality,
     "state": RequestState,
+    "quantity": Quantity,
 }
 """Columns that hold codes, with the enumeration that names them (stored with the file)."""
 

@@ -91,6 +91,11 @@ class RowStream:
         """The same of the requests."""
         return self._kept[-1]
 
+    @property
+    def started(self) -> bool:
+        """Whether rows may have been handed on."""
+        return self._thread.ident is not None
+
     def start(self) -> None:
         """Begin to hand on rows."""
         self._thread.start()
@@ -100,7 +105,7 @@ class RowStream:
         if self._end.is_set():
             return
         self._end.set()
-        if self._thread.ident is not None:
+        if self.started:
             self._thread.join()
         self.hand_on()
 

@@ -20,6 +20,7 @@ from kvbench.cluster.agree import Agreement, FailedElsewhere, together
 from kvbench.cluster.comm import Communicator, detect_launcher
 from kvbench.cluster.share import share
 from kvbench.cluster.topology import Topology, discover
+from kvbench.cluster.watch import Watch
 from kvbench.errors import KvbenchError
 from kvbench.interrupt import Interrupt
 from kvbench.outcome import Outcome
@@ -51,11 +52,13 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
     measured until then is in the file all the same.
     """
     agreement = Agreement(comm)
-    with Interrupt(launched=detect_launcher() is not None) as interrupt, together(comm):
+    launched = detect_launcher() is not None
+    with Interrupt(launched) as interrupt, together(comm), Watch(comm) as watch:
+        topology = discover(comm)
+        watch.connect(topology, console.print)
         identity = _identify(comm, order)
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            topology = discover(comm)
             steps = plan_steps(identity.choices)
             around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
             _announce(console, topology, identity, steps)
@@ -111,11 +114,11 @@ def _stock(
     with ExitStack() as stack:
         choices = identity.choices
         home = None
+        rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
         if topology.local_rank < max(choices.ranks):
-            rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
             home = Home(topology.rank, topology.host, tuple(rundir.objects for rundir in rundirs))
-        for directory in choices.directories:
-            stack.enter_context(cleaned_up(agreement, RunDirectory(directory, identity.run_id, topology.rank)))
+        for rundir in rundirs:
+            stack.enter_context(cleaned_up(agreement, rundir))
 
         def build() -> Stock | None:
             if home is None:

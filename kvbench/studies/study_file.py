@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
+from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
 from kvbench.cluster.topology import Topology
 from kvbench.config import Calibration, Io, Pacing, RunConfig
@@ -26,7 +27,8 @@ from kvbench.records.file import RunFileWriter
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
 from kvbench.records.tally import Tally
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, Rows, description, node_row, place_row, write_rows, write_tables
+from kvbench.results import NODE_DTYPE, RANK_DTYPE, description, node_row, place_row, write_rows, write_tables
+from kvbench.rows import Rows
 from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.measuring import Measured
 from kvbench.studies.needs import Surroundings
@@ -111,7 +113,7 @@ def _tables(
     places = [_place_row(topology, around, number) for number in range(len(around.places))] if leader else []
     return {
         "ranks": as_rows([_rank_row(topology, identity, around, stock, measured)], RANK_DTYPE),
-        "nodes": as_rows([_node_row(topology, around)] if leader else [], NODE_DTYPE),
+        "nodes": as_rows([_node_row(topology, around, measured.outcome.clock)] if leader else [], NODE_DTYPE),
         "directories": as_rows(places, _DIRECTORY_DTYPE),
         "calibration": measured.outcome.calibration,
         "samples": measured.outcome.samples,
@@ -219,12 +221,15 @@ def _rank_row(
         "failed_ops": tally.failed,
         "verified_sectors": measured.verified_sectors,
         "too_large_objects": 0,
+        "spilled_rows": 0,
+        "spill_bytes": 0,
+        "spill_errno": 0,
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }
 
 
-def _node_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    return node_row(around.node, _place_row(topology, around, 0))
+def _node_row(topology: Topology, around: Surroundings, clock: CommonClock) -> dict[str, str | int | float]:
+    return node_row(around.node, _place_row(topology, around, 0), clock)
 
 
 def _place_row(topology: Topology, around: Surroundings, number: int) -> dict[str, str | int]:

@@ -2,6 +2,9 @@
 # What all parts of the test bed use: messages, where the state is, what the machine has to have. Sourced.
 # shellcheck disable=SC2034  # names that the other parts use
 
+# Where a user's PATH may not lead: ip, sshd, glusterd.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 TESTBED_ROOT=${KVBENCH_TESTBED_ROOT:-/var/tmp/kvbench-testbed}
 MARKER=kvbench-testbed
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)

@@ -49,8 +49,8 @@ up() {
 
     trap 'undo $?' EXIT
     trap 'exit 130' INT TERM HUP
-    mkdir -p "$TESTBED_ROOT"
-    mkdir -m 755 "$STATE"
+    # Another test bed that goes away may take the folder of all test beds along in between.
+    wait_for 2 make_state || fail "cannot make $STATE"
     touch "$STATE/$MARKER"
     # Two that come up at once take turns here, so that they do not take the same addresses.
     exec 9< "$TESTBED_ROOT"
@@ -78,6 +78,10 @@ up() {
     trap - EXIT INT TERM HUP
     say "$nodes nodes are up: . $STATE/env.sh; mpirun --hostfile $STATE/hosts -n $((nodes * slots)) kvbench run CONFIG --dir $LOCAL"
     [ "$with_gluster" = no ] || say "the GlusterFS volume that they share: --dir $SHARED"
+}
+
+make_state() {
+    mkdir -p "$TESTBED_ROOT" && mkdir -m 755 "$STATE"
 }
 
 # undo CODE: a half-made test bed is taken away; what went wrong has been said.

@@ -240,6 +240,12 @@ WARNINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "failed": ({"status": "failed", "status_message": "rank 1: disk full"}, {}, "disk full"),
     "timer-python": ({"timer": "python"}, {}, "timed in Python"),
     "clock": ({"clock_uncertainty_ns": 3_000_000}, {}, "within 3 ms"),
+    "mixed-directory": ({"cache_directory": "mixed"}, {}, "is a mount missing"),
+    "unverified-directory": (
+        {"cache_directory": "single-node", "expected_directory": "shared"},
+        {},
+        "is shared .* cannot be found out with one node",
+    ),
     "arena": ({}, {"nodes": node(llc_bytes=np.full(2, 2**30))}, "512 MiB together"),
     "steal": (
         {},

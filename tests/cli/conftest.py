@@ -46,6 +46,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def spills(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """A directory for spill files, on another filesystem than the directory under test."""
+    made = tmp_path_factory.mktemp("spills")
+    if made.stat().st_dev == folder.stat().st_dev:
+        pytest.skip("needs /dev/shm, or any two filesystems, to have spill files beside the filesystem under test")
+    return made
+
+
+@pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
     """Mount a filesystem in memory, of a kind and with options, for the time of the test."""
     made: list[Path] = []
@@ -101,8 +110,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture
-def start_run(start: Start, folder: Path, tmp_path: Path) -> Start:
-    """Start `kvbench run smoke` on `folder` with KEY=VALUE settings; the run file is tmp_path/run.h5.
+def start_run(start: Start, folder: Path, tmp_path: Path, spills: Path) -> Start:
+    """Start `kvbench run smoke` on `folder` with KEY=VALUE settings; the run file is tmp_path/run.h5, and spill files
+    are in `spills`.
 
     `options` are more options of the command, `directory` and `out` replace the defaults, `launcher` stands before it.
     """
@@ -115,8 +125,8 @@ def start_run(start: Start, folder: Path, tmp_path: Path) -> Start:
         launcher: tuple[object, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Command:
-        words = (*launcher, *KVBENCH, "run", "smoke", "--dir", directory, "--out", out, *overrides(*settings), *options)
-        return start(*words, environment=environment)
+        words = (*launcher, *KVBENCH, "run", "smoke", "--dir", directory, "--out", out, "--spill", spills)
+        return start(*words, *overrides(*settings), *options, environment=environment)
 
     return begin
 

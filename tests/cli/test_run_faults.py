@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -86,25 +87,37 @@ def test_a_filesystem_that_becomes_full_ends_the_run_with_its_records_kept(
     assert "failed" in shown.out
 
 
-def test_a_full_filesystem_under_the_run_file_ends_all_ranks(
-    start_run: Start, mounted: Callable[[str, str], Path], folder: Path, host: str
+def test_a_full_filesystem_under_the_run_file_ends_all_ranks_and_leaves_the_records(
+    start_run: Start, kvbench: Call, mounted: Callable[[str, str], Path], folder: Path, spills: Path, host: str
 ) -> None:
     out = mounted("tmpfs", "size=8k") / "run.h5"
     ended = start_run(*QUICK, out=out, options=TWO_RANKS).ended()
     assert ended.code == 1
-    assert ended.messages == [
+    (message,) = ended.messages
+    assert message.startswith(
         f"kvbench: gather failed: rank 0 on {host}: cannot write {out}: No space left on device; "
-        "make room on its filesystem or choose another with --out"
-    ]
+        "make room on its filesystem or choose another with --out\n"
+        f"  the records of each rank are still in {spills}/kvbench-"
+    )
     assert remains(folder) == []
     assert remains(out.parent) == []
+    assert len(remains(spills)) == 2
+    advice = message.partition("'kvbench ")[2].partition("'")[0].replace(str(out), str(spills / "run.h5"))
+    words = shlex.split(advice)
+    named = sorted(spills.glob(Path(words[1]).name))
+    assert kvbench(words[0], *named, *words[2:]).code == 0
+    described = attributes(spills / "run.h5")
+    assert described["status"] == "recovered"
+    assert described["status_message"] == (
+        "from the spill files of 2 of 2 ranks; all of them had ended, so that no row of theirs is missing"
+    )
 
 
 def test_an_error_on_one_rank_ends_the_ranks_that_wait_for_it(
-    start: Start, mpirun: Mpirun, folder: Path, tmp_path: Path, host: str
+    start: Start, mpirun: Mpirun, folder: Path, tmp_path: Path, spills: Path, host: str
 ) -> None:
     program = (*mpirun_command(mpirun, 3), sys.executable, PROGRAMS / "failing_rank.py")
-    arguments = ("run", "smoke", "--dir", folder, "--out", tmp_path / "run.h5", *overrides(*QUICK))
+    arguments = ("run", "smoke", "--dir", folder, "--out", tmp_path / "run.h5", "--spill", spills, *overrides(*QUICK))
     ended = start(*program, *arguments, environment=mpirun_environment(mpirun, {})).ended()
     assert ended.code != 0
     assert len(ended.messages) == 1
@@ -134,10 +147,10 @@ def test_bad_input_is_said_once_under_mpirun(under_mpirun: Start, folder: Path, 
 
 
 def test_a_wrong_command_line_is_said_once_under_mpirun(start: Start, mpirun: Mpirun) -> None:
-    command = (*mpirun_command(mpirun, 3), *KVBENCH, "run", "smoke")
+    command = (*mpirun_command(mpirun, 3), *KVBENCH, "run")
     ended = start(*command, environment=mpirun_environment(mpirun, {})).ended()
     assert ended.code == 2
-    assert ended.err.count("Missing option '--dir'") == 1
+    assert ended.err.count("Missing argument 'CONFIG'") == 1
 
 
 def test_files_of_others_are_left_alone_wherever_they_are(

@@ -33,6 +33,7 @@ ABORTED += b"NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
 BY_ABORT = (
     FRAME + b'prterun has exited due to process rank 2 with PID 0 on node vm calling\n"abort". This may\n' + FRAME
 )
+SETPGID = b"[vm:4242] plm:ssh: Warning: setpgid(4245,4245) failed in parent with errno=Permission denied(13)\n"
 OTHER = FRAME + b"There are not enough slots available\n" + FRAME
 
 
@@ -97,7 +98,7 @@ def test_a_rank_of_another_launcher_does_not_launch_again(monkeypatch: pytest.Mo
         launch(2, [], ["run"])
 
 
-@pytest.mark.parametrize("notice", [exited(1), exited(2), exited(130), ABORTED, BY_ABORT, BY_ABORT + b"\0"])
+@pytest.mark.parametrize("notice", [exited(1), exited(2), exited(130), ABORTED, BY_ABORT, BY_ABORT + b"\0", SETPGID])
 def test_notices_of_failures_that_kvbench_has_told_are_left_out(notice: bytes) -> None:
     assert shown([b"before\n" + notice + b"after\n"]) == b"before\nafter\n"
 
@@ -115,7 +116,9 @@ def test_text_without_a_line_end_is_shown_at_once() -> None:
 
 @given(
     st.lists(
-        st.sampled_from([exited(1), exited(77), KILLED, ABORTED, OTHER, FRAME, b"text\n", b"\n", b"---\n", b"\0"])
+        st.sampled_from(
+            [exited(1), exited(77), KILLED, ABORTED, OTHER, FRAME, SETPGID, b"[x", b"text\n", b"\n", b"---\n", b"\0"]
+        )
     ),
     st.lists(st.integers(0, 3000)),
 )

@@ -78,7 +78,7 @@ def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
 OnNodes = Callable[..., Outcome]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def on_nodes(bed: NodeBed, mpirun: Mpirun) -> OnNodes:
     """Run a program on the test bed's nodes as a user does: `mpirun --hostfile HOSTS -n RANKS WORDS...`."""
 

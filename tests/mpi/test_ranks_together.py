@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 Run = Callable[..., Any]
+Start = Callable[..., Any]
 
 
 def test_ranks_that_all_succeed_agree(run_ranks: Run) -> None:
@@ -43,20 +44,48 @@ def test_abort_ends_ranks_that_wait_for_the_one_that_fails(run_ranks: Run) -> No
 def test_gathered_rows_equal_what_each_rank_sent_in_order(run_ranks: Run) -> None:
     outcome = run_ranks("gathering", "good", ranks=4)
     assert outcome.code == 0, outcome.err
-    assert outcome.out == "equal\n"
+    # Of chunks of 100 rows: two from rank 1, one that says "none" from rank 2, thirteen from rank 3.
+    assert outcome.out == "equal, by ranks, rank 0 asked for 16 messages\n"
 
 
-def test_a_full_disk_on_rank_0_ends_the_gathering_for_all(run_ranks: Run) -> None:
-    outcome = run_ranks("gathering", "sink", ranks=4)
+def test_rows_by_way_of_the_nodes_are_the_same_in_fewer_messages(run_ranks: Run) -> None:
+    """Ranks 0 to 3 are one node and 4 to 6 another, whose rows come from rank 4 alone."""
+    straight = run_ranks("gathering", "good", ranks=7)
+    by_nodes = run_ranks("gathering", "good", 4, ranks=7)
+    assert by_nodes.code == 0, by_nodes.err
+    # From ranks 4 to 6 straight: 6, 2 and 1 messages. Together they have 755 rows, which are 8.
+    assert straight.out == "equal, by ranks, rank 0 asked for 25 messages\n"
+    assert by_nodes.out == "equal, by nodes, rank 0 asked for 24 messages\n"
+
+
+def test_on_two_hosts_rows_come_by_nodes_by_themselves(start_launcher: Start, two_hosts: dict[str, str]) -> None:
+    outcome = start_launcher(4, "east:2,west:2", "gathering", "good", 0, timeout_s=90, **two_hosts).outcome()
+    assert outcome.code == 0, outcome.err
+    # Of its node's other rank 2 messages, of the other node's 1234 rows 13.
+    assert outcome.out == "equal, by nodes, rank 0 asked for 15 messages\n"
+
+
+def test_ranks_dealt_out_to_the_nodes_in_turn_come_straight_or_are_refused(run_ranks: Run) -> None:
+    outcome = run_ranks("gathering", "good", -2, ranks=4)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "equal, by ranks, rank 0 asked for 16 messages\nrefused: --gather nodes needs ranks\n"
+
+
+@pytest.mark.parametrize("node_ranks", [1, 2, 3])
+def test_a_full_disk_on_rank_0_ends_the_gathering_for_all(run_ranks: Run, node_ranks: int) -> None:
+    for rank in (0, 1, 3):
+        outcome = run_ranks("gathering", f"sink:{rank}", node_ranks, ranks=5)
+        assert outcome.code == 1
+        assert "gather failed: rank 0 on " in outcome.err
+        assert "No space left on device: run.h5" in outcome.err
+
+
+@pytest.mark.parametrize(("node_ranks", "rank"), [(1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 4)])
+def test_a_sender_that_fails_half_way_is_reported_by_rank_0(run_ranks: Run, node_ranks: int, rank: int) -> None:
+    """Whether it is rank 0, the first rank of a node, or another."""
+    outcome = run_ranks("gathering", f"source:{rank}", node_ranks, ranks=5)
     assert outcome.code == 1
-    assert "gather failed: rank 0 on " in outcome.err
-    assert "No space left on device: run.h5" in outcome.err
-
-
-def test_a_sender_that_fails_half_way_is_reported_by_rank_0(run_ranks: Run) -> None:
-    outcome = run_ranks("gathering", "source", ranks=3)
-    assert outcome.code == 1
-    assert "gather failed: rank 1 on " in outcome.err
+    assert f"gather failed: rank {rank} on " in outcome.err
     assert "the rows of this rank cannot be read" in outcome.err
 
 
@@ -77,10 +106,12 @@ def test_every_rank_hears_every_announcement_in_the_same_rounds(run_ranks: Run) 
     assert outcome.lines[0].endswith(f"{len(keys)} announcements, sum {sum(keys)}, in order True")
 
 
-def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run) -> None:
-    outcome = run_ranks("clocks", ranks=4)
+@pytest.mark.parametrize(("most_direct", "nodes"), [(64, 2), (2, 3), (1, 4)], ids=["asked by rank 0", "3", "4"])
+def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run, most_direct: int, nodes: int) -> None:
+    """With more than `most_direct` nodes, heads of groups ask theirs."""
+    outcome = run_ranks("clocks", most_direct, ranks=2 * nodes, timeout_s=60)
     assert outcome.code == 0, outcome.err
-    assert len(outcome.lines) == 4
+    assert len(outcome.lines) == 2 * nodes
 
 
 def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
@@ -92,16 +123,21 @@ def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
 @pytest.mark.parametrize(
     ("folders", "groups"),
     [
-        (("a", "a"), ["group 0 of 4 ranks on 2 nodes"] * 4),
-        (("a", "b"), ["group 0 of 2 ranks on 1 nodes"] * 2 + ["group 1 of 2 ranks on 1 nodes"] * 2),
+        (("a",), ["group 0 of 2 ranks on 1 nodes, single-node"] * 2),
+        (("a", "a"), ["group 0 of 4 ranks on 2 nodes, shared"] * 4),
+        (("a", "b"), ["group 0 of 2 ranks on 1 nodes, local"] * 2 + ["group 1 of 2 ranks on 1 nodes, local"] * 2),
+        (
+            ("a", "b", "b"),
+            ["group 0 of 2 ranks on 1 nodes, mixed"] * 2 + ["group 1 of 4 ranks on 2 nodes, mixed"] * 4,
+        ),
     ],
 )
 def test_nodes_that_see_each_others_probes_share_a_filesystem(
-    run_ranks: Run, tmp_path: Path, folders: tuple[str, str], groups: list[str]
+    run_ranks: Run, tmp_path: Path, folders: tuple[str, ...], groups: list[str]
 ) -> None:
     for name in set(folders):
         (tmp_path / name).mkdir()
-    outcome = run_ranks("places", tmp_path, *folders, ranks=4)
+    outcome = run_ranks("places", tmp_path, *folders, ranks=2 * len(folders))
     assert outcome.code == 0, outcome.err
     assert [line.partition("; ")[2] for line in outcome.lines] == groups
     assert not [*tmp_path.glob("*/*")], "the probes are removed"
@@ -120,3 +156,11 @@ def test_sums_of_many_numbers_are_right_on_every_rank(run_ranks: Run) -> None:
     outcome = run_ranks("summing", ranks=3)
     assert outcome.code == 0, outcome.err
     assert outcome.lines == [f"rank {rank}: 0 wrong" for rank in range(3)]
+
+
+def test_digests_of_unequal_ranks_are_merged_as_if_one_rank_had_all_rows(run_ranks: Run) -> None:
+    outcome = run_ranks("merging", ranks=4, timeout_s=60)
+    assert outcome.code == 0, outcome.err
+    # 20 000 rows and 300 places: 1 in 64 would be about 312.
+    assert outcome.out.startswith("level 7, kept [")
+    assert outcome.out.rstrip().endswith("of [20000, 3000, 100, 0]")

@@ -1,7 +1,13 @@
-"""Ranks in pairs stand for nodes whose clocks are off by a known amount, which the estimate must find."""
+"""Ranks in pairs stand for nodes whose clocks are off by a known amount, which the estimate must find.
 
+`clocks.py NODES`: with more than NODES nodes, rank 0 does not ask all of them itself.
+"""
+
+import sys
 import time
+from unittest.mock import patch
 
+from kvbench.cluster import clock as clock_module
 from kvbench.cluster.clock import CommonClock, read_clock
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.topology import discover
@@ -30,4 +36,5 @@ def main() -> None:
     print(f"rank {comm.rank} within uncertainty", flush=True)
 
 
-main()
+with patch.object(clock_module, "_MOST_DIRECT", int(sys.argv[1])):
+    main()

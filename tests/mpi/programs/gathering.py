@@ -1,6 +1,8 @@
 """Gathers rows and compares what arrives with what each rank must have sent; fails as the command line says.
 
-Argument `good`, `sink` (rank 0's sink raises in rank 1's rows) or `source` (rank 1's rows raise half way).
+First argument: `good`, `sink:R` (rank 0's sink raises in rank R's rows) or `source:R` (rank R's rows raise half way).
+Second argument: how many ranks stand for a node, whose rows come by way of its first rank; 0 for the real nodes, minus
+the number of nodes for ranks that are dealt out to them in turn, 1 or none for straight from each rank.
 """
 
 import itertools
@@ -13,7 +15,9 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.gather import as_columns, as_rows, gather_rows, gather_table
+from kvbench.cluster.counted import Ledger, counting
+from kvbench.cluster.gather import as_columns, as_rows, choose_gathering, gather_rows, gather_table
+from kvbench.cluster.topology import discover
 from kvbench.errors import KvbenchError
 
 DTYPE = np.dtype([("rank", "<u4"), ("number", "<u4"), ("payload", "<i8", (3,))])
@@ -40,19 +44,30 @@ def pieces(rank: int, mode: str) -> Iterator[npt.NDArray[Any]]:
     rows = rows_of(rank)
     edges = [0, 0, 1, 77, 300, len(rows)]
     for start, end in itertools.pairwise(edges):
-        if mode == "source" and rank == 1 and start == 77:
+        if mode == f"source:{rank}" and start == 77:
             raise KvbenchError("the rows of this rank cannot be read")
         yield rows[start:end]
 
 
 def main() -> None:
     """Gather, check, report."""
-    comm, mode = get_world(), sys.argv[1]
+    ledger = Ledger()
+    comm, mode = counting(get_world(), ledger), sys.argv[1]
+    node_ranks = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    node = comm.rank % -node_ranks if node_ranks < 0 else comm.rank // max(node_ranks, 1)
+    topology = discover(comm, comm.Split(node, comm.rank) if node_ranks else None)
+    gathering = choose_gathering(topology, "nodes" if node_ranks > 1 else "auto")
+    refusal = ""
+    if node_ranks < 0:
+        try:
+            choose_gathering(topology, "nodes")
+        except KvbenchError as error:
+            refusal = f"\nrefused: {str(error)[:26]}"
     received: dict[int, list[npt.NDArray[Any]]] = {rank: [] for rank in range(comm.size)}
     order: list[int] = []
 
     def sink(rank: int, rows: npt.NDArray[Any]) -> None:
-        if mode == "sink" and rank == 1:
+        if mode == f"sink:{rank}":
             raise OSError(28, "No space left on device", "run.h5")
         assert 0 < len(rows) <= CHUNK_ROWS
         order.append(rank)
@@ -60,7 +75,9 @@ def main() -> None:
 
     agreement = Agreement(comm)
     try:
-        agreement.run("gather", lambda: gather_rows(comm, pieces(comm.rank, mode), DTYPE, sink, CHUNK_ROWS))
+        mine = pieces(comm.rank, mode)
+        collect = ledger.as_step("rows", gather_rows)
+        agreement.run("gather", lambda: collect(comm, mine, DTYPE, sink, CHUNK_ROWS, gathering))
     except KvbenchError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(1)
@@ -76,7 +93,8 @@ def main() -> None:
         expected = [rank for rank in range(comm.size) for _ in range(rank % 3)]
         assert list(columns["rank"]) == expected
         assert columns["host"] == [f"host{rank}" for rank in expected]
-        print("equal", flush=True)
+        asked = ledger.costs["rows"].sent
+        print(f"equal, by {gathering.way}, rank 0 asked for {asked} messages{refusal}", flush=True)
 
 
 main()

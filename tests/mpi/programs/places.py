@@ -31,7 +31,7 @@ def main() -> None:
             sys.exit(1)
         except FailedElsewhere:
             sys.exit(1)
-        text += f"; group {group.group} of {group.ranks} ranks on {group.nodes} nodes"
+        text += f"; group {group.group} of {group.ranks} ranks on {group.nodes} nodes, {group.sharing}"
     print(text, flush=True)
 
 

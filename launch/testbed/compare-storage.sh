@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The multi-node comparison: node-local disk against GlusterFS, 2 nodes x 2 ranks, on a test bed made for it. Needs root.
+#
+#   compare-storage.sh [--repeats N] [--out DIR] [--paths "buffered direct"] [options of `kvbench run`, such as --set ...]
+#
+# Runs take turns between the two, N times (5 without the option), for each read path. Leaves the run files in DIR
+# (kvbench-out/compare-storage) and prints the table of docs/findings.md, made from what `kvbench compare` says. Both are on the same disk of this
+# machine, so the difference is GlusterFS: its network, its processes, and where it caches.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+root=$(cd -- "$here/../.." && pwd -P)
+repeats=5 out=kvbench-out/compare-storage paths='buffered direct' name=compare
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --repeats) repeats=$2 && shift 2 ;;
+        --out) out=$2 && shift 2 ;;
+        --paths) paths=$2 && shift 2 ;;
+        *) break ;;
+    esac
+done
+
+[ ! -x "$root/.venv/bin/kvbench" ] || export PATH=$root/.venv/bin:$PATH
+type -P kvbench > /dev/null || { echo "compare-storage: kvbench is not installed: bash launch/quickstart.sh sets it up" >&2 && exit 1; }
+mkdir -p -- "$out"
+out=$(cd -- "$out" && pwd -P)
+testbed() {
+    bash "$here/testbed.sh" --name "$name" "$@"
+}
+
+trap 'testbed down' EXIT
+testbed up --nodes 2 --slots 2
+# shellcheck source=/dev/null
+. "${KVBENCH_TESTBED_ROOT:-/var/tmp/kvbench-testbed}/$name/env.sh"
+# With O_DIRECT the server reads from its disk too, and not from its memory.
+testbed exec storage gluster --mode=script volume set kvbench performance.strict-o-direct on > /dev/null
+testbed exec storage gluster --mode=script volume set kvbench network.remote-dio disable > /dev/null
+
+for ((repeat = 1; repeat <= repeats; repeat++)); do
+    for path in $paths; do
+        for target in local shared; do
+            directory=$KVBENCH_TESTBED_LOCAL
+            [ "$target" = local ] || directory=$KVBENCH_TESTBED_SHARED
+            mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
+                --expect "$target" --out "$out/$target-$path-$repeat.h5" --overwrite --set "io.read_path=$path" \
+                --set "io.write_path=$path" "$@" > "$out/$target-$path-$repeat.txt"
+            echo "compare-storage: $target, $path, $repeat of $repeats: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$target-$path-$repeat.txt")"
+        done
+    done
+done
+
+tables=()
+for path in $paths; do
+    kvbench compare "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.txt"
+    kvbench compare --json "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.json"
+    tables+=("$path=$out/compare-$path.json")
+done
+python3 "$here/compare_table.py" "${tables[@]}" | tee "$out/table.md"
+echo "compare-storage: the run files, and all that kvbench compare says of them, are in $out"
