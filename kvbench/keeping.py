@@ -68,6 +68,14 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order."""
+    advice = [] if spill is None else [f"'{recovering(spill, run_id, out)}' makes a run file of what was measured"]
+    if directory is not None:
+        advice.append(f"'kvbench clean {directory}' deletes the cache files that are left")
+    return ", ".join(advice)
+
+
 @contextmanager
 def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
     """A context that writes the run file: if that fails, the message says how to make one from the spill files.

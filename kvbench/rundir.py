@@ -24,6 +24,9 @@ from kvbench.errors import KvbenchError
 MARKER: Final = ".kvbench-run"
 _OBJECT_SUFFIXES: Final = (".kv", ".npy")
 _PREFIX: Final = "kvbench-"
+_STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
+"""Errors that do not tell whether a marker is there."""
+
 RANK_FOLDER: Final = re.compile(r"rank-\d+")
 
 
@@ -190,17 +193,20 @@ def _others_in(top: Path) -> list[str]:
 
 
 def _is_marked(directory: Path, run_id: str) -> bool:
-    """Whether `directory` is one, and no link, and holds the marker of run `run_id`, a regular file."""
+    """Whether `directory` is one, and no link, and holds the marker of run `run_id`, a regular file.
+
+    Raises OSError when the storage fails.
+    """
     if directory.is_symlink():
         return False
     try:
         descriptor = os.open(directory / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in _STORAGE_FAILED:
+            raise
         return False
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode) and marks(os.read(descriptor, 4096), run_id)
-    except OSError:
-        return False
     finally:
         os.close(descriptor)
 

@@ -36,7 +36,7 @@ from kvbench.errors import KvbenchError
 from kvbench.expectation import Expect
 from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
-from kvbench.keeping import announce, discard, recovering, saying_what_is_left
+from kvbench.keeping import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
@@ -117,26 +117,19 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             wishes = plan.gather, plan.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
-            if plan.directory is not None:
-                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             sharing = join(topology, plan.config, plan.part)
             expect = plan.identity.expect
             with Bench.build(
                 topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                watch.advice = how_to_go_on(bench.spill, plan.identity.run_id, order.out, plan.directory)
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
-                clean_up = watch.advice
-                if bench.spill is not None:
-                    makes = (
-                        f"`{recovering(bench.spill, plan.identity.run_id, order.out)}` makes a run file of the records"
-                    )
-                    watch.advice = "; ".join(filter(None, [makes, clean_up]))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
-                watch.advice = clean_up
+                watch.advice = how_to_go_on(None, plan.identity.run_id, order.out, plan.directory)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
