@@ -168,6 +168,7 @@ def _make_trial(made: Made, option: int, trial: int) -> list[dict[str, Any]]:
             **tables["nodes"],
             "host": list(plan.hosts),
             "cpu_model": [_NODE["cpu_model"]] * len(plan.hosts),
+            "filesystem": [plan.filesystem] * len(plan.hosts),
             "memory_bytes": np.full(len(plan.hosts), _NODE["memory_bytes"]),
         }
         attributes = run_attributes(
