@@ -46,10 +46,17 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, default=data / "mlperf" / "reference_rank_result.json")
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="a directory on a tmpfs")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
+    parser.add_argument("--memory", action="store_true", help="the table of the memory tier instead; runs nothing")
     arguments = parser.parse_args()
+    if arguments.memory:
+        print_memory_table(arguments.seeds)
+        return
     reference = json.loads(arguments.reference.read_text(encoding="utf-8"))
     theirs = figures_of_reference(reference)
-    ours = {path: figures_of_run(measure(path, arguments.dir)) for path in ("double-copy", "buffered")}
+    ours = {
+        path: figures_of_run(measure(path, arguments.dir, arguments.seconds)) for path in ("double-copy", "buffered")
+    }
     samples = [play(config(seed), 0, [1 << 50], rates(reference)).figures() for seed in range(arguments.seeds)]
     alike = [sample for sample in samples if is_alike(sample)]
     print(f"| per request | reference | {' | '.join(ours)} | played, all | quantile | played, alike | quantile |")
@@ -62,6 +69,29 @@ def main() -> None:
             cells += [f"{shown(middle)} ({shown(low)} to {shown(high)})", f"{np.mean(values <= value):.2f}"]
         print("| " + " | ".join(cells) + " |")
     print(f"\n{len(samples)} samples, {len(alike)} of them alike.")
+
+
+def print_memory_table(seeds: int) -> None:
+    """Option 2, of which the reference fills 80 % of the memory, beside a tier that is filled."""
+    print("| memory filled to | reads from storage | GiB demoted per request | hit rate of earlier turns |")
+    print("|---|---|---|---|")
+    for fill in (0.8, 0.95, 1.0):
+        runs = [play(*option_2(seed, fill), Rates(read=1e9, write=0.5e9)) for seed in range(seeds)]
+        reads = sum(run.read_bytes for run in runs)
+        turns = sum(run.history_hits + run.history_misses for run in runs)
+        print(
+            f"| {fill:.0%} | {sum(run.storage_read_bytes for run in runs) / reads:.1%} of bytes"
+            f" | {sum(run.demoted_bytes for run in runs) / GIB / sum(run.requests for run in runs):.3f}"
+            f" | {sum(run.history_hits for run in runs) / turns:.3f} |"
+        )
+
+
+def option_2(seed: int, fill: float) -> tuple[RunConfig, int, list[int]]:
+    """The preset for a minute, its rank, and the capacities of its tiers."""
+    found = load_config("mlperf/option-2", (f"seed={seed}", f"tiers.0.fill={fill}", "duration_s=60"))
+    memory = found.tiers[0].usable_bytes
+    assert memory != "auto", "the preset says how large the memory is"
+    return found, 0, [memory, 1 << 50]
 
 
 def config(seed: int) -> RunConfig:
@@ -122,12 +152,12 @@ def figures_of_run(trial: RankTrial) -> dict[str, float]:
     return figures
 
 
-def measure(read_path: str, directory: Path) -> RankTrial:
+def measure(read_path: str, directory: Path, seconds: float) -> RankTrial:
     """Run kvbench, and its one rank."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
         out = Path(place) / "run.h5"
         command = [sys.executable, "-m", "kvbench", "run", "mlperf/option-1", "--dir", place, "--out", str(out)]
-        for setting in (*SETTINGS, f"io.read_path={read_path}"):
+        for setting in (*SETTINGS, f"duration_s={seconds}", f"io.read_path={read_path}"):
             command += ["--set", setting]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (rank,) = ranks_of(out)
