@@ -9,6 +9,7 @@ from kvbench.mlperf.foreign import MISSING, dig, items, shown
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import Run
+from kvbench.units import format_bytes
 
 TO_FILL_IN: Final = "TO BE FILLED IN BY HAND"
 """How `package` marks what nobody can detect."""
@@ -19,7 +20,7 @@ _GATEWAY: Final = re.compile(
 )
 _NFS_OPTIONS: Final = ("vers", "rsize", "wsize")
 _MOST_RESIDENT: Final = 0.01
-"""Part of the reads that may find pages in the cache: of two reads of one object at a time, one does."""
+"""Part of what is read that may be in the page cache: the kernel keeps a page that is in use as it drops the others."""
 
 
 @rule("6.4.1", "kvcachePosixCacheDir", Run)
@@ -68,12 +69,12 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
         kinds = [dig(tier, "kind") for tier in items(dig(records.config, "tiers"))]
         if kinds and kinds[-1] != "file":
             yield Problem(records.path, f"storage of the kind {shown(kinds[-1])}", "files")
-        reads = sum(rank.reads.operations for rank in records.ranks.values())
-        resident = sum(rank.resident_reads for rank in records.ranks.values())
-        if resident > _MOST_RESIDENT * reads:
+        nbytes = sum(rank.reads.nbytes for rank in records.ranks.values())
+        resident = sum(rank.resident_bytes for rank in records.ranks.values())
+        if resident > _MOST_RESIDENT * nbytes:
             yield Problem(
                 records.path,
-                f"{resident} of {reads} reads found pages of their object in the page cache",
+                f"{format_bytes(resident)} of the {format_bytes(nbytes)} read from storage were in the page cache",
                 "objects that are not in the page cache",
             )
 
