@@ -127,7 +127,7 @@ def forecast_demand(
                 scale = 1 + left / player.requests
             break
         player.play(request)
-    return player.demand(schedule, scale, at_most=config.pacing.mode != "open" and end_s is not None)
+    return player.demand(schedule, scale, at_most=bounds.follow_completions)
 
 
 def memory_need(

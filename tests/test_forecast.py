@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import pytest
 
 import kvbench.forecast
-from kvbench.config import RunConfig, parse_config
+from kvbench.config import RunConfig, load_config, parse_config
 from kvbench.forecast import Demand, arena_bytes, forecast_demand, memory_need
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.tiers.arena import SEGMENT_BYTES
@@ -173,3 +174,26 @@ def test_the_numpy_paths_need_whole_entries_for_each_thread(read_path: str, copi
     config = config_of(io={"threads": 3, "read_path": read_path})
     demand = Demand(1, 1, 0, 0, 0, 1, 100 * MIB, at_most=False)
     assert memory_need(config, demand, 0, 0, gathered_ranks=0).read_path == 3 * copies * 100 * MIB
+
+
+def test_of_a_memory_tier_only_what_is_filled_is_taken() -> None:
+    tiers = [{"kind": "memory", "capacity_bytes": "1GiB", "fill": 0.5}, {"kind": "file"}]
+    none = Demand(0, 0, 0, 0, 0, 0, MIB, at_most=False)
+    assert memory_need(config_of(tiers=tiers), none, 0, 0, gathered_ranks=0).tiers == GIB // 2
+
+
+def test_requests_of_the_reference_that_nobody_waits_for_are_kept_in_memory() -> None:
+    """As many as its users send, measured: 153 300 of 200 users in 300 s."""
+    none = Demand(0, 0, 0, 0, 0, 0, MIB, at_most=False)
+    config = load_config("mlperf/option-1")
+    need = memory_need(config, none, 0, 0, gathered_ranks=0)
+    sent = sum(1 for _ in takewhile(lambda r: r.arrival_ns < 30 * 10**9, build_schedule(config, 0, 1).stream(0)))
+    assert need.bookkeeping / 600 == pytest.approx(10 * sent, rel=0.1)
+
+
+def test_what_the_reference_asks_for_is_bounded_by_what_a_rank_can_move() -> None:
+    config = load_config("mlperf/option-1")
+    schedule = build_schedule(config, 0, 1)
+    slow, fast = (forecast_demand(config, schedule, [10**15], bytes_per_s=rate) for rate in (1e8, 1e9))
+    assert slow.operations < fast.operations
+    assert slow.read_bytes + slow.written_bytes < 1.1 * 1e8 * 300

@@ -45,6 +45,8 @@ class Operation:
     """End of its timed span, once it was carried out."""
     retired: bool = False
     """A delete that other ranks have been told of."""
+    alone: bool = False
+    """A read that no other read of its object may overlap: it would find in the page cache what the other brings."""
     placed: bool = False
     """A write that got its place among those in flight when it was decided."""
     spoiled: bool = False

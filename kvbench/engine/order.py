@@ -11,7 +11,8 @@ from kvbench.records.schema import Op
 
 
 class KeyOrder:
-    """Operations on one key take effect in the order in which they were decided; reads of a key may overlap."""
+    """Operations on one key take effect in the order in which they were decided; reads of a key may overlap, but for
+    those that are to be alone."""
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[Operation | None, list[Operation]]] = {}
@@ -20,7 +21,7 @@ class KeyOrder:
         """Make `operation` wait for the earlier ones on its key that it must not overtake."""
         key = operation.step.key
         exclusive, readers = self._last.get(key, (None, []))
-        if operation.step.op == Op.READ:
+        if operation.step.op == Op.READ and not operation.alone:
             if exclusive is not None and not exclusive.done:
                 exclusive.followers.append(operation)
                 operation.waits_for += 1

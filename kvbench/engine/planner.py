@@ -174,6 +174,7 @@ class Planner:
             asked_for = step.key == reference.key and step.op in (Op.READ, Op.WRITE, Op.PROMOTE)
             tokens = reference.tokens if asked_for else step.nbytes // self._bytes_per_token
             operation = Operation(step, active, tokens, len(active.stages) if asked_for else None)
+            operation.alone = active.request.in_steps
             self._order.add(operation)
             if step.target is not None:
                 self._books.rooms[step.target].ask(operation)

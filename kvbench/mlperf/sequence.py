@@ -34,6 +34,7 @@ _IDENTITY: Final = (
     "delay_between_options_s",
     "cache_directory",
     "kvbench_version",
+    "git_sha",
 )
 """Two sequences that differ in one of these, or in an option's settings, are not the same."""
 

@@ -164,6 +164,16 @@ def test_no_more_writes_are_in_flight_than_there_are_places_for(make_rank: MakeR
     assert len(writes) >= 60
 
 
+def test_reads_of_one_entry_do_not_overlap(make_rank: MakeRank) -> None:
+    """The second would find in the page cache what the first has read."""
+    rank = make_rank(pacing="open", threads=8)
+    rank.run(Script([[stepwise(0, ref(0, 40))]]))
+    rank.run(Script([[stepwise(n, ref(n), history=[ref(0)] * 5) for n in range(1, 9)]]))
+    reads = np.sort(rank.rows[rank.rows["op"] == Op.READ], order="t_start_ns")
+    assert len(reads) == 40
+    assert (reads["t_start_ns"][1:] >= (reads["t_start_ns"] + reads["wall_ns"])[:-1]).all()
+
+
 def test_look_ups_are_counted_by_kind_in_the_measured_phase_alone(make_rank: MakeRank) -> None:
     rank = make_rank(pacing="open", threads=1)
     start_ns = timed_io.now_ns()

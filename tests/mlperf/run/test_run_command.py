@@ -39,7 +39,19 @@ def _launcher() -> None:
 @pytest.mark.usefixtures("_launcher")
 def test_two_clients_on_this_host_leave_a_result_each(shm: Path, tmp_path: Path) -> None:
     changes = [word for change in QUICK for word in ("--set", change)]
-    words = ["--division", "open", *NAMES, "--dir", shm, "--results", tmp_path, "--npernode", "2", "--option", "1"]
+    words: list[str | Path] = [
+        "--division",
+        "open",
+        *NAMES,
+        "--dir",
+        shm,
+        "--results",
+        tmp_path,
+        "--npernode",
+        "2",
+        "--option",
+        "1",
+    ]
     words += ["--trials", "1", "--trial-seconds", "1.5", *changes]
     ended = start(*words)
     assert ended.returncode == 0, ended.stderr

@@ -145,6 +145,26 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
     assert not list(directory.rglob("*.unfinished"))
 
 
+def test_an_interrupted_trial_says_so_and_the_next_start_goes_on(
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
+    with monkeypatch.context() as patch:
+
+        def interrupted(*arguments: Any) -> Path:
+            raise KvbenchError("interrupted")
+
+        patch.setattr(runner, "run", interrupted)
+        with pytest.raises(KvbenchError, match="interrupted"):
+            run(choices)
+    (directory,) = (tmp_path / "kv_cache").iterdir()
+    assert trials_of(Done(directory, choices, "").read("kvbench_sequence.json"))[0]["status"] == "interrupted"
+    assert run(choices) == directory
+    sequence = Done(directory, choices, "").read("kvbench_sequence.json")
+    assert trials_of(sequence)[0]["status"] == "complete"
+    assert [again["invocation"] for again in sequence["resumed"]] == [["kvbench", "mlperf", "run"]]
+
+
 def test_a_sequence_that_asks_for_something_else_begins_anew(
     shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
