@@ -75,9 +75,11 @@ def set_config(made: Made, section: str, key: str, value: Any) -> None:
 
 
 def storage_of_another_kind(made: Made, kind: str) -> None:
-    """As if the cache had been there; the run file, which has seen it elsewhere, goes."""
+    """As if the cache had been there; the run file no longer says where it was."""
     set_at(made.sequence, "filesystems", 0, "cache", "type", to=kind)
-    (made.trial() / "kvbench_run.h5").unlink(missing_ok=True)
+    with h5py.File(made.trial() / "kvbench_run.h5", "r+") as file:
+        if "filesystem" in file["nodes"]:
+            del file["nodes/filesystem"]
 
 
 @breaks("submitterRootDirectory")
@@ -230,13 +232,13 @@ def code_where_open_has_it(made: Made) -> None:
 
 
 @breaks("identicalSystemConfig")
-def storage_that_the_run_file_has_not_seen(made: Made) -> None:
-    set_at(made.sequence, "filesystems", 0, "cache", "type", to="xfs")
+def machine_changed_between_trials(made: Made) -> None:
+    set_attribute(made, "kvbench_version", "0.0.9")
 
 
 @breaks("identicalSystemConfig")
-def machine_changed_between_trials(made: Made) -> None:
-    set_attribute(made, "kvbench_version", "0.0.9")
+def storage_that_the_run_file_has_not_seen(made: Made) -> None:
+    set_at(made.sequence, "filesystems", 0, "cache", "type", to="xfs")
 
 
 @breaks("identicalSystemConfig")
@@ -632,7 +634,7 @@ def a_run_of_the_open_division(made: Made) -> None:
 @breaks("kvcacheOpenAllowances", OPEN)
 def concurrency_changed(made: Made) -> None:
     """Consistently everywhere: open may not change it at all."""
-    edit(made.sequence, lambda sequence: sequence["invocation"].extend(["--set", "io.max_concurrent_allocs=8"]))
+    set_at(made.sequence, "changes", to=["io.max_concurrent_allocs=8"])
     set_at(made.sequence, "options", 1, "settings", "max_concurrent_allocs", to=8)
     for path in (made.run / "option_2").rglob("kvcache_results_*.json"):
         set_at(path, "kvbench", "max_concurrent_allocs", to=8)
