@@ -114,7 +114,7 @@ class Run:
         """Names of the classes that `qos` counts, highest priority first; empty where the file does not name them."""
         try:
             names = json.loads(str(self.attributes.get("qos_classes_json", "[]")))
-        except ValueError:
+        except (ValueError, RecursionError):
             return ()
         if not isinstance(names, list) or len(set(map(str, names))) != len(names):
             return ()

@@ -4,13 +4,19 @@ pandas is imported by the commands themselves: no rank but the one that prints n
 """
 
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
 
 from kvbench import study_cli
 from kvbench.errors import KvbenchError
+from kvbench.units import format_bytes
 
+MOST_SUMMARIZED: Final = 4_000_000
+"""Records up to which a run prints its summary itself."""
+_SUMMARY_BYTES: Final = 64
+"""Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
 _PATH = click.Path(path_type=Path)
 
@@ -28,6 +34,23 @@ def summary(run_file: Path, as_json: bool) -> None:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
         show_summary(run_file, Console())
+
+
+def show_result(run_file: Path, console: Console) -> None:
+    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
+    been given."""
+    from kvbench.records.reader import open_run  # noqa: PLC0415 - see above
+
+    records = open_run(run_file).tables["records"].rows
+    if records <= MOST_SUMMARIZED:
+        show_summary(run_file, console)
+        return
+    memory = format_bytes(records * _SUMMARY_BYTES)
+    console.print(
+        f"{run_file}: {records} records; `kvbench summary {run_file}` prints the figures; it takes about {memory}",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def show_summary(run_file: Path, console: Console) -> None:

@@ -349,7 +349,13 @@ def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
 
 def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
     def remove() -> None:
-        strangers = rundir.remove()
+        try:
+            strangers = rundir.remove()
+        except OSError as error:
+            raise KvbenchError(
+                f"cannot remove all of {rundir.objects}: {error.strerror}; 'kvbench clean {rundir.directory}' does, "
+                "once the storage works"
+            ) from error
         if strangers:
             raise KvbenchError(
                 f"left {rundir.objects}, as it holds files that kvbench did not make: "

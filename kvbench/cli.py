@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvbench import analysis_cli, clean_cli, mlperf_cli, recovery_cli, runner, study_cli
-from kvbench.analysis_cli import show_summary
+from kvbench.analysis_cli import show_result
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher, get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.watch import PATIENCE_S
@@ -22,6 +22,7 @@ from kvbench.config import load_config, shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.spilling import SpillOrder
 from kvbench.starting import run_console, start_ranks, without_options
+from kvbench.units import printable
 
 _FAILED = 1
 _PATH = click.Path(path_type=Path, readable=False)
@@ -39,7 +40,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KvbenchError as error:
-            click.echo(f"kvbench: {error}", err=True)
+            click.echo(f"kvbench: {printable(str(error))}", err=True)
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)
@@ -169,7 +170,7 @@ def run(
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
-        show_summary(path, console)
+        show_result(path, console)
 
 
 @commands.command(name="datasize")

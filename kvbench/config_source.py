@@ -4,6 +4,7 @@ It makes plain mappings; what keys and values are valid is `config`'s business.
 """
 
 import copy
+import re
 from collections.abc import Hashable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,9 @@ from kvbench.errors import KvbenchError
 _NOT_CONFIGS: Final = {"models"}
 _FOLDERS: Final = ("mlperf",)
 """Folders of configurations that belong together; they are part of the names."""
+_POSITION: Final = re.compile("[0-9]{1,9}")
+_MOST_VALUES: Final = 100_000
+_MOST_BITS: Final = 128
 
 
 def shipped_configs() -> list[str]:
@@ -94,14 +98,41 @@ class _Loader(yaml.SafeLoader):
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        content = yaml.load(text, _Loader)
+        _count_values(content, {})
+        return content
+    except RecursionError as error:
+        raise KvbenchError(f"{source}: it is nested too deeply for a configuration") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise KvbenchError(f"{source}{where}: {error.problem or 'not valid YAML'}") from error
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: a date that does not exist, and the like.
-        raise KvbenchError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise KvbenchError(f"{source}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def _count_values(content: Any, known: dict[int, int | None]) -> int:
+    """How many values `content` has, where one that is referred to counts every time. Raises ValueError: too many.
+
+    Ten lines of YAML whose aliases refer to each other can stand for billions. `known` are the numbers of the
+    containers seen so far, by identity; None while one is being counted.
+    """
+    if isinstance(content, int) and content.bit_length() > _MOST_BITS:
+        raise ValueError(f"a number of more than {_MOST_BITS} bits")
+    if not isinstance(content, dict | list | set | tuple):
+        return 1
+    count = known.get(id(content), 0)
+    if count is None:
+        raise ValueError("an alias that refers to what it is part of")
+    if not count:
+        known[id(content)] = None
+        inner = [*content, *content.values()] if isinstance(content, dict) else content
+        count = 1 + sum(_count_values(value, known) for value in inner)
+        if count > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values, counting what aliases refer to")
+        known[id(content)] = count
+    return count
 
 
 def _enter(place: Any, name: str, fresh: Any, override: str) -> Any:
@@ -119,12 +150,12 @@ def _enter(place: Any, name: str, fresh: Any, override: str) -> Any:
 def _item(container: Any, name: str) -> Any:
     if isinstance(container, Mapping):
         return container.get(name)
-    if isinstance(container, list) and name.isdecimal() and int(name) < len(container):
+    if isinstance(container, list) and _POSITION.fullmatch(name) and int(name) < len(container):
         return container[int(name)]
     return None
 
 
 def _position(place: list[Any], name: str, override: str) -> int:
-    if not name.isdecimal() or int(name) > len(place):
+    if not _POSITION.fullmatch(name) or int(name) > len(place):
         raise KvbenchError(f"--set {override}: {name!r} is no position in a list: expected 0 to {len(place)}")
     return int(name)

@@ -29,9 +29,9 @@ def announce(
         text = "no spill files (--no-spill): a rank that is killed takes with it what it has measured"
     elif nowhere:
         text = (
-            f"[yellow]{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
+            f"{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
             "filesystem under test (/var/tmp, TMPDIR, /dev/shm): they keep their records in memory, and if they are "
-            "killed they are lost; name one with --spill[/]"
+            "killed they are lost; name one with --spill"
         )
     else:
         assert place is not None, "no rank is without"
@@ -44,7 +44,8 @@ def announce(
                 f"; that may need {format_bytes(needed)}, and {format_bytes(place.filesystem.free_bytes)} are free: "
                 "what finds no room stays in memory"
             )
-    console.print(text, soft_wrap=True, highlight=False)
+    warning = bool(nowhere) and order.wanted
+    console.print(text, style="yellow" if warning else None, soft_wrap=True, highlight=False, markup=False)
 
 
 def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
@@ -65,6 +66,14 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
 def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     """The command that makes a run file of this node's spill files."""
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
+
+
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order."""
+    advice = [] if spill is None else [f"'{recovering(spill, run_id, out)}' makes a run file of what was measured"]
+    if directory is not None:
+        advice.append(f"'kvbench clean {directory}' deletes the cache files that are left")
+    return ", ".join(advice)
 
 
 @contextmanager

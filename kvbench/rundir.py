@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from kvbench.errors import KvbenchError
 MARKER: Final = ".kvbench-run"
 _OBJECT_SUFFIXES: Final = (".kv", ".npy")
 _PREFIX: Final = "kvbench-"
+_STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
+"""Errors that do not tell whether a marker is there."""
+
 RANK_FOLDER: Final = re.compile(r"rank-\d+")
 
 
@@ -69,17 +73,17 @@ class RunDirectory:
         Returns what was found there that kvbench did not make, and left. Raises OSError when removing fails.
         """
         strangers: list[Path] = []
-        if _is_marked(self.objects, self.run_id):
+        if not self.top.is_symlink() and _is_marked(self.objects, self.run_id):
             strangers += self._remove_objects()
         self._release()
         if _is_marked(self.top, self.run_id):
             # Two ranks may both find themselves the last; either may remove what the other looks at.
             with suppress(FileNotFoundError):
-                remaining = sorted(set(os.listdir(self.top)) - {MARKER})
+                remaining = _others_in(self.top)
                 if not remaining:
                     (self.top / MARKER).unlink()
                     _remove_if_empty(self.top)
-                elif not any(RANK_FOLDER.fullmatch(name) for name in remaining):
+                elif not RANK_FOLDER.fullmatch(remaining[-1]):
                     strangers += [self.top / name for name in remaining]
         return strangers
 
@@ -167,16 +171,44 @@ def marks(content: bytes, run_id: str) -> bool:
     """Whether `content` is that of a marker of run `run_id`."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("program") == "kvbench" and found.get("run_id") == run_id
 
 
+def _others_in(top: Path) -> list[str]:
+    """What a run's directory holds besides its marker, up to the first directory of a rank, which comes last.
+
+    A rank that leaves while others are still there does not read the whole list: together they would read as many
+    entries as the square of their number.
+    """
+    found: list[str] = []
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if RANK_FOLDER.fullmatch(entry.name):
+                return [*sorted(found), entry.name]
+            if entry.name != MARKER:
+                found.append(entry.name)
+    return sorted(found)
+
+
 def _is_marked(directory: Path, run_id: str) -> bool:
-    try:
-        return marks((directory / MARKER).read_bytes(), run_id)
-    except OSError:
+    """Whether `directory` is one, and no link, and holds the marker of run `run_id`, a regular file.
+
+    Raises OSError when the storage fails.
+    """
+    if directory.is_symlink():
         return False
+    try:
+        descriptor = os.open(directory / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _STORAGE_FAILED:
+            raise
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and marks(os.read(descriptor, 4096), run_id)
+    finally:
+        os.close(descriptor)
 
 
 def is_object(entry: "os.DirEntry[str]") -> bool:

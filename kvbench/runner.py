@@ -37,13 +37,14 @@ from kvbench.errors import KvbenchError
 from kvbench.expectation import Expect
 from kvbench.identity import Identity
 from kvbench.interrupt import Interrupt
-from kvbench.keeping import announce, discard, recovering, saying_what_is_left
+from kvbench.keeping import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.live import Counters, View, counters_width
 from kvbench.outcome import Outcome, gather_outcome
 from kvbench.records.schema import Phase
 from kvbench.results import open_output
 from kvbench.shared_space import Rounds, exchange_offsets, join, report
 from kvbench.spilling import SpillOrder, calibration_as_list, reading_as_list
+from kvbench.units import printable
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -57,7 +58,7 @@ DRAIN_S: Final = 1.5
 LAST_WORD_S: Final = 120.0
 """A canceled operation comes back after the system call under way; storage that keeps one for so long is given up."""
 
-_POLL_S: Final = 0.02  # also on crowded nodes, where it is the longest of all pauses
+_POLL_S: Final = pause_s(0.02, 0.05)
 _ENDING_POLL_S: Final = pause_s(0.001)
 """When a rank has little left to do: whoever was interrupted may have half a second. And where ranks share a key space:
 what one wrote, others are to know soon."""
@@ -120,26 +121,19 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
             wishes = plan.gather, plan.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
-            if plan.directory is not None:
-                watch.advice = f"`kvbench clean {plan.directory}` removes the files that the run left"
             sharing = join(topology, plan.config, plan.part)
             expect = plan.identity.expect
             with Bench.build(
                 topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
             ) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
+                watch.advice = how_to_go_on(bench.spill, plan.identity.run_id, order.out, plan.directory)
                 announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
-                clean_up = watch.advice
-                if bench.spill is not None:
-                    makes = (
-                        f"`{recovering(bench.spill, plan.identity.run_id, order.out)}` makes a run file of the records"
-                    )
-                    watch.advice = "; ".join(filter(None, [makes, clean_up]))
                 outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
                 with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
-                watch.advice = clean_up
+                watch.advice = how_to_go_on(None, plan.identity.run_id, order.out, plan.directory)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -232,8 +226,8 @@ def _announce(console: Console, topology: Topology, plan: Plan) -> None:
         identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {plan.config.name}, {plan.directory or 'no directory'}, "
-            f"fingerprint {identity.fingerprint}",
+            f"kvbench run {identity.run_id}: {ranks}, {printable(plan.config.name)}, "
+            f"{plan.directory or 'no directory'}, fingerprint {identity.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )

@@ -58,6 +58,14 @@ def parse_seconds(text: object) -> float:
     return float(Fraction(number) * (_unit(unit, _TIME_UNITS, "time") if unit else 1))
 
 
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey instead of show as question marks, but for ends of lines.
+
+    For what comes from files and configurations: names in them could move the cursor, or worse.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def format_bytes(nbytes: float) -> str:
     """`nbytes` with the largest binary unit that leaves a number of at least 1, for people: `3.3 GiB`."""
     for unit, factor in (("PiB", 1024**5), ("TiB", 1024**4), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):

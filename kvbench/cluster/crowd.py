@@ -32,9 +32,10 @@ def ranks_per_processor(environ: Mapping[str, str] = os.environ) -> float:
 CROWDING: Final = ranks_per_processor()
 
 
-def pause_s(alone_s: float) -> float:
-    """How long to pause between two looks, where a rank with a processor to itself would pause `alone_s`."""
-    return max(alone_s, min(alone_s * CROWDING, LONGEST_PAUSE_S))
+def pause_s(alone_s: float, longest_s: float = LONGEST_PAUSE_S) -> float:
+    """How long to pause between two looks, where a rank with a processor to itself would pause `alone_s`; at most
+    `longest_s`."""
+    return max(alone_s, min(alone_s * CROWDING, longest_s))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ has news, 32 bytes for each announcement of any rank to every rank (allgatherv).
 main thread; workers never wait for them, and nothing travels inside a timed span by their doing. A rank's pause between
 two rounds grows with the number of ranks, to keep the idle cost of rounds bounded: 1 ms up to 100 ranks, 100 ms at
 10 000, where a round's headers are 240 KB into every rank, 2.4 MB a second, and 1 million announcements a second of all
-ranks together would be 32 MB a second into every rank.
+ranks together would be 32 MB a second into every rank. Taking them in costs about 1 us of processor time each, and a
+rank remembers 80 bytes for each object that any other has (both measured): that is what bounds it, not the network.
 
 Every rank takes part in the same number of rounds, whose common numbers order what was said: what a rank begins after
 it has taken in round n was decided knowing everything that was said up to round n.

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.comm import Communicator, Request, flatten, quiet_barrier, quiet_bcast, wait_quietly
+from kvbench.cluster.crowd import pause_s
 from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
@@ -41,7 +42,7 @@ Way = Literal["auto", "ranks", "nodes"]
 
 _ASK_TAG: Final = 7301
 _ROWS_TAG: Final = 7302
-_RECEIVER_PAUSE_S: Final = 1e-4
+_RECEIVER_PAUSE_S: Final = pause_s(1e-4, 2e-3)
 _SEND: Final = 1
 _STOP: Final = 0
 _HEADER_BYTES: Final = 64

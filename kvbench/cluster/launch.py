@@ -177,7 +177,7 @@ def launch(
         pump.join(timeout=2)
     if listener.node is not None:
         if not listener.told:
-            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end")
+            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end. {tether.ADVICE}")
         code = code or 1
     return code if code >= 0 else 128 - code
 
@@ -224,6 +224,8 @@ def _pump(source: IO[bytes], listener: LossListener) -> None:
     """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
     boilerplate = BoilerplateFilter()
     while piece := os.read(source.fileno(), 65536):
+        # Open MPI 5 ends some of its notices with a zero byte.
+        piece = piece.replace(b"\0", b"")
         listener.feed(piece)
         _write(boilerplate.feed(piece))
     _write(boilerplate.end())

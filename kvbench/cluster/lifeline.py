@@ -93,7 +93,7 @@ def listen(everywhere: bool) -> socket.socket:
 
 
 def own_networks() -> list[str]:
-    """This node's addresses with their networks (`10.1.2.3/24`, `fd00::3/128`), without those that only it can reach."""
+    """This node's addresses with their networks (`10.1.2.3/24`, `fd00::3/128`), without what only it can reach."""
     up = {name for name, facts in psutil.net_if_stats().items() if facts.isup}
     networks = []
     for name, addresses in psutil.net_if_addrs().items():

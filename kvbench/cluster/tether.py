@@ -22,6 +22,10 @@ ASK_TO_STOP = b"s"
 TERMINATE = b"t"
 KILL = b"k"
 
+ADVICE = (
+    "'kvbench recover' makes a run file of what was measured, 'kvbench clean' deletes the cache files that are left"
+)
+
 _KILL_AFTER_S = 5.0
 _POLL_S = 0.05
 
@@ -59,7 +63,9 @@ def main() -> int:
         return 128 + signal.SIGTERM
     if code < 0 and terminated_s is None and not killed:
         name = signal.Signals(-code).name
-        print(f"kvbench: mpirun on {socket.gethostname()} was killed by {name}; all ranks end", file=sys.stderr)
+        print(
+            f"kvbench: mpirun on {socket.gethostname()} was killed by {name}; all ranks end. {ADVICE}", file=sys.stderr
+        )
     return code if code >= 0 else 128 - code
 
 

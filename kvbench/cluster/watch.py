@@ -359,7 +359,7 @@ class Watch:
             self._report(
                 f"rank {self._comm.rank} on {self._host}: its main thread has not moved for {self._patience_s:g} s"
             )
-        elif pulse.stalled_s > self._patience_s and self._comm.size > 1:
+        elif pulse.stalled_s > self._patience_s + 3 * pulse.longest_s and self._comm.size > 1:
             pulse.running = False
             self._present = {self._comm.rank}
             # The first ranks of the nodes answer after a roll call of their own.

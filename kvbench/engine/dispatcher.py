@@ -196,11 +196,15 @@ class Dispatcher:
 
     @property
     def _awaited(self) -> bool:
-        """Whether other ranks will still give this one something to do."""
+        """Whether other ranks will still give this one something to do.
+
+        A delete that waits for them belongs to no request, and yet to this load: the next one counts on its room, and
+        may write the same object again.
+        """
         sharing = self._sharing
-        return bool(self._users_waiting) or (
-            sharing is not None and sharing.role == "decode" and not sharing.prefill_over
-        )
+        if sharing is None:
+            return False
+        return bool(self._users_waiting) or sharing.deleting or (sharing.role == "decode" and not sharing.prefill_over)
 
     def _next_event_ns(self) -> int:
         """When something will have to be done that no worker's operation brings about."""
@@ -281,9 +285,11 @@ class Dispatcher:
 
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
-        if active.stage == len(active.stages) and not self._decide_more(active, now_ns):
+        if active.stage == len(active.stages) and not self._decide_more(active, max(now_ns, active.start_ns)):
             return
         if active.stage_delays_ns[active.stage]:
+            # What began late (`now_ns` is then its intended start) takes its time all the same.
+            now_ns = max(now_ns, active.start_ns)
             self._at(now_ns + active.stage_delays_ns[active.stage], lambda due_ns: self._open_stage(active, due_ns))
         else:
             self._open_stage(active, now_ns)

@@ -123,6 +123,11 @@ class Sharing:
         self._unsaid.append(_Retired(operation, now_ns))
         self._outgoing.append((operation.step.key, now_ns, 0, self.rank, _NO_TARGET, Kind.RETIRED))
 
+    @property
+    def deleting(self) -> bool:
+        """Whether a delete of this rank still waits for others."""
+        return bool(self._unsaid or self._in_grace)
+
     def begin_read(self, operation: Operation) -> bool:
         """Whether `operation`, a read of another rank's object, may begin; its writer may change. False: too late."""
         key, writer = operation.step.key, operation.writer

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.tiers.base import NotAsWrittenError
 from kvbench.tiers.payload import Mismatch
 
 MOST_ROWS: Final = 64
@@ -79,12 +80,14 @@ def of_mismatch(mismatch: Mismatch) -> Violation:
 
 
 def of_error(error: OSError, size_bytes: int | None, expected_bytes: int) -> Violation | None:
-    """What a failed read says of the filesystem's promise; None: it is a failure of another kind.
+    """What a failed read or delete says of the filesystem's promise; None: it is a failure of another kind.
 
     `size_bytes` is the size of the object's file now, None where it cannot be told.
     """
     if error.errno in (errno.ENOENT, errno.ESTALE):
         return Violation.MISSING
+    if isinstance(error, NotAsWrittenError):
+        return Violation.TORN
     if error.errno == errno.EIO and size_bytes is not None and size_bytes < expected_bytes:
         return Violation.TORN
     return None

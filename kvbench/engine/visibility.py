@@ -2,7 +2,8 @@
 
 Of each object one rank looks, on another node than its writer's where there is one. It opens the file, and reads the
 first and the last sector until both are there with their stamps. Time counts from the end of the write; what is
-reported beside it is when the announcement was heard, which no look can precede.
+reported beside it is when the announcement was heard and the first look began. What a busy node makes the thread wait
+for its turn is thus before that, and only what the filesystem takes is after it.
 """
 
 import heapq
@@ -48,6 +49,7 @@ GIVE_UP_S: Final = 5.0
 
 _LOOKS_PER_S: Final = 100.0
 _MOST_WAITING: Final = 256
+"""Objects that were not there at the first look."""
 _FIRST_PAUSE_S: Final = 0.5e-3
 _LONGEST_PAUSE_S: Final = 20e-3
 _DRAWS: Final = 8
@@ -59,7 +61,6 @@ class _Announced:
     nbytes: int
     writer: int
     written_ns: int
-    heard_ns: int
 
 
 @dataclass(slots=True)
@@ -67,6 +68,8 @@ class _Wanted:
     """An object that is looked for."""
 
     announced: _Announced
+    heard_ns: int = 0
+    """Start of the first look."""
     looks: int = 0
     pause_s: float = _FIRST_PAUSE_S
 
@@ -109,7 +112,8 @@ class Looker:
         self._violations = violations
         self._most_rows = most_rows
         self._rng = np.random.Generator(np.random.PCG64(sharing.rank))
-        self._waiting: queue.Queue[_Announced] = queue.Queue(_MOST_WAITING)
+        # No more than one: what waits behind a look that takes its time would not be looked at when it was heard of.
+        self._waiting: queue.Queue[_Announced] = queue.Queue(1)
         self._rows: list[tuple[int, ...]] = []
         self.looked_for = 0
         """Objects that were looked for to the end."""
@@ -120,15 +124,14 @@ class Looker:
         """Begin to look for what is offered."""
         self._thread.start()
 
-    def offer(self, news: Announcements, heard_ns: int) -> None:
+    def offer(self, news: Announcements) -> None:
         """Take what this rank is to look for out of a round; what there is no time for is left out."""
         written = news[news["kind"] == Kind.WRITTEN]
         writers = written["rank"].astype(np.int64)
         mine = written[lookers(written["key"], writers, self._sharing.nodes) == self._sharing.rank]
         for row in mine:
-            announced = _Announced(
-                int(row["key"]), int(row["sectors"]) * SECTOR_BYTES, int(row["rank"]), int(row["t_ns"]), heard_ns
-            )
+            nbytes = int(row["sectors"]) * SECTOR_BYTES
+            announced = _Announced(int(row["key"]), nbytes, int(row["rank"]), int(row["t_ns"]))
             try:
                 self._waiting.put_nowait(announced)
             except queue.Full:
@@ -152,9 +155,10 @@ class Looker:
             wait_s = min(0.05, max(0.0, (due[0][0] - now_ns) / 1e9)) if due else 0.05
             with suppress(queue.Empty):
                 announced = self._waiting.get(timeout=wait_s) if wait_s else self._waiting.get_nowait()
-                if timed_io.now_ns() >= next_new_ns and len(due) < _MOST_WAITING:
-                    next_new_ns = timed_io.now_ns() + int(1e9 / _LOOKS_PER_S)
-                    heapq.heappush(due, (announced.heard_ns, next(order), _Wanted(announced)))
+                now_ns = timed_io.now_ns()
+                if now_ns >= next_new_ns and len(due) < _MOST_WAITING:
+                    next_new_ns = now_ns + int(1e9 / _LOOKS_PER_S)
+                    heapq.heappush(due, (now_ns, next(order), _Wanted(announced)))
             if due and due[0][0] <= timed_io.now_ns():
                 wanted = heapq.heappop(due)[2]
                 if not self._look(wanted, target):
@@ -162,22 +166,24 @@ class Looker:
                     wanted.pause_s = min(2 * wanted.pause_s, _LONGEST_PAUSE_S)
                     heapq.heappush(due, (again_ns, next(order), wanted))
 
-    def _look(self, wanted: "_Wanted", target: Memory) -> bool:
+    def _look(self, wanted: _Wanted, target: Memory) -> bool:
         """Look once; whether there is no need to look again."""
         announced = wanted.announced
         tier = self._tier.of_rank(announced.writer)
         payload = self._payload_of(announced.writer)
+        if wanted.looks == 0:
+            wanted.heard_ns = timed_io.now_ns()
         wanted.looks += 1
         with suppress(OSError):
             ends = {0, announced.nbytes - SECTOR_BYTES}
             if all(self._is_there(tier, payload, announced.key, offset, target) for offset in ends):
-                self._keep(announced, timed_io.now_ns(), wanted.looks)
+                self._keep(wanted, timed_io.now_ns())
                 return True
         if not self._sharing.peers.holds(announced.key, announced.writer):
             return True  # it is to be deleted meanwhile
-        if timed_io.now_ns() - announced.heard_ns < GIVE_UP_S * 1e9:
+        if timed_io.now_ns() - wanted.heard_ns < GIVE_UP_S * 1e9:
             return False
-        self._keep(announced, 0, wanted.looks)
+        self._keep(wanted, 0)
         text = f"{tier.where(announced.key)} of rank {announced.writer} was not there after {GIVE_UP_S:.0f} s"
         self._violations.note(
             Violation.UNSEEN, announced.writer, announced.key, announced.nbytes, timed_io.now_ns(), text
@@ -188,9 +194,10 @@ class Looker:
         tier.inspect(key, offset, target)
         return payload.check_sampled(target, key, offset)[1] is None
 
-    def _keep(self, announced: _Announced, readable_ns: int, looks: int) -> None:
+    def _keep(self, wanted: _Wanted, readable_ns: int) -> None:
         """Keep the row, in place of a random one where there are as many as are kept (Vitter 1985, algorithm R)."""
         self.looked_for += 1
+        announced = wanted.announced
         row = (
             announced.key,
             announced.nbytes,
@@ -198,9 +205,9 @@ class Looker:
             self._sharing.rank,
             int(self._sharing.locality(announced.writer)),
             announced.written_ns,
-            announced.heard_ns,
+            wanted.heard_ns,
             readable_ns,
-            looks,
+            wanted.looks,
         )
         if len(self._rows) < self._most_rows:
             self._rows.append(row)

@@ -116,9 +116,10 @@ class Worker:
         return None
 
     def _is_violation(self, operation: Operation, error: OSError | VerificationError) -> bool:
-        """Whether a failed read is a broken promise of a shared filesystem, which is counted and goes on."""
+        """Whether a failed read is a broken promise of a shared filesystem, which is counted and goes on; or a failed
+        delete, of what is gone already."""
         violations, step = self._equipment.violations, operation.step
-        if violations is None or step.op != Op.READ or step.source is None:
+        if violations is None or step.op not in (Op.READ, Op.DELETE) or step.source is None:
             return False
         tier = self._source(operation, step.source)
         if not tier.storage:
@@ -127,12 +128,12 @@ class Worker:
             kind: Violation | None = of_mismatch(error.mismatch)
         else:
             kind = of_error(error, tier.size_bytes(step.key), step.nbytes)
-        if kind is None:
+        if kind is None or (step.op == Op.DELETE and kind != Violation.MISSING):
             return False
         writer = self._equipment.rank if operation.writer is None else operation.writer
         text = str(error) if isinstance(error, VerificationError) else self._describe(operation, error)
         violations.note(kind, writer, step.key, step.nbytes, timed_io.now_ns(), text)
-        operation.spoiled = True
+        operation.spoiled = step.op == Op.READ
         return True
 
     def _source(self, operation: Operation, number: int) -> Tier:

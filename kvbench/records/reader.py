@@ -134,6 +134,9 @@ def _refuse(path: Path, reason: str) -> KvbenchError:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for, a device read without end.
+            raise KvbenchError(f"cannot read {path}: it is not a regular file")
         # Some parallel filesystems refuse file locks, which a finished file does not need.
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
@@ -249,6 +252,10 @@ def _check_dataset(path: Path, where: str, dataset: Any) -> None:
     rows, row_bytes = len(dataset), dataset.dtype.itemsize
     if dataset.chunks is None:
         complete = dataset.id.get_storage_size() >= rows * row_bytes
+        if creation.get_layout() == h5py.h5d.CONTIGUOUS and rows:
+            # The size that the layout claims, and no more than the file has.
+            offset = dataset.id.get_offset()
+            complete &= offset is not None and offset + rows * row_bytes <= path.stat().st_size
     else:
         if dataset.chunks[0] * row_bytes > _MAX_CHUNK_BYTES:
             raise _refuse(path, f"{where} has chunks of {dataset.chunks[0] * row_bytes} bytes")

@@ -87,7 +87,7 @@ class SpillWriter:
         sample_dtype: np.dtype[Any],
         pulse: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        """Make `path`, which must not exist, and bring it to the device with its name. Raises OSError."""
+        """Make `path`, which must not exist. Raises OSError."""
         self.path = path
         self.error: OSError | None = None
         self._pulse = pulse
@@ -97,14 +97,13 @@ class SpillWriter:
         self._number = self._written = self._seed = 0
         self._kept = self._kept_number = 0
         self._taken_records = self._kept_records = 0
+        self._named = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         layouts = {"records": layout_of(RECORD_DTYPE), "requests": layout_of(REQUEST_DTYPE)}
         layouts["samples"] = layout_of(sample_dtype)
         try:
             self._write_all([MAGIC])
             self._seed = self._write_frame(HEADER, json_bytes({**header, "layouts": layouts}))
-            os.fsync(self._fd)
-            _sync_directory(path.parent)
         except OSError:
             self.remove()
             raise
@@ -143,15 +142,17 @@ class SpillWriter:
         self._take(REQUESTS, rows)
 
     def flush(self) -> None:
-        """Bring the rows of this round to the device."""
+        """Bring the rows of this round to the device; one in which nothing came is not waited for."""
         if self.error is not None:
             return
         try:
             self._write_pending()
             for kind in self._buffers:
                 self._write_buffer(kind)
+            has_news = self._written > self._kept
             self._write_frame(FACTS, json_bytes(self._pulse()))
-            os.fdatasync(self._fd)
+            if has_news:
+                self._sync()
         except OSError as error:
             self._give_up(error)
             return
@@ -176,6 +177,13 @@ class SpillWriter:
             return
         if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
             self.path.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        """Bring the file to the device, and the first time its name as well."""
+        os.fdatasync(self._fd)
+        if not self._named:
+            _sync_directory(self.path.parent)
+            self._named = True
 
     def _add(self, kind: int, payload: bytes) -> None:
         with self._pending_lock:

@@ -15,6 +15,10 @@ from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, Path, TimedBy
 from kvbench.tiers.arena import Memory
 
 
+class NotAsWrittenError(OSError):
+    """The file is there and can be read, and is not what was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """The row that a call is timed into, and the flag that ends it early."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.records.schema import Path, TimedBy
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
-from kvbench.tiers.base import Cell, Part, Tier
+from kvbench.tiers.base import Cell, NotAsWrittenError, Part, Tier
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 
@@ -182,6 +182,7 @@ class FileTier(Tier):
         return timed_io.page_cache(self._dirfd, self._name(key), self._drop_page_cache)
 
     def inspect(self, key: int, offset: int, target: Memory) -> None:
+        offset += SECTOR_BYTES if self._as_npy else 0
         descriptor = os.open(self._name(key), os.O_RDONLY, dir_fd=self._dirfd)
         try:
             for start, length in target.extents.tolist():
@@ -213,7 +214,7 @@ class FileTier(Tier):
 
 
 def _not_as_written(path: FilePath, why: str) -> OSError:
-    return OSError(errno.EIO, f"not the .npy file that was written ({why})", str(path))
+    return NotAsWrittenError(errno.EIO, f"not the .npy file that was written ({why})", str(path))
 
 
 def npy_header(nbytes: int, key: int) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,8 @@
 #ifndef KVBENCH_OPERATIONS_H
 #define KVBENCH_OPERATIONS_H
 
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -185,7 +187,53 @@ static int copy_mapping(const char *data, file_op_t *op, outcome_t *outcome)
     return error;
 }
 
-/* A page beyond the end of the file would be a SIGBUS, hence the look at the size. */
+/* ---- pages that cannot be read ------------------------------------------------------------------------------------ */
+
+/* The kernel tells of an I/O error on a page of a mapping with SIGBUS. While a thread uses a mapping, it has a place to
+ * come back to; a SIGBUS of any other code goes where it went before. */
+static _Thread_local sigjmp_buf *volatile on_bad_page;
+static struct sigaction bus_before;
+
+static void catch_bus(int number, siginfo_t *info, void *context)
+{
+    if (on_bad_page)
+        siglongjmp(*on_bad_page, 1);
+    if (bus_before.sa_flags & SA_SIGINFO)
+        bus_before.sa_sigaction(number, info, context);
+    else if (bus_before.sa_handler == SIG_DFL || bus_before.sa_handler == SIG_IGN)
+        sigaction(SIGBUS, &bus_before, NULL); /* the access is repeated, and ends the process */
+    else
+        bus_before.sa_handler(number);
+}
+
+/* Before each use, as MPI and others put a handler of their own in place. SA_NODEFER: who comes back by a jump would
+ * leave the signal blocked. */
+static void watch_for_bad_pages(void)
+{
+    struct sigaction now, wanted = {0};
+    wanted.sa_sigaction = catch_bus;
+    wanted.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+    if (sigaction(SIGBUS, NULL, &now) < 0 || (now.sa_flags & SA_SIGINFO && now.sa_sigaction == catch_bus))
+        return;
+    bus_before = now;
+    sigaction(SIGBUS, &wanted, NULL);
+}
+
+static int use_pages(const char *data, file_op_t *op, outcome_t *outcome)
+{
+    sigjmp_buf back;
+    if (sigsetjmp(back, 0)) {
+        on_bad_page = NULL;
+        return EIO;
+    }
+    on_bad_page = &back;
+    int error = op->region.base ? copy_mapping(data, op, outcome)
+                                : touch_pages(data, op->region.nbytes, op->stop, &outcome->nbytes);
+    on_bad_page = NULL;
+    return error;
+}
+
+/* A page beyond the end of the file would be a SIGBUS too: the look at the size finds it before anything is moved. */
 static int use_mapping(file_op_t *op, outcome_t *outcome)
 {
     struct stat status;
@@ -201,8 +249,7 @@ static int use_mapping(file_op_t *op, outcome_t *outcome)
     char *map = mmap(NULL, length, PROT_READ, MAP_SHARED, op->fd, (off_t)(op->offset - into_page));
     if (map == MAP_FAILED)
         return errno;
-    int error = op->region.base ? copy_mapping(map + into_page, op, outcome)
-                                : touch_pages(map + into_page, nbytes, op->stop, &outcome->nbytes);
+    int error = use_pages(map + into_page, op, outcome);
     munmap(map, length);
     return error;
 }

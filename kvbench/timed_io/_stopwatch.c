@@ -237,6 +237,7 @@ static PyObject *mmap_read(PyObject *module, PyObject *const *args, Py_ssize_t n
         release_call(&call);
         return NULL;
     }
+    watch_for_bad_pages();
     Py_BEGIN_ALLOW_THREADS
     row_t row = load_row(call.row_at);
     meter_t meter;

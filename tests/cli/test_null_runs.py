@@ -32,6 +32,16 @@ def test_a_run_without_storage_needs_no_directory_and_says_that_nothing_was_veri
     assert {Op.READ, Op.WRITE, Op.DELETE} <= set(column(out, "records/op").tolist())
 
 
+def test_a_run_of_very_many_records_leaves_the_summary_to_its_own_command(
+    kvbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvbench.analysis_cli.MOST_SUMMARIZED", 10)
+    ended = kvbench("run", "null", "--out", tmp_path / "run.h5", *QUICK)
+    assert ended.code == 0, ended.err
+    assert f"`kvbench summary {tmp_path / 'run.h5'}` prints the figures; it takes about " in ended.out
+    assert "Operations of the measured phase" not in ended.out
+
+
 def test_a_directory_that_is_given_is_left_as_it_was(kvbench: Call, folder: Path, tmp_path: Path) -> None:
     (folder / "mine").write_text("precious")
     ended = kvbench("run", "null", "--dir", folder, "--out", tmp_path / "run.h5", *QUICK)

@@ -191,6 +191,7 @@ def test_a_spill_filesystem_that_becomes_full_ends_nothing_and_loses_nothing(
     place = mounted("tmpfs", "size=64k")
     ended = under_mpirun("duration_s=4", *QUICK[1:], options=("--spill", place)).ended()
     assert ended.code == 0
+    assert "64 KiB are free: what finds no room stays in memory" in ended.out
     run_file = tmp_path / "run.h5"
     check_all_rows_are_there(run_file)
     assert attributes(run_file)["status"] == "complete"

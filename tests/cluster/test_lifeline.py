@@ -128,7 +128,7 @@ def test_stuck_and_stalled_are_told_apart() -> None:
     assert (pulse.stuck_s, pulse.stalled_s) == (0.0, 5.0), "the main thread moves, and no exchange is completed"
     pulse.completed += 1
     pulse.pass_time(1.0)
-    assert (pulse.stuck_s, pulse.stalled_s) == (1.0, 0.0)
+    assert (pulse.stuck_s, pulse.stalled_s, pulse.longest_s) == (1.0, 0.0, 5.0)
 
 
 def test_what_a_node_says_of_its_own_networks_can_be_read_again() -> None:

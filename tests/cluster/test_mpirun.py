@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.cluster.launch import Mpirun, find_mpirun, launch, mpirun_command, mpirun_environment, spread
-from kvbench.cluster.mpirun_output import BoilerplateFilter
+from kvbench.cluster.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.errors import KvbenchError
 
 OPEN_MPI = Mpirun(Path("/x/mpirun"), "openmpi")
@@ -128,3 +128,28 @@ def test_how_the_stream_is_cut_makes_no_difference(parts: list[bytes], cuts: lis
     pieces = [stream[start:end] for start, end in itertools.pairwise(edges)]
     assert shown(pieces) == shown([stream])
     assert shown([bytes([byte]) for byte in stream]) == shown([stream])
+
+
+LOST = FRAME + b"PRTE has lost communication with a remote daemon.\n\n  HNP daemon   : [prterun-a-1@0,0] on node a\n"
+LOST += b"  Remote daemon: [prterun-a-1@0,2] on node c7\n\nThis is usually due to\n" + FRAME
+NO_REPORT = b"-" * 60 + b"\nA daemon failed to report back after being spawned. This could\n"
+NO_REPORT += b"  Local host:    a\n  Remote host:   c7\n  Daemon exit status: 255\n"
+
+
+@pytest.mark.parametrize("notice", [LOST, NO_REPORT])
+@pytest.mark.parametrize("step", [1, 50, 10_000])
+def test_a_lost_node_is_heard_of_however_the_stream_is_cut(notice: bytes, step: int) -> None:
+    listener = LossListener()
+    stream = b"text\n" * 1000 + notice
+    for start in range(0, len(stream), step):
+        listener.feed(stream[start : start + step])
+    assert (listener.node, listener.told) == ("c7", False)
+    listener.feed(b"kvbench: rank 2 on c7 is gone; all ranks end. More\n")
+    assert listener.told
+
+
+def test_other_notices_are_no_loss_of_a_node() -> None:
+    listener = LossListener()
+    for notice in (KILLED, ABORTED, BY_ABORT, OTHER, exited(1), b"kvbench: interrupted\n"):
+        listener.feed(notice)
+    assert (listener.node, listener.told) == (None, False)

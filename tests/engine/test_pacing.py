@@ -40,6 +40,18 @@ def test_waiting_to_be_let_in_is_part_of_the_queue(make_rank: MakeRank) -> None:
     assert (rows["queue_ns"][1:] >= ends[:-1] - start_ns).all(), "each waited for all before it"
 
 
+def test_a_request_that_has_nothing_to_do_ends_when_it_was_let_in_and_not_before(make_rank: MakeRank) -> None:
+    rank = make_rank(pacing="open", threads=1)
+    missing = request(1, ref(1), prefill=False, decode_passes=1)
+    later = request(2, ref(2), prefill=False, decode_passes=1, generation_ns=2 * MS)
+    rank.run(Script([[request(0, *(ref(10 + n) for n in range(20))), missing, later]]))
+    log = rank.log
+    assert (log["intended_ns"] == log["intended_ns"][0]).all()
+    assert (log["start_ns"][1:] >= log["end_ns"][0]).all(), "they waited for the first"
+    assert log["end_ns"][1] >= log["start_ns"][1]
+    assert log["end_ns"][2] >= log["start_ns"][2] + 2 * MS
+
+
 def test_as_fast_as_possible_a_request_is_intended_when_it_is_let_in(make_rank: MakeRank) -> None:
     rank = make_rank(threads=1)
     rank.run(Script([[request(n, ref(n)) for n in range(10)]]))

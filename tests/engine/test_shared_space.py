@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from job_harness import SharedJob, hand_over_by_number
-from rank_harness import Script, ref, request
+from rank_harness import Script, ref, request, wait_for
 
 from kvbench.records.schema import Locality, Op, Path, RequestState
 from kvbench.roles import Roles
@@ -83,6 +83,37 @@ def test_an_evicted_object_is_gone_for_all_and_its_room_is_used_again(make_job: 
     job.run(NOTHING, Script([[request(0, ref(1, 3), prefill=False)]]))
     assert job.requests(1)["miss_objects"].tolist() == [1]
     assert job.sharings[0].counts.retired == 1
+
+
+def evict_what_is_being_read(job: SharedJob, monkeypatch: pytest.MonkeyPatch, other_rank: Script) -> None:
+    """Rank 0 evicts objects 1 and 2 for object 3, which needs only the room of 2: 1 is being read until 3 is there."""
+    written_first(job, request(0, ref(1, 1)), request(1, ref(2, 6)))
+    really_read = job.tiers[0].read
+
+    def read(cell: Any, key: int, *others: Any) -> Any:
+        if key == 1:
+            wait_for(lambda: len(job.requests(0)) == 3, "object 3 is not written")
+        return really_read(cell, key, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.tiers[0], "read", read)
+        job.run(Script([[request(2, ref(1, 1), ref(2, 6)), request(3, ref(3, 10))]]), other_rank)
+
+
+@pytest.mark.parametrize(
+    "other_rank", [NOTHING, Script([[request(0, ref(9), decode_passes=1, generation_ns=50_000_000)]])]
+)
+def test_a_load_ends_with_its_deletes_done_as_the_next_needs_the_room(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, other_rank: Script
+) -> None:
+    job = make_job(sectors=11)
+    evict_what_is_being_read(job, monkeypatch, other_rank)
+    assert [job.file(0, key).exists() for key in (1, 2, 3)] == [False, False, True]
+    written_first(job, request(4, ref(1, 1)))
+    job.run(NOTHING, Script([[request(10, ref(1, 1))]]))
+    assert job.failures == []
+    assert job.violations() == {}
+    assert [row["errno"] for row in reads(job, 1) if row["request"] == 10] == [0]
 
 
 REQUESTS = st.lists(
@@ -172,6 +203,27 @@ def test_a_broken_promise_is_counted_by_its_kind(
     row = violations.rows()[0]
     assert (row["rank"], row["writer"], row["key"], row["kind"]) == (reader, 0, 7, kind.encode())
     assert b"0000000000000007.kv" in row["text"]
+
+
+def test_an_object_that_is_gone_already_when_it_is_to_be_deleted_is_missing(make_job: MakeJob) -> None:
+    job = make_job(sectors=4)
+    written_first(job, request(0, ref(7, 3)))
+    job.file(0, 7).unlink()
+    job.run(Script([[request(1, ref(8, 3))]]), NOTHING)
+    assert job.failures == [], "it is counted, and the run goes on"
+    assert job.violations() == {"missing": 1}
+    assert job.file(0, 8).exists(), "its room is used again"
+    log = job.requests(0)
+    assert (log["hit_objects"].tolist(), log["miss_objects"].tolist()) == ([0, 0], [1, 1])
+
+
+def test_an_npy_file_of_the_right_size_that_cannot_be_read_as_one_is_torn(make_job: MakeJob) -> None:
+    job = make_job(read_path=Path.NUMPY)
+    written_first(job, request(0, ref(7, 3)))
+    overwrite(job.file(0, 7).with_suffix(".npy"), 0, b"")
+    job.run(NOTHING, Script([[request(10, ref(7, 3))]]))
+    assert job.failures == []
+    assert job.violations() == {"torn": 1}
 
 
 def test_a_read_error_of_the_drive_is_no_broken_promise_and_ends_the_load(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kvbench import timed_io
 from kvbench.cache.announcements import Kind, announcements
 from kvbench.engine.violations import Violations
 from kvbench.engine.visibility import Looker, lookers
+from kvbench.records.schema import Path
 
 KEYS = np.random.default_rng(3).integers(0, 2**64, 4000, dtype=np.uint64)
 
@@ -41,9 +43,14 @@ def test_nobody_looks_where_nobody_else_is() -> None:
 
 
 @pytest.fixture
-def job(folder: FilePath) -> Iterator[SharedJob]:
+def read_path() -> Path:
+    return Path.BUFFERED
+
+
+@pytest.fixture
+def job(folder: FilePath, read_path: Path) -> Iterator[SharedJob]:
     """Rank 0 has written object 7 of three sectors."""
-    made = SharedJob(folder, 2, 100)
+    made = SharedJob(folder, 2, 100, read_path)
     made.run(Script([[request(0, ref(7, 3))]]), Script([[]]))
     yield made
     made.close()
@@ -57,12 +64,13 @@ def look(
     assert violations is not None
     looker = Looker(job.sharings[1], job.tiers[1], job.payloads.__getitem__, violations, 10)
     looker.start()
-    looker.offer(announcements([(7, 123, 3, 0, 0, Kind.WRITTEN)]), timed_io.now_ns())
+    looker.offer(announcements([(7, 123, 3, 0, 0, Kind.WRITTEN)]))
     then()
     wait_for(lambda: until(looker), "nothing was found")
     return looker.stop()
 
 
+@pytest.mark.parametrize("read_path", [path for path in Path if path < Path.COPY])
 def test_an_object_that_is_there_is_found_at_the_first_look(job: SharedJob) -> None:
     (row,) = look(job, lambda looker: looker.looked_for == 1)
     assert (row["key"], row["nbytes"], row["writer"], row["reader"], row["written_ns"]) == (7, 3 * 4096, 0, 1, 123)
@@ -107,8 +115,32 @@ def test_more_results_than_are_kept_leave_a_sample(job: SharedJob) -> None:
     looker.start()
 
     def offer_again() -> bool:
-        looker.offer(announcements([(7, 123, 3, 0, 0, Kind.WRITTEN)]), timed_io.now_ns())
+        looker.offer(announcements([(7, 123, 3, 0, 0, Kind.WRITTEN)]))
         return looker.looked_for > 15
 
     wait_for(offer_again, "nothing was found")
     assert len(looker.stop()) == 10
+
+
+def test_waiting_for_the_looks_before_is_not_the_filesystems(job: SharedJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_look = Looker._is_there
+    began: list[int] = []
+
+    def slow(looker: Looker, *others: Any) -> bool:
+        began.append(timed_io.now_ns())
+        until_ns = began[-1] + 20_000_000
+        wait_for(lambda: timed_io.now_ns() > until_ns, "time stands still")
+        return really_look(looker, *others)
+
+    monkeypatch.setattr(Looker, "_is_there", slow)
+    looker = Looker(job.sharings[1], job.tiers[1], job.payloads.__getitem__, Violations(1), 100)
+    looker.start()
+
+    def offer_more() -> bool:
+        looker.offer(announcements([(7, 123, 3, 0, 0, Kind.WRITTEN)] * 10))
+        return looker.looked_for >= 3
+
+    wait_for(offer_more, "nothing was found")
+    rows = looker.stop()
+    assert (rows["heard_ns"] <= began[: 2 * len(rows) : 2]).all()
+    assert (rows["heard_ns"][1:] >= rows["readable_ns"][:-1]).all(), "it is heard of when its turn has come"

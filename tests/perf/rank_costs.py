@@ -1,4 +1,4 @@
-"""One run of the configuration `null` as one rank of many, with every collective step counted and timed; JSON on rank 0.
+"""One run of the configuration `null` as one rank of many, every collective step counted and timed; JSON on rank 0.
 
 Arguments: the run file, the result file, the ranks that stand for a node, seconds of the load, requests per second and
 rank, and the made-up rows per rank that are then gathered straight and by nodes.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from kvbench.cluster.comm import get_world
 from kvbench.cluster.counted import Ledger, counting
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.watch import Watch
+from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.machine import peak_resident_bytes
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.results import NODE_DTYPE, RANK_DTYPE
@@ -89,18 +90,29 @@ def main() -> None:
         gathering = gather.choose_gathering(place, "nodes" if way == "nodes" else "ranks")
         with ledger.step(f"made-up rows by {way}"):
             gather.gather_rows(comm, made_up(comm.rank, rows), RECORD_DTYPE, lambda rank, part: None, None, gathering)
+    mine = {name: [cost.sent, cost.bytes_out] for name, cost in ledger.costs.items()}
+    everyone = cast(Any, world).gather(mine)
     if comm.rank == 0:
         facts = {
             "ranks": comm.size,
             "nodes": place.nodes,
             "rows": rows,
+            "everyone": {
+                name: [sum(column) for column in zip(*(cost[name] for cost in everyone if name in cost), strict=True)]
+                for name in ledger.costs
+            },
             "costs": {name: asdict(cost) for name, cost in ledger.costs.items()},
             "start_s": imported_s,
             "mpi_s": mpi_s,
             "run_s": run_s,
             "peak_bytes": peak_bytes,
             "peak_with_made_up_bytes": peak_resident_bytes(),
-            "row_bytes": {"record": RECORD_DTYPE.itemsize, "rank": RANK_DTYPE.itemsize, "node": NODE_DTYPE.itemsize},
+            "row_bytes": {
+                "record": RECORD_DTYPE.itemsize,
+                "rank": RANK_DTYPE.itemsize,
+                "node": NODE_DTYPE.itemsize,
+                "sample": SAMPLE_DTYPE.itemsize,
+            },
             "chunk_rows": gather.STRAIGHT.chunk_rows(RECORD_DTYPE),
             "load": os.getloadavg()[0],
         }

@@ -1,5 +1,6 @@
 """Reading run files that kvbench did not write, or that did not survive: one message, never a wrong figure."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_what_is_no_hdf5_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("import os")
     for path in (tmp_path / "text.h5", tmp_path / "missing.h5", tmp_path):
         with pytest.raises(KvbenchError, match=str(path)):
+            open_run(path)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    for path in (tmp_path / "pipe.h5", Path("/dev/zero")):
+        with pytest.raises(KvbenchError, match="not a regular file"):
             open_run(path)
 
 

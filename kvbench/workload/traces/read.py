@@ -32,7 +32,7 @@ def read_trace(
     Raises KvbenchError naming file, line and what was wrong, where the file cannot be read, is of no known format, has
     a malformed line (unless `skip_bad_lines`: then they are counted in the trace) or no request at all.
     """
-    path = Path(path)
+    path = _possible(path)
     known = sniff_format(path) if trace_format == "auto" else trace_format
     try:
         if known == "sharegpt":
@@ -41,17 +41,17 @@ def read_trace(
             return _read_mooncake(path, skip_bad_lines)
         return _read_table(path, known, skip_bad_lines)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error.strerror or str(error)) from error
 
 
 def sniff_format(path: str | Path) -> Format:
     """The format of a file, from its first bytes. Raises KvbenchError where it is none of the four."""
-    path = Path(path)
+    path = _possible(path)
     try:
         with path.open("rb") as file:
             start = file.read(_SNIFFED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error.strerror or str(error)) from error
     if not start:
         raise KvbenchError(f"trace {path} is empty")
     if start.startswith(b"{"):
@@ -94,5 +94,11 @@ def _read_table(path: Path, name: Format, skip_bad_lines: bool) -> Trace:
     return collect_lines(collector, lines, parse)
 
 
-def _unreadable(path: Path, error: OSError) -> KvbenchError:
-    return KvbenchError(f"cannot read trace {path}: {error.strerror or error} (give the path of a trace file)")
+def _possible(path: str | Path) -> Path:
+    if "\0" in str(path):
+        raise _unreadable(Path(str(path).replace("\0", "?")), "no path has a null byte")
+    return Path(path)
+
+
+def _unreadable(path: Path, reason: str) -> KvbenchError:
+    return KvbenchError(f"cannot read trace {path}: {reason} (give the path of a trace file)")

@@ -1,0 +1,102 @@
+"""SIGKILL, and a process that is stopped: the others end, say who it was, and nothing that was measured is lost."""
+
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from breaking import Outcome, Victim, all_gone, clean, put_strangers
+from kvbench_command import remains
+
+Break = Callable[..., Victim]
+Tell = Callable[..., None]
+
+HOST = socket.gethostname()
+MOST_SECONDS = 40
+"""No fault of this file takes longer to end the run; at once means a second or two, on a machine that is not busy."""
+
+
+def check_nothing_is_lost(victim: Victim, outcome: Outcome, strangers: list[str]) -> list[int]:
+    """All that was on disk before is recovered, and the directory is as it was; returns the recovered rows."""
+    assert outcome.ended.code != 0
+    assert outcome.seconds < MOST_SECONDS
+    rows, said = victim.recovered()
+    assert outcome.before > 0
+    assert sum(rows) >= outcome.before
+    assert "ended early of 600 s: rank " in said
+    assert set(strangers) < set(remains(victim.directory)), "the run's files are there, as it was killed"
+    clean(victim.directory)
+    assert remains(victim.directory) == strangers
+    return rows
+
+
+def test_a_killed_rank(victim: Break, folder: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    run = victim(bare=True)
+    run.break_it(lambda: run.rank(1).kill())
+    outcome = run.outcome()
+    assert len(outcome.ended.messages) == 1
+    assert outcome.message.startswith(f"kvbench: rank 1 on {HOST} is gone: its process ended without a word")
+    assert f"kvbench recover {run.spill}" in outcome.message
+    assert f"kvbench clean {folder}" in outcome.message
+    rows = check_nothing_is_lost(run, outcome, strangers)
+    tell("kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
+
+
+def test_rank_0_killed(victim: Break, folder: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    run = victim(bare=True)
+    run.break_it(lambda: run.rank(0).kill())
+    outcome = run.outcome()
+    assert len(outcome.ended.messages) == 1
+    assert outcome.message.startswith(f"kvbench: rank 0 on {HOST} is gone: its process ended without a word")
+    rows = check_nothing_is_lost(run, outcome, strangers)
+    tell("kill -9 of rank 0 (mpirun, 2 ranks)", outcome, sum(rows))
+
+
+def test_mpirun_killed(victim: Break, folder: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    run = victim()
+    ranks: list[psutil.Process] = []
+
+    def kill() -> None:
+        ranks.extend([run.rank(0), run.rank(1)])
+        run.mpirun().kill()
+
+    run.break_it(kill)
+    outcome = run.outcome()
+    assert all_gone([rank.pid for rank in ranks])
+    assert len(outcome.ended.messages) == 1
+    assert outcome.message.startswith(f"kvbench: mpirun on {HOST} was killed by SIGKILL; all ranks end")
+    rows = check_nothing_is_lost(run, outcome, strangers)
+    tell("kill -9 of mpirun (kvbench run --ranks 2)", outcome, sum(rows))
+
+
+def test_a_stopped_rank(victim: Break, folder: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    run = victim(bare=True, options=("--patience", 4))
+    run.break_it(lambda: run.rank(1).send_signal(signal.SIGSTOP))
+    outcome = run.outcome()
+    assert len(outcome.ended.messages) == 1
+    assert "the ranks have exchanged nothing for 4 s: no answer from rank 1 on " + HOST in outcome.message
+    rows = check_nothing_is_lost(run, outcome, strangers)
+    tell("kill -STOP of rank 1 (mpirun, 2 ranks, --patience 4)", outcome, sum(rows))
+
+
+def test_a_job_that_was_suspended_as_a_whole_goes_on(victim: Break, folder: Path) -> None:
+    run = victim("duration_s=4", bare=True, options=("--patience", 2))
+
+    def suspend() -> None:
+        ranks = [run.rank(0), run.rank(1)]
+        for rank in ranks:
+            rank.suspend()
+        # Longer than the patience.
+        psutil.wait_procs(ranks, timeout=4)
+        for rank in ranks:
+            rank.resume()
+
+    run.break_it(suspend)
+    outcome = run.outcome()
+    assert outcome.ended.messages == ["kvbench: interrupted"] or outcome.ended.code == 0
+    assert remains(folder) == []

@@ -1,0 +1,129 @@
+"""Nodes and shared storage that fail, on the test bed: two client nodes of two ranks each, and a GlusterFS volume."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from breaking import Victim
+from kvbench_command import QUICK, attributes, column
+from node_bed import NodeBed
+
+from kvbench.cluster.launch import Mpirun
+
+Break = Callable[..., Victim]
+Tell = Callable[..., None]
+
+PATIENCE_S = 5
+MOST_SECONDS = 60
+STOPPED_S = 5
+
+
+@pytest.fixture
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where rank 0 writes: nodes have /tmp in common with this machine, and not /dev/shm."""
+    return tmp_path_factory.mktemp("out") / "run.h5"
+
+
+@pytest.fixture
+def on_nodes(victim: Break, bed: NodeBed, mpirun: Mpirun, run_file: Path) -> Iterator[Break]:
+    """Like `victim`, over both nodes by `mpirun --hostfile`, or by `kvbench run` itself if `own`."""
+
+    def begin(*settings: str, directory: Path = bed.local, own: bool = False, **others: object) -> Victim:
+        options: tuple[object, ...] = ("--patience", PATIENCE_S)
+        words: dict[str, object] = {"ranks": 4, "environment": bed.environment, "directory": directory, "out": run_file}
+        if own:
+            options = ("--hostfile", bed.hostfile, *options)
+        else:
+            words["launcher"] = (str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", "4")
+        return victim(*settings, options=options, **words, **others)
+
+    yield begin
+    for node in (1, 2):
+        bed.call("restore", node)
+
+
+def on_node(bed: NodeBed, node: int, *words: object) -> str:
+    return bed.call("exec", node, *words)
+
+
+def programs_left(bed: NodeBed, node: int) -> bool:
+    """Whether a rank lives on a node."""
+    return "kvbench run" in on_node(bed, node, "ps", "-eo", "args")
+
+
+def wait_for_no_rank(bed: NodeBed, nodes: tuple[int, ...]) -> None:
+    """Fails when ranks are left on the nodes after a while."""
+    until_s = time.monotonic() + MOST_SECONDS
+    while any(programs_left(bed, node) for node in nodes):
+        assert time.monotonic() < until_s, "ranks are left"
+        time.sleep(0.2)
+
+
+def clean_on(bed: NodeBed, node: int, directory: Path) -> list[str]:
+    """`kvbench clean` on a node; names of what is in its directory then."""
+    python = next(iter(bed.environment["PATH"].split(":"))) + "/python"
+    on_node(bed, node, python, "-m", "kvbench", "clean", directory, "--yes")
+    return bed.files(node, directory)
+
+
+def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
+    run = on_nodes()
+    run.break_it(lambda: bed.call("cut", 2))
+    outcome = run.outcome()
+    assert outcome.seconds < MOST_SECONDS
+    assert len(outcome.ended.messages) == 1
+    assert f"rank 2 on {bed.name}-n2 and 1 more: no sign of life for {PATIENCE_S} s" in outcome.message
+    wait_for_no_rank(bed, (1, 2))
+    rows, _ = run.recovered()
+    assert len(rows) == 4
+    assert sum(rows) >= outcome.before > 0
+    assert [clean_on(bed, node, bed.local) for node in (1, 2)] == [[], []]
+    tell(f"network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
+
+
+def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
+    run = on_nodes(own=True)
+    run.break_it(lambda: bed.call("kill", 2))
+    outcome = run.outcome()
+    bed.call("start", 2)
+    assert outcome.ended.code != 0
+    assert outcome.seconds < MOST_SECONDS
+    assert len(outcome.ended.messages) == 1
+    assert f"{bed.name}-n2" in outcome.message
+    assert "all ranks end" in outcome.message
+    wait_for_no_rank(bed, (1,))
+    rows, _ = run.recovered()
+    assert sum(rows) >= outcome.before > 0
+    assert [clean_on(bed, node, bed.local) for node in (1, 2)] == [[], []]
+    tell("node 2 and all in it killed (kvbench run --ranks, 2 x 2 ranks)", outcome, sum(rows))
+
+
+def test_a_shared_filesystem_that_is_away_for_a_while(
+    on_nodes: Break, bed: NodeBed, run_file: Path, tell: Tell
+) -> None:
+    run = on_nodes("duration_s=12", *QUICK[1:], "tiers=[{kind: file}]", directory=bed.shared)
+
+    def stop() -> None:
+        bed.call("stop-storage")
+        time.sleep(STOPPED_S)
+        bed.call("continue-storage")
+
+    run.break_it(stop)
+    outcome = run.outcome()
+    assert outcome.ended.messages == []
+    assert outcome.ended.code == 0
+    assert attributes(run_file)["status"] == "complete"
+    wall_ns = column(run_file, "records/wall_ns")
+    longest_s = float(np.max(wall_ns)) / 1e9
+    assert longest_s > STOPPED_S - 1, "the stall shows in the records"
+    assert bed.files(1, bed.shared) == []
+    rows = int(column(run_file, "ranks/rows").sum())
+    assert rows > outcome.before > 0
+    tell(
+        f"GlusterFS server stopped for {STOPPED_S} s",
+        outcome,
+        rows,
+        f"none: the run ends well; the longest operation took {longest_s:.1f} s",
+    )

@@ -1,0 +1,185 @@
+"""Storage, spill filesystem and run file that fail in mid-run: one message, and the records kept."""
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from breaking import Outcome, Victim, clean, put_strangers
+from click.testing import CliRunner
+from kvbench_command import QUICK, attributes, column, objects, remains
+
+from kvbench.cli import commands
+
+Break = Callable[..., Victim]
+Tell = Callable[..., None]
+
+HOST = socket.gethostname()
+MOST_SECONDS = 60
+
+
+def check_failed(outcome: Outcome, run_file: Path, words: str) -> int:
+    """The run ended with one message; its file, marked `failed`, holds at least what there was. Returns its rows."""
+    assert outcome.ended.code == 1
+    assert outcome.seconds < MOST_SECONDS
+    assert len(outcome.ended.messages) == 1
+    assert f" on {HOST}: " in outcome.message
+    assert words in outcome.message
+    described = attributes(run_file)
+    assert described["status"] == "failed"
+    assert described["status_message"].startswith("rank ")
+    rows = int(column(run_file, "ranks/rows").sum())
+    assert rows >= outcome.before > 0
+    return rows
+
+
+def fill(place: Path) -> None:
+    """Leave no space on a filesystem."""
+    with (place / "mine").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024**2))
+
+
+def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+    place = mount("256m")
+    strangers = put_strangers(place)
+    run = victim(directory=place)
+    run.break_it(lambda: fill(place))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "No space left on device; free space there")
+    assert remains(place) == sorted([*strangers, "mine"])
+    shown = CliRunner().invoke(commands, ["summary", str(tmp_path / "run.h5")])
+    assert shown.exit_code == 0
+    assert "failed" in shown.output
+    tell("the filesystem under test filled by somebody else", outcome, rows)
+
+
+@pytest.mark.parametrize(
+    ("orders", "settings", "words"),
+    [
+        (("read-EIO",), (), "Input/output error"),
+        (("write-EIO",), (), "Input/output error"),
+        (("read-EIO",), ("io.read_path=mmap-touch",), "Input/output error"),
+    ],
+    ids=["reads", "writes", "mmap"],
+)
+def test_errors_of_the_storage(
+    victim: Break,
+    failing: Any,
+    tmp_path: Path,
+    tell: Tell,
+    orders: tuple[str, ...],
+    settings: tuple[str, ...],
+    words: str,
+) -> None:
+    strangers = put_strangers(failing.directory)
+    run = victim(*settings, directory=failing.directory)
+    run.break_it(lambda: failing.fail(*orders))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", words)
+    failing.work_again()
+    clean(failing.directory)
+    assert remains(failing.directory) == strangers
+    tell(f"{', '.join((*orders, *settings))}: every such call fails from now on (FUSE)", outcome, rows)
+
+
+def test_a_corrupted_block(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    run = victim()
+
+    def corrupt() -> None:
+        def damage() -> None:
+            for path in objects(folder, 1):
+                with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+                    file.seek(-4096, os.SEEK_END)
+                    file.write(b"\xff" * 16)
+
+        run.command.keep_doing(damage)
+
+    run.break_it(corrupt)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "the data is not what was written: at offset ")
+    assert "rank 1 on " in outcome.message
+    assert remains(folder) == strangers
+    tell("16 bytes overwritten in the objects of rank 1", outcome, rows)
+
+
+def test_two_runs_at_once_in_one_directory(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    first = victim()
+    second: list[Victim] = []
+
+    def start() -> None:
+        # Spill files in a directory of their own, to tell the rows apart.
+        second.append(victim(out=tmp_path / "second.h5", spill=beside(first.spill)))
+        second[0].break_it(lambda: None)
+
+    first.break_it(start)
+    assert "in use" in clean(folder), "a live run is not cleaned"
+    for run in (first, *second):
+        run.command.send(signal.SIGINT)
+    outcome, other = first.outcome(), second[0].outcome()
+    for ended, run_file in ((outcome, "run.h5"), (other, "second.h5")):
+        assert ended.ended.messages[-1] == "kvbench: interrupted"
+        assert attributes(tmp_path / run_file)["status"] == "interrupted"
+        assert set(column(tmp_path / run_file, "records/errno")) <= {0, errno.ECANCELED}
+    assert remains(folder) == strangers
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows >= outcome.before > 0
+    tell(
+        "a second run started in the same directory, `kvbench clean --yes` called, and then Ctrl-C at both",
+        outcome,
+        rows,
+        "interrupted; both runs end well, neither lost a file to the other or to clean",
+    )
+
+
+def beside(spill: Path) -> Path:
+    """Another directory beside `spill`."""
+    made = spill.with_name(f"{spill.name}-second")
+    made.mkdir()
+    return made
+
+
+def test_spill_filesystem_full(
+    victim: Break, mount: Callable[[str], Path], folder: Path, tmp_path: Path, tell: Tell
+) -> None:
+    strangers = put_strangers(folder)
+    place = mount("32m")
+    run = victim("duration_s=6", *QUICK[1:], spill=place)
+    run.break_it(lambda: fill(place))
+    outcome = run.outcome()
+    assert outcome.ended.code == 0
+    assert attributes(tmp_path / "run.h5")["status"] == "complete"
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows > outcome.before
+    assert remains(folder) == strangers
+    told = " ".join(outcome.ended.out.split())
+    found = re.search(r"- ([^-]*No space left on device.*?)(?: - |Operations of|$)", told)
+    assert found is not None, told
+    tell("the filesystem of the spill files filled by somebody else", outcome, rows, f"a warning: {found[1]}")
+
+
+def test_disk_full_under_the_run_file(
+    victim: Break, mount: Callable[[str], Path], folder: Path, tmp_path: Path, tell: Tell
+) -> None:
+    strangers = put_strangers(folder)
+    out = mount("8k") / "run.h5"
+    run = victim("duration_s=4", *QUICK[1:], out=out)
+    run.break_it(lambda: None)
+    outcome = run.outcome()
+    assert outcome.ended.code == 1
+    assert len(outcome.ended.messages) == 1
+    assert f"gather failed: rank 0 on {HOST}: cannot write {out}: No space left on device" in outcome.message
+    assert "kvbench recover" in outcome.message
+    rows, _ = run.recovered()
+    assert sum(rows) >= outcome.before > 0
+    assert remains(folder) == strangers
+    assert remains(out.parent) == []
+    tell("no space for the run file on rank 0", outcome, sum(rows))

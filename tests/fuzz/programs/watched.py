@@ -1,0 +1,48 @@
+"""Runs `kvbench ARGUMENTS` as one rank and prints, as JSON lines, every path that Python was asked to change or run.
+
+What the C extension opens it opens below a directory's descriptor, by a name of 16 hexadecimal digits: the test looks
+at what is there afterwards.
+"""
+
+import json
+import os
+import sys
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_PATHS = {
+    "os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (0, 1), "os.symlink": (0, 1),
+    "os.chmod": (0,), "os.chown": (0,), "os.truncate": (0,), "shutil.rmtree": (0,), "os.exec": (0,), "os.system": (0,),
+    "subprocess.Popen": (0,), "os.posix_spawn": (0,), "pickle.find_class": (0, 1),
+}  # fmt: skip
+watching = False
+
+
+def look(event: str, arguments: tuple[object, ...]) -> None:
+    """Told of every event by the interpreter."""
+    if not watching:
+        return
+    seen: list[object] = []
+    if event == "open":
+        path, _, flags = arguments
+        if isinstance(path, str | bytes) and isinstance(flags, int) and flags & _WRITING:
+            seen = [path]
+    else:
+        seen = [arguments[place] for place in _PATHS.get(event, ()) if place < len(arguments)]
+    for one in seen:
+        print(json.dumps([event, os.fsdecode(one) if isinstance(one, str | bytes | os.PathLike) else repr(one)]))
+
+
+def main() -> None:
+    """Import all there is first, so that what is seen is what the command does."""
+    global watching  # noqa: PLW0603 - the hook cannot be taken off again
+    import kvbench_analysis.report  # noqa: F401, PLC0415
+
+    import kvbench.runner  # noqa: F401, PLC0415
+    from kvbench.cli import main as run_command  # noqa: PLC0415
+
+    sys.addaudithook(look)
+    watching = True
+    run_command()
+
+
+main()
