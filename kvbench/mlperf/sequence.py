@@ -6,6 +6,7 @@ can be gone on with: a complete trial is never carried out again.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from kvbench.mlperf.tree import SEQUENCE_NAME, WORKLOAD
 
 FORMAT: Final = "kvbench-mlperf-sequence"
 VERSION: Final = 1
+
+_POLL_S: Final = 0.05
 
 _IDENTITY: Final = (
     "division",
@@ -142,7 +145,6 @@ def new_sequence(
 ) -> TrialSequence:
     """The sequence that `choices` ask for; nothing is written yet. `around` is what `surroundings.look_around` gave."""
     configs = {option: choices.config(option) for option in choices.options}
-    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     names = [entry["node"]["host"] for entry in around]
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -184,7 +186,7 @@ def new_sequence(
         "autoscaling": False,
         "config_file": None,
     }
-    return TrialSequence(choices.results / WORKLOAD / stamp, content)
+    return TrialSequence(choices.results / WORKLOAD / _stamp(), content)
 
 
 def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
@@ -199,11 +201,11 @@ def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
             found.content.setdefault("resumed", []).append(again)
             return found, True
     try:
+        while wanted.directory.exists():
+            # Another was begun in this second.
+            time.sleep(_POLL_S)
+            wanted.directory = wanted.directory.with_name(_stamp())
         wanted.directory.mkdir(parents=True)
-    except FileExistsError as error:
-        raise KvbenchError(
-            f"{wanted.directory} exists: another sequence was begun in this second; try again"
-        ) from error
     except OSError as error:
         raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
     wanted.save()
@@ -229,6 +231,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise KvbenchError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
 
 
 def now() -> str:
