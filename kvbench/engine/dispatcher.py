@@ -285,7 +285,7 @@ class Dispatcher:
 
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
-        if active.stage == len(active.stages) and not self._decide_more(active, now_ns):
+        if active.stage == len(active.stages) and not self._decide_more(active, max(now_ns, active.start_ns)):
             return
         if active.stage_delays_ns[active.stage]:
             # What began late (`now_ns` is then its intended start) takes its time all the same.
@@ -306,7 +306,7 @@ class Dispatcher:
             self._waiting_for_place.append(active)
             self._give_places(now_ns)
         elif more == Next.NOTHING:
-            self._end(active, max(now_ns, active.start_ns))
+            self._end(active, now_ns)
         return more == Next.STAGE
 
     def _give_places(self, now_ns: int) -> None:

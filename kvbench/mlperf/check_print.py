@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvbench.mlperf.checker import Verdict, in_order
-from kvbench.mlperf.foreign import shown
+from kvbench.mlperf.foreign import printable
 from kvbench.mlperf.rules import RULES
 
 _STYLES: Final = {"violation": "bold red", "not recorded": "yellow", "note": "cyan", "ok": "green"}
@@ -33,7 +33,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         for name, text in (("in", finding.path), ("found", finding.found), ("wanted", finding.wanted)):
             console.print(Text(f"    {name:7}{text}"), soft_wrap=True)
     runs = sum(1 for _ in verdict.tree.runs())
-    tree = f"{shown(str(verdict.tree.path))}: {_count(runs, 'run')}"
+    tree = f"{printable(str(verdict.tree.path))}: {_count(runs, 'run')}"
     console.print()
     if verdict.violations:
         line = f"{_count(len(verdict.violations), 'violation')} of {_count(len(verdict.broken), 'rule')}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.foreign import shown
+from kvbench.mlperf.foreign import printable
 from kvbench.mlperf.rules import RULES, Rule, Weight
 from kvbench.mlperf.tree import Division, Run, Submitter, System, Tree
 from kvbench.mlperf.tree_reading import read_tree
@@ -68,7 +68,7 @@ class Verdict:
         """For JSON."""
         counts = Counter(finding.id for finding in self.violations)
         return {
-            "tree": shown(str(self.tree.path)),
+            "tree": printable(str(self.tree.path)),
             "passed": not self.violations,
             "violations": len(self.violations),
             "rules": [
@@ -100,10 +100,9 @@ def _apply(rule: Rule, tree: Tree) -> Iterator[Finding]:
     for part in _parts(rule.part, tree):
         if isinstance(part, Tree) or part.division in rule.divisions:
             for problem in dict.fromkeys(rule.check(part)):
-                path = problem.path.relative_to(tree.path)
-                yield Finding(
-                    rule.number, rule.id, problem.weight, shown(str(path)), problem.found, problem.wanted, part.path
-                )
+                path = printable(str(problem.path.relative_to(tree.path)))
+                found, wanted = printable(problem.found), printable(problem.wanted)
+                yield Finding(rule.number, rule.id, problem.weight, path, found, wanted, part.path)
 
 
 def _parts(kind: type[Any], tree: Tree) -> Iterable[Any]:

@@ -179,8 +179,13 @@ def shown(value: Any) -> str:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
     except (ValueError, RecursionError, TypeError):
         text = f"a {type(value).__name__} that cannot be shown"
-    text = "".join(c if c.isprintable() else "?" for c in text[: _LONGEST_SHOWN + 1])
+    text = printable(text[: _LONGEST_SHOWN + 1])
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without what could drive a terminal or cannot be encoded."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _kind(entry: os.DirEntry[str]) -> Kind:

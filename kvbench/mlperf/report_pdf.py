@@ -47,14 +47,14 @@ def _figures(run: Run) -> Iterator[str]:
     if recorded.rehearsal:
         yield "A REHEARSAL: NOT A SUBMISSION"
     clients, hosts = whole(dig(run.summary, "total_ranks")), whole(dig(run.summary, "host_count"))
-    yield f"{clients} clients on {hosts} hosts, {shown(dig(run.summary, 'trials_per_option'))} trials of each option"
+    yield f"clients: {clients}, hosts: {hosts}, trials of each option: {shown(dig(run.summary, 'trials_per_option'))}"
     yield ""
     width = max(len(figure.name) for figure in FIGURES) + 2
     options = summary_options(run)
     yield "".ljust(width) + "".join(f"option {option}".rjust(14) for option in options)
     for figure in FIGURES:
         values = [number(dig(entry, figure.name)) for entry in options.values()]
-        yield figure.name.ljust(width) + "".join(("-" if v is None else f"{v:.5g}").rjust(14) for v in values)
+        yield figure.name.ljust(width) + "".join(_digits(value).rjust(14) for value in values)
     yield ""
     yield from textwrap.wrap(
         "Bandwidth in GiB/s (the key says gbps) and tokens/s are sums over the clients of a trial, averaged over the "
@@ -79,7 +79,13 @@ def _ours(option: int, entry: Any) -> Iterator[str]:
     )
     for name, figures in population.items():
         values = [number(dig(figures, key)) for key in ("p50_ms", "p95_ms")]
-        yield f"  {shown(name)}".ljust(70) + "".join(("-" if v is None else f"{v:.4g}").rjust(10) for v in values)
+        yield f"  {shown(name)}".ljust(70) + "".join(_digits(value).rjust(10) for value in values)
+
+
+def _digits(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
 
 
 def _plots(path: Path, name: str) -> Iterator[Figure]:

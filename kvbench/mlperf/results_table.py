@@ -14,7 +14,7 @@ from typing import Final
 
 from kvbench.mlperf.aggregation import HEADLINE
 from kvbench.mlperf.checker import Finding, Verdict
-from kvbench.mlperf.foreign import dig, number, shown, whole
+from kvbench.mlperf.foreign import dig, number, printable, shown, whole
 from kvbench.mlperf.tree import Run
 from kvbench.mlperf.trials import declared_options, summary_options
 
@@ -131,7 +131,7 @@ def _is_about(finding: Finding, run: Run) -> bool:
     if len(parts) < 4:
         return True
     name = {"results": parts[3], "systems": PurePosixPath(parts[3]).stem}.get(parts[2])
-    return name is None or name == shown(run.system)
+    return name is None or name == printable(run.system)
 
 
 def _text(value: float | None) -> str:

@@ -51,8 +51,9 @@ class RankRecords:
     """Summed wall time of what those requests read and wrote, on any tier."""
     elapsed_s: float | None
     """From the start of the measured phase to the rank's last operation, at least the duration."""
-    resident_reads: int
-    """Storage reads that found pages of their object in the page cache."""
+    resident_bytes: float
+    """Of what was read from storage, how much was in the page cache just before (rounded up to whole percents of each
+    object)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,14 @@ def _rank(run: RunFile, config: Mapping[str, Any], place: Mapping[str, Any]) -> 
     storage = np.array([tier["kind"] != "memory" for tier in run.tiers] or [False])
     done = storage[rows["tier"]] & (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)
     reads = done & (rows["op"] == Op.READ)
-    resident = rows["resident_pct"][reads]
+    resident = rows["resident_pct"][reads].astype(np.float64)
     return RankRecords(
         reads=_moved(rows, reads),
         writes=_moved(rows, done & (rows["op"] == Op.WRITE)),
         tokens=int(asked["output_tokens"][carried_out].sum()),
         io_s=float(rows["wall_ns"][of_requests].sum()) / 1e9,
         elapsed_s=_elapsed_s(run, config, place),
-        resident_reads=int(np.count_nonzero((resident > 0) & (resident != RESIDENT_UNKNOWN))),
+        resident_bytes=float((resident * rows["nbytes"][reads])[resident != RESIDENT_UNKNOWN].sum()) / 100,
     )
 
 

@@ -270,6 +270,7 @@ def test_a_violation_of_one_system_does_not_mark_another(clean: dict[str, Made],
     shutil.copytree(made.system, other.system)
     for suffix in (".yaml", ".pdf"):
         shutil.copy(made.description.with_suffix(suffix), other.description.with_suffix(suffix))
+    set_at(other.sequence, "system", to="small|box")
     made.description.with_suffix(".pdf").write_text("none", encoding="utf-8")
     rows = csv.DictReader(StringIO(call("table", made.root, "--format", "csv").output))
     status = {row["system"]: row["status"] for row in rows}

@@ -162,6 +162,15 @@ def test_names_that_are_no_text_are_shown_safely(clean: dict[str, Made], scratch
     assert all("\x1b" not in finding.message for finding in verdict.findings)
 
 
+def test_keys_that_are_no_text_are_shown_safely(clean: dict[str, Made], scratch: Path) -> None:
+    made = clean["closed"].copy(scratch)
+    content = json.loads(made.sequence.read_text(encoding="utf-8"))
+    content["options"][0]["config"]["pacing"]["\x1b[31m\ud800"] = 1
+    write_json(made.sequence, content)
+    verdict = whatever_happens(made.root)
+    assert verdict.broken == {"kvcacheClosedImmutable"}
+
+
 def test_a_file_that_is_too_large_is_a_violation(
     clean: dict[str, Made], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

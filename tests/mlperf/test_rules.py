@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_tree import Made, Plan, make_tree, merge
 from mutations import CLOSED, OPEN, Mutation
 
-from kvbench.mlperf.checker import Verdict, check_tree
+from kvbench.mlperf.checker import check_tree
 from kvbench.mlperf.rules import RULES
 
 MUTATIONS = {"closed": CLOSED, "open": OPEN}
@@ -109,33 +109,23 @@ def test_what_breaks_one_rule_is_refused_for_that_rule_alone(
 
 
 @st.composite
-def two_rules(draw: st.DrawFn) -> tuple[str, str, str]:
+def some_rules(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A division and a few rules that are broken in it."""
     division = draw(st.sampled_from(["closed", "open"]))
-    first, second = draw(st.lists(st.sampled_from(sorted(MUTATIONS[division])), min_size=2, max_size=2, unique=True))
-    return division, first, second
+    ids = st.lists(st.sampled_from(sorted(MUTATIONS[division])), min_size=2, max_size=4, unique=True)
+    return division, draw(ids)
 
 
 @settings(max_examples=40, deadline=None)
-@given(broken=two_rules())
-def test_of_two_broken_rules_both_are_reported(clean: dict[str, Made], broken: tuple[str, str, str]) -> None:
-    division, first, second = broken
-    with broken_tree(clean[division], MUTATIONS[division][first][0], MUTATIONS[division][second][0]) as verdict:
-        assert verdict.broken == {first, second}, [finding.message for finding in verdict.violations]
-
-
-class broken_tree:
-    """The verdict on a copy of a tree with mutations."""
-
-    def __init__(self, made: Made, *mutations: Mutation) -> None:
-        self._made, self._mutations = made, mutations
-
-    def __enter__(self) -> Verdict:
-        shared = Path("/dev/shm")
-        self._folder = TemporaryDirectory(dir=shared if shared.is_dir() else None)
-        copy = self._made.copy(Path(self._folder.name))
-        for mutation in self._mutations:
-            mutation(copy)
-        return check_tree(copy.root)
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+@given(broken=some_rules())
+def test_of_several_broken_rules_all_are_reported_and_no_other(
+    clean: dict[str, Made], broken: tuple[str, list[str]]
+) -> None:
+    division, rules = broken
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        made = clean[division].copy(Path(folder))
+        for rule in rules:
+            MUTATIONS[division][rule][0](made)
+        verdict = check_tree(made.root)
+    assert verdict.broken == set(rules), [finding.message for finding in verdict.violations]

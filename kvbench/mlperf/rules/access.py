@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from kvbench.mlperf.foreign import MISSING, dig, items, shown
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import Run
+from kvbench.units import format_bytes
 
 TO_FILL_IN: Final = "TO BE FILLED IN BY HAND"
 """How `package` marks what nobody can detect."""
@@ -18,7 +20,7 @@ _GATEWAY: Final = re.compile(
 )
 _NFS_OPTIONS: Final = ("vers", "rsize", "wsize")
 _MOST_RESIDENT: Final = 0.01
-"""Part of the reads that may find pages in the cache: of two reads of one object at a time, one does."""
+"""Part of what is read that may be in the page cache: the kernel keeps a page that is in use as it drops the others."""
 
 
 @rule("6.4.1", "kvcachePosixCacheDir", Run)
@@ -31,6 +33,7 @@ def kvcache_posix_cache_dir(run: Run) -> Iterator[Problem]:
             yield Problem(where, f"{name} {recorded.absence}", "a directory", "not recorded")
         elif not isinstance(value, str) or not value:
             yield Problem(where, f"{name} {recorded.absence if value is MISSING else shown(value)}", "a directory")
+    yield from _elsewhere(run, recorded["cache_directory"])
     places = items(recorded["filesystems"])
     compared = 0
     for place in places:
@@ -63,12 +66,15 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
         for keys, wanted in ((("cache", "layout"), "entry"), (("io", "drop_page_cache"), True)):
             if (found := dig(records.config, *keys)) != wanted:
                 yield Problem(records.path, f"{'.'.join(keys)} {shown(found)}", shown(wanted))
-        reads = sum(rank.reads.operations for rank in records.ranks.values())
-        resident = sum(rank.resident_reads for rank in records.ranks.values())
-        if resident > _MOST_RESIDENT * reads:
+        kinds = [dig(tier, "kind") for tier in items(dig(records.config, "tiers"))]
+        if kinds and kinds[-1] != "file":
+            yield Problem(records.path, f"storage of the kind {shown(kinds[-1])}", "files")
+        nbytes = sum(rank.reads.nbytes for rank in records.ranks.values())
+        resident = sum(rank.resident_bytes for rank in records.ranks.values())
+        if resident > _MOST_RESIDENT * nbytes:
             yield Problem(
                 records.path,
-                f"{resident} of {reads} reads found pages of their object in the page cache",
+                f"{format_bytes(resident)} of the {format_bytes(nbytes)} read from storage were in the page cache",
                 "objects that are not in the page cache",
             )
 
@@ -98,6 +104,17 @@ def kvcache_object_latency_scope(run: Run) -> Iterator[Problem]:
             found = f"mount options {shown(options) if names else 'not recorded'} on {host}"
             wanted = f"with {', '.join(absent)}" if absent else "the options of the mount"
             yield Problem(run.sequence.path, found, wanted)
+
+
+def _elsewhere(run: Run, cache: Any) -> Iterator[Problem]:
+    """Ranks whose cache is not in the directory that the sequence says."""
+    if not isinstance(cache, str) or not cache.startswith("/"):
+        return
+    for _, trial in run.trials():
+        for rank in trial.ranks.values():
+            own = rank.file["kvbench.cache_directory"]
+            if isinstance(own, str) and not PurePosixPath(own).is_relative_to(cache):
+                yield Problem(rank.file.path, f"cache directory {shown(own)}", f"one in {shown(cache)}")
 
 
 def _between(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -70,6 +70,10 @@ def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
     """No two clients share a result file or a cache directory."""
     unsaid = 0
     for _, trial in run.trials():
+        namespace = dig(trial.records.config, "namespace") if trial.records is not None else MISSING
+        if namespace not in (MISSING, "private"):
+            found = f"namespace {shown(namespace)}: clients read what others wrote"
+            yield Problem(trial.path, found, "a cache of each client's own")
         outputs: dict[str, Rank] = {}
         caches: dict[str, Rank] = {}
         for rank in trial.ranks.values():

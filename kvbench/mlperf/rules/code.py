@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from kvbench.mlperf.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash, is_git_sha, is_hash
-from kvbench.mlperf.foreign import MISSING, Unreadable, dig, shown
+from kvbench.mlperf.foreign import Unreadable, dig, shown
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import WORKLOAD, Run, Submitter
@@ -54,7 +54,7 @@ def _check(code: Path, runs: list[Run]) -> Iterator[Problem]:
         yield Problem(code, f"code with the hash {found}", f"code with the recorded hash {recorded}")
     for run in runs:
         ran = Recorded(run)["git_sha"]
-        if ran not in {None, MISSING} and git_sha is not None and ran != git_sha and isinstance(ran, str):
+        if isinstance(ran, str) and git_sha is not None and ran != git_sha:
             yield Problem(
                 run.sequence.path, f"git_sha {shown(ran)}", f"{shown(git_sha)}, the commit of the code in the tree"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from kvbench.mlperf.foreign import Entry, Unreadable, opened, shown
+from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import DIVISIONS, WORKLOAD, Division, Submitter, System, Tree, is_stamp
 from kvbench.mlperf.tree_reading import read_document
@@ -24,6 +25,12 @@ def submitter_root_directory(tree: Tree) -> Iterator[Problem]:
     names = sorted({submitter.name for submitter in tree.submitters()})
     if not names:
         return
+    for run in tree.runs():
+        told = Recorded(run)["submitter"]
+        if isinstance(told, str) and _NO_NAME.sub("-", told) != run.submitter:
+            yield Problem(
+                run.sequence.path, f"the submitter {shown(told)}", f"{shown(run.submitter)}, as the directory"
+            )
     for name in dict.fromkeys([tree.path.name, *names]):
         if _NO_NAME.search(name):
             yield Problem(tree.path, f"the name {shown(name)!r}", "a name without blanks; `-` in the place of each")
@@ -141,7 +148,14 @@ def _runs_of(system: System) -> Iterator[Problem]:
         yield Problem(system.path / WORKLOAD, "no run", "a directory named YYYYMMDD_HHmmss for each run")
     for stray in system.strays:
         yield Problem(stray, "no run in it", "only runs (and, in open, code)")
+    if system.division == "closed" and any(entry.name == "code" for entry in system.workload):
+        yield Problem(
+            system.path / WORKLOAD / "code", "code beside the runs", "code in the submitter's directory alone"
+        )
     for run in system.runs:
+        told = Recorded(run)["system"]
+        if run.sequence.readable and told != system.name:
+            yield Problem(run.sequence.path, f"the system {shown(told)}", f"{shown(system.name)}, as the directory")
         if not is_stamp(run.path.name):
             yield Problem(run.path, f"the name {shown(run.path.name)}", "the time of the run, YYYYMMDD_HHmmss")
 

@@ -12,6 +12,10 @@ from kvbench.mlperf.trial_records import TrialRecords
 
 _OF_A_NODE: Final = ("cpus", "cpu_model", "memory_bytes", "kernel")
 _OF_A_STORAGE: Final = ("type", "device", "mount_point", "options")
+_STORAGE_COLUMNS: Final = {"filesystem": "type", "device": "device", "mount_point": "mount_point"}
+"""Of /nodes in a run file, and what they are called in a sequence."""
+_LONGEST_KEPT: Final = 32
+"""Bytes that the shortest of these columns holds; what is longer may have been cut."""
 _OF_A_RUN_FILE: Final = ("kvbench_version", "timer", "mpi", "python")
 
 
@@ -61,3 +65,6 @@ def _facts_of_records(records: TrialRecords) -> Iterator[tuple[str, Any, Path]]:
         for name in _OF_A_NODE:
             if isinstance(node.get("host"), str) and name in node:
                 yield f"{name} of {shown(node['host'])}", node[name], records.path
+        for column, name in _STORAGE_COLUMNS.items():
+            if isinstance(node.get("host"), str) and column in node and len(node[column].encode()) < _LONGEST_KEPT:
+                yield f"{name} of the storage of {shown(node['host'])}", node[column], records.path

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, number, shown, whole
+from kvbench.mlperf.foreign import MISSING, dig, items, number, shown, whole
 from kvbench.mlperf.option_table import OPTIONS, recorded_settings, same, settings_of, wanted_settings
 from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree import Run, Trial
-from kvbench.mlperf.trials import declared_options, declared_trials
+from kvbench.mlperf.trials import declared_options, declared_trials, summary_options
 
 SEED: Final = 42
 TRIALS: Final = 3
@@ -123,6 +123,9 @@ def _trials(run: Run) -> Iterator[Problem]:
                 f"trials_per_option {shown(dig(run.summary, 'trials_per_option'))}",
                 str(TRIALS),
             )
+    for number_of, entry in summary_options(run).items():
+        if not same(count := dig(entry, "trial_count"), TRIALS) and count is not MISSING:
+            yield Problem(run.summaries[0].path, f"trial_count {shown(count)} of option {number_of}", str(TRIALS))
     for option in run.options.values():
         declared = declared_trials(run, option.number)
         if len(declared) != TRIALS:
@@ -161,7 +164,7 @@ def _order(recorded: Recorded) -> Iterator[Problem]:
                 least = delay if option != before[0] else 0.0
                 duration = number(dig(entry, "settings", "duration_s")) or 0.0
                 # A trial that is repeated alone runs when the others have ended.
-                alone = dig(told, "repeated") is True or before[1] < 0
+                alone = (dig(told, "repeated") is True or before[1] < 0) and bool(items(recorded["resumed"]))
                 most = max(delay, number(dig(told, "delay_before_s")) or 0.0) + max(duration, _LEAST_ROOM_S)
                 if not alone and not least - _CLOCK_S <= gap <= most + _CLOCK_S:
                     span = f"from {least:g} s to {most:g} s (the delay and the duration of a trial)"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from synthetic import Columns, SyntheticRun, record_rows, request_rows, run_attributes, run_tables
+from synthetic import SyntheticRun, record_rows, request_rows, run_attributes, run_tables
 
 from kvbench.mlperf.option_table import OPTIONS, option_preset, wanted_settings
 from kvbench.records.schema import Op
@@ -164,10 +164,11 @@ def _make_trial(made: Made, option: int, trial: int) -> list[dict[str, Any]]:
         config = option_preset(option).model_dump(mode="json")
         if plan.rehearsal:
             config["duration_s"] = 10.0
-        nodes: Columns = {
+        nodes: dict[str, Any] = {
             **tables["nodes"],
             "host": list(plan.hosts),
             "cpu_model": [_NODE["cpu_model"]] * len(plan.hosts),
+            "filesystem": [plan.filesystem] * len(plan.hosts),
             "memory_bytes": np.full(len(plan.hosts), _NODE["memory_bytes"]),
         }
         attributes = run_attributes(

@@ -74,6 +74,14 @@ def set_config(made: Made, section: str, key: str, value: Any) -> None:
     set_attribute(made, "config_json", json.dumps(config))
 
 
+def storage_of_another_kind(made: Made, kind: str) -> None:
+    """As if the cache had been there; the run file no longer says where it was."""
+    set_at(made.sequence, "filesystems", 0, "cache", "type", to=kind)
+    with h5py.File(made.trial() / "kvbench_run.h5", "r+") as file:
+        if "filesystem" in file["nodes"]:
+            del file["nodes/filesystem"]
+
+
 @breaks("submitterRootDirectory")
 def root_named_after_somebody_else(made: Made) -> None:
     made.root = made.root.rename(made.root.with_name("somebody-else"))
@@ -84,6 +92,11 @@ def root_with_a_blank(made: Made) -> None:
     division = made.submitter.parent
     made.submitter.rename(division / "ac me")
     made.root = made.root.rename(made.root.with_name("ac me"))
+
+
+@breaks("submitterRootDirectory")
+def run_of_another_submitter(made: Made) -> None:
+    set_at(made.sequence, "submitter", to="globex")
 
 
 @breaks("topLevelSubdirectories")
@@ -208,9 +221,24 @@ def stray_directory_among_the_runs(made: Made) -> None:
     (made.run.parent / "old").mkdir()
 
 
+@breaks("resultsDirectorySystems")
+def run_of_another_system(made: Made) -> None:
+    set_at(made.sequence, "system", to="small-box")
+
+
+@breaks("resultsDirectorySystems", CLOSED)
+def code_where_open_has_it(made: Made) -> None:
+    (made.run.parent / "code").mkdir()
+
+
 @breaks("identicalSystemConfig")
 def machine_changed_between_trials(made: Made) -> None:
     set_attribute(made, "kvbench_version", "0.0.9")
+
+
+@breaks("identicalSystemConfig")
+def storage_that_the_run_file_has_not_seen(made: Made) -> None:
+    set_at(made.sequence, "filesystems", 0, "cache", "type", to="xfs")
 
 
 @breaks("identicalSystemConfig")
@@ -288,6 +316,18 @@ def an_hour_between_two_trials(made: Made) -> None:
 
 
 @breaks("kvcacheClosedSequenceLocks", CLOSED)
+def a_repetition_that_nobody_asked_for(made: Made) -> None:
+    """Marked as repeated, without a command that went on with the sequence."""
+    an_hour_between_two_trials(made)
+    set_at(made.sequence, "options", 0, "trials", 1, "repeated", to=True)
+
+
+@breaks("kvcacheClosedSequenceLocks", CLOSED)
+def fewer_trials_in_the_summary(made: Made) -> None:
+    set_at(made.summary, "options", "1", "trial_count", to=2)
+
+
+@breaks("kvcacheClosedSequenceLocks", CLOSED)
 def a_trial_too_many(made: Made) -> None:
     shutil.copytree(made.trial(2, 3), made.trial(2, 4))
 
@@ -346,6 +386,14 @@ def one_output_for_two(made: Made) -> None:
     first = json.loads(made.rank(2, 1, 0).read_text(encoding="utf-8"))
     for name in ("end_to_end_latencies", "storage_latencies"):
         set_at(made.rank(2, 1, 1), name, to=first[name])
+
+
+@breaks("kvcachePerClientIsolation", OPEN)
+def one_key_space_for_all(made: Made) -> None:
+    with h5py.File(made.trial() / "kvbench_run.h5", "r") as file:
+        config = json.loads(file.attrs["config_json"])
+    set_attribute(made, "config_json", json.dumps(config | {"namespace": "shared"}))
+    edit(made.sequence, lambda sequence: sequence["invocation"].extend(["--set", "namespace=shared"]))
 
 
 @breaks("kvcachePerClientIsolation")
@@ -453,6 +501,21 @@ def summary_with_more_tokens(made: Made) -> None:
     scale(made.summary, "options", "3", "aggregated_storage_throughput_tokens_per_sec", by=1.001)
 
 
+@breaks("kvcacheAggregateThroughput")
+def tokens_that_the_records_do_not_have(made: Made) -> None:
+    path = made.rank()
+    before = json.loads(path.read_text(encoding="utf-8"))["summary"]
+    names = ("avg_throughput_tokens_per_sec", "storage_throughput_tokens_per_sec")
+    for name in ("total_tokens", *names):
+        scale(path, "summary", name, by=2.0)
+
+    def more(summary: Any) -> None:
+        for name in names:
+            summary["options"]["1"][f"aggregated_{name}"] += before[name] / 3
+
+    edit(made.summary, more)
+
+
 @breaks("kvcacheAggregateDeviceLatency")
 def summary_with_less_latency(made: Made) -> None:
     scale(made.summary, "options", "2", "aggregated_device_read_p95_ms", by=0.9)
@@ -513,6 +576,11 @@ def no_results_directory(made: Made) -> None:
     set_at(made.sequence, "results_directory", to="")
 
 
+@breaks("kvcachePosixCacheDir")
+def a_cache_somewhere_else(made: Made) -> None:
+    set_at(made.rank(2, 1, 1), "kvbench", "cache_directory", to="/home/cache/rank-1")
+
+
 @breaks("kvcachePosixIoModel")
 def page_cache_not_dropped(made: Made) -> None:
     set_at(made.sequence, "page_cache_dropped", to=False)
@@ -539,13 +607,13 @@ def an_address_in_place_of_a_directory(made: Made) -> None:
 
 @breaks("kvcacheObjectViaGateway")
 def a_gateway_that_nobody_names(made: Made) -> None:
-    set_at(made.sequence, "filesystems", 0, "cache", "type", to="fuse.s3fs")
+    storage_of_another_kind(made, "fuse.s3fs")
     put(made.description, "system: big-box\nclient_software: TO BE FILLED IN BY HAND\n")
 
 
 @breaks("kvcacheObjectLatencyScope")
 def nfs_without_its_options(made: Made) -> None:
-    set_at(made.sequence, "filesystems", 0, "cache", "type", to="nfs4")
+    storage_of_another_kind(made, "nfs4")
 
 
 @breaks("kvcacheClosedImmutable", CLOSED)
@@ -566,7 +634,7 @@ def a_run_of_the_open_division(made: Made) -> None:
 @breaks("kvcacheOpenAllowances", OPEN)
 def concurrency_changed(made: Made) -> None:
     """Consistently everywhere: open may not change it at all."""
-    edit(made.sequence, lambda sequence: sequence["invocation"].extend(["--set", "io.max_concurrent_allocs=8"]))
+    set_at(made.sequence, "changes", to=["io.max_concurrent_allocs=8"])
     set_at(made.sequence, "options", 1, "settings", "max_concurrent_allocs", to=8)
     for path in (made.run / "option_2").rglob("kvcache_results_*.json"):
         set_at(path, "kvbench", "max_concurrent_allocs", to=8)
