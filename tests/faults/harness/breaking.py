@@ -14,11 +14,10 @@ from pathlib import Path
 import psutil
 from kvbench_command import Command, Ended, column, remains
 
-from kvbench.errors import KvbenchError
 from kvbench.recovery import recover
 
-ENOUGH_ROWS = 200
-"""Of each rank, before anything is done to it."""
+ENOUGH_BYTES = 32 * 1024
+"""In the spill file of each rank, before anything is done to it: some 250 rows."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +78,12 @@ class Victim:
         return column(out, "ranks/rows").tolist(), done.stdout
 
     def _at_work(self) -> bool:
-        rows = self._rows()
-        return len(rows) == self._ranks and min(rows) >= ENOUGH_ROWS
+        sizes = [path.stat().st_size for path in self.spill.glob("*.spill")]
+        return len(sizes) == self._ranks and min(sizes) >= ENOUGH_BYTES
 
     def _rows(self) -> list[int]:
         out = self._work / "so-far.h5"
-        try:
-            recover([self.spill], out, overwrite=True)
-        except KvbenchError:
-            # Nothing there yet, or the first frame is being written.
-            return []
+        recover([self.spill], out, overwrite=True)
         return list(column(out, "ranks/rows").tolist())
 
 
