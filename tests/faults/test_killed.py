@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from breaking import Outcome, Victim, all_gone, clean, put_strangers
 from kvbench_command import remains
+
+pytestmark = pytest.mark.slow
 
 Break = Callable[..., Victim]
 Tell = Callable[..., None]

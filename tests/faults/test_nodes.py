@@ -12,6 +12,8 @@ from node_bed import NodeBed
 
 from kvbench.cluster.launch import Mpirun
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 

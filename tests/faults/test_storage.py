@@ -17,6 +17,8 @@ from kvbench_command import QUICK, attributes, column, objects, remains
 
 from kvbench.cli import commands
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
