@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 
 from kvbench.spilling import spill_path
+from kvbench.units import printable
 
 _PATH = click.Path(path_type=Path)
 
@@ -26,7 +27,7 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
     console = Console()
     console.print(
         f"{made.path} holds {made.records} operations and {made.requests} requests of run {made.run_id}, "
-        f"recovered {made.message}",
+        f"recovered {printable(made.message)}",
         soft_wrap=True,
         highlight=False,
         markup=False,

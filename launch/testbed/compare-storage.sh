@@ -4,8 +4,8 @@
 #   compare-storage.sh [--repeats N] [--out DIR] [--paths "buffered direct"] [options of `kvbench run`, such as --set ...]
 #
 # Runs take turns between the two, N times (5 without the option), for each read path. Leaves the run files in DIR
-# (kvbench-out/compare-storage) and prints the table of docs/findings.md, made from what `kvbench compare` says. Both are on the same disk of this
-# machine, so the difference is GlusterFS: its network, its processes, and where it caches.
+# (kvbench-out/compare-storage) and prints the table of docs/findings.md, made from what `kvbench compare` says. Both are
+# on the same disk of this machine, so the difference is GlusterFS: its network, its processes, and where it caches.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd -- "$here/../.." && pwd -P)
@@ -36,15 +36,30 @@ testbed up --nodes 2 --slots 2
 testbed exec storage gluster --mode=script volume set kvbench performance.strict-o-direct on > /dev/null
 testbed exec storage gluster --mode=script volume set kvbench network.remote-dio disable > /dev/null
 
+# run TARGET PATH REPEAT [options]: one run. On a machine that is busy beyond measure, mpirun may not get its nodes to start
+# in time: that is tried again.
+run() {
+    local target=$1 path=$2 label=$1-$2-$3 directory=$KVBENCH_TESTBED_LOCAL attempt
+    shift 3
+    [ "$target" = local ] || directory=$KVBENCH_TESTBED_SHARED
+    for attempt in 1 2 3; do
+        if mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
+            --expect "$target" --out "$out/$label.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
+            "$@" > "$out/$label.txt" 2> "$out/$label.err"; then
+            echo "compare-storage: $label: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$label.txt")"
+            return
+        fi
+        tail -n 20 "$out/$label.txt" "$out/$label.err" >&2
+        grep -q 'daemon failed to report back' "$out/$label.txt" "$out/$label.err" || break
+        echo "compare-storage: $label: mpirun did not start its nodes (attempt $attempt of 3)" >&2
+    done
+    return 1
+}
+
 for ((repeat = 1; repeat <= repeats; repeat++)); do
     for path in $paths; do
         for target in local shared; do
-            directory=$KVBENCH_TESTBED_LOCAL
-            [ "$target" = local ] || directory=$KVBENCH_TESTBED_SHARED
-            mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
-                --expect "$target" --out "$out/$target-$path-$repeat.h5" --overwrite --set "io.read_path=$path" \
-                --set "io.write_path=$path" "$@" > "$out/$target-$path-$repeat.txt"
-            echo "compare-storage: $target, $path, $repeat of $repeats: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$target-$path-$repeat.txt")"
+            run "$target" "$path" "$repeat" "$@"
         done
     done
 done

@@ -90,6 +90,16 @@ def test_damaged_spill_files_are_recovered_up_to_the_damage(good: bytes, tmp_pat
     assert recovered_or_refused("spill file, damaged bytes", path) in (None, "recovered")
 
 
+@pytest.mark.parametrize("mode", ["sampled", "histogram"])
+def test_all_rows_are_recovered_of_a_run_that_would_have_kept_some(tmp_path: Path, mode: str) -> None:
+    path, (records, requests) = tmp_path / "run.spill", rows()
+    spilled(path, HEADER | {"attributes": HEADER["attributes"] | {"records": mode}}, [FACTS], records, requests)
+    run = ka.load(recover([path], tmp_path / "run.h5").path)
+    assert (run.mode, run.sampled_1_in()) == ("full", 1)
+    assert sorted(run.columns(["wall_ns"])["wall_ns"]) == sorted(records["wall_ns"])
+    assert ka.summarize(run).operations["operations"].sum() == len(records)
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

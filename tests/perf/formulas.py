@@ -69,7 +69,8 @@ def checks(facts: Mapping[str, Any]) -> Iterator[Check]:
     tables = 4 * 8 * ranks + ranks * size["rank"] + nodes * size["node"]
     # How many samples were taken is known afterwards alone; the rest of the bytes must be whole ones.
     samples = (costs["gather_table"]["bytes_in"] - tables) // size["sample"]
-    yield bytes_in("gather_table", "240 R + 1120 N + 92 s", tables + samples * size["sample"])
+    formula = f"{32 + size['rank']} R + {size['node']} N + {size['sample']} S"
+    yield bytes_in("gather_table", formula, tables + samples * size["sample"])
     yield from _rows(facts, local)
 
 

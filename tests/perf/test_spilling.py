@@ -115,20 +115,20 @@ def test_the_spill_thread_takes_little_of_a_processor(disk: Path, report: Report
 
 
 def test_memory_does_not_grow_with_the_run(disk: Path, tmp_path: Path, report: Report) -> None:
-    """The peak of memory of a run of 32 s over that of one of 4 s, beside the same without spill files."""
+    """The peak of memory of a run of 64 s over that of one of 16 s, by when all buffers are full; with and without."""
     out = tmp_path / "run.h5"
     ratios: dict[str, list[float]] = {}
     operations = []
     for how in (["--spill", str(disk)], ["--no-spill"]):
         for _ in range(3):
-            short, long = run(out, ["null", *how], 4), run(out, ["null", *how], 32)
+            short, long = run(out, ["null", *how], 16), run(out, ["null", *how], 64)
             ratios.setdefault(how[0], []).append(long.peak_bytes / short.peak_bytes)
             operations.append(long.operations)
     many = f"{median(operations) / 1e6:.1f} million operations"
-    figure = Figure("peak memory, 32 s / 4 s, with a spill file", ratios["--spill"], "< 1.1", many)
+    figure = Figure("peak memory, 64 s / 16 s, with a spill file", ratios["--spill"], "< 1.25", many)
     report(figure)
-    report(Figure("peak memory, 32 s / 4 s, without", ratios["--no-spill"], "", many))
-    assert figure.ratio < 1.1
+    report(Figure("peak memory, 64 s / 16 s, without", ratios["--no-spill"], "", many))
+    assert figure.ratio < 1.25
 
 
 def test_recovering_takes_the_same_memory_however_many_rows_there_are(disk: Path, report: Report) -> None:
