@@ -55,6 +55,13 @@ class Victim:
         self.began_s = time.monotonic()
         fault()
 
+    def go_on(self) -> None:
+        """Return when every rank has measured some more."""
+        sizes = self._sizes()
+        self.command.wait_for(
+            lambda: all(now > then + ENOUGH_BYTES for now, then in zip(self._sizes(), sizes, strict=True))
+        )
+
     def outcome(self) -> Outcome:
         """What came of it, once the command has ended."""
         ended = self.command.ended()
@@ -78,8 +85,11 @@ class Victim:
         return column(out, "ranks/rows").tolist(), done.stdout
 
     def _at_work(self) -> bool:
-        sizes = [path.stat().st_size for path in self.spill.glob("*.spill")]
+        sizes = self._sizes()
         return len(sizes) == self._ranks and min(sizes) >= ENOUGH_BYTES
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size for path in sorted(self.spill.glob("*.spill"))]
 
     def _rows(self) -> list[int]:
         out = self._work / "so-far.h5"
