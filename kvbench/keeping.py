@@ -3,6 +3,7 @@
 What travels: one sum of two integers before the load and one after it; all else is local, or ends in an agreement.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,9 +71,9 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
 
 def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
     """What can be done after a run whose ranks were ended without leaving in good order."""
-    advice = [] if spill is None else [f"'{recovering(spill, run_id, out)}' makes a run file of what was measured"]
+    advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
     if directory is not None:
-        advice.append(f"'kvbench clean {directory}' deletes the cache files that are left")
+        advice.append(f"`kvbench clean {shlex.quote(str(directory))}` deletes the cache files that are left")
     return ", ".join(advice)
 
 

@@ -27,9 +27,11 @@ _SETPGID: Final = re.compile(
 )
 _LONGEST_LINE: Final = 300
 _LOST: Final = re.compile(
-    rb"PRTE has lost communication with a remote daemon.*?Remote daemon: \[.*?\] on node (\S+)", re.DOTALL
+    rb"PRTE has lost communication with a remote daemon.*?Remote daemon: \[.*?\] on node (\S+)\s", re.DOTALL
 )
-_FAILED: Final = re.compile(rb"A daemon failed to report back.*?Remote host: +(\S+)", re.DOTALL)
+_FAILED: Final = re.compile(rb"A daemon failed to report back.*?Remote host: +(\S+)\s", re.DOTALL)
+_CLOSED: Final = re.compile(rb"^Connection to (\S+) closed by remote host", re.MULTILINE)
+"""Of ssh, through which Open MPI starts its daemons; its own notice of that goes to standard output."""
 _TOLD: Final = re.compile(rb"^kvbench: .*; all ranks end", re.MULTILINE)
 _KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
 _STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
@@ -104,9 +106,10 @@ class LossListener:
         """Look at the next piece of the stream."""
         self._recent = (self._recent + piece)[-_MOST_BYTES - len(piece) :]
         self.told |= _TOLD.search(self._recent) is not None
-        found = _LOST.search(self._recent) or _FAILED.search(self._recent)
-        if found is not None:
-            self.node = found[1].decode(errors="replace")
+        for notice in (_LOST, _FAILED, _CLOSED):
+            found = notice.search(self._recent)
+            if found is not None and self.node is None:
+                self.node = found[1].decode(errors="replace")
 
 
 def _may_begin(data: bytes) -> bool:

@@ -191,7 +191,7 @@ class Watch:
                 self._on_time_out()
             if self._launched and self._launcher_descriptor is None and os.getppid() != self._launcher:
                 self._on_launcher_gone()
-            self._look_at_exchange(min(now_s - last_s, 2 * _LOOK_S))
+            self._look_at_exchange(min(now_s - last_s, _LOOK_S))
             last_s = now_s
 
     def _pause_s(self) -> float | None:

@@ -136,7 +136,7 @@ NO_REPORT = b"-" * 60 + b"\nA daemon failed to report back after being spawned. 
 NO_REPORT += b"  Local host:    a\n  Remote host:   c7\n  Daemon exit status: 255\n"
 
 
-@pytest.mark.parametrize("notice", [LOST, NO_REPORT])
+@pytest.mark.parametrize("notice", [LOST, NO_REPORT, b"Connection to c7 closed by remote host.\r\n"])
 @pytest.mark.parametrize("step", [1, 50, 10_000])
 def test_a_lost_node_is_heard_of_however_the_stream_is_cut(notice: bytes, step: int) -> None:
     listener = LossListener()

@@ -1,5 +1,7 @@
 """Nodes and shared storage that fail, on the test bed: two client nodes of two ranks each, and a GlusterFS volume."""
 
+import errno
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from breaking import Victim
-from kvbench_command import QUICK, attributes, column
+from kvbench_command import attributes, column
 from node_bed import NodeBed
 
 from kvbench.cluster.launch import Mpirun
+
+pytestmark = pytest.mark.slow
 
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
@@ -91,7 +95,7 @@ def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
     assert outcome.ended.code != 0
     assert outcome.seconds < MOST_SECONDS
     assert len(outcome.ended.messages) == 1
-    assert f"{bed.name}-n2" in outcome.message
+    assert f"{bed.name}-n2" in outcome.message or f"{bed.subnet}.2" in outcome.message
     assert "all ranks end" in outcome.message
     wait_for_no_rank(bed, (1,))
     rows, _ = run.recovered()
@@ -103,7 +107,7 @@ def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
 def test_a_shared_filesystem_that_is_away_for_a_while(
     on_nodes: Break, bed: NodeBed, run_file: Path, tell: Tell
 ) -> None:
-    run = on_nodes("duration_s=12", *QUICK[1:], "tiers=[{kind: file}]", directory=bed.shared)
+    run = on_nodes("tiers=[{kind: file}]", directory=bed.shared)
 
     def stop() -> None:
         bed.call("stop-storage")
@@ -111,10 +115,12 @@ def test_a_shared_filesystem_that_is_away_for_a_while(
         bed.call("continue-storage")
 
     run.break_it(stop)
+    run.go_on()
+    run.command.send(signal.SIGUSR1)
     outcome = run.outcome()
-    assert outcome.ended.messages == []
-    assert outcome.ended.code == 0
-    assert attributes(run_file)["status"] == "complete"
+    assert outcome.ended.messages == ["kvbench: interrupted"]
+    assert attributes(run_file)["status"] == "interrupted"
+    assert set(column(run_file, "records/errno")) <= {0, errno.ECANCELED}
     wall_ns = column(run_file, "records/wall_ns")
     longest_s = float(np.max(wall_ns)) / 1e9
     assert longest_s > STOPPED_S - 1, "the stall shows in the records"
@@ -125,5 +131,5 @@ def test_a_shared_filesystem_that_is_away_for_a_while(
         f"GlusterFS server stopped for {STOPPED_S} s",
         outcome,
         rows,
-        f"none: the run ends well; the longest operation took {longest_s:.1f} s",
+        f"none, the run goes on until it is asked to stop; the longest operation took {longest_s:.1f} s",
     )

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 from breaking import Outcome, Victim, clean, put_strangers
 from click.testing import CliRunner
-from kvbench_command import QUICK, attributes, column, objects, remains
+from kvbench_command import attributes, column, objects, remains
 
 from kvbench.cli import commands
+
+pytestmark = pytest.mark.slow
 
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
 HOST = socket.gethostname()
 MOST_SECONDS = 60
+SOME_OBJECTS = 5
 
 
 def check_failed(outcome: Outcome, run_file: Path, words: str) -> int:
@@ -152,34 +155,40 @@ def test_spill_filesystem_full(
 ) -> None:
     strangers = put_strangers(folder)
     place = mount("32m")
-    run = victim("duration_s=6", *QUICK[1:], spill=place)
+    run = victim(spill=place)
     run.break_it(lambda: fill(place))
+    before = set(objects(folder))
+    run.command.wait_for(lambda: len(set(objects(folder)) - before) >= SOME_OBJECTS)
+    run.command.send(signal.SIGINT)
     outcome = run.outcome()
-    assert outcome.ended.code == 0
-    assert attributes(tmp_path / "run.h5")["status"] == "complete"
+    assert outcome.ended.messages[-1] == "kvbench: interrupted"
+    assert attributes(tmp_path / "run.h5")["status"] == "interrupted"
     rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
-    assert rows > outcome.before
+    assert rows > outcome.before, "what came later was kept in memory"
     assert remains(folder) == strangers
-    told = " ".join(outcome.ended.out.split())
+    told = " ".join(CliRunner().invoke(commands, ["summary", str(tmp_path / "run.h5")]).output.split())
     found = re.search(r"- ([^-]*No space left on device.*?)(?: - |Operations of|$)", told)
     assert found is not None, told
-    tell("the filesystem of the spill files filled by somebody else", outcome, rows, f"a warning: {found[1]}")
+    tell(
+        "the filesystem of the spill files filled by somebody else; Ctrl-C some objects later",
+        outcome,
+        rows,
+        f"the run goes on; the summary warns: {found[1]}",
+    )
 
 
-def test_disk_full_under_the_run_file(
-    victim: Break, mount: Callable[[str], Path], folder: Path, tmp_path: Path, tell: Tell
-) -> None:
+def test_disk_full_under_the_run_file(victim: Break, mount: Callable[[str], Path], folder: Path, tell: Tell) -> None:
     strangers = put_strangers(folder)
     out = mount("8k") / "run.h5"
-    run = victim("duration_s=4", *QUICK[1:], out=out)
-    run.break_it(lambda: None)
+    run = victim(out=out)
+    run.break_it(lambda: run.command.send(signal.SIGINT))
     outcome = run.outcome()
     assert outcome.ended.code == 1
-    assert len(outcome.ended.messages) == 1
+    assert len(outcome.ended.messages) == 2, "that it is stopping, and that it cannot write"
     assert f"gather failed: rank 0 on {HOST}: cannot write {out}: No space left on device" in outcome.message
     assert "kvbench recover" in outcome.message
     rows, _ = run.recovered()
     assert sum(rows) >= outcome.before > 0
     assert remains(folder) == strangers
     assert remains(out.parent) == []
-    tell("no space for the run file on rank 0", outcome, sum(rows))
+    tell("no space for the run file on rank 0, at its end (Ctrl-C)", outcome, sum(rows))

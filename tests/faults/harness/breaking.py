@@ -14,11 +14,10 @@ from pathlib import Path
 import psutil
 from kvbench_command import Command, Ended, column, remains
 
-from kvbench.errors import KvbenchError
 from kvbench.recovery import recover
 
-ENOUGH_ROWS = 200
-"""Of each rank, before anything is done to it."""
+ENOUGH_BYTES = 32 * 1024
+"""In the spill file of each rank, before anything is done to it: some 250 rows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,13 @@ class Victim:
         self.began_s = time.monotonic()
         fault()
 
+    def go_on(self) -> None:
+        """Return when every rank has measured some more."""
+        sizes = self._sizes()
+        self.command.wait_for(
+            lambda: all(now > then + ENOUGH_BYTES for now, then in zip(self._sizes(), sizes, strict=True))
+        )
+
     def outcome(self) -> Outcome:
         """What came of it, once the command has ended."""
         ended = self.command.ended()
@@ -79,16 +85,15 @@ class Victim:
         return column(out, "ranks/rows").tolist(), done.stdout
 
     def _at_work(self) -> bool:
-        rows = self._rows()
-        return len(rows) == self._ranks and min(rows) >= ENOUGH_ROWS
+        sizes = self._sizes()
+        return len(sizes) == self._ranks and min(sizes) >= ENOUGH_BYTES
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size for path in sorted(self.spill.glob("*.spill"))]
 
     def _rows(self) -> list[int]:
         out = self._work / "so-far.h5"
-        try:
-            recover([self.spill], out, overwrite=True)
-        except KvbenchError:
-            # Nothing there yet, or the first frame is being written.
-            return []
+        recover([self.spill], out, overwrite=True)
         return list(column(out, "ranks/rows").tolist())
 
 
