@@ -97,7 +97,7 @@ def _spilling(run: Run) -> Iterator[Caution]:
 
 
 def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
-    broken = {kind: sharing.counts.get(f"{kind}_objects", 0) for kind in VIOLATIONS}
+    broken = {kind: sharing.counts.get(f"{kind}_violations", 0) for kind in VIOLATIONS}
     if any(broken.values()):
         kinds = ", ".join(f"{number} {kind}" for kind, number in broken.items() if number)
         first = f"; the first: {sharing.violations[0]}" if sharing.violations else ""

@@ -55,7 +55,7 @@ def sharing_figures(run: Run, window: Window) -> SharingFigures:
             "handed_over_requests",
             "evicted_reads",
             "looked_for_objects",
-            *(f"{kind}_objects" for kind in VIOLATIONS),
+            *(f"{kind}_violations" for kind in VIOLATIONS),
         )
     }
     return SharingFigures(

@@ -73,13 +73,13 @@ def _visibility(sharing: SharingFigures) -> TextTable:
 
 def _counts(sharing: SharingFigures) -> TextTable:
     counts = sharing.counts
-    broken = sum(counts[f"{kind}_objects"] for kind in VIOLATIONS)
+    broken = sum(counts[f"{kind}_violations"] for kind in VIOLATIONS)
     rows = [
         ["objects written to the shared storage", units.count(counts["written_objects"])],
         ["deleted again, once no rank read them", units.count(counts["retired_objects"])],
         ["reads given up, as the object was deleted first", units.count(counts["evicted_reads"])],
         ["not what was written (violations)", units.count(broken)],
-        *([f"  {kind}", units.count(counts[f"{kind}_objects"])] for kind in VIOLATIONS if broken),
+        *([f"  {kind}", units.count(counts[f"{kind}_violations"])] for kind in VIOLATIONS if broken),
     ]
     if counts["handed_over_requests"]:
         rows.insert(0, ["requests handed from prefill to decode", units.count(counts["handed_over_requests"])])

@@ -38,7 +38,7 @@ SHARING_DTYPE: Final = np.dtype(
         ("evicted_reads", "<i8"),
         ("longest_grace_ns", "<i8"),
         ("looked_for_objects", "<i8"),
-        *((f"{kind.value}_objects", "<i8") for kind in Violation),
+        *((f"{kind.value}_violations", "<i8") for kind in Violation),
     ]
 )
 """One row a rank. The last columns count violations of the filesystem's promise, by kind."""
@@ -153,7 +153,7 @@ def report(
         "longest_grace_ns": counts.longest_grace_ns,
         "looked_for_objects": 0 if looker is None else looker.looked_for,
     }
-    row |= {f"{kind.value}_objects": number for kind, number in violations.counts.items()}
+    row |= {f"{kind.value}_violations": number for kind, number in violations.counts.items()}
     broken = violations.rows()
     broken["t_ns"] = clock.to_common(np.ascontiguousarray(broken["t_ns"]))
     rows = np.empty(0, VISIBILITY_DTYPE) if found is None else found

@@ -22,7 +22,7 @@ def log_request(log: RowStore, rank: int, active: ActiveRequest, now_ns: int) ->
         active.start_ns,
         now_ns,
         active.storage_ns,
-        request.number,
+        request.number & 0xFFFFFFFF,
         request.user,
         rank,
         request.context_tokens,

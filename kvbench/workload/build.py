@@ -8,7 +8,7 @@ import xxhash
 
 from kvbench.config import RunConfig, TraceWorkload
 from kvbench.roles import Roles
-from kvbench.workload.disaggregated import DecodeSchedule, Handover, PrefillSchedule
+from kvbench.workload.disaggregated import DecodeSchedule, Handover, Lanes, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.request import Request, Schedule
 from kvbench.workload.trace_schedule import TraceSchedule, deal
@@ -59,7 +59,7 @@ def build_handover(config: RunConfig, roles: Roles, trace_part: Trace | None) ->
     """What a decode rank finds the requests by that it is handed; `trace_part` is its own part of the trace."""
     if trace_part is not None:
         requests = TraceSchedule(config, trace_part)
-        return Handover(lambda rank, number: 0, lambda lane: requests.stream(0), lambda rank, number: number)
+        return Handover(lambda rank, number: requests.request(number), lambda rank, number: number)
     schedules = {rank: PersonaSchedule(config, rank) for rank in roles.prefill}
     users = schedules[roles.prefill[0]].user_count
 
@@ -68,11 +68,8 @@ def build_handover(config: RunConfig, roles: Roles, trace_part: Trace | None) ->
         rank, user = lane
         return schedules[rank].requests_of(user)
 
-    return Handover(
-        lambda rank, number: (rank, number % users),
-        open_lane,
-        lambda rank, number: number * len(roles.prefill) + roles.prefill.index(rank),
-    )
+    lanes = Lanes(lambda rank, number: (rank, number % users), open_lane)
+    return Handover(lanes.find, lambda rank, number: number * len(roles.prefill) + roles.prefill.index(rank))
 
 
 def decoder_of(config: RunConfig, roles: Roles, rank: int) -> Callable[[int], int]:

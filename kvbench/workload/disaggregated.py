@@ -59,44 +59,51 @@ class DecodeSchedule:
 
 
 class Handover:
-    """From the number of a prefill rank's request to the request that a decode rank carries out.
+    """From the number of a prefill rank's request to the request that a decode rank carries out."""
 
-    The requests of a lane (the requests of one user of one prefill rank, or of a whole trace) are made in order and
-    each is handed over once; those passed over are kept until they are.
-    """
-
-    def __init__(
-        self,
-        lane_of: Callable[[int, int], Hashable],
-        open_lane: Callable[[Hashable], Iterator[Request]],
-        number_of: Callable[[int, int], int],
-    ) -> None:
-        """`lane_of(rank, number)` is the lane of a request, `open_lane(lane)` its requests from the first, and
-        `number_of(rank, number)` a number that is unique on the decode rank."""
-        self._lane_of = lane_of
-        self._open_lane = open_lane
+    def __init__(self, find: Callable[[int, int], Request], number_of: Callable[[int, int], int]) -> None:
+        """`find(rank, number)` gives a request of a prefill rank's schedule, or raises LookupError; `number_of(rank,
+        number)` a number for it that is unique on the decode rank."""
+        self._find = find
         self._number_of = number_of
-        self._lanes: dict[Hashable, Iterator[Request]] = {}
-        self._passed_over: dict[tuple[Hashable, int], Request] = {}
 
     def request(self, rank: int, number: int) -> Request:
         """What is left to do of request `number` of prefill rank `rank`: its decode reads. Raises LookupError."""
+        found = self._find(rank, number)
+        return replace(found, number=self._number_of(rank, number), arrival_ns=0, handed_over=True)
+
+
+class Lanes:
+    """Finds requests by number in streams that never end, such as those of one user each.
+
+    The requests of a lane are made in order and each is asked for once; those passed over are kept until they are.
+    """
+
+    def __init__(
+        self, lane_of: Callable[[int, int], Hashable], open_lane: Callable[[Hashable], Iterator[Request]]
+    ) -> None:
+        """`lane_of(rank, number)` is the lane of a request, and `open_lane(lane)` its requests from the first."""
+        self._lane_of = lane_of
+        self._open_lane = open_lane
+        self._lanes: dict[Hashable, Iterator[Request]] = {}
+        self._passed_over: dict[tuple[Hashable, int], Request] = {}
+
+    def find(self, rank: int, number: int) -> Request:
+        """Request `number` of `rank`. Raises LookupError where its lane does not have it."""
         lane = self._lane_of(rank, number)
         found = self._passed_over.pop((lane, number), None)
-        if found is None:
-            found = self._next(lane, number)
-        return replace(found, number=self._number_of(rank, number), arrival_ns=0, handed_over=True)
+        return self._next(lane, number) if found is None else found
 
     def _next(self, lane: Hashable, number: int) -> Request:
         requests = self._lanes.get(lane)
         if requests is None:
             requests = self._lanes[lane] = self._open_lane(lane)
-        for request in requests:
+        for passed, request in enumerate(requests):
             if request.number == number:
                 return request
             if request.decode_passes:
                 self._passed_over[lane, request.number] = request
-            if len(self._passed_over) > _MOST_PASSED_OVER:
-                # Lanes of personas never end: this one does not hold what is looked for.
+            if passed > _MOST_PASSED_OVER:
+                # The lane does not hold what is looked for.
                 break
         raise LookupError(f"no request {number} in lane {lane}: the ranks' schedules differ")

@@ -88,27 +88,36 @@ class TraceSchedule:
         longest = int(self._part.context_tokens.max(initial=0))
         return min(longest, self._config.cache.block_tokens) if self._blocks else longest
 
+    def request(self, number: int) -> Request:
+        """Request `number` of the whole trace. Raises LookupError where this rank's part does not hold it."""
+        position = int(np.searchsorted(self._part.number, number))
+        if position == len(self._part) or self._part.number[position] != number:
+            raise LookupError(f"no request {number} in this part of {self._part.source}: the ranks' schedules differ")
+        return self._request(position)
+
     def _requests(self) -> Iterator[Request]:
+        return map(self._request, range(len(self._part)))
+
+    def _request(self, position: int) -> Request:
         part, seed = self._part, self._config.seed
         speedup = self._config.pacing.speedup if self._config.pacing.mode == "open" else None
-        for position in range(len(part)):
-            number = int(part.number[position])
-            context_tokens = int(part.context_tokens[position])
-            output_tokens = int(part.output_tokens[position])
-            prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
-            yield Request(
-                number=number,
-                user=0,
-                qos=qos_class(object_key(KeyKind.REQUEST_QOS, seed, number) % 100),
-                arrival_ns=0 if speedup is None else round(int(part.arrival_ns[position]) / speedup),
-                context_tokens=context_tokens,
-                output_tokens=output_tokens,
-                history=(),
-                context=self._objects(position),
-                prefill=prefill,
-                decode_passes=decode_passes,
-                generation_ns=generation_ns,
-            )
+        number = int(part.number[position])
+        context_tokens = int(part.context_tokens[position])
+        output_tokens = int(part.output_tokens[position])
+        prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
+        return Request(
+            number=number,
+            user=0,
+            qos=qos_class(object_key(KeyKind.REQUEST_QOS, seed, number) % 100),
+            arrival_ns=0 if speedup is None else round(int(part.arrival_ns[position]) / speedup),
+            context_tokens=context_tokens,
+            output_tokens=output_tokens,
+            history=(),
+            context=self._objects(position),
+            prefill=prefill,
+            decode_passes=decode_passes,
+            generation_ns=generation_ns,
+        )
 
     def _objects(self, position: int) -> tuple[ObjectRef, ...]:
         tokens = int(self._part.context_tokens[position])

@@ -26,7 +26,7 @@ def shared_run(rng: np.random.Generator, torn: int = 0) -> SyntheticRun:
     readable = heard + rng.integers(0, 5 * MS, count)
     readable[:3] = 0
     zeros = np.zeros(4, np.int64)
-    counts = {f"{kind}_objects": zeros for kind in ("missing", "stale")}
+    counts = {f"{kind}_violations": zeros for kind in ("missing", "stale")}
     sharing: Columns = {
         "rank": np.arange(4),
         "role": ["prefill", "prefill", "decode", "decode"],
@@ -36,8 +36,8 @@ def shared_run(rng: np.random.Generator, torn: int = 0) -> SyntheticRun:
         "evicted_reads": np.array([0, 0, 7, 1]),
         "longest_grace_ns": zeros,
         "looked_for_objects": np.array([0, 0, 200, 200]),
-        "torn_objects": np.array([0, 0, torn, 0]),
-        "unseen_objects": np.array([0, 0, 3, 0]),
+        "torn_violations": np.array([0, 0, torn, 0]),
+        "unseen_violations": np.array([0, 0, 3, 0]),
         **counts,
     }
     violation: Columns = {

@@ -41,7 +41,7 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@fuzz(100)
+@fuzz(60)
 @given(top=st.just(GOOD) | MARKERS, rank=st.just(GOOD) | MARKERS)
 @example(GOOD, GOOD)
 def test_only_what_is_rightly_marked_is_removed(

@@ -77,7 +77,7 @@ def read_or_refused(reader: str, path: Path, read: Callable[[Path], Any]) -> Any
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@fuzz(60)
+@fuzz(35)
 @given(edits=EDITS)
 def test_damaged_bytes_are_found_or_do_not_matter(
     good: dict[str, Path], truth: dict[str, Any], tmp_path: Path, kind: str, edits: list[Any]
@@ -221,7 +221,7 @@ def replace(file: Any, column: str, kind: str, what: Any, rows: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@fuzz(60)
+@fuzz(35)
 @given(changes=mutations())
 def test_a_file_of_another_structure_is_used_or_refused(
     good: dict[str, Path], tmp_path: Path, kind: str, changes: list[Any]

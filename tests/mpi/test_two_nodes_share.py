@@ -46,7 +46,7 @@ def test_decode_ranks_read_over_the_network_what_prefill_ranks_wrote_on_the_othe
     assert set(reads["locality"]) == {"other-node"}
     sharing = ka.summarize(run).sharing
     assert sharing.counts["handed_over_requests"] > 0
-    assert [sharing.counts[f"{kind}_objects"] for kind in ("missing", "torn", "stale", "unseen")] == [0, 0, 0, 0]
+    assert [sharing.counts[f"{kind}_violations"] for kind in ("missing", "torn", "stale", "unseen")] == [0, 0, 0, 0]
     found = run.table("visibility")
     found = found[found["readable_ns"] > 0]
     # No object is seen before it was written, on clocks that differ by more than a day (docs/testbed.md).

@@ -20,7 +20,7 @@ from kvbench.roles import Roles
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
 from kvbench.tiers.file import FileTier
 from kvbench.tiers.payload import Payload
-from kvbench.workload.disaggregated import Handover
+from kvbench.workload.disaggregated import Handover, Lanes
 from kvbench.workload.request import Schedule
 
 THREADS = 3
@@ -137,8 +137,5 @@ class SharedJob:
 
 def hand_over_by_number(scripts: dict[int, Schedule]) -> Handover:
     """Requests of prefill ranks with scripts of one stream each."""
-    return Handover(
-        lambda rank, number: rank,
-        lambda rank: scripts[rank].stream(0),  # type: ignore[index]
-        lambda rank, number: number * len(scripts) + sorted(scripts).index(rank),
-    )
+    lanes = Lanes(lambda rank, number: rank, lambda rank: scripts[rank].stream(0))  # type: ignore[index]
+    return Handover(lanes.find, lambda rank, number: number * len(scripts) + sorted(scripts).index(rank))
