@@ -44,7 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "faults.jsonl"
         if len(sys.argv) <= 1:
-            words = [sys.executable, "-m", "pytest", "-q", str(Path(__file__).parent)]
+            words = [sys.executable, "-m", "pytest", "-q", "-m", "", str(Path(__file__).parent)]
             environment = {**os.environ, "KVBENCH_FAULT_TABLE": str(path), "CI": "true"}
             code = subprocess.run(words, env=environment, stdout=sys.stderr, check=False).returncode
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -9,6 +9,8 @@ import psutil
 import pytest
 from node_bed import SCRIPT, NodeBed, call_testbed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def other_name() -> Iterator[str]:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from node_bed import NodeBed
 
+pytestmark = pytest.mark.slow
+
+
 PROGRAM = Path(__file__).parent / "programs" / "stamped.py"
 
 LINE_UP_NS = 100_000

@@ -13,6 +13,8 @@ from node_bed import NodeBed
 
 from kvbench.workload.trace_samples import write_samples
 
+pytestmark = pytest.mark.slow
+
 OnNodes = Callable[..., Any]
 
 SPACE_SHARE = 0.95

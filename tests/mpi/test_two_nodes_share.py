@@ -7,9 +7,12 @@ from typing import Any
 
 import kvbench_analysis as ka
 import numpy as np
+import pytest
 from node_bed import NodeBed
 
 from kvbench.workload.trace_samples import write_samples
+
+pytestmark = pytest.mark.slow
 
 OnNodes = Callable[..., Any]
 
