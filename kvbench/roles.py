@@ -1,7 +1,6 @@
 """Which ranks prefill and which decode, in disaggregated serving: `prefill=0-3,decode=4-7`. Knows nothing of MPI."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -61,8 +60,3 @@ class Roles:
         The users of all prefill ranks are dealt over the decode ranks in turn, and each stays with one.
         """
         return self.decode[(self.prefill.index(prefill_rank) * lanes + lane) % len(self.decode)]
-
-
-def role_ranks(roles: Roles | None, size: int) -> Sequence[int]:
-    """The ranks that write objects: those of the role prefill, or all `size` ranks where there are no roles."""
-    return range(size) if roles is None else roles.prefill

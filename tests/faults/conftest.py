@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "mpi" / "harness"))
 
 from breaking import Outcome, Victim, missing
 from kvbench_command import ENDLESS, KVBENCH, Command, overrides
-from node_bed import NodeBed, call_testbed
+from node_bed import NodeBed, brought_up, call_testbed
 
 from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
@@ -139,15 +139,8 @@ def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
     checked = call_testbed("check")
     if checked.returncode != 0:
         _skip(f"a test bed of nodes: {checked.stderr.strip()}")
-    name = f"f{os.getpid() % 10**7}"
-    brought_up = call_testbed("up", "--nodes", 2, "--slots", 2, "--local-size", "1G", name=name)
-    if brought_up.returncode != 0:
-        pytest.fail(f"the test bed does not come up:\n{brought_up.stdout}\n{brought_up.stderr}")
-    try:
-        yield NodeBed(name, Path(os.environ.get("KVBENCH_TESTBED_ROOT", "/var/tmp/kvbench-testbed")) / name)
-    finally:
-        taken_down = call_testbed("down", name=name)
-        assert taken_down.returncode == 0, taken_down.stderr
+    with brought_up(f"f{os.getpid() % 10**7}", "--local-size", "1G") as made:
+        yield made
 
 
 Break = Callable[..., Victim]

@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
-from node_bed import NodeBed, call_testbed
+from node_bed import NodeBed, brought_up, call_testbed
 
 from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
@@ -64,15 +64,8 @@ def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
     checked = call_testbed("check")
     if checked.returncode != 0:
         _missing(f"a test bed of nodes: {checked.stderr.strip()}")
-    name = f"t{os.getpid() % 10**7}"
-    brought_up = call_testbed("up", "--nodes", 2, "--slots", 2, name=name)
-    if brought_up.returncode != 0:
-        pytest.fail(f"the test bed does not come up:\n{brought_up.stdout}\n{brought_up.stderr}")
-    try:
-        yield NodeBed(name, Path(os.environ.get("KVBENCH_TESTBED_ROOT", "/var/tmp/kvbench-testbed")) / name)
-    finally:
-        taken_down = call_testbed("down", name=name)
-        assert taken_down.returncode == 0, taken_down.stderr
+    with brought_up(f"t{os.getpid() % 10**7}") as made:
+        yield made
 
 
 OnNodes = Callable[..., Outcome]

@@ -1,9 +1,14 @@
 """The test bed of client nodes (launch/testbed) as tests use it. It judges nothing."""
 
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "launch" / "testbed" / "testbed.sh"
 
@@ -69,3 +74,16 @@ class NodeBed:
     def files(self, node: int, directory: Path) -> list[str]:
         """Names in `directory` as node `node` sees it."""
         return self.call("exec", node, "ls", "-A", directory).split()
+
+
+@contextmanager
+def brought_up(name: str, *options: object) -> Iterator[NodeBed]:
+    """A test bed of two nodes of two slots, made with more `options` of `up`, and taken down afterwards."""
+    made = call_testbed("up", "--nodes", 2, "--slots", 2, *options, name=name)
+    if made.returncode != 0:
+        pytest.fail(f"the test bed does not come up:\n{made.stdout}\n{made.stderr}")
+    try:
+        yield NodeBed(name, Path(os.environ.get("KVBENCH_TESTBED_ROOT", "/var/tmp/kvbench-testbed")) / name)
+    finally:
+        taken_down = call_testbed("down", name=name)
+        assert taken_down.returncode == 0, taken_down.stderr
