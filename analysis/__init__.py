@@ -3,15 +3,15 @@
 Needs neither MPI nor the machine that ran the benchmark; of kvbench it imports only the schema and reader of the file.
 """
 
-from kvbench_analysis.attribution import Attribution, attribution
-from kvbench_analysis.compare import Comparison, compare
-from kvbench_analysis.concurrency import operations_contention
-from kvbench_analysis.contention import Contention, contention
-from kvbench_analysis.load import Run, load
-from kvbench_analysis.render import print_summary, to_json
-from kvbench_analysis.scaling import UslFit, fit_usl
-from kvbench_analysis.summary import Summary, summarize
-from kvbench_analysis.timeline import Timeline, timeline
+from kvbench_analysis.compare.comparison import Comparison, compare
+from kvbench_analysis.contention.attribution import Attribution, attribution
+from kvbench_analysis.contention.concurrency import operations_contention
+from kvbench_analysis.contention.contention import Contention, contention
+from kvbench_analysis.scaling.usl import UslFit, fit_usl
+from kvbench_analysis.summary.render import print_summary, to_json
+from kvbench_analysis.summary.summary import Summary, summarize
+from kvbench_analysis.tables.load import Run, load
+from kvbench_analysis.tables.timeline import Timeline, timeline
 
 __all__ = [
     "Attribution",

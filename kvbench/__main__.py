@@ -1,5 +1,5 @@
 """`python -m kvbench`: the same as the command `kvbench`."""
 
-from kvbench.cli import main
+from kvbench.commands.main import main
 
 main()

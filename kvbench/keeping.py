@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from kvbench.cluster.agree import Agreement, RanksFailed
-from kvbench.cluster.share import total
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
-from kvbench.records.spill import SpillWriter
-from kvbench.spilling import SpillOrder, SpillPlace, spill_path
+from kvbench.records.spill.writer import SpillWriter
+from kvbench.run.output.spill_files import SpillOrder, SpillPlace, spill_path
 from kvbench.units import format_bytes
 
 

@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kvbench.cli import commands
-from kvbench.config import RunConfig
-from kvbench.models import shipped_models
+from kvbench.commands.main import commands
+from kvbench.config.models import shipped_models
+from kvbench.config.run_config import RunConfig
 from kvbench.units import parse_bytes
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -66,7 +66,7 @@ def imports_of(name: str, path: Path) -> Iterator[str]:
 
 
 def part_of(name: str) -> str:
-    """The module or package right below kvbench: `tiers` for `kvbench.tiers.file`; "" for kvbench itself."""
+    """The module or package right below kvbench: `tiers` for `kvbench.tiers.file.tier`; "" for kvbench itself."""
     return name.split(".")[1] if "." in name else ""
 
 

@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis import units
-from kvbench_analysis.contention_factor import FEWEST_OPERATIONS
+from kvbench_analysis.contention.factor import FEWEST_OPERATIONS
 from kvbench_analysis.plots import palette
 from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.plots.marks import Axis, Dash, Level, Line, Mark, Panel
+from kvbench_analysis.text import units
 
 from kvbench.records.schema import Path, label
 

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis import units
 from kvbench_analysis.plots import palette
 from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.marks import Axis, Bars, Line, Mark, Panel
 from kvbench_analysis.plots.palette import Part
 from kvbench_analysis.plots.tables import QUANTILES
+from kvbench_analysis.text import units
 
 _STACK: Final = (palette.DEVICE, palette.HOST, palette.COPY, palette.RUN_QUEUE)
 _MS: Final = 1e-6

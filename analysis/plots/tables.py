@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis.grouping import Grouping
-from kvbench_analysis.kinds import kind_labels, kind_numbers
-from kvbench_analysis.load import Run
-from kvbench_analysis.window import Window
+from kvbench_analysis.tables.grouping import Grouping
+from kvbench_analysis.tables.kinds import kind_labels, kind_numbers
+from kvbench_analysis.tables.load import Run
+from kvbench_analysis.tables.window import Window
 from numpy.typing import NDArray
 
 from kvbench.records.schema import Phase

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from kvbench_analysis import units
-from kvbench_analysis.concurrency import UNTOLD
-from kvbench_analysis.percentiles import operations_needed
+from kvbench_analysis.contention.concurrency import UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
 from kvbench_analysis.report.markup import element
+from kvbench_analysis.tables.percentiles import operations_needed
+from kvbench_analysis.text import units
 
 _SAID: Final = {
     "device": "waiting for the storage",

@@ -4,10 +4,10 @@ import math
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from kvbench_analysis import units
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.details import PART_NAMES, storage_first
 from kvbench_analysis.report.markup import Group, element, table
+from kvbench_analysis.text import units
 
 _MOVES: Final = ("read", "write", "demote", "promote")
 _PARTS: Final = ("device", "host", "runq", "queue")

@@ -5,22 +5,23 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis import summarize, units
-from kvbench_analysis.attribution import Attribution, attribution
-from kvbench_analysis.cautions import Caution
-from kvbench_analysis.concurrency import UNTOLD
-from kvbench_analysis.contention import Contention, contention, no_contention
-from kvbench_analysis.contention_factor import FEWEST_OPERATIONS
-from kvbench_analysis.load import Run
+from kvbench_analysis import summarize
+from kvbench_analysis.contention.attribution import Attribution, attribution
+from kvbench_analysis.contention.concurrency import UNTOLD
+from kvbench_analysis.contention.contention import Contention, contention, no_contention
+from kvbench_analysis.contention.factor import FEWEST_OPERATIONS
 from kvbench_analysis.plots import tables
 from kvbench_analysis.plots.contention import contention_curve
 from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
-from kvbench_analysis.summary import Summary
-from kvbench_analysis.timeline import timeline
-from kvbench_analysis.window import Window
+from kvbench_analysis.summary.cautions import Caution
+from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.tables.load import Run
+from kvbench_analysis.tables.timeline import timeline
+from kvbench_analysis.tables.window import Window
+from kvbench_analysis.text import units
 from numpy.typing import NDArray
 
 _BUSY_PCT: Final = 90.0

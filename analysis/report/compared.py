@@ -6,13 +6,13 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 import pandas as pd
-from kvbench_analysis import units
-from kvbench_analysis.compare import compare
-from kvbench_analysis.percentiles import operations_needed
+from kvbench_analysis.compare.comparison import compare
 from kvbench_analysis.plots.latency import latency_cdf, parts_by_name
 from kvbench_analysis.report.answer import focus_row, split_bar
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.markup import Group, table
+from kvbench_analysis.tables.percentiles import operations_needed
+from kvbench_analysis.text import units
 
 _PERCENTILES: Final = (50, 95, 99)
 _TIMES: Final = {"wall": "wall time", "device": "device", "host": "host", "runq": "run queue"}

@@ -5,12 +5,12 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 import pandas as pd
-from kvbench_analysis import units
-from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
-from kvbench_analysis.sharing_print import sharing_tables
+from kvbench_analysis.summary.sharing_print import sharing_tables
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
+from kvbench_analysis.text import units
 
 PART_NAMES: Final = {
     "wall": "wall time", "device": "device", "host": "host", "runq": "run queue", "copy": "copy, in host",

@@ -5,12 +5,12 @@ from importlib import resources
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from kvbench_analysis.figures.sharing import is_shared
 from kvbench_analysis.report import causes, details, provenance
 from kvbench_analysis.report.answer import answer
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.compared import comparison_figures, comparison_table, differences, ratio_table
 from kvbench_analysis.report.markup import data, element, script, to_html
-from kvbench_analysis.sharing import is_shared
 from plotly.offline import get_plotlyjs
 
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

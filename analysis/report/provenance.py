@@ -4,9 +4,9 @@ import json
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from kvbench_analysis import units
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import element, table
+from kvbench_analysis.text import units
 
 _BYTES: Final = "_bytes"
 

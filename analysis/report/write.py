@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvbench_analysis.load import Run
 from kvbench_analysis.report.collect import Content, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
+from kvbench_analysis.tables.load import Run
 
 
 def write_report(

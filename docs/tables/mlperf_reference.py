@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from kvbench.config import RunConfig, load_config
+from kvbench.config.run_config import RunConfig, load_config
 from kvbench.mlperf.play_through import Played, Rates, play
-from kvbench.mlperf.trial_results import RankTrial, ranks_of
+from kvbench.mlperf.trials.trial_results import RankTrial, ranks_of
 from kvbench.records.schema import Op
 from kvbench.units import GIB
 

@@ -19,7 +19,7 @@ from typing import Final, NoReturn, TypeVar
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, FailedElsewhere, wait_quietly
-from kvbench.cluster.report import MAX_TEXT, Report
+from kvbench.cluster.problems import MAX_TEXT, Report
 from kvbench.errors import KvbenchError
 
 __all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "abort", "together"]

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.crowd import long_naps, nap_longer, pause_s
+from kvbench.cluster.oversubscription import long_naps, nap_longer, pause_s
 from kvbench.errors import KvbenchError
 
 Buffer = npt.NDArray[Any]

@@ -26,9 +26,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.comm import Communicator, Request, flatten, quiet_barrier, quiet_bcast, wait_quietly
-from kvbench.cluster.crowd import pause_s
-from kvbench.cluster.share import total
+from kvbench.cluster.oversubscription import pause_s
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.units import KIB, MIB, format_bytes, parse_bytes

@@ -15,19 +15,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.comm import Communicator, reduce_to_root
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.share import total
 from kvbench.cluster.topology import Topology
-from kvbench.records.histogram import BUCKETS, Histogram, percentiles_of
-from kvbench.records.population import Population
-from kvbench.records.population_schema import (
-    ERROR_DTYPE,
-    KINDS_PER_TIER,
-    OPERATION_SUMS,
-    PLACE_DTYPE,
-)
-from kvbench.records.sample import MOST_LEVEL, Sample
+from kvbench.records.condensed.histogram import BUCKETS, Histogram, percentiles_of
+from kvbench.records.condensed.population import Population
+from kvbench.records.condensed.population_schema import ERROR_DTYPE, KINDS_PER_TIER, OPERATION_SUMS, PLACE_DTYPE
+from kvbench.records.condensed.sample import MOST_LEVEL, Sample
 from kvbench.records.schema import Op, Quantity
 
 _PLACE_SUMS: Final = ("operations", "nbytes", "tokens", "wall_ns", "device_ns", "host_ns", "runq_ns")

@@ -10,7 +10,7 @@ import numpy as np
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.tiers.arena import SEGMENT_BYTES, Arena
-from kvbench.tiers.base import WHOLE, Cell, Part, Tier
+from kvbench.tiers.contract import WHOLE, Cell, Part, Tier
 from kvbench.tiers.payload import Payload
 from kvbench.units import GIB
 

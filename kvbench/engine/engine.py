@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache import Cache
-from kvbench.config import RunConfig
+from kvbench.config.run_config import RunConfig
 from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
@@ -18,7 +18,7 @@ from kvbench.engine.worker import Equipment, Worker
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.tiers.arena import Arena
-from kvbench.tiers.base import Tier
+from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.request import Schedule
 

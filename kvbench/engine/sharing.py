@@ -19,9 +19,9 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE, Announcements, Kind, announcements
 from kvbench.cache.peers import PeerDirectory
+from kvbench.config.roles import Role
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Locality
-from kvbench.roles import Role
 from kvbench.tiers.arena import SECTOR_BYTES
 from kvbench.workload.disaggregated import Handover
 from kvbench.workload.request import Request

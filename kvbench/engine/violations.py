@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.tiers.base import NotAsWrittenError
+from kvbench.tiers.contract import NotAsWrittenError
 from kvbench.tiers.payload import Mismatch
 
 MOST_ROWS: Final = 64

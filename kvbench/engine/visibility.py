@@ -24,7 +24,7 @@ from kvbench.cache.announcements import Announcements, Kind
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violation, Violations
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
-from kvbench.tiers.base import Tier
+from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.keys import mixed
 

@@ -30,7 +30,7 @@ from kvbench.records.schema import (
     label,
 )
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
-from kvbench.tiers.base import WHOLE, Cell, Part, Tier
+from kvbench.tiers.contract import WHOLE, Cell, Part, Tier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Mismatch, Payload
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from kvbench.mlperf.foreign import MISSING, number
-from kvbench.mlperf.rank_result import RankFile
-from kvbench.mlperf.tree import Run
-from kvbench.mlperf.trials import declared_ranks, declared_trials
+from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
+from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.rank_result import RankFile
+from kvbench.mlperf.tree.untrusted import MISSING, number
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from kvbench.config import RunConfig, load_config
-from kvbench.mlperf.foreign import MISSING, dig, items, number, whole
+from kvbench.config.run_config import RunConfig, load_config
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, whole
 from kvbench.units import GIB
 
 OPTIONS: Final = (1, 2, 3)

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvbench.cache import Cache
-from kvbench.config import RunConfig
+from kvbench.config.run_config import RunConfig
 from kvbench.records.schema import Op
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.build import build_schedule

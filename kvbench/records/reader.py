@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
+from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_TABLES, MODES
 from kvbench.records.file import FORMAT_VERSION
-from kvbench.records.population_schema import FILE_TABLES, HISTOGRAM_TABLES, MODES
 from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
 
 __all__ = ["REQUIRED_ATTRIBUTES", "Attribute", "KvbenchError", "RunFile", "Table", "open_run", "read_columns"]

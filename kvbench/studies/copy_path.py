@@ -15,24 +15,24 @@ from typing import Any
 
 from rich.console import Console
 
-from kvbench.bench import cleaned_up
 from kvbench.cluster.agree import Agreement, FailedElsewhere, together
+from kvbench.cluster.broadcast import share
 from kvbench.cluster.comm import Communicator, detect_launcher
-from kvbench.cluster.share import share
+from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
-from kvbench.cluster.watch import Watch
+from kvbench.cluster.watch.watch import Watch
 from kvbench.errors import KvbenchError
-from kvbench.interrupt import Interrupt
-from kvbench.outcome import Outcome
-from kvbench.results import open_output
-from kvbench.rundir import RunDirectory
-from kvbench.studies.choices import CopyPathChoices
+from kvbench.run.bench import cleaned_up
+from kvbench.run.outcome import Outcome
+from kvbench.run.output.run_file import open_output
+from kvbench.studies.equipment import Home, Stock
 from kvbench.studies.measuring import measure
-from kvbench.studies.needs import Surroundings, look_around
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, StudyCell, least_seconds, plan_steps, stored_bytes_per_rank
 from kvbench.studies.progress import clock_text
-from kvbench.studies.stock import Home, Stock
+from kvbench.studies.requirements import Surroundings, look_around
 from kvbench.studies.study_file import StudyIdentity, gather_study
+from kvbench.tiers.file.run_directory import RunDirectory
 from kvbench.units import format_bytes
 
 

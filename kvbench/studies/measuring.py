@@ -18,20 +18,20 @@ from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock, read_clock
 from kvbench.cluster.comm import quiet_barrier, wait_quietly
+from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
+from kvbench.config.models import shipped_model
 from kvbench.engine.calibrate import memory_copy_gib_per_s
-from kvbench.engine.sampler import SAMPLE_DTYPE, Sampler
-from kvbench.interrupt import Interrupt
-from kvbench.models import shipped_model
-from kvbench.outcome import Outcome
-from kvbench.preparation import block_device
-from kvbench.results import CALIBRATION_DTYPE
-from kvbench.studies.choices import CopyPathChoices
-from kvbench.studies.needs import Place
+from kvbench.run.build import block_device
+from kvbench.run.outcome import Outcome
+from kvbench.run.output.run_file import CALIBRATION_DTYPE
+from kvbench.run.sampler import SAMPLE_DTYPE, Sampler
+from kvbench.studies.equipment import IO_BYTES, Stock
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import CopyLevel, Step, StudyCell, takes_turn, turn_seconds, turns
 from kvbench.studies.progress import StudyProgress
 from kvbench.studies.reading import read_in_turn
-from kvbench.studies.stock import IO_BYTES, Stock
+from kvbench.studies.requirements import Place
 
 _BYSTANDER_PAUSE_S: Final = 0.1
 _END_PAUSE_S: Final = 5e-3

@@ -8,9 +8,9 @@ from typing import Final
 
 from rich.console import Console
 
-from kvbench import runner
 from kvbench.cluster.comm import FailedElsewhere, get_world
 from kvbench.errors import KvbenchError
+from kvbench.run import runner
 
 PROGRAM: Final = (sys.executable, "-m", "kvbench.studies.one_run")
 

@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from kvbench.forecast import HIGHEST_BYTES_PER_S
 from kvbench.records.schema import RECORD_DTYPE, Path
-from kvbench.studies.choices import WHOLE_COPIES, CopyPathChoices
+from kvbench.run.checks.forecast import HIGHEST_BYTES_PER_S
+from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
 from kvbench.tiers.arena import SECTOR_BYTES
 from kvbench.units import MIB
 

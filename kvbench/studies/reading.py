@@ -16,8 +16,8 @@ from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.worker import Worker
 from kvbench.records.schema import Op, Phase, RequestState
+from kvbench.studies.equipment import Stock
 from kvbench.studies.plan import READS_PER_REQUEST, StudyCell
-from kvbench.studies.stock import Stock
 from kvbench.workload.request import ObjectRef, Request
 
 _POLL_S: Final = 0.05

@@ -16,12 +16,12 @@ from typing import Final, Literal
 import numpy as np
 from rich.console import Console
 
-from kvbench import runner
 from kvbench.cluster.comm import detect_launcher
-from kvbench.config import RunConfig, TraceWorkload, load_config
+from kvbench.cluster.launch.start import start_ranks
+from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run
-from kvbench.starting import start_ranks
+from kvbench.run import runner
 from kvbench.studies.one_run import PROGRAM, arguments_of
 
 Scaling = Literal["weak", "strong"]

@@ -18,22 +18,30 @@ from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
-from kvbench.config import Calibration, Io, Pacing, RunConfig
-from kvbench.machine import peak_resident_bytes
-from kvbench.outcome import gather_failures
-from kvbench.preparation import process_bytes
+from kvbench.config.run_config import Calibration, Io, Pacing, RunConfig
 from kvbench.records.file import RunFileWriter
+from kvbench.records.gathered_rows import Rows
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
 from kvbench.records.tally import Tally
-from kvbench.results import NODE_DTYPE, RANK_DTYPE, description, node_row, place_row, write_rows, write_tables
-from kvbench.rows import Rows
-from kvbench.studies.choices import CopyPathChoices
+from kvbench.run.build import process_bytes
+from kvbench.run.outcome import gather_failures
+from kvbench.run.output.run_file import (
+    NODE_DTYPE,
+    RANK_DTYPE,
+    description,
+    node_row,
+    place_row,
+    write_rows,
+    write_tables,
+)
+from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.measuring import Measured
-from kvbench.studies.needs import Surroundings
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import READS_PER_REQUEST, objects_of
-from kvbench.studies.stock import IO_BYTES, Stock
+from kvbench.studies.requirements import Surroundings
 
 KIND: Final = "study-copy-path"
 

@@ -6,8 +6,8 @@ from itertools import islice
 import numpy as np
 import xxhash
 
-from kvbench.config import ReferenceWorkload, RunConfig, TraceWorkload
-from kvbench.roles import Roles
+from kvbench.config.roles import Roles
+from kvbench.config.run_config import ReferenceWorkload, RunConfig, TraceWorkload
 from kvbench.workload.disaggregated import DecodeSchedule, Handover, Lanes, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.reference import ReferenceSchedule

@@ -5,7 +5,7 @@ Shared by personas and traces. Figures are those of the reference workload (mlco
 
 from typing import Final, NamedTuple
 
-from kvbench.config import PersonaWorkload, TraceWorkload
+from kvbench.config.run_config import PersonaWorkload, TraceWorkload
 
 QOS_PERCENT: Final = (15, 35, 50)
 """Share of each class of `request.QOS_CLASSES`."""

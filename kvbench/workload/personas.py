@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import count
 from typing import Final, Literal
 
-from kvbench.config import PersonaWorkload, RunConfig
+from kvbench.config.run_config import PersonaWorkload, RunConfig
 from kvbench.workload.demand import phases, piece_tokens, qos_class
 from kvbench.workload.draws import UNIT, Draws, stream_generator
 from kvbench.workload.keys import KeyKind, object_key

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from kvbench.config import ReferenceWorkload, RunConfig
+from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.workload.demand import qos_class
 from kvbench.workload.draws import Draws, stream_generator
 from kvbench.workload.keys import KeyKind, object_key

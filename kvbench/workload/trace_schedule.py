@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kvbench.config import RunConfig, TraceWorkload
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.demand import phases, piece_tokens, qos_class
 from kvbench.workload.keys import KeyKind, mixed, object_key

@@ -14,10 +14,10 @@ from kvbench.cluster.comm import SerialComm
 from kvbench.cluster.gather import as_columns
 from kvbench.cluster.merge import place_rows
 from kvbench.cluster.topology import Topology
-from kvbench.records.digest import Digest
-from kvbench.records.population import Population
-from kvbench.records.population_schema import FILE_TABLES, HISTOGRAM_TABLES, PLACE_DTYPE
-from kvbench.records.sample import Sample
+from kvbench.records.condensed.digest import Digest
+from kvbench.records.condensed.population import Population
+from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_TABLES, PLACE_DTYPE
+from kvbench.records.condensed.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Phase
 
 TIERS, CLASSES = 2, 3

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from synthetic import SyntheticRun, synthetic_run
 
-from kvbench.cli import commands
+from kvbench.commands.main import commands
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis.attribution import MEDIAN_COLUMNS, PARTS, PLACE_COLUMNS, SHARE_COLUMNS
+from kvbench_analysis.contention.attribution import MEDIAN_COLUMNS, PARTS, PLACE_COLUMNS, SHARE_COLUMNS
 from numpy.typing import NDArray
 from synthetic import SyntheticRun, empty_run, record_rows, run_attributes, run_tables, synthetic_run
 

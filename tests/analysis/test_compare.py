@@ -9,7 +9,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis.compare import METRIC_COLUMNS, RUN_COLUMNS, WARNING_COLUMNS
+from kvbench_analysis.compare.comparison import METRIC_COLUMNS, RUN_COLUMNS, WARNING_COLUMNS
 from synthetic import (
     END_NS,
     START_NS,

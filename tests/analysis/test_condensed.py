@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from condensing import condensed, within_window
-from kvbench_analysis.percentiles import PERCENTILE_COLUMNS
 from kvbench_analysis.report import write_report
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS
 from rich.console import Console
 from synthetic import SyntheticRun, synthetic_run
 

@@ -13,7 +13,7 @@ import pytest
 from ground_truth import Load, Sharing, shared_bandwidth_run, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kvbench_analysis.sweep import others_active
+from kvbench_analysis.contention.sweep import others_active
 from numpy.typing import NDArray
 from synthetic import SyntheticRun, empty_run, synthetic_run
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from kvbench_analysis.contention_factor import BinSums, Factor, contention_factor
-from kvbench_analysis.statistics import draw_units
+from kvbench_analysis.contention.factor import BinSums, Factor, contention_factor
+from kvbench_analysis.tables.statistics import draw_units
 
 BLOCKS, BINS = 20, 8
 EVERY = np.ones((2, BLOCKS))

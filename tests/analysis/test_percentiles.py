@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from kvbench_analysis.grouping import Grouping
-from kvbench_analysis.percentiles import (
+from kvbench_analysis.tables.grouping import Grouping
+from kvbench_analysis.tables.percentiles import (
     PERCENTILE_COLUMNS,
     PERCENTILES,
     backed_percentile,

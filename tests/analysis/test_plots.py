@@ -14,8 +14,8 @@ from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_
 from kvbench_analysis.plots.marks import Axis, Bars, Cells, Level, Line, Panel
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
-from kvbench_analysis.timeline import timeline
-from kvbench_analysis.window import Window
+from kvbench_analysis.tables.timeline import timeline
+from kvbench_analysis.tables.window import Window
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.patches import Rectangle

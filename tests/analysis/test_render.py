@@ -7,7 +7,7 @@ from pathlib import Path
 import kvbench_analysis as ka
 import numpy as np
 import pytest
-from kvbench_analysis import units
+from kvbench_analysis.text import units
 from rich.console import Console
 from synthetic import SyntheticRun, empty_run, synthetic_run
 

@@ -11,9 +11,9 @@ from typing import Any
 import kvbench_analysis as ka
 import numpy as np
 import pytest
-from kvbench_analysis import units
-from kvbench_analysis.contention import contention
+from kvbench_analysis.contention.contention import contention
 from kvbench_analysis.report import write_report
+from kvbench_analysis.text import units
 from plotly.offline import get_plotlyjs
 from synthetic import STORAGE, SyntheticRun, empty_run, record_rows, run_attributes, run_tables, synthetic_run
 

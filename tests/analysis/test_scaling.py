@@ -8,7 +8,7 @@ import pytest
 from ground_truth import Load, Sharing, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kvbench_analysis.scaling import CURVE_COLUMNS, TERM_COLUMNS, usl
+from kvbench_analysis.scaling.usl import CURVE_COLUMNS, TERM_COLUMNS, usl
 
 from kvbench.errors import KvbenchError
 

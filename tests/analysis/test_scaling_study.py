@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis.scaling import usl
-from kvbench_analysis.scaling_study import load_table, print_scaling, scaling_figures, to_json
+from kvbench_analysis.scaling.study import load_table, print_scaling, scaling_figures, to_json
+from kvbench_analysis.scaling.usl import usl
 from rich.console import Console
 
 from kvbench.errors import KvbenchError

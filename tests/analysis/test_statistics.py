@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kvbench_analysis.percentiles import percentiles
-from kvbench_analysis.statistics import (
+from kvbench_analysis.tables.percentiles import percentiles
+from kvbench_analysis.tables.statistics import (
     Interval,
     PooledPercentiles,
     RatioOfSums,

@@ -9,7 +9,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis.percentiles import PERCENTILE_COLUMNS, PERCENTILES
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES
 from numpy.typing import NDArray
 from synthetic import (
     END_NS,

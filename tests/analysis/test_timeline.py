@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvbench_analysis.time_bins import block_count, block_numbers, spread
-from kvbench_analysis.timeline import FLOW_COLUMNS, NODE_COLUMNS, RANK_COLUMNS
+from kvbench_analysis.tables.time_bins import block_count, block_numbers, spread
+from kvbench_analysis.tables.timeline import FLOW_COLUMNS, NODE_COLUMNS, RANK_COLUMNS
 from synthetic import (
     END_NS,
     START_NS,

@@ -7,8 +7,8 @@ from typing import Any
 import kvbench_analysis as ka
 import numpy as np
 import pytest
-from kvbench_analysis import units
 from kvbench_analysis.report import write_report
+from kvbench_analysis.text import units
 from numpy.typing import NDArray
 from synthetic import STORAGE, SyntheticRun, empty_run, synthetic_run
 

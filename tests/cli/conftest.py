@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
 from kvbench_command import KVBENCH, Command, Ended, overrides
 
-from kvbench.cli import commands
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
+from kvbench.commands.main import commands
 from kvbench.errors import KvbenchError
 
 
@@ -79,8 +79,8 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 @pytest.fixture
 def kvbench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     """Call a command in this process, as one rank without MPI: `kvbench("trace", "info", path)`."""
-    monkeypatch.setattr("kvbench.cli.get_world", SerialComm)
-    monkeypatch.setattr("kvbench.datasize.get_world", SerialComm)
+    monkeypatch.setattr("kvbench.commands.main.get_world", SerialComm)
+    monkeypatch.setattr("kvbench.run.checks.datasize.get_world", SerialComm)
 
     def call(*words: object) -> Ended:
         done = CliRunner().invoke(commands, [str(word) for word in words], prog_name="kvbench")

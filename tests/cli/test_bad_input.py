@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, overrides, remains
 
-from kvbench.cli import commands
+from kvbench.commands.main import commands
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]

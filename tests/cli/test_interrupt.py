@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from kvbench.interrupt import Interrupt
+from kvbench.cluster.signals import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -27,7 +27,7 @@ def test_to_be_continued_while_running_means_that_mpirun_is_ending_its_ranks() -
 
 def test_to_be_continued_after_a_stop_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr("kvbench.interrupt.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("kvbench.cluster.signals.time.monotonic", lambda: now_s)
     with Interrupt(launched=True) as asked:
         assert not asked.seen
         now_s += 1

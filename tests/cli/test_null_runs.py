@@ -35,7 +35,7 @@ def test_a_run_without_storage_needs_no_directory_and_says_that_nothing_was_veri
 def test_a_run_of_very_many_records_leaves_the_summary_to_its_own_command(
     kvbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvbench.analysis_cli.MOST_SUMMARIZED", 10)
+    monkeypatch.setattr("kvbench.commands.analysis.MOST_SUMMARIZED", 10)
     ended = kvbench("run", "null", "--out", tmp_path / "run.h5", *QUICK)
     assert ended.code == 0, ended.err
     assert f"`kvbench summary {tmp_path / 'run.h5'}` prints the figures; it takes about " in ended.out

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes, objects, overrides, remains
 
-from kvbench.cluster.launch import Mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]

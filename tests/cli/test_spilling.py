@@ -119,14 +119,16 @@ def test_the_directory_for_spill_files_must_be_there(
 def test_the_usual_places_are_tried_in_their_order(
     run: Call, folder: Path, spills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvbench.spilling._USUAL_PLACES", (str(spills / "missing"), str(tmp_path), lambda: str(spills)))
+    monkeypatch.setattr(
+        "kvbench.run.output.spill_files._USUAL_PLACES", (str(spills / "missing"), str(tmp_path), lambda: str(spills))
+    )
     assert f"records are spilled to {spills} (" in run().out
 
 
 def test_where_there_is_no_other_filesystem_it_is_said_and_the_run_goes_on(
     run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvbench.spilling._USUAL_PLACES", (str(tmp_path),))
+    monkeypatch.setattr("kvbench.run.output.spill_files._USUAL_PLACES", (str(tmp_path),))
     ended = run()
     assert ended.code == 0
     assert "1 of 1 ranks find no directory for spill files that is not on the filesystem under test" in ended.out
@@ -170,7 +172,7 @@ def test_a_run_that_ends_before_it_has_measured_anything_leaves_no_spill_file(
         seen.append(remains(spills))
         raise KvbenchError("no clock")
 
-    monkeypatch.setattr("kvbench.runner.read_clock", read_clock)
+    monkeypatch.setattr("kvbench.run.runner.read_clock", read_clock)
     assert run("--spill", spills).messages == ["kvbench: no clock"]
     assert len(seen[0]) == 1
     assert remains(spills) == []

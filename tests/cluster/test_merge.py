@@ -5,8 +5,8 @@ import numpy as np
 from kvbench.cluster.comm import SerialComm
 from kvbench.cluster.merge import agree_on_levels, merge_populations, place_rows
 from kvbench.cluster.topology import discover
-from kvbench.records.population import Population
-from kvbench.records.sample import Sample
+from kvbench.records.condensed.population import Population
+from kvbench.records.condensed.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, Op, Phase
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.cluster.launch import Mpirun, find_mpirun, launch, mpirun_command, mpirun_environment, spread
-from kvbench.cluster.mpirun_output import BoilerplateFilter, LossListener
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, launch, mpirun_command, mpirun_environment, spread
+from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.errors import KvbenchError
 
 OPEN_MPI = Mpirun(Path("/x/mpirun"), "openmpi")

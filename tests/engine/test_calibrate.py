@@ -12,7 +12,7 @@ from kvbench.engine.calibrate import (
 )
 from kvbench.records.schema import Path
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
 from kvbench.units import KIB, MIB
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rank_harness import Rank, Script, ref, request
 
-from kvbench.engine.preconditioning import PreconditionSchedule
-from kvbench.forecast import forecast_demand
 from kvbench.records.schema import Op
+from kvbench.run.checks.forecast import forecast_demand
 from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.workload.preconditioning import PreconditionSchedule
 
 MakeRank = Callable[..., Rank]
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_harness import Rank, Script, config_of, ref, replay, request
 
-from kvbench.engine.preconditioning import PreconditionSchedule
 from kvbench.records.schema import Op, RequestState
 from kvbench.tiers.arena import SECTOR_BYTES, Arena
 from kvbench.tiers.payload import Payload
+from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import ObjectRef, Request
 
 TIERS = st.sampled_from([("file",), ("memory",), ("memory", "file"), ("memory", "memory", "file")])

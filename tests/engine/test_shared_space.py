@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from job_harness import SharedJob, hand_over_by_number
 from rank_harness import Script, ref, request, wait_for
 
+from kvbench.config.roles import Roles
 from kvbench.records.schema import Locality, Op, Path, RequestState
-from kvbench.roles import Roles
 from kvbench.tiers.arena import SECTOR_BYTES
 from kvbench.workload.disaggregated import DecodeSchedule, PrefillSchedule
 from kvbench.workload.request import Request

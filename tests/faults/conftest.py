@@ -25,7 +25,7 @@ from breaking import Outcome, Victim, missing
 from kvbench_command import ENDLESS, KVBENCH, Command, overrides
 from node_bed import NodeBed, brought_up, call_testbed
 
-from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
 
 FAILING_FS = Path(__file__).parent / "harness" / "failing_fs.py"

@@ -12,7 +12,7 @@ from breaking import Victim
 from kvbench_command import attributes, column
 from node_bed import NodeBed
 
-from kvbench.cluster.launch import Mpirun
+from kvbench.cluster.launch.mpirun import Mpirun
 
 pytestmark = pytest.mark.slow
 

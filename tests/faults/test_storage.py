@@ -15,7 +15,7 @@ from breaking import Outcome, Victim, clean, put_strangers
 from click.testing import CliRunner
 from kvbench_command import attributes, column, objects, remains
 
-from kvbench.cli import commands
+from kvbench.commands.main import commands
 
 pytestmark = pytest.mark.slow
 

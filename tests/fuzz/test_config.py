@@ -10,8 +10,8 @@ from edits import EDITS, edited
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.config import RunConfig, load_config, shipped_configs
-from kvbench.config_source import read_mapping
+from kvbench.config.run_config import RunConfig, load_config, shipped_configs
+from kvbench.config.source import read_mapping
 from kvbench.errors import KvbenchError
 
 SHIPPED = {name: yaml.safe_dump(read_mapping(name)[0]).encode() for name in shipped_configs()}

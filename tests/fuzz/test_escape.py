@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import synthetic_run
 
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.file.tier import FileTier
 
 WATCHED = Path(__file__).parent / "programs" / "watched.py"
 HOSTILE = "../../../escaped\x1b]0;owned\x07\n/etc/passwd"

@@ -10,8 +10,8 @@ from edits import EDITS, edited
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.clean import find, may_go, remove
-from kvbench.rundir import MARKER, RunDirectory
+from kvbench.tiers.file.leftovers import find, may_go, remove
+from kvbench.tiers.file.run_directory import MARKER, RunDirectory
 
 RUN_ID = "20260102-030405-abcdef"
 GOOD = json.dumps({"program": "kvbench", "run_id": RUN_ID}).encode()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synthetic import record_rows, request_rows, run_attributes
 
-from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run, read_columns
-from kvbench.records.spill import SpillWriter
-from kvbench.recovery import recover
+from kvbench.records.spill.recover import recover
+from kvbench.records.spill.writer import SpillWriter
+from kvbench.run.sampler import SAMPLE_DTYPE
 
 RUN_ID = "20260101-000000-abcdef"
 HEADER: dict[str, Any] = {

@@ -15,16 +15,16 @@ from made_tree import SHA, STAMP, Made, Plan, edit, make_tree
 from mutations import set_at
 
 from kvbench import __version__
-from kvbench.cli import commands
+from kvbench.commands.main import commands
 from kvbench.errors import KvbenchError
-from kvbench.mlperf import source_copy
-from kvbench.mlperf.checker import check_tree
-from kvbench.mlperf.code_hash import HASH_NAME, code_files
-from kvbench.mlperf.package import package
-from kvbench.mlperf.results_table import COLUMNS
+from kvbench.mlperf.check.checker import check_tree
+from kvbench.mlperf.check.results_table import COLUMNS
+from kvbench.mlperf.package import source_copy
+from kvbench.mlperf.package.package import package
+from kvbench.mlperf.package.source_copy import copy_source
+from kvbench.mlperf.package.system_description import describe
 from kvbench.mlperf.rules.access import TO_FILL_IN
-from kvbench.mlperf.source_copy import copy_source
-from kvbench.mlperf.system_description import describe
+from kvbench.mlperf.tree.code_hash import HASH_NAME, code_files
 
 
 def results_of(made: Made, folder: Path, stamp: str = STAMP) -> Path:
@@ -43,7 +43,7 @@ def call(*words: str | Path) -> Result:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take seconds, and `packaged` has them."""
-    monkeypatch.setattr("kvbench.mlperf.report_pdf._plots", lambda path, name: ())
+    monkeypatch.setattr("kvbench.mlperf.package.report_pdf._plots", lambda path, name: ())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,11 @@ def test_the_pdf_has_figures_the_system_and_plots(packaged: Path) -> None:
 def test_the_code_is_the_source_with_its_hash(packaged: Path) -> None:
     code = packaged / "closed/acme/code"
     names = {path.relative_to(code).as_posix() for path in code_files(code)}
-    assert {"kvbench/mlperf/package.py", "kvbench_analysis/load.py", "kvbench_configs/mlperf/option-1.yaml"} <= names
+    assert {
+        "kvbench/mlperf/package/package.py",
+        "kvbench_analysis/load.py",
+        "kvbench_configs/mlperf/option-1.yaml",
+    } <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
     recorded = json.loads((code / HASH_NAME).read_text(encoding="utf-8"))
     assert recorded["mlpstorage_version"] == f"kvbench {__version__}"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from made_tree import STAMP, Made, foreign_tree, write_json
 
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.checker import Verdict, check_tree
-from kvbench.mlperf.code_hash import code_files, code_hash
-from kvbench.mlperf.foreign import MISSING, Unreadable, dig, number, read_json, read_yaml, shown, whole
-from kvbench.mlperf.results_table import FORMATS, table_rows
+from kvbench.mlperf.check.checker import Verdict, check_tree
+from kvbench.mlperf.check.results_table import FORMATS, table_rows
+from kvbench.mlperf.tree.code_hash import code_files, code_hash
+from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, number, read_json, read_yaml, shown, whole
 
 ODD = st.recursive(
     st.none()

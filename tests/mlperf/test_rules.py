@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_tree import Made, Plan, make_tree, merge
 from mutations import CLOSED, OPEN, Mutation
 
-from kvbench.mlperf.checker import check_tree
+from kvbench.mlperf.check.checker import check_tree
 from kvbench.mlperf.rules import RULES
 
 MUTATIONS = {"closed": CLOSED, "open": OPEN}

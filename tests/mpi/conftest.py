@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
 from node_bed import NodeBed, brought_up, call_testbed
 
-from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
 
 PROGRAMS = Path(__file__).parent / "programs"

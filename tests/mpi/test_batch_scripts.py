@@ -10,7 +10,7 @@ import kvbench_analysis as ka
 import pytest
 import yaml
 
-from kvbench.cluster.launch import Mpirun, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, mpirun_environment
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 BIN = Path(sys.executable).parent

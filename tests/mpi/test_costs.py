@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kvbench.cluster.launch import Mpirun
+from kvbench.cluster.launch.mpirun import Mpirun
 
 COSTS = Path(__file__).resolve().parents[1] / "perf" / "costs.py"
 

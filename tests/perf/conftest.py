@@ -16,7 +16,7 @@ from statistics import median
 
 import pytest
 
-from kvbench.cluster.launch import find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import find_mpirun, mpirun_command, mpirun_environment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rank_reads import Reads

@@ -23,7 +23,7 @@ from typing import Any
 import h5py
 from formulas import Check, checks
 
-from kvbench.cluster.launch import find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import find_mpirun, mpirun_command, mpirun_environment
 from kvbench.units import MIB
 
 _HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def _environment(folder: Path) -> dict[str, str]:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")
     subprocess.run(
-        [sys.executable, "-c", "import kvbench.cli, kvbench.records.file, kvbench_analysis"],
+        [sys.executable, "-c", "import kvbench.commands.main, kvbench.records.file, kvbench_analysis"],
         env=environment,
         check=True,
     )

@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-import kvbench.cli  # noqa: F401 - all that a rank imports, before MPI starts
-from kvbench import runner
+import kvbench.commands.main  # noqa: F401 - all that a rank imports, before MPI starts
 from kvbench.cluster import clock, gather, share, topology
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.counted import Ledger, counting
+from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.progress import ProgressExchange
-from kvbench.cluster.watch import Watch
-from kvbench.engine.sampler import SAMPLE_DTYPE
-from kvbench.machine import peak_resident_bytes
+from kvbench.cluster.watch.watch import Watch
 from kvbench.records.schema import RECORD_DTYPE
-from kvbench.results import NODE_DTYPE, RANK_DTYPE
+from kvbench.run import runner
+from kvbench.run.output.run_file import NODE_DTYPE, RANK_DTYPE
+from kvbench.run.sampler import SAMPLE_DTYPE
 from kvbench.units import MIB
 
 Function = Callable[..., Any]

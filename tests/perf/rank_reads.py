@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from kvbench import timed_io
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.share import total
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.schema import Path as IoPath
 from kvbench.tiers.arena import Arena, Memory
-from kvbench.tiers.base import WHOLE, Cell, Part
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.contract import WHOLE, Cell, Part
+from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
 
 

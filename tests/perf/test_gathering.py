@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conftest import Figure
 
-from kvbench.cluster.launch import find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import find_mpirun, mpirun_command, mpirun_environment
 
 Report = Callable[[Figure], None]
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from conftest import Figure
 
-from kvbench.engine.sampler import SAMPLE_DTYPE
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
-from kvbench.records.spill import SpillWriter
+from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import INTERVAL_S, RowStream
 from kvbench.records.tally import Tally
+from kvbench.run.sampler import SAMPLE_DTYPE
 
 Report = Callable[[Figure], None]
 

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kvbench.records.histogram import BUCKETS, RELATIVE_ERROR, Histogram, bucket_of, middles
+from kvbench.records.condensed.histogram import BUCKETS, RELATIVE_ERROR, Histogram, bucket_of, middles
 
 # Any magnitude, rather than mostly the largest: an exponent, then what follows it.
 VALUES = st.integers(0, 63).flatmap(lambda bits: st.integers(0, 2**bits - 1))

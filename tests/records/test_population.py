@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kvbench.records.population import Population, kind_numbers
-from kvbench.records.population_schema import OPERATION_SUMS, QUANTITY_COLUMNS, REQUEST_SUMS
+from kvbench.records.condensed.population import Population, kind_numbers
+from kvbench.records.condensed.population_schema import OPERATION_SUMS, QUANTITY_COLUMNS, REQUEST_SUMS
 from kvbench.records.schema import (
     RECORD_DTYPE,
     REQUEST_DTYPE,

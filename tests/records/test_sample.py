@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from kvbench.records.sample import FEWEST_ROWS, MOST_ROWS, Sample, budget, hashes, kept_at
+from kvbench.records.condensed.sample import FEWEST_ROWS, MOST_ROWS, Sample, budget, hashes, kept_at
 
 ROW = np.dtype([("value", "<i8")])
 

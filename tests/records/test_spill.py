@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvbench.errors import KvbenchError
-from kvbench.records import spill
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
-from kvbench.records.spill import FACTS, RECORDS, REQUESTS, SAMPLES, SpillWriter
-from kvbench.records.spill_reader import Ending, SpillFile, check_rows
+from kvbench.records.spill import writer as spill
+from kvbench.records.spill.reader import Ending, SpillFile, check_rows
+from kvbench.records.spill.writer import FACTS, RECORDS, REQUESTS, SAMPLES, SpillWriter
 
 SAMPLE_DTYPE = np.dtype([("node", "<i4"), ("t_ns", "<i8")])
 HEADER = {"run_id": "20260101-000000-abcdef", "rank": 3}
@@ -188,7 +188,7 @@ def fail_after(nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
         left -= len(data)
         return real(fd, [data], offset)
 
-    monkeypatch.setattr("kvbench.records.spill.os.pwritev", pwritev)
+    monkeypatch.setattr("kvbench.records.spill.writer.os.pwritev", pwritev)
 
 
 @pytest.mark.parametrize("room", [0, 1, 31, 32, 33, 500, 2000])
@@ -217,7 +217,7 @@ def test_a_file_that_became_full_says_that_there_was_more(
     with monkeypatch.context() as full:
         fail_after(100, full)
         writer.take_records(records(9000))
-        full.setattr("kvbench.records.spill.os.pwritev", os.pwritev)
+        full.setattr("kvbench.records.spill.writer.os.pwritev", os.pwritev)
     content = read(path)
     assert content.records == []
     assert content.ending is not None
@@ -244,7 +244,7 @@ def test_an_error_of_the_device_at_the_end_of_a_round_is_seen(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
-        broken.setattr("kvbench.records.spill.os.fdatasync", fdatasync)
+        broken.setattr("kvbench.records.spill.writer.os.fdatasync", fdatasync)
         writer.take_records(records(3, 3))
         writer.flush()
     content = read(path)
@@ -372,7 +372,7 @@ def test_a_frame_that_claims_more_than_there_is_takes_no_memory(path: Path) -> N
 
 
 def test_rows_of_another_layout_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvbench.records.spill.RECORD_DTYPE", np.dtype([("t_start_ns", "<i8")]))
+    monkeypatch.setattr("kvbench.records.spill.writer.RECORD_DTYPE", np.dtype([("t_start_ns", "<i8")]))
     SpillWriter(path, HEADER, SAMPLE_DTYPE).close()
     with pytest.raises(KvbenchError, match="rows of another layout"):
         read(path)

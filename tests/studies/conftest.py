@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kvbench_analysis import Run, load
+from kvbench_analysis import Run
+from kvbench_analysis.tables import load
 
-from kvbench.cluster.launch import Mpirun, find_mpirun, mpirun_command, mpirun_environment
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.records.schema import Path
-from kvbench.studies.choices import READ_PATHS, CopyPathChoices
+from kvbench.studies.options import READ_PATHS, CopyPathChoices
 from kvbench.studies.plan import (
     MODES,
     CopyLevel,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis import load
+from kvbench_analysis.tables import load
 from rich.console import Console
 
-from kvbench.config import parse_config
+from kvbench.config.run_config import parse_config
 from kvbench.errors import KvbenchError
 from kvbench.studies import scaling
 from kvbench.studies.scaling import BOTH, ScalingChoices, ScalingRun, node_counts, plan_runs, run_scaling

@@ -7,17 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from kvbench_analysis import load
+from kvbench_analysis.tables import load
 from rich.console import Console
 
 from kvbench.cluster.comm import SerialComm
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path as ReadPath
 from kvbench.studies import needs
-from kvbench.studies.choices import CopyPathChoices
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
+from kvbench.studies.equipment import Stock
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.progress import StudyProgress
-from kvbench.studies.stock import Stock
 from kvbench.units import GIB, MIB
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
-from kvbench.tiers.base import WHOLE, Cell
-from kvbench.tiers.file import FileTier, npy_header
+from kvbench.tiers.contract import WHOLE, Cell
+from kvbench.tiers.file.tier import FileTier, npy_header
 from kvbench.tiers.payload import Payload
 
 NBYTES = 5 * SECTOR_BYTES

@@ -14,8 +14,8 @@ import pytest
 
 from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, Memory
-from kvbench.tiers.base import WHOLE, Cell, Part, Tier
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.contract import WHOLE, Cell, Part, Tier
+from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Payload

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.config import RunConfig, parse_config
+from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.workload.draws import stream_generator
 from kvbench.workload.trace_samples import write_samples
 

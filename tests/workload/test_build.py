@@ -1,6 +1,6 @@
 """The schedule of a configuration is the same on every run and every machine: its digests are pinned here.
 
-A changed digest means that runs are not comparable with those before: raise `kvbench.config.SCHEDULE_VERSION` with it.
+A changed digest means that runs are not comparable with those before: raise `SCHEDULE_VERSION` with it.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.config import RunConfig, TraceWorkload
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.workload.build import build_schedule, schedule_digest, trace_parts
 from kvbench.workload.draws import stream_generator
 from kvbench.workload.request import Schedule

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.config import PersonaWorkload, RunConfig
+from kvbench.config.run_config import PersonaWorkload, RunConfig
 from kvbench.workload.personas import PERSONAS, PersonaSchedule, users_per_persona
 from kvbench.workload.request import QOS_CLASSES, Request
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvbench.config import TraceWorkload
+from kvbench.config.run_config import TraceWorkload
 from kvbench.workload.traces import Trace, load_trace, read_trace
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvbench.config import RunConfig
+from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.workload.request import ObjectRef, Request
 from kvbench.workload.trace_schedule import TraceSchedule, deal

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, items, shown
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Run
+from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 from kvbench.units import format_bytes
 
 TO_FILL_IN: Final = "TO BE FILLED IN BY HAND"

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, items, shown, whole
 from kvbench.mlperf.option_table import recorded_settings, same
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Rank, Run, Trial, is_stamp
-from kvbench.mlperf.trials import declared_options, declared_ranks, declared_trials, summary_options
+from kvbench.mlperf.tree.declared import declared_options, declared_ranks, declared_trials, summary_options
+from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown, whole
 
 _RESULT_NAME: Final = re.compile(r"kvcache_results_(.*)\.json", re.DOTALL)
 _MOST_NAMED: Final = 20

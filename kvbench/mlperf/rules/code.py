@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from kvbench.mlperf.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash, is_git_sha, is_hash
-from kvbench.mlperf.foreign import Unreadable, dig, shown
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import WORKLOAD, Run, Submitter
-from kvbench.mlperf.tree_reading import read_document
+from kvbench.mlperf.tree.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash, is_git_sha, is_hash
+from kvbench.mlperf.tree.parts import WORKLOAD, Run, Submitter
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.tree_reading import read_document
+from kvbench.mlperf.tree.untrusted import Unreadable, dig, shown
 
 
 @rule("2.1.6", "codeDirectoryContents", Submitter)

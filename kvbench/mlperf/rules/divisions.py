@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, items, shown
 from kvbench.mlperf.option_table import (
     OPTIONS,
     comparable,
@@ -14,9 +13,10 @@ from kvbench.mlperf.option_table import (
     same,
     wanted_settings,
 )
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Run
+from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _CLOSED_OPTIONS: Final = frozenset(
     {

@@ -5,13 +5,13 @@ from math import isclose
 from typing import Final
 
 from kvbench.mlperf.aggregation import FIGURES, HEADLINE, aggregate, memory_only, rank_value, results_of
-from kvbench.mlperf.foreign import MISSING, dig, items, number, shown, whole
-from kvbench.mlperf.rank_result import RankFile
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Rank, Run, Trial, is_stamp
-from kvbench.mlperf.trial_records import RankRecords
-from kvbench.mlperf.trials import declared_options, summary_options
+from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp
+from kvbench.mlperf.tree.rank_result import RankFile
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.trial_records import RankRecords
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, shown, whole
 
 _SAME: Final = 1e-6
 """Relative difference within which two figures are the same: what is computed twice differs in its last digits."""

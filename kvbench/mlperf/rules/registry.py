@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from kvbench.mlperf.tree import DIVISIONS
+from kvbench.mlperf.tree.parts import DIVISIONS
 
 Part = TypeVar("Part")
 Weight = Literal["violation", "not recorded", "note"]

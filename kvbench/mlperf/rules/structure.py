@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from kvbench.mlperf.foreign import Entry, Unreadable, opened, shown
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import DIVISIONS, WORKLOAD, Division, Submitter, System, Tree, is_stamp
-from kvbench.mlperf.tree_reading import read_document
+from kvbench.mlperf.tree.parts import DIVISIONS, WORKLOAD, Division, Submitter, System, Tree, is_stamp
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.tree_reading import read_document
+from kvbench.mlperf.tree.untrusted import Entry, Unreadable, opened, shown
 
 _NO_NAME: Final = re.compile(r"[\s\x00-\x1f\x7f/\\]")
 """What a submitter's name cannot hold as a directory (2.1.1 has each replaced by a dash)."""

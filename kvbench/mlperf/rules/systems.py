@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, items, shown
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Run, System
-from kvbench.mlperf.trial_records import TrialRecords
+from kvbench.mlperf.tree.parts import Run, System
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.trial_records import TrialRecords
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _OF_A_NODE: Final = ("cpus", "cpu_model", "memory_bytes", "kernel")
 _OF_A_STORAGE: Final = ("type", "device", "mount_point", "options")

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from kvbench.mlperf.foreign import MISSING, dig, items, number, shown, whole
 from kvbench.mlperf.option_table import OPTIONS, recorded_settings, same, settings_of, wanted_settings
-from kvbench.mlperf.recorded import Recorded
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree import Run, Trial
-from kvbench.mlperf.trials import declared_options, declared_trials, summary_options
+from kvbench.mlperf.tree.declared import declared_options, declared_trials, summary_options
+from kvbench.mlperf.tree.parts import Run, Trial
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, shown, whole
 
 SEED: Final = 42
 TRIALS: Final = 3

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal
 
-from kvbench.config import TraceWorkload
+from kvbench.config.run_config import TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces import mooncake
 from kvbench.workload.traces.collect import BadRowError, TraceCollector, collect_lines, numbered_lines

@@ -4,9 +4,9 @@ import sys
 from typing import NoReturn
 from unittest.mock import patch
 
-from kvbench import runner
-from kvbench.cli import main
 from kvbench.cluster.comm import get_world
+from kvbench.commands.main import main
+from kvbench.run import runner
 
 
 def fail(*_: object) -> NoReturn:

@@ -11,14 +11,14 @@ from rank_harness import SEED, TINY_MODEL, finish, wait_for
 
 from kvbench import timed_io
 from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE
-from kvbench.config import parse_config
+from kvbench.config.roles import Roles
+from kvbench.config.run_config import parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Path, Phase
-from kvbench.roles import Roles
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.disaggregated import Handover, Lanes
 from kvbench.workload.request import Schedule

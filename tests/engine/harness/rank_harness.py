@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
-from kvbench.config import RunConfig, parse_config
+from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
-from kvbench.tiers.base import Cell, Part, Tier
-from kvbench.tiers.file import FileTier
+from kvbench.tiers.contract import Cell, Part, Tier
+from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.request import ObjectRef, Request, Schedule

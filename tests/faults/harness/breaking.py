@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from kvbench_command import Command, Ended, column, remains
 
-from kvbench.recovery import recover
+from kvbench.records.spill.recover import recover
 
 ENOUGH_BYTES = 32 * 1024
 """In the spill file of each rank, before anything is done to it: some 250 rows."""

@@ -37,8 +37,8 @@ def main() -> None:
     global watching  # noqa: PLW0603 - the hook cannot be taken off again
     import kvbench_analysis.report  # noqa: F401, PLC0415
 
-    import kvbench.runner  # noqa: F401, PLC0415
-    from kvbench.cli import main as run_command  # noqa: PLC0415
+    import kvbench.run.runner  # noqa: F401, PLC0415
+    from kvbench.commands.main import main as run_command  # noqa: PLC0415
 
     sys.addaudithook(look)
     watching = True

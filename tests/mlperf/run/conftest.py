@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 from sequence_harness import Done, choices_in
 
 from kvbench.cluster.comm import SerialComm
-from kvbench.mlperf import surroundings
-from kvbench.mlperf.measuring import run_sequence
+from kvbench.mlperf.trials import surroundings
+from kvbench.mlperf.trials.measuring import run_sequence
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import pytest
 from sequence_harness import choices_in
 
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.choices import Choices, check_choices
 from kvbench.mlperf.option_table import OPTIONS, wanted_settings
 from kvbench.mlperf.rules import RULES
 from kvbench.mlperf.rules.workload import DELAYS_S
+from kvbench.mlperf.trials.choices import Choices, check_choices
 
 
 def closed(**changes: Any) -> Choices:

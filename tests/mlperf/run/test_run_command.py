@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.cluster.launch import find_mpirun
+from kvbench.cluster.launch.mpirun import find_mpirun
 from kvbench.errors import KvbenchError
 
 KVBENCH = (sys.executable, "-m", "kvbench", "mlperf", "run")

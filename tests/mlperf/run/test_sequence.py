@@ -9,15 +9,15 @@ import pytest
 from rich.console import Console
 from sequence_harness import Done, choices_in
 
-from kvbench import runner
 from kvbench.cluster.comm import SerialComm
+from kvbench.cluster.node import filesystem_of
 from kvbench.errors import KvbenchError
-from kvbench.machine import filesystem_of
-from kvbench.mlperf import surroundings
-from kvbench.mlperf.choices import Choices
-from kvbench.mlperf.measuring import run_sequence
-from kvbench.mlperf.surroundings import same_filesystem
+from kvbench.mlperf.trials import surroundings
+from kvbench.mlperf.trials.choices import Choices
+from kvbench.mlperf.trials.measuring import run_sequence
+from kvbench.mlperf.trials.surroundings import same_filesystem
 from kvbench.records.reader import open_run
+from kvbench.run import runner
 
 QUIET = Console(quiet=True)
 

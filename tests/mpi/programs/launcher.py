@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from kvbench.cluster.launch import launch
+from kvbench.cluster.launch.mpirun import launch
 
 ranks, hosts, name, *arguments = sys.argv[1:]
 program = [sys.executable, str(Path(__file__).parent / f"{name}.py")]

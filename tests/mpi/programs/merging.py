@@ -7,9 +7,9 @@ from kvbench.cluster.comm import get_world
 from kvbench.cluster.gather import gather_table
 from kvbench.cluster.merge import agree_on_levels, merge_populations, place_rows
 from kvbench.cluster.topology import discover
-from kvbench.records.histogram import Histogram
-from kvbench.records.population import Population, classes_or_kinds, read_histograms
-from kvbench.records.sample import Sample
+from kvbench.records.condensed.histogram import Histogram
+from kvbench.records.condensed.population import Population, classes_or_kinds, read_histograms
+from kvbench.records.condensed.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Phase, Quantity, RequestState
 
 ROOM = 300

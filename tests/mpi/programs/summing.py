@@ -1,7 +1,7 @@
 """Every rank gives numbers of its own; all of them, however many they are, must come back summed on every rank."""
 
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.share import total
 
 MOST = 2000
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from kvbench.cluster.agree import FailedElsewhere
 from kvbench.cluster.comm import get_world
 from kvbench.errors import KvbenchError
-from kvbench.studies.choices import read_choices
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
+from kvbench.studies.options import read_choices
 from kvbench.studies.progress import StudyProgress
 
 _advance = StudyProgress.advance

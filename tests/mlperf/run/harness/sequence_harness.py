@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvbench.mlperf.choices import Choices
+from kvbench.mlperf.trials.choices import Choices
 
 TINY_MODEL = "{layers: 1, kv_heads: 1, head_dim: 64}"
 """256 bytes a token: entries of 32 KiB to 6.4 MB; 0.8 of 8 MiB holds one of any size."""

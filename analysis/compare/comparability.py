@@ -1,0 +1,85 @@
+"""Whether runs did the same work, and if not, in what they differ: what has to be settled before they are compared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+from kvbench_analysis.tables.load import Run
+
+from kvbench.records.reader import KvbenchError
+
+DIFFERENCE_COLUMNS: Final = ("key", "label", "source", "value")
+
+_NOT_COMPARED: Final = {"name", "workload.path"}
+"""A label, and where a trace lay: what was in it counts (trace_digest)."""
+_ABSENT: Final = "(not set)"
+
+
+def differences(groups: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """What the runs differ in: one row per key and run, of the keys whose values are not the same in all runs.
+
+    Columns: `key` (a dotted key of the configuration, `ranks`, `nodes`, `tiers.NAME.capacity_bytes (resolved)`,
+    `trace_digest`), `label`, `source` (the file) and `value` (text).
+    """
+    runs = [(label, run, _facts(run)) for label, group in groups.items() for run in group]
+    keys = dict.fromkeys(key for _, _, facts in runs for key in facts)
+    rows = []
+    for key in keys:
+        values = [facts.get(key, _ABSENT) for _, _, facts in runs]
+        if len(set(values)) > 1:
+            rows += [(key, label, str(run.path), value) for (label, run, _), value in zip(runs, values, strict=True)]
+    return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS), dtype=object)
+
+
+def same_work(groups: Mapping[str, Sequence[Run]]) -> bool:
+    """Whether all runs have one fingerprint."""
+    return len({str(run.attributes.get("fingerprint", "")) for group in groups.values() for run in group}) <= 1
+
+
+def check_same_work(groups: Mapping[str, Sequence[Run]], found: pd.DataFrame) -> None:
+    """Raise KvbenchError, naming all `found` differences, where the runs have different fingerprints."""
+    if same_work(groups):
+        return
+    lines = [
+        f"  {key}: " + ", ".join(f"{value} in {_joined(rows['source'])}" for value, rows in table.groupby("value"))
+        for key, table in found.groupby("key", sort=False)
+    ]
+    if not lines:
+        versions = sorted(
+            {str(run.attributes.get("kvbench_version", "?")) for group in groups.values() for run in group}
+        )
+        lines = [
+            f"  no key of the configuration; made by kvbench {', '.join(versions)}, which make other requests of it"
+        ]
+    raise KvbenchError(
+        "the runs did not do the same work (their fingerprints differ), so their figures cannot be compared:\n"
+        + "\n".join(lines)
+        + "\nrepeat the runs with one configuration and number of ranks, or compare them all the same with --force"
+    )
+
+
+def _joined(sources: pd.Series) -> str:
+    names = list(dict.fromkeys(map(str, sources)))
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _facts(run: Run) -> dict[str, str]:
+    facts = {key: value for key, value in _flat(run.config, "") if key not in _NOT_COMPARED}
+    for name in ("ranks", "nodes", "trace_digest"):
+        if name in run.attributes:
+            facts[name] = str(run.attributes[name])
+    for tier in run.tiers.to_dict("records"):
+        if "capacity_bytes" in tier:
+            facts[f"tiers.{tier['name']}.capacity_bytes (resolved)"] = str(tier["capacity_bytes"])
+    return facts
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _flat(inner, f"{key}.{place}")
+    else:
+        yield key, "null" if value is None else str(value)

@@ -1,0 +1,4 @@
+"""The figures of files that do not hold every row: of exact sums, histograms or a sample.
+
+The same tables as `figures`, and never a figure that only rows could give.
+"""

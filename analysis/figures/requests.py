@@ -1,0 +1,91 @@
+"""The figures of requests: how many, how long they took, and how often the cache had what they asked for."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from kvbench_analysis.tables.load import Run
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, backed_percentile, percentiles
+from kvbench_analysis.tables.window import Window
+from numpy.typing import NDArray
+
+from kvbench.records.schema import Phase, RequestState, label
+
+ALL: Final = "all"
+"""The `qos` of figures over all classes."""
+
+STATES: Final = {state: label(state).replace("-", "_") for state in RequestState}
+
+
+def _measured(run: Run) -> dict[str, NDArray[Any]]:
+    names = ["qos", "state", "intended_ns", "start_ns", "end_ns", "storage_ns"]
+    mask = run.columns(["phase"], "requests")["phase"] == Phase.MEASURE
+    return {name: values[mask] for name, values in run.columns(names, "requests").items()}
+
+
+def _classes(run: Run, qos: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """All requests first; then each class that occurs, unless there is only one."""
+    yield ALL, np.ones(len(qos), bool)
+    codes = np.unique(qos)
+    for code in codes if len(codes) > 1 else ():
+        yield class_name(run, int(code)), qos == code
+
+
+def class_name(run: Run, qos: int) -> str:
+    """What the file calls the class with this number."""
+    return run.qos_classes[qos] if qos < len(run.qos_classes) else f"class {qos}"
+
+
+def request_counts(run: Run, window: Window) -> pd.DataFrame:
+    """Per QoS class, and `all`: requests of the phase `measure` by how they ended, and done ones per second."""
+    columns = _measured(run)
+    start, end = columns["start_ns"], columns["end_ns"]
+    inside = window.share_inside(start, end - start)
+    rows = []
+    for name, mask in _classes(run, columns["qos"]):
+        row: dict[str, Any] = {"qos": name, "requests": int(mask.sum())}
+        for state, column in STATES.items():
+            row[column] = int(np.count_nonzero(mask & (columns["state"] == state)))
+        done = mask & (columns["state"] == RequestState.DONE)
+        row["requests_per_s"] = window.rate(float(inside[done].sum()))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def request_latency(run: Run) -> pd.DataFrame:
+    """Per QoS class, and `all`, and part: the distribution over the requests of the phase `measure` that were done.
+
+    `latency` is intended start to end, `queue` intended start to start, `storage` the sum of the wall times of the
+    request's storage operations (which overlap, so it can exceed the latency).
+    """
+    columns = _measured(run)
+    parts = {
+        "latency": columns["end_ns"] - columns["intended_ns"],
+        "queue": columns["start_ns"] - columns["intended_ns"],
+        "storage": columns["storage_ns"],
+    }
+    done = columns["state"] == RequestState.DONE
+    rows: list[dict[str, Any]] = []
+    for name, mask in _classes(run, columns["qos"]):
+        for part, values in parts.items():
+            chosen = values[mask & done]
+            row = {"qos": name, "part": part, "requests": len(chosen)}
+            row["mean_ns"] = float(chosen.mean()) if len(chosen) else float("nan")
+            row |= dict(zip(PERCENTILE_COLUMNS, percentiles(chosen, overwrite=True), strict=True))
+            rows.append(row | {"percentiles_of": len(chosen), "backed_percentile": backed_percentile(len(chosen))})
+    return pd.DataFrame(rows)
+
+
+def cache_hits(run: Run) -> pd.DataFrame:
+    """Per unit (`objects`, `tokens`): what requests of the phase `measure` looked up and found, and the hit rate."""
+    columns = run.columns(["phase", "hit_objects", "miss_objects", "hit_tokens", "miss_tokens"], "requests")
+    mask = columns["phase"] == Phase.MEASURE
+    rows = []
+    for unit in ("objects", "tokens"):
+        hits, misses = (int(columns[f"{kind}_{unit}"][mask].sum(dtype=np.int64)) for kind in ("hit", "miss"))
+        looked_up = hits + misses
+        rows.append(
+            {"unit": unit, "hits": hits, "misses": misses, "hit_rate": hits / looked_up if looked_up else float("nan")}
+        )
+    return pd.DataFrame(rows)

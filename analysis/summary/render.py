@@ -1,0 +1,254 @@
+"""A summary for people (tables that fit into 80 columns) and for programs (JSON with stable keys)."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+import pandas as pd
+from kvbench_analysis.figures.requests import ALL
+from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
+from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
+from kvbench_analysis.text import units
+from kvbench_analysis.text.safe import plain, safe_text
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+JSON_VERSION: Final = 1
+"""Raised whenever a key of the JSON changes its meaning or goes; new keys do not raise it."""
+
+_RANKS_SHOWN: Final = 16
+_PART_NAMES: Final = {
+    "wall": "wall", "device": " device", "host": " host", "runq": " run queue", "copy": "  copy, in host",
+    "queue": "queued before",
+}  # fmt: skip
+_REQUEST_PARTS: Final = {
+    "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
+}  # fmt: skip
+_SHARING: Final = {
+    "shared": "directory shared by all nodes",
+    "local": "a directory on each node",
+    "mixed": "a directory that some nodes share",
+}
+
+
+def to_json(summary: Summary) -> str:
+    """`summary` as JSON, keys as in docs/summary.md; a figure that there is not is null."""
+    content = {
+        "format": "kvbench-summary",
+        "version": JSON_VERSION,
+        "source": summary.source,
+        "run": summary.run,
+        "headlines": list(summary.headlines),
+        "warnings": [{"code": caution.code, "message": caution.message} for caution in summary.warnings],
+    }
+    tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "requests", "request_latency")
+    for name in tables:
+        content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
+    content["sharing"] = sharing_json(summary.sharing)
+    return json.dumps(plain(content), indent=2, allow_nan=False)
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print the headlines, the warnings and the tables. Text of the file is printed as it is, never as markup."""
+    _facts(summary, console)
+    for line in summary.headlines:
+        console.print(safe_text(line, "bold"))
+    if summary.warnings:
+        console.print()
+        console.print(Text("Warnings", "bold yellow"))
+        for caution in summary.warnings:
+            console.print(safe_text(f"- {caution.message}"))
+    if len(summary.operations):
+        _operations(summary, console)
+        _latency(summary, console)
+        _places(summary.ranks, "rank", console)
+        _places(summary.nodes, "node", console)
+        _sharing(summary, console)
+    _cache(summary, console)
+    _requests(summary, console)
+
+
+def _sharing(summary: Summary, console: Console) -> None:
+    for title, columns, rows in sharing_tables(summary.sharing):
+        _table(console, title, columns, rows)
+
+
+def _plural(number: Any, noun: str) -> str:
+    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> None:
+    """Print a table whose first `left` columns are text, and the others figures."""
+    table = Table(
+        title=safe_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for place, name in enumerate(columns):
+        table.add_column(safe_text(name), justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(safe_text(cell) for cell in row))
+    console.print(table)
+
+
+def _facts(summary: Summary, console: Console) -> None:
+    run = summary.run
+    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
+    window = run["window_s"]
+    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
+    console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
+    console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
+
+
+def _operations(summary: Summary, console: Console) -> None:
+    rows = summary.operations.to_dict("records")
+    _table(
+        console,
+        "Operations of the measured phase, all ranks",
+        ["tier", "operation", "path", "operations", "bytes", "GiB/s", "tokens/s"],
+        (
+            (
+                *_kind(row),
+                units.count(row["operations"]),
+                units.size(row["bytes"]),
+                units.digits(row["gib_per_s"]),
+                units.digits(row["tokens_per_s"]),
+            )
+            for row in rows
+        ),
+        left=3,
+    )
+    _table(
+        console,
+        "Bytes per operation",
+        ["tier", "operation", "path", "min", "P50", "P95", "max"],
+        (
+            (*_kind(row), *(units.size(row[f"size_{name}_bytes"]) for name in ("min", "p50", "p95", "max")))
+            for row in rows
+            if row["operations"]
+        ),
+        left=3,
+    )
+    lost = [row for row in rows if row["failed"] or row["canceled"]]
+    if lost:
+        _table(
+            console,
+            "Operations that are not counted in any figure",
+            ["tier", "operation", "path", "failed", "canceled"],
+            ((*_kind(row), units.count(row["failed"]), units.count(row["canceled"])) for row in lost),
+            left=3,
+        )
+
+
+def _kind(row: dict[Any, Any]) -> tuple[Any, ...]:
+    return row["tier"], row["op"], row["path"]
+
+
+def _distribution(row: dict[Any, Any]) -> list[str]:
+    """The percentiles of a row of operations or of requests."""
+    return [
+        units.percentile(row[column], row["percentiles_of"], operations_needed(percentile))
+        for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True)
+    ]
+
+
+def _latency(summary: Summary, console: Console) -> None:
+    for kind, rows in summary.latency.groupby(["tier", "op", "path"], sort=False):
+        tier, op, path = kind
+        number = units.count(rows["operations"].iloc[0])
+        _table(
+            console,
+            f"Time per operation: {tier} {op}, {path} ({number} operations)",
+            ["part", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
+            (
+                (
+                    _PART_NAMES[row["part"]],
+                    units.duration(row["mean_ns"]),
+                    "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"]),
+                    *_distribution(row),
+                )
+                for row in rows.to_dict("records")
+            ),
+        )
+
+
+def _places(table: pd.DataFrame, place: str, console: Console) -> None:
+    """One table per tier and operation; of many ranks those whose P95 is highest."""
+    for kind, rows in table.groupby(["tier", "op"], sort=False):
+        tier, op = kind
+        title = f"Per {place}: {tier} {op}s"
+        shown = rows
+        if len(rows) > _RANKS_SHOWN:
+            shown = rows.sort_values("wall_p95_ns", ascending=False).head(_RANKS_SHOWN)
+            title += f" (the {_RANKS_SHOWN} of {len(rows)} {place}s with the highest P95; --json has all)"
+        where = ("rank", "node") if place == "rank" else ("node", "host")
+        _table(
+            console,
+            title,
+            [*where, "operations", "GiB/s", "P95 wall per op", "device", "host", "run queue"],
+            (
+                (
+                    *(row[name] for name in where),
+                    units.count(row["operations"]),
+                    units.digits(row["gib_per_s"]),
+                    units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
+                    *(units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
+                )
+                for row in shown.to_dict("records")
+            ),
+        )
+
+
+def _cache(summary: Summary, console: Console) -> None:
+    if not summary.cache[["hits", "misses"]].to_numpy().any():
+        console.print(Text("Cache: no request of the measured phase looked anything up."))
+        return
+    _table(
+        console,
+        "Cache, over what requests looked up",
+        ["per", "hits", "misses", "hit rate"],
+        (
+            [row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"])]
+            for row in summary.cache.to_dict("records")
+        ),
+    )
+
+
+def _requests(summary: Summary, console: Console) -> None:
+    counts = summary.requests.to_dict("records")
+    if not counts[0]["requests"]:
+        console.print(Text("Requests: none in the measured phase."))
+        return
+    _table(
+        console,
+        "Requests of the measured phase",
+        ["class", "done", "cut short", "failed", "done per s"],
+        (
+            (
+                row["qos"],
+                *(units.count(row[name]) for name in ("done", "cut_short", "failed")),
+                units.digits(row["requests_per_s"]),
+            )
+            for row in counts
+        ),
+    )
+    latency = summary.request_latency
+    every = latency[(latency["qos"] == ALL) & (latency["requests"] > 0)].to_dict("records")
+    if not every:
+        return
+    _table(
+        console,
+        f"Time per request ({units.count(every[0]['requests'])} requests done)",
+        ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
+        ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
+    )
+    classes = latency[(latency["qos"] != ALL) & (latency["part"] == "latency") & (latency["requests"] > 0)]
+    if len(classes):
+        _table(
+            console,
+            "Time per request by class (intended start to end)",
+            ["class", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
+            ([row["qos"], units.duration(row["mean_ns"]), *_distribution(row)] for row in classes.to_dict("records")),
+        )

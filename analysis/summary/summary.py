@@ -1,0 +1,105 @@
+"""`summarize`: the figures of one run as tidy tables, each of which says what it is per. `render` prints them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from kvbench_analysis.condensed import operations as condensed
+from kvbench_analysis.condensed import requests as condensed_requests
+from kvbench_analysis.condensed import sharing as condensed_sharing
+from kvbench_analysis.figures.operations import operation_figures
+from kvbench_analysis.figures.requests import cache_hits, request_counts, request_latency
+from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
+from kvbench_analysis.summary.cautions import Caution, cautions
+from kvbench_analysis.tables.load import Run
+from kvbench_analysis.tables.percentiles import operations_needed
+from kvbench_analysis.tables.window import Window
+from kvbench_analysis.text import units
+
+_FACTS = (
+    "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
+    "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
+    "cache_directory", "expected_directory",
+    "namespace", "roles",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one run. Times are in ns, rates per second of the measured window; docs/summary.md says more."""
+
+    source: str
+    """The file that was summarized."""
+    run: dict[str, str | int | float | None]
+    """Facts of the run: attributes of the file, and `window_s`, the length of the measured window."""
+    headlines: tuple[str, ...]
+    """The result in a sentence for storage reads and one for storage writes (memory where there is no storage I/O)."""
+    warnings: tuple[Caution, ...]
+    operations: pd.DataFrame
+    """Per tier, operation and path: counts, rates, sizes and shares of the wall time."""
+    latency: pd.DataFrame
+    """Per tier, operation, path and part of the time: its distribution over all operations of all ranks."""
+    totals: pd.DataFrame
+    """Per `storage` (`storage` or `memory`: all tiers of the sort) and operation: what the headlines say."""
+    ranks: pd.DataFrame
+    """Per rank, tier and operation (reads and writes)."""
+    nodes: pd.DataFrame
+    """Per client node, tier and operation (reads and writes)."""
+    cache: pd.DataFrame
+    """Hits and misses of requests, in objects and in tokens."""
+    requests: pd.DataFrame
+    """Requests by QoS class and how they ended, and per second."""
+    sharing: SharingFigures
+    """Where ranks shared one key space: reads by who wrote the object, and how soon it could be read elsewhere."""
+    request_latency: pd.DataFrame
+    """Latency of requests, with its queue part and its storage part."""
+
+
+def summarize(run: Run) -> Summary:
+    """All figures of `run`. Needs memory for a few columns of /records at a time. Raises KvbenchError: damaged file."""
+    window = Window.of(run.attributes)
+    of_rows = run.mode == "full"
+    figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
+    facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
+    facts["window_s"] = window.seconds
+    facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
+    facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
+    latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
+    sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
+    return Summary(
+        source=str(run.path),
+        run=facts,
+        headlines=tuple(_headlines(figures.totals)),
+        warnings=cautions(run, figures, latency, window, sharing),
+        operations=figures.operations,
+        latency=figures.latency,
+        totals=figures.totals,
+        ranks=figures.ranks,
+        nodes=figures.nodes,
+        cache=cache_hits(run) if of_rows else condensed_requests.cache_hits(run),
+        requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
+        sharing=sharing,
+        request_latency=latency,
+    )
+
+
+def _headlines(totals: pd.DataFrame) -> Iterator[str]:
+    moved = totals[totals["op"].isin(["read", "write"])]
+    if moved.empty:
+        yield "no reads or writes were measured"
+    storage = moved[moved["storage"] == "storage"]
+    if storage.empty and len(moved):
+        yield "no storage operations were measured"
+        storage = moved
+    for row in storage.to_dict("records"):
+        shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
+        parts = ", ".join(f"{name} {units.share(share)}" for name, share in shares)
+        rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
+        p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
+        yield f"{row['storage']} {row['op']}s: {rate}, P95 {p95} per operation of {_sizes(row)} ({parts})"
+
+
+def _sizes(row: dict[Any, Any]) -> str:
+    least, most = units.size(row["size_min_bytes"]), units.size(row["size_max_bytes"])
+    return least if least == most else f"{least} to {most}, P50 {units.size(row['size_p50_bytes'])}"

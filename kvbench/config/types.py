@@ -1,0 +1,58 @@
+"""The kinds of values that a configuration holds, and how each is read: counts, numbers, sizes, durations, models."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
+
+from kvbench.config.models import ModelGeometry, shipped_model
+from kvbench.units import parse_bytes, parse_seconds
+
+_MOST: Final = 2**53
+_MOST_BYTES: Final = 2**62
+
+
+def _parse_bytes(value: object) -> int:
+    size = parse_bytes(value)
+    if size > _MOST_BYTES:
+        raise ValueError("expected a size of at most 4096PiB")
+    return size
+
+
+def _parse_bytes_or_auto(value: object) -> object:
+    try:
+        return value if value == "auto" else _parse_bytes(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from error
+
+
+def _refuse_switch(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _refuse_too_many(value: int) -> int:
+    if abs(value) > _MOST:
+        raise ValueError("expected 2^53 or less")
+    return value
+
+
+def _check_model_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected the name of a model, or a mapping with its geometry")
+    shipped_model(value)
+    return value
+
+
+Count = Annotated[int, Strict(), AfterValidator(_refuse_too_many)]
+Number = Annotated[float, BeforeValidator(_refuse_switch)]
+Bytes = Annotated[int, BeforeValidator(_parse_bytes)]
+"""A size in bytes, written as a number or with a unit (`4GiB`)."""
+BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_auto)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+"""A duration in seconds, written as a number or with a unit (`2min`)."""
+Model = Annotated[
+    Annotated[str, BeforeValidator(_check_model_name), Tag("name")] | Annotated[ModelGeometry, Tag("geometry")],
+    Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),
+]
+"""A model that comes with kvbench, by name, or the geometry of any other."""

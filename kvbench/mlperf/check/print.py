@@ -1,0 +1,46 @@
+"""A verdict on a tree, for people: what was found, rule by rule, and how it stands with each rule."""
+
+from collections import Counter
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvbench.mlperf.check.checker import Verdict, in_order
+from kvbench.mlperf.rules import RULES
+from kvbench.mlperf.tree.untrusted import printable
+
+_STYLES: Final = {"violation": "bold red", "not recorded": "yellow", "note": "cyan", "ok": "green"}
+
+
+def print_verdict(verdict: Verdict, console: Console) -> None:
+    """Print `verdict` on `console`: a row for each rule, then what was found, then the count of violations."""
+    worst: dict[str, str] = {}
+    for weight in ("note", "not recorded", "violation"):
+        worst |= {finding.id: weight for finding in verdict.findings if finding.weight == weight}
+    counts = Counter(finding.id for finding in verdict.violations)
+    rules = Table("rule", "id", "", box=None, title="Rules", title_justify="left")
+    for rule in in_order(RULES.values()):
+        state = worst.get(rule.id, "ok")
+        word = f"{counts[rule.id]} x violated" if state == "violation" else "ok" if state == "note" else state
+        rules.add_row(rule.number, rule.id, Text(word, _STYLES["ok" if word == "ok" else state]))
+    console.print(rules)
+    for finding in verdict.findings:
+        console.print()
+        head = Text.assemble((finding.weight, _STYLES[finding.weight]), f"  {finding.number} {finding.id}")
+        console.print(head, soft_wrap=True)
+        for name, text in (("in", finding.path), ("found", finding.found), ("wanted", finding.wanted)):
+            console.print(Text(f"    {name:7}{text}"), soft_wrap=True)
+    runs = sum(1 for _ in verdict.tree.runs())
+    tree = f"{printable(str(verdict.tree.path))}: {_count(runs, 'run')}"
+    console.print()
+    if verdict.violations:
+        line = f"{_count(len(verdict.violations), 'violation')} of {_count(len(verdict.broken), 'rule')}"
+        console.print(Text(f"{tree}, {line}", _STYLES["violation"]), soft_wrap=True)
+    else:
+        console.print(Text(f"{tree}, no violation", _STYLES["ok"]), soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

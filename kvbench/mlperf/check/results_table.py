@@ -1,0 +1,156 @@
+"""The results of systems side by side: the four headline figures of 6.3.4.5 of each option, with the number of clients.
+
+A row says beside its figures whether the tree that it is from can be handed in: what breaks rules is marked,
+not left out.
+"""
+
+import csv
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import PurePosixPath
+from typing import Final
+
+from kvbench.mlperf.aggregation import HEADLINE
+from kvbench.mlperf.check.checker import Finding, Verdict
+from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.untrusted import dig, number, printable, shown, whole
+
+COLUMNS: Final = (
+    "submitter",
+    "division",
+    "system",
+    "run",
+    "option",
+    "clients",
+    "hosts",
+    *(figure.title for figure in HEADLINE),
+    "status",
+)
+_NUMBERS_FROM: Final = COLUMNS.index("option")
+_REHEARSAL: Final = "kvbenchRehearsal"
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An option of a run."""
+
+    run: Run
+    option: int
+    clients: int | None
+    hosts: int | None
+    figures: tuple[float | None, ...]
+    """In the order of HEADLINE."""
+    status: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether no rule is broken."""
+        return self.status == "ok"
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of COLUMNS."""
+        names = (self.run.submitter, self.run.division, self.run.system, self.run.path.name)
+        counts = (str(self.option), _text(self.clients), _text(self.hosts))
+        return [*map(shown, names), *counts, *(_text(value) for value in self.figures), self.status]
+
+
+def table_rows(verdicts: Iterable[Verdict]) -> list[Row]:
+    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first."""
+    rows = [row for verdict in verdicts for run in verdict.tree.runs() for row in _rows(verdict, run)]
+    return sorted(rows, key=lambda row: (row.option, -(row.figures[0] or 0.0), row.cells()))
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A table in Markdown."""
+    rule = ["---" if place < _NUMBERS_FROM or name == "status" else "---:" for place, name in enumerate(COLUMNS)]
+    lines = [COLUMNS, rule, *([cell.replace("|", r"\|") for cell in row.cells()] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Comma-separated values with a header; names that a spreadsheet would take for a formula get an apostrophe."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) and cell != "-" else cell for cell in row.cells()])
+    return text.getvalue()
+
+
+def as_html(rows: Sequence[Row]) -> str:
+    """A page of its own, which needs no network."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
+    body = "\n".join(
+        f'<tr class="{"sound" if row.sound else "broken"}">{"".join(_html_cells(row.cells()))}</tr>' for row in rows
+    )
+    return _PAGE.format(head=head, body=body)
+
+
+FORMATS: Final = {"md": as_markdown, "csv": as_csv, "html": as_html}
+
+
+def _html_cells(cells: Sequence[str]) -> Iterator[str]:
+    for place, cell in enumerate(cells):
+        numeric = _NUMBERS_FROM <= place < len(cells) - 1
+        yield f"<td{' class=n' if numeric else ''}>{html.escape(cell)}</td>"
+
+
+def _rows(verdict: Verdict, run: Run) -> Iterator[Row]:
+    findings = [finding for finding in verdict.violations if _is_about(finding, run)]
+    status = _status(findings)
+    options = summary_options(run)
+    for option in declared_options(run):
+        yield Row(
+            run=run,
+            option=option,
+            clients=whole(dig(run.summary, "total_ranks")),
+            hosts=whole(dig(run.summary, "host_count")),
+            figures=tuple(number(dig(options.get(option), figure.name)) for figure in HEADLINE),
+            status=status,
+        )
+
+
+def _status(findings: Sequence[Finding]) -> str:
+    ids = dict.fromkeys(finding.id for finding in findings)
+    words = ["REHEARSAL"] if _REHEARSAL in ids else []
+    broken = [f"{finding.number} {finding.id}" for finding in findings if finding.id != _REHEARSAL]
+    if broken:
+        words.append(f"VIOLATES {', '.join(dict.fromkeys(broken))}")
+    return "; ".join(words) or "ok"
+
+
+def _is_about(finding: Finding, run: Run) -> bool:
+    """Whether a finding counts against the run: it is about it or what it is in, and not about another system."""
+    if not run.path.is_relative_to(finding.part):
+        return False
+    parts = PurePosixPath(finding.path).parts
+    if len(parts) < 4:
+        return True
+    name = {"results": parts[3], "systems": PurePosixPath(parts[3]).stem}.get(parts[2])
+    return name is None or name == printable(run.system)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.5g}"
+
+
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>MLPerf Storage, KV cache: results</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em; color: #26292e; background: #fff }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: left }}
+td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
+tr.broken td {{ color: #a33 }}
+</style></head><body>
+<h1>MLPerf Storage, KV cache: results</h1>
+<table><thead><tr>{head}</tr></thead><tbody>
+{body}
+</tbody></table>
+<p>GiB/s and tokens/s: sum over clients, mean over trials. P95: the largest of all clients and trials.</p>
+</body></html>
+"""

@@ -1,0 +1,220 @@
+"""From a results directory of `kvbench mlperf run` to a submission tree.
+
+Everything is made in a directory beside its place and moved there when it is complete; what is there already is never
+touched. Sequences that are not complete are refused, with what they lack.
+"""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from kvbench.errors import KvbenchError
+from kvbench.mlperf.option_table import OPTIONS
+from kvbench.mlperf.package.report_pdf import write_pdf
+from kvbench.mlperf.package.source_copy import copy_source
+from kvbench.mlperf.package.system_description import as_yaml, describe
+from kvbench.mlperf.tree.code_hash import HASH_NAME
+from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
+from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Document, Run, is_stamp
+from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.tree_reading import find_runs, read_run
+from kvbench.mlperf.tree.untrusted import Unreadable, dig, read_json, shown
+
+_MOST_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """What was made."""
+
+    root: Path
+    """The root of the submission: what `check` takes."""
+    parts: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The runs of one system."""
+
+    division: str
+    submitter: str
+    system: str
+    runs: tuple[Run, ...]
+
+    @property
+    def source(self) -> tuple[str, str | None]:
+        """The version and the commit of kvbench that ran."""
+        version, git_sha = (Recorded(self.runs[-1])[name] for name in ("kvbench_version", "git_sha"))
+        return version if isinstance(version, str) else "", git_sha if isinstance(git_sha, str) else None
+
+
+def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bool = True) -> list[Packaged]:
+    """Make `out`/<submitter>/<division>/<submitter>/... of the sequences in `results` (all, or those of `stamps`).
+
+    Without `records` run files stay behind: figures can then be recomputed from the ranks' results alone. Raises
+    KvbenchError, before anything is written, for what is incomplete, not kvbench's, or there already.
+    """
+    runs = [_read(path) for path in _chosen(results, stamps)]
+    lacking = [lack for run in runs for lack in _lacks(run)]
+    if lacking:
+        more = f"\n  and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+        raise KvbenchError(
+            "not complete, so not packaged:\n  " + "\n  ".join(lacking[:_MOST_NAMED]) + more
+            + "\nRun the same `kvbench mlperf run` again: it goes on with what is missing"
+        )  # fmt: skip
+    groups = _groups(runs)
+    there = [path for group in groups for path in _targets(group, out) if os.path.lexists(path)]
+    if there:
+        names = "\n  ".join(shown(str(path)) for path in there)
+        raise KvbenchError(f"already there, and left as it is:\n  {names}\nGive another tree with -o, or move it away")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".kvbench-package-", dir=out) as folder:
+            made = [_make(group, Path(folder), records) for group in groups]
+            return [_move(group, Path(folder), out, parts) for group, parts in zip(groups, made, strict=True)]
+    except OSError as error:
+        raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
+
+
+def _chosen(results: Path, stamps: Sequence[str]) -> list[Path]:
+    """The directories of the sequences, whether `results` is that of --results, its kv_cache, or a sequence itself."""
+    if (results / SEQUENCE_NAME).is_file():
+        return [results.resolve()]
+    base = results / WORKLOAD if (results / WORKLOAD).is_dir() else results
+    found = [path.resolve() for path in find_runs(base)[0] if (path / SEQUENCE_NAME).is_file()]
+    unknown = [stamp for stamp in stamps if stamp not in {path.name for path in found}]
+    if unknown or not found:
+        what = f"no sequence {shown(unknown[0])}" if unknown else f"no {SEQUENCE_NAME}"
+        raise KvbenchError(f"{results} has {what}: give the directory that `kvbench mlperf run` had as --results")
+    return [path for path in found if not stamps or path.name in stamps]
+
+
+def _read(path: Path) -> Run:
+    try:
+        told = read_json(path / SEQUENCE_NAME)
+    except Unreadable as error:
+        raise KvbenchError(f"{path / SEQUENCE_NAME}: {error}") from error
+    names = [dig(told, key) for key in ("division", "submitter", "system")]
+    if names[0] not in DIVISIONS or not all(isinstance(n, str) and n and "/" not in n for n in names):
+        raise KvbenchError(f"{path / SEQUENCE_NAME} names no division, submitter and system")
+    division, submitter, system = names
+    return read_run(path, division, submitter, system, Document(path, None, "no such file"))
+
+
+def _lacks(run: Run) -> Iterator[str]:
+    """What the sequence still has to do, and what has gone missing since."""
+    recorded, where = Recorded(run), shown(run.path.name)
+    planned = recorded.options()
+    # Open, and a rehearsal, may have some of the options.
+    some = recorded.rehearsal or run.division == "open"
+    wanted = sorted(planned) if some else sorted({*planned, *OPTIONS})
+    for option in wanted:
+        if option not in planned:
+            yield f"{where}: option {option} was not run"
+        for trial in declared_trials(run, option) if option in planned else ():
+            name = f"{where}: option {option}, trial {trial}"
+            status = dig(recorded.trials(option).get(trial), "status")
+            there = run.options[option].trials.get(trial) if option in run.options else None
+            if status != "complete":
+                yield f"{name} is {shown(status)}"
+            elif there is None:
+                yield f"{name} has no results"
+            else:
+                ranks = [rank for rank in range(declared_ranks(run)) if rank not in there.ranks]
+                unread = [rank.number for rank in there.ranks.values() if not rank.file.readable]
+                if ranks or unread:
+                    yield f"{name} has no result of rank {', '.join(map(str, [*ranks, *unread][:_MOST_NAMED]))}"
+    if len(run.summaries) != 1 or not run.summaries[0].readable:
+        yield f"{where}: no run summary"
+    if not is_stamp(run.path.name):
+        yield f"{where}: the name of the directory is no time (YYYYMMDD_HHmmss)"
+
+
+def _groups(runs: Iterable[Run]) -> list[_Group]:
+    found: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        found[run.division, run.submitter, run.system].append(run)
+    # One directory holds the code of all: of a submitter in closed, of a system in open.
+    for place in {names[:2] if names[0] == "closed" else names for names in found}:
+        sources = {
+            (str(Recorded(run)["kvbench_version"]), str(Recorded(run)["git_sha"]))
+            for names, of in found.items()
+            if names[: len(place)] == place
+            for run in of
+        }
+        if len(sources) > 1:
+            told = ", ".join(f"kvbench {version}, commit {git_sha}" for version, git_sha in sorted(sources))
+            raise KvbenchError(
+                f"the results of {shown('/'.join(place))} are of different sources ({told}): rule 2.1.6 "
+                "codeDirectoryContents wants one; package them one by one with --sequence, into different trees"
+            )
+    return [_Group(*names, tuple(of)) for names, of in found.items()]
+
+
+def _home(group: _Group, out: Path) -> Path:
+    return out / group.submitter / group.division / group.submitter
+
+
+def _targets(group: _Group, out: Path) -> list[Path]:
+    """What a group becomes; nothing of it may be there. Code of the closed division is looked at when it is moved."""
+    home = _home(group, out)
+    parts = [home / "systems" / f"{group.system}{suffix}" for suffix in (".yaml", ".pdf")]
+    workload = home / "results" / group.system / WORKLOAD
+    parts += [workload / run.path.name for run in group.runs]
+    return [*parts, workload / "code"] if group.division == "open" else parts
+
+
+def _make(group: _Group, folder: Path, records: bool) -> list[Path]:
+    """The group's parts below `folder`, with the paths that they will have below the tree."""
+    home = _home(group, folder)
+    told: dict[str, Any] = group.runs[-1].sequence.content
+    workload = home / "results" / group.system / WORKLOAD
+    ignore = shutil.ignore_patterns(".*") if records else shutil.ignore_patterns(".*", RUN_FILE_NAME)
+    for run in group.runs:
+        shutil.copytree(run.path, workload / run.path.name, ignore=ignore)
+    code = home / "code" if group.division == "closed" else workload / "code"
+    if not code.exists():
+        copy_source(code, *group.source)
+    text = as_yaml(describe(told))
+    description = home / "systems" / f"{group.system}.yaml"
+    description.parent.mkdir(parents=True, exist_ok=True)
+    description.write_text(text, encoding="utf-8")
+    write_pdf(description.with_suffix(".pdf"), f"{group.submitter}: {group.system}", text, group.runs)
+    return [path.relative_to(folder) for path in _targets(group, folder)]
+
+
+def _move(group: _Group, folder: Path, out: Path, parts: Sequence[Path]) -> Packaged:
+    moved = []
+    if group.division == "closed":
+        code = (_home(group, folder) / "code").relative_to(folder)
+        if (folder / code).exists() and not _same_code(folder / code, out / code):
+            parts = [*parts, code]
+    for part in parts:
+        target = out / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            raise KvbenchError(f"{target} has appeared meanwhile, and is left as it is")
+        (folder / part).rename(target)
+        moved.append(target)
+    return Packaged(out / group.submitter, tuple(moved))
+
+
+def _same_code(made: Path, there: Path) -> bool:
+    """Whether the code of the division is there already. Raises KvbenchError where that is another."""
+    if not os.path.lexists(there):
+        return False
+    try:
+        hashes = [dig(read_json(place / HASH_NAME), "hash") for place in (made, there)]
+    except Unreadable:
+        hashes = ["", None]
+    if hashes[0] != hashes[1]:
+        raise KvbenchError(
+            f"{there} holds other source than these results were made with: rule 2.1.6 codeDirectoryContents wants one "
+            "for all results of a submitter; package into another tree"
+        )
+    return True

@@ -1,0 +1,181 @@
+"""A submission tree as it was found: its divisions, submitters, systems and runs, with what could be read of each.
+
+Nothing is judged here: what is missing, misplaced or broken stays visible as such, for the rules to name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from kvbench.mlperf.tree.rank_result import RankFile
+from kvbench.mlperf.tree.trial_records import TrialRecords
+from kvbench.mlperf.tree.untrusted import MISSING, Entry
+
+DIVISIONS: Final = ("closed", "open")
+SEQUENCE_NAME: Final = "kvbench_sequence.json"
+RUN_FILE_NAME: Final = "kvbench_run.h5"
+WORKLOAD: Final = "kv_cache"
+
+_STAMP: Final = re.compile(r"\d{8}_\d{6}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON or YAML file; `content` is MISSING where `problem` says why it could not be read."""
+
+    path: Path
+    content: Any
+    problem: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a content to look at."""
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """rank_<N> of a trial."""
+
+    number: int
+    path: Path
+    results: tuple[Entry, ...]
+    """What is named like a rank's result."""
+    file: RankFile
+    """The result, of the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """trial_<T> of an option."""
+
+    number: int
+    path: Path
+    ranks: dict[int, Rank]
+    records: TrialRecords | None
+    """Of the run file, where there is one (kvbench's own)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """option_<O> of a run."""
+
+    number: int
+    path: Path
+    trials: dict[int, Trial]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One sequence of options: a directory with a time stamp for a name, below results/<system>/kv_cache."""
+
+    division: str
+    submitter: str
+    system: str
+    path: Path
+    description: Document
+    """systems/<system>.yaml."""
+    sequence: Document
+    """What kvbench records of a sequence; `no such file` for another tool's."""
+    metadata: Document
+    """What the reference tool records."""
+    summaries: tuple[Document, ...]
+    options: dict[int, Option]
+
+    @property
+    def summary(self) -> Any:
+        """The content of the run summary; MISSING where there is not exactly one that can be read."""
+        return self.summaries[0].content if len(self.summaries) == 1 else MISSING
+
+    def trials(self) -> Iterator[tuple[Option, Trial]]:
+        """All trials that have a directory, in order."""
+        for option in self.options.values():
+            for trial in option.trials.values():
+                yield option, trial
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """results/<system> of a submitter, with its runs of the KV cache."""
+
+    division: str
+    name: str
+    path: Path
+    entries: tuple[Entry, ...]
+    workload: tuple[Entry, ...]
+    """The entries of its kv_cache directory."""
+    runs: tuple[Run, ...]
+    strays: tuple[Path, ...]
+    """Entries of kv_cache in which no run was found."""
+
+    @property
+    def has_workload(self) -> bool:
+        """Whether it has results of the KV cache."""
+        return any(entry.name == WORKLOAD and entry.kind == "directory" for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """The directory of a submitter in a division."""
+
+    division: str
+    name: str
+    path: Path
+    entries: tuple[Entry, ...]
+    descriptions: tuple[Entry, ...]
+    """The entries of `systems`."""
+    results: tuple[Entry, ...]
+    """The entries of `results`."""
+    systems: tuple[System, ...]
+
+    def has(self, name: str) -> bool:
+        """Whether it has a directory of that name."""
+        return any(entry.name == name and entry.kind == "directory" for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """`closed` or `open`."""
+
+    division: str
+    path: Path
+    entries: tuple[Entry, ...]
+    submitters: tuple[Submitter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """All of it."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+    divisions: tuple[Division, ...]
+
+    def submitters(self) -> Iterator[Submitter]:
+        """The submitters of all divisions."""
+        for division in self.divisions:
+            yield from division.submitters
+
+    def systems(self) -> Iterator[System]:
+        """The systems of all submitters."""
+        for submitter in self.submitters():
+            yield from submitter.systems
+
+    def runs(self) -> Iterator[Run]:
+        """The runs of all systems."""
+        for system in self.systems():
+            yield from system.runs
+
+
+def is_stamp(text: str) -> bool:
+    """Whether `text` is a time as the rules write it, YYYYMMDD_HHmmss, and on the calendar."""
+    if not _STAMP.fullmatch(text):
+        return False
+    try:
+        datetime.strptime(text, "%Y%m%d_%H%M%S")
+    except ValueError:
+        return False
+    return True

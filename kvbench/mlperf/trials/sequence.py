@@ -1,0 +1,247 @@
+"""kvbench_sequence.json: what was asked for, where, and what has become of each trial. Rank 0 alone has it.
+
+The file is written anew, through a temporary name, whenever something changes, so that a sequence that ended early
+can be gone on with: a complete trial is never carried out again.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import kvbench
+from kvbench.cluster.comm import mpi_version
+from kvbench.errors import KvbenchError
+from kvbench.mlperf.option_table import settings_of
+from kvbench.mlperf.tree.parts import SEQUENCE_NAME, WORKLOAD
+from kvbench.mlperf.trials.choices import Choices
+from kvbench.mlperf.trials.surroundings import git_sha
+
+FORMAT: Final = "kvbench-mlperf-sequence"
+VERSION: Final = 1
+
+_POLL_S: Final = 0.05
+
+_IDENTITY: Final = (
+    "division",
+    "submitter",
+    "system",
+    "rehearsal",
+    "npernode",
+    "total_ranks",
+    "seed",
+    "delay_between_options_s",
+    "cache_directory",
+    "kvbench_version",
+    "git_sha",
+)
+"""Two sequences that differ in one of these, or in an option's settings, are not the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One trial that is to be carried out."""
+
+    option: int
+    trial: int
+    trials: int
+    delay_s: float
+    """To wait before it."""
+    seconds: float
+    """Its duration."""
+    repeated: bool
+    """It comes after an end that was not the sequence's: not in the rhythm of the others."""
+
+
+class TrialSequence:
+    """One sequence and the directory that its results are in."""
+
+    def __init__(self, directory: Path, content: dict[str, Any]) -> None:
+        self.directory = directory
+        self.content = content
+
+    @property
+    def stamp(self) -> str:
+        """When it was begun: the name of its directory."""
+        return self.directory.name
+
+    @property
+    def options(self) -> tuple[int, ...]:
+        """The options that it has."""
+        return tuple(option["option"] for option in self.content["options"])
+
+    def option(self, option: int) -> dict[str, Any]:
+        """What stands of an option."""
+        found: dict[str, Any] = next(entry for entry in self.content["options"] if entry["option"] == option)
+        return found
+
+    def trial(self, option: int, trial: int) -> dict[str, Any]:
+        """What stands of a trial."""
+        found: dict[str, Any] = next(entry for entry in self.option(option)["trials"] if entry["trial"] == trial)
+        return found
+
+    def trial_directory(self, option: int, trial: int) -> Path:
+        """Where the results of a complete trial are."""
+        return self.directory / f"option_{option}" / f"trial_{trial}"
+
+    def unfinished_directory(self, option: int, trial: int) -> Path:
+        """Where they are until it is complete."""
+        return self.directory / f"option_{option}" / f".trial_{trial}.unfinished"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial is."""
+        return all(trial["status"] == "complete" for trial in self._trials())
+
+    def steps(self) -> list[Step]:
+        """The trials that are not complete, in their order."""
+        steps: list[Step] = []
+        before: int | None = None
+        resumed = any(trial["status"] != "pending" for trial in self._trials())
+        for option in self.content["options"]:
+            for trial in option["trials"]:
+                if trial["status"] == "complete":
+                    continue
+                next_option = before is not None and before != option["option"]
+                delay_s = self.content["delay_between_options_s" if next_option else "delay_between_trials_s"]
+                steps.append(
+                    Step(
+                        option["option"],
+                        trial["trial"],
+                        len(option["trials"]),
+                        0.0 if before is None else delay_s,
+                        option["settings"]["duration_s"],
+                        repeated=before is None and resumed,
+                    )
+                )
+                before = option["option"]
+        return steps
+
+    def update(self, option: int, trial: int, **values: Any) -> None:
+        """Change what stands of a trial, in the file as well. Raises KvbenchError."""
+        self.trial(option, trial).update(values)
+        self.save()
+
+    def save(self) -> None:
+        """Write the file. Raises KvbenchError."""
+        write_json(self.directory / SEQUENCE_NAME, self.content)
+
+    def same_work(self, other: "TrialSequence") -> bool:
+        """Whether `other` asks for the same: then one goes on with it."""
+        settings = [[entry["config"] for entry in each.content["options"]] for each in (self, other)]
+        return settings[0] == settings[1] and all(self.content[key] == other.content[key] for key in _IDENTITY)
+
+    def _trials(self) -> Iterator[dict[str, Any]]:
+        for option in self.content["options"]:
+            yield from option["trials"]
+
+
+def new_sequence(
+    choices: Choices, hosts: Sequence[str], npernode: int, around: Sequence[Mapping[str, Any]]
+) -> TrialSequence:
+    """The sequence that `choices` ask for; nothing is written yet. `around` is what `surroundings.look_around` gave."""
+    configs = {option: choices.config(option) for option in choices.options}
+    names = [entry["node"]["host"] for entry in around]
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "division": choices.division,
+        "submitter": choices.submitter,
+        "system": choices.system,
+        "rehearsal": choices.rehearsal,
+        "invocation": list(choices.invocation),
+        "changes": list(choices.overrides()),
+        "kvbench_version": kvbench.__version__,
+        "git_sha": git_sha(),
+        "mpi": mpi_version(),
+        "npernode": npernode,
+        "hosts": list(hosts),
+        "total_ranks": npernode * len(hosts),
+        "seed": next(iter(configs.values())).seed,
+        "options": [
+            {
+                "option": option,
+                "settings": settings_of(config.model_dump(mode="json")).as_dict(),
+                "config": config.model_dump(mode="json"),
+                "trials": [{"trial": trial, "status": "pending"} for trial in range(choices.trials)],
+            }
+            for option, config in configs.items()
+        ],
+        "delay_between_options_s": choices.delay_s,
+        "delay_between_trials_s": 0,
+        "cache_directory": str(choices.cache.absolute()),
+        "results_directory": str(choices.results.absolute()),
+        "filesystems": [
+            {"host": name, "cache": entry["cache"], "results": entry["results"]}
+            for name, entry in zip(names, around, strict=True)
+        ],
+        "nodes": [entry["node"] for entry in around],
+        "page_cache_dropped": all(config.io.drop_page_cache for config in configs.values()),
+        "page_cache_dropped_between_trials": None,
+        "cache_emptied": None,
+        "autoscaling": False,
+        "config_file": None,
+    }
+    return TrialSequence(choices.results / WORKLOAD / _stamp(), content)
+
+
+def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
+    """An unfinished sequence of the same work beside `wanted`, and True; else `wanted`, with its file, and False.
+
+    Raises KvbenchError.
+    """
+    for path in sorted(wanted.directory.parent.glob(f"*/{SEQUENCE_NAME}"), reverse=True):
+        found = read_sequence(path)
+        if not found.complete and found.same_work(wanted):
+            again = {"at": now(), "invocation": wanted.content["invocation"]}
+            found.content.setdefault("resumed", []).append(again)
+            return found, True
+    try:
+        while wanted.directory.exists():
+            # Another was begun in this second.
+            time.sleep(_POLL_S)
+            wanted.directory = wanted.directory.with_name(_stamp())
+        wanted.directory.mkdir(parents=True)
+    except OSError as error:
+        raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
+    wanted.save()
+    return wanted, False
+
+
+def read_sequence(path: Path) -> TrialSequence:
+    """The sequence of the file `path`. Raises KvbenchError where it is none of kvbench's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KvbenchError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise KvbenchError(f"{path} is no {FORMAT} of version {VERSION}; give another --results, or move it away")
+    return TrialSequence(path.parent, content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path` so that it is there whole or not at all. Raises KvbenchError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise KvbenchError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+
+
+def now() -> str:
+    """The time as it is recorded: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def steps_as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """To tell the other ranks."""
+    return [asdict(step) for step in steps]

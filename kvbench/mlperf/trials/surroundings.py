@@ -1,0 +1,139 @@
+"""Where a sequence runs: nodes, the filesystems of the cache and of the results, and the page cache of the nodes.
+
+What travels: one row of 16 KiB a node to rank 0, once; one sum of an integer before every trial.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import kvbench
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.broadcast import share, total
+from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links
+from kvbench.cluster.topology import Topology
+from kvbench.errors import KvbenchError
+from kvbench.tiers.file.run_directory import check_directory
+
+_ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])
+_MOST_LINKS: Final = 16
+DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
+"""The kernel's switch; only root may use it."""
+_PAGE_CACHE: Final = "1"
+
+
+def look_around(topology: Topology, agreement: Agreement, cache: Path, results: Path) -> list[dict[str, Any]]:
+    """One entry a node (rank 0; empty elsewhere): its facts, and the filesystems of cache and results. Collective.
+
+    Raises KvbenchError where the cache cannot be used, or lies on the filesystem of the results (rule 6.4.1), or where
+    nodes have different numbers of ranks (rule 6.3.3.1).
+    """
+
+    def look() -> list[dict[str, str | int]]:
+        check_directory(cache)
+        if topology.rank == 0:
+            results.mkdir(parents=True, exist_ok=True)
+        found = filesystem_of(cache)
+        beside = filesystem_of(results) if results.exists() else None
+        if beside is not None and same_filesystem(cache, found, results, beside):
+            raise KvbenchError(
+                f"--dir {cache} and --results {results} are both on the {found.kind} at {found.mount_point}: rule "
+                "6.4.1 kvcachePosixCacheDir wants them on different filesystems; give another --results"
+            )
+        if topology.local_rank != 0:
+            return []
+        text = json.dumps({"node": _node_facts(), "cache": _facts(found), "results": _facts(beside)})
+        return [{"node": topology.node, "text": text}]
+
+    rows = agreement.run("check", look)
+    agreement.run("check", lambda: _check_clients(topology))
+    table = gather_table(topology.comm, as_rows(rows, _ROW))
+    if table is None:
+        return []
+    return [json.loads(row["text"]) for row in np.sort(table, order="node")]
+
+
+def same_filesystem(left: Path, left_facts: Filesystem, right: Path, right_facts: Filesystem) -> bool:
+    """Whether two directories lie on one filesystem: the same device number, or the same device or server in two mounts
+    (subvolumes, bind mounts, two mounts of one export)."""
+    if os.stat(left).st_dev == os.stat(right).st_dev:
+        return True
+    named = left_facts.device.startswith("/") or ":" in left_facts.device
+    return named and left_facts.device == right_facts.device
+
+
+def clients_per_node(topology: Topology) -> int:
+    """Ranks of this node, which every node has (`look_around` checks it)."""
+    return topology.local_size
+
+
+def drop_page_cache(topology: Topology) -> bool:
+    """Drop the page cache of every node; False where a node does not let us (it takes root). Collective."""
+    dropped = topology.local_rank != 0 or _drop()
+    return total(topology.comm, not dropped)[0] == 0
+
+
+def cache_is_empty(topology: Topology, directory: Path, run_id: str) -> bool:
+    """Whether no node has anything left of run `run_id` below `directory`. Collective."""
+    left = topology.local_rank == 0 and (directory / f"kvbench-{run_id}").exists()
+    return total(topology.comm, left)[0] == 0
+
+
+def git_sha() -> str | None:
+    """The commit of the source that runs; None where it is no checkout, or one with changes that no commit has."""
+    root = Path(kvbench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    sha = _git(root, "rev-parse", "HEAD")
+    return sha or None if _git(root, "status", "--porcelain", "--untracked-files=no") == "" else None
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git says; None where it does not work."""
+    try:
+        command = ["git", "-C", str(root), *words]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _check_clients(topology: Topology) -> None:
+    wanted: int = share(topology.comm, topology.local_size)
+    if topology.local_size != wanted:
+        raise KvbenchError(
+            f"this node has {topology.local_size} clients and the first {wanted}: rule 6.3.3.1 kvcacheClientDefinition "
+            "counts clients as --npernode x hosts; start the same number on every node"
+        )
+
+
+def _node_facts() -> dict[str, Any]:
+    node = asdict(describe_node())
+    del node["memory_available_bytes"]
+    return node | {"network": network_links()[:_MOST_LINKS]}
+
+
+def _facts(filesystem: Filesystem | None) -> dict[str, Any] | None:
+    if filesystem is None:
+        return None
+    return {
+        "type": filesystem.kind,
+        "device": filesystem.device,
+        "mount_point": filesystem.mount_point,
+        "options": filesystem.options,
+        "total_bytes": filesystem.total_bytes,
+    }
+
+
+def _drop() -> bool:
+    try:
+        DROP_CACHES.write_text(_PAGE_CACHE, encoding="ascii")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,365 @@
+"""What a rank has built and checked before the load, and gives back after it: directory, memory, tiers, engine."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench import timed_io
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
+from kvbench.cluster.broadcast import total
+from kvbench.cluster.clock import CommonClock
+from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
+from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.config.run_config import RunConfig
+from kvbench.engine import calibrate
+from kvbench.engine.engine import Engine, Home
+from kvbench.engine.sharing import Sharing
+from kvbench.engine.visibility import Looker
+from kvbench.errors import KvbenchError
+from kvbench.records.condensed.digest import Digest
+from kvbench.records.spill.writer import SpillWriter
+from kvbench.records.stream import RowStream, Taker
+from kvbench.records.tally import Tally
+from kvbench.run.build import (
+    UNTOLD_BYTES,
+    Storage,
+    block_device,
+    build_tiers,
+    check_memory,
+    file_tier_capacity,
+    make_arena,
+    make_payload,
+    memory_limit,
+    planned_bytes,
+    probe_paths,
+    process_bytes,
+    run_number,
+)
+from kvbench.run.calibration import Turns
+from kvbench.run.checks.expectation import Expect, check_expectation, settle_seconds
+from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
+from kvbench.run.order import Identity, known_attributes, tier_names
+from kvbench.run.output.run_file import node_facts, node_row, place_row
+from kvbench.run.output.spill_files import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
+from kvbench.run.sampler import Sampler
+from kvbench.run.shared_space import check_shared, make_looker, payloads
+from kvbench.tiers.arena import SECTOR_BYTES, Arena
+from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.run_directory import Nowhere, RunDirectory, check_directory
+from kvbench.tiers.payload import Payload
+from kvbench.workload.request import QOS_CLASSES, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The node and the storage that this rank found."""
+
+    node: Node
+    filesystem: Filesystem
+    group: FilesystemGroup
+    spill: SpillPlace | None
+    """Where records are spilled to, if at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The memory and capacities that this rank takes."""
+
+    arena_bytes: int
+    capacities: tuple[int, ...]
+    """Of the tiers, fastest first."""
+    need: MemoryNeed
+    spill_bytes: int
+    """What this rank's spill file may need; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One rank, ready to run its load."""
+
+    config: RunConfig
+    around: Surroundings
+    sizes: Sizes
+    rundir: RunDirectory
+    tiers: list[Tier]
+    arena: Arena
+    payload: Payload
+    engine: Engine
+    tally: Tally
+    digest: Digest | None
+    """What is kept of the rows where they are not all kept."""
+    spill: SpillWriter | None
+    stream: RowStream
+
+    @classmethod
+    @contextmanager
+    def build(
+        cls,
+        topology: Topology,
+        agreement: Agreement,
+        identity: Identity,
+        schedule: Schedule,
+        directory: Path | None,
+        spill: SpillOrder,
+        sharing: Sharing | None = None,
+        expect: Expect = "",
+    ) -> Iterator[Self]:
+        """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
+        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
+        is this rank's part in a shared key space."""
+        run_id = identity.run_id
+        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
+        around = _look_around(topology, agreement, directory, run_id, spill, expect)
+        if sharing is not None:
+            group = around.group
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
+        sizes = _sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
+        with cleaned_up(agreement, rundir), ExitStack() as stack:
+            yield agreement.run(
+                "check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir, sharing)
+            )
+
+    @classmethod
+    def _assemble(
+        cls,
+        stack: ExitStack,
+        topology: Topology,
+        identity: Identity,
+        around: Surroundings,
+        sizes: Sizes,
+        rundir: RunDirectory,
+        sharing: Sharing | None,
+    ) -> Self:
+        config = identity.config
+        rundir.create()
+        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
+        arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
+        tiers = build_tiers(config, sizes.capacities, rundir.objects)
+        for tier in tiers:
+            stack.callback(tier.close)
+        if tiers[-1].storage and tiers[-1].holds_bytes:
+            probe_paths(config, tiers[-1], arena, payload, around.filesystem)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
+        tally, spill, digest = Tally(), None, None
+        if around.spill is not None:
+            header = SpillHeader(
+                run_id=identity.run_id,
+                rank=topology.rank,
+                ranks=topology.size,
+                node=topology.node,
+                host=topology.host,
+                started_at=identity.started_at,
+                attributes=known_attributes(
+                    identity, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
+                ),
+                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
+                rank_row=_known_rank_row(topology, arena, sizes, tiers),
+            )
+            spill = open_spill(around.spill, header, lambda: _pulse(engine))
+        if config.records != "full":
+            digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
+        # Where a digest is what is wanted of the rows, the spill file is there only for what may be killed.
+        takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
+        stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
+        stack.callback(_leave, stream, spill)
+        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
+
+    @property
+    def tier_names(self) -> list[str]:
+        """Names of the tiers, fastest first."""
+        return tier_names([tier.kind for tier in self.tiers])
+
+    def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
+        """This node's row of /nodes."""
+        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
+
+    def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
+        """The columns of this rank's row of /ranks that do not depend on the load."""
+        return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
+
+    def note(self, **facts: object) -> None:
+        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        if self.spill is not None:
+            self.spill.add_facts(facts)
+
+    def looker(self, topology: Topology) -> Looker | None:
+        """Looks for what other ranks wrote, where ranks share a key space."""
+        sharing, violations = self.engine.sharing, self.engine.violations
+        if sharing is None or violations is None or topology.size == 1:
+            return None
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
+
+    def sampler(self, topology: Topology) -> Sampler:
+        """The node's sampler, for the disk that the filesystem under test is on."""
+        taker = None if self.spill is None else self.spill.add_samples
+        return Sampler(topology.node, block_device(self.around.filesystem), taker)
+
+    def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
+        """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
+
+        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
+        """
+        settings = self.config.calibration
+        turns = Turns(topology, settings.seconds)
+        if settings.seconds == 0:
+            return turns.rows()
+        turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
+        storage = self.tiers[-1]
+        if storage.storage and storage.holds_bytes:
+            nbytes = settings.bytes
+            turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
+            turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
+            turns.attempt(lambda: calibrate.delete_calibration_object(storage))
+        return turns.rows()
+
+
+def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
+    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
+
+
+def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
+    return {
+        "rank": topology.rank,
+        "node": topology.node,
+        "host": topology.host,
+        "pid": os.getpid(),
+        "arena_bytes": arena.nbytes,
+        "predicted_peak_bytes": sizes.need.total,
+        "storage_capacity_bytes": sizes.capacities[-1] if tiers[-1].storage else 0,
+    }
+
+
+def _pulse(engine: Engine) -> dict[str, int]:
+    """What a spill file says of a rank in each round."""
+    return {
+        "t_ns": timed_io.now_ns(),
+        "verified_sectors": engine.verified_sectors,
+        "too_large_objects": engine.books.cache.too_large,
+        "peak_rss_bytes": peak_resident_bytes(),
+    }
+
+
+def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
+    """End the stream. The spill file stays where it is if it may hold rows: only who knows that they are safe elsewhere
+    removes it."""
+    began = stream.started
+    stream.stop()
+    if spill is not None and began:
+        spill.close()
+    elif spill is not None:
+        spill.remove()
+
+
+def _look_around(
+    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder, expect: Expect
+) -> Surroundings:
+    if directory is None:
+        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
+        group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)
+        return Surroundings(node, NO_FILESYSTEM, group, place)
+
+    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
+        check_directory(directory)
+        return describe_node(), filesystem_of(directory), find_place(spill, directory)
+
+    node, filesystem, place = agreement.run("check", look)
+    settle_s = settle_seconds(expect)
+    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
+    check_expectation(topology, agreement, expect, directory, filesystem, group)
+    return Surroundings(node, filesystem, group, place)
+
+
+def _sizes(
+    topology: Topology,
+    agreement: Agreement,
+    config: RunConfig,
+    schedule: Schedule,
+    around: Surroundings,
+    directory: Path,
+) -> Sizes:
+    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
+    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    roles = config.role_ranks
+    # Decode ranks write nothing; that all nodes share the filesystem was checked.
+    writers = around.group.ranks if roles is None else len(roles.prefill)
+    storage = Storage(directory, around.filesystem, free_bytes, writers)
+
+    gathered = topology.size if topology.rank == 0 else 0
+
+    def plan() -> tuple[Demand, int, MemoryNeed]:
+        demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
+        arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
+        spilled = around.spill is not None or config.records != "full"
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
+
+    demand, arena, need = agreement.run("check", plan)
+    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    spill_bytes = demand.spill_bytes if around.spill is not None else 0
+    spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
+    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
+    left = memory_limit(around.node) - planned
+
+    def size() -> Sizes:
+        check_memory(around.node, topology.local_size, planned, 0, need, spilled)
+        if config.tiers[-1].kind == "memory":
+            return Sizes(arena, _capacities(config, 0), need, spill_bytes)
+        largest = max(demand.largest_object_bytes, SECTOR_BYTES)
+        capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
+        return Sizes(arena, capacities, need, spill_bytes)
+
+    sizes = agreement.run("check", size)
+    files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
+    files = total(topology.node_comm, files)[0]
+    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
+    return sizes
+
+
+def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
+    sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
+    if config.keeps_files:
+        sizes[-1] = min(sizes[-1], storage_bytes)
+    return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
+
+
+@contextmanager
+def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+    """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
+    try:
+        yield
+    except (RanksFailed, FailedElsewhere) as first:
+        try:
+            _clean_up(agreement, rundir)
+        except RanksFailed as second:
+            raise RanksFailed(f"{first}\n{second}") from first
+        raise
+    except BaseException:
+        # Not agreed on: the other ranks are not here to agree on this either.
+        rundir.remove()
+        raise
+    else:
+        _clean_up(agreement, rundir)
+
+
+def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
+    def remove() -> None:
+        try:
+            strangers = rundir.remove()
+        except OSError as error:
+            raise KvbenchError(
+                f"cannot remove all of {rundir.objects}: {error.strerror}; 'kvbench clean {rundir.directory}' does, "
+                "once the storage works"
+            ) from error
+        if strangers:
+            raise KvbenchError(
+                f"left {rundir.objects}, as it holds files that kvbench did not make: "
+                + ", ".join(str(path.name) for path in strangers[:5])
+            )
+
+    agreement.run("clean up", remove)

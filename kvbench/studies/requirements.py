@@ -1,0 +1,160 @@
+"""What a copy-path study needs of directories and memory, checked before anything is written or measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Final
+
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
+from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.errors import KvbenchError
+from kvbench.records.schema import Path, label
+from kvbench.run.build import FREE_SPACE_SHARE, memory_limit, process_bytes
+from kvbench.run.checks.forecast import ARENA_CACHES, MINIMUM_ARENA_BYTES
+from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
+from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
+from kvbench.tiers.arena import SEGMENT_BYTES
+from kvbench.tiers.file.probe import probe_paths
+from kvbench.tiers.file.run_directory import check_directory
+from kvbench.units import GIB, format_bytes
+
+_LARGEST_ARENA_BYTES: Final = GIB
+"""Up to here the arena has room for the objects of all threads at once, so that none lands on itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One directory under test, as this node sees it."""
+
+    directory: FilePath
+    filesystem: Filesystem
+    group: FilesystemGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """This rank's node and the directories, found fit for the study."""
+
+    node: Node
+    places: tuple[Place, ...]
+    arena_bytes: int
+    memory_bytes: int
+    """What this rank will hold at its peak."""
+
+
+def look_around(
+    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[Step], run_id: str
+) -> Surroundings:
+    """Check the ranks, the directories, their space and read paths, and memory. Collective.
+
+    Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
+    """
+    agreement.run("check", lambda: check_ranks(topology, choices))
+    node, filesystems = agreement.run("check", lambda: _look(choices))
+    places = []
+    for directory, filesystem in zip(choices.directories, filesystems, strict=True):
+        group = agreement.run("check", lambda where=directory: filesystem_group(topology, where, run_id))  # type: ignore[misc]
+        places.append(Place(directory, filesystem, group))
+
+    def check() -> Surroundings:
+        arena = arena_bytes(choices, node.llc_bytes)
+        records = record_bytes_per_rank(steps, choices)
+        memory = process_bytes() + arena + whole_entry_bytes(choices) + records
+        if topology.local_rank == 0:
+            check_space(places, choices)
+            check_memory(node, places, choices, arena, records)
+            for place in places:
+                check_paths(place, choices.read_paths)
+        return Surroundings(node, tuple(places), arena, memory)
+
+    return agreement.run("check", check)
+
+
+def check_ranks(topology: Topology, choices: CopyPathChoices) -> None:
+    """Raise KvbenchError when this node has fewer ranks than the study wants."""
+    if topology.local_rank == 0 and topology.local_size < max(choices.ranks):
+        raise KvbenchError(
+            f"the study wants {max(choices.ranks)} ranks on each node, and {topology.local_size} were started here: "
+            f"start more, or give smaller numbers to --ranks"
+        )
+
+
+def _look(choices: CopyPathChoices) -> tuple[Node, list[Filesystem]]:
+    for directory in choices.directories:
+        check_directory(directory)
+    return describe_node(), [filesystem_of(directory) for directory in choices.directories]
+
+
+def arena_bytes(choices: CopyPathChoices, last_level_cache_bytes: int) -> int:
+    """Bytes of a rank's arena: as in a run, and room for the objects of all threads up to 1 GiB."""
+    threads = max(choices.threads)
+    wanted = max(
+        MINIMUM_ARENA_BYTES,
+        ARENA_CACHES * last_level_cache_bytes // max(choices.ranks),
+        min(threads * max(choices.sizes), _LARGEST_ARENA_BYTES),
+        threads * SEGMENT_BYTES,
+    )
+    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+
+
+def whole_entry_bytes(choices: CopyPathChoices) -> int:
+    """Memory that the read paths of a rank take for whole objects, all its threads at once."""
+    copies = max((WHOLE_COPIES.get(path, 0) for path in choices.read_paths), default=0)
+    return copies * max(choices.threads) * max(choices.sizes)
+
+
+def check_space(places: Sequence[Place], choices: CopyPathChoices) -> None:
+    """Raise KvbenchError when a filesystem has no room for the objects of all ranks that use it."""
+    each = stored_bytes_per_rank(choices)
+    for place in places:
+        filesystem = place.filesystem
+        # Several of the directories may be on one filesystem.
+        same = [other for other in places if _mount(other) == _mount(place)]
+        needed = len(same) * each * max(choices.ranks) * place.group.nodes
+        usable = int(filesystem.free_bytes * FREE_SPACE_SHARE)
+        if needed > usable:
+            raise KvbenchError(
+                f"the study writes {format_bytes(needed)} to {place.directory} ({filesystem.kind}), where "
+                f"{format_bytes(usable)} can be used: free some space, or use fewer ranks, fewer threads or smaller "
+                "sizes"
+            )
+
+
+def check_memory(node: Node, places: Sequence[Place], choices: CopyPathChoices, arena: int, record_bytes: int) -> None:
+    """Raise KvbenchError when the ranks of a node would need more memory than it has left."""
+    ranks = max(choices.ranks)
+    whole = whole_entry_bytes(choices)
+    files = sum(stored_bytes_per_rank(choices) for place in places if place.filesystem.in_memory)
+    needed = ranks * (arena + whole + record_bytes + files)
+    limit = memory_limit(node)
+    if needed <= limit:
+        return
+    parts = {
+        "whole entries for the numpy read paths": whole,
+        "arena": arena,
+        "records at most": record_bytes,
+        "files on a filesystem in memory": files,
+    }
+    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    raise KvbenchError(
+        f"{ranks} ranks on {node.host} need {format_bytes(needed)} of memory, of which {format_bytes(limit)} can be "
+        f"used (a rank: {text}): use fewer ranks, fewer threads or smaller sizes, less time, or leave double-copy and "
+        "numpy out of --paths"
+    )
+
+
+def check_paths(place: Place, read_paths: Sequence[Path]) -> None:
+    """Raise KvbenchError when the filesystem refuses one of the read paths. Writes a little and removes it."""
+    outcomes = probe_paths(place.directory)
+    for path in read_paths:
+        problem = outcomes[f"read {label(path)}"]
+        if problem:
+            raise KvbenchError(
+                f"read path {label(path)} does not work on {place.filesystem.kind} at {place.directory}: {problem}; "
+                "leave it out with --paths"
+            )
+
+
+def _mount(place: Place) -> tuple[str, str]:
+    return place.filesystem.mount_point, place.filesystem.device
