@@ -4,39 +4,36 @@ import ast
 import graphlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LAYERS = (
-    {
-        "errors",
-        "units",
-        "models",
-        "config",
-        "config_errors",
-        "config_source",
-        "config_types",
-        "config_workload",
-        "records",
-        "machine",
-        "roles",
-    },
-    {"timed_io"},
-    {"tiers"},
-    {"cache", "workload"},
-    {"engine", "cluster"},
+FLOORS: Final = (
+    ("__init__", "errors", "units"),
+    ("config", "records"),
+    ("cache", "timed_io", "workload"),
+    ("cluster", "tiers"),
+    ("engine",),
+    ("run",),
+    ("mlperf", "studies"),
+    ("commands",),
+    ("__main__",),
 )
-"""From the bottom up; a module imports its own package and what lies below it, but nothing beside it.
+"""Of kvbench, from the bottom up. A module imports its own package and what lies on lower floors, nothing beside it."""
 
-The lowest may import each other. What is named nowhere is above all of these: the runner and what belongs to it."""
-
-ENTRANCES = {"cli", "__main__"}
-"""Nothing imports these."""
-
-FORBIDDEN = {"cache": {"tiers", "timed_io"}, "workload": {"tiers", "timed_io"}, "records": {"timed_io", "config"}}
-"""Closer limits: bookkeeping, requests and records know nothing of how bytes are moved."""
+ANALYSIS_FLOORS: Final = (
+    ("text",),
+    ("tables",),
+    ("contention", "figures"),
+    ("condensed",),
+    ("plots", "summary"),
+    ("compare", "copy_path", "scaling"),
+    ("__init__",),
+    ("report",),
+)
+"""Of kvbench_analysis. The package itself stands near the top: it only gathers what its users are offered."""
 
 
 def modules(folder: str, package: str) -> dict[str, Path]:
@@ -50,6 +47,7 @@ def modules(folder: str, package: str) -> dict[str, Path]:
 
 KVBENCH = modules("kvbench", "kvbench")
 ANALYSIS = modules("analysis", "kvbench_analysis")
+EVERY = KVBENCH | ANALYSIS
 
 
 def imports_of(name: str, path: Path) -> Iterator[str]:
@@ -66,46 +64,52 @@ def imports_of(name: str, path: Path) -> Iterator[str]:
 
 
 def part_of(name: str) -> str:
-    """The module or package right below kvbench: `tiers` for `kvbench.tiers.file.tier`; "" for kvbench itself."""
-    return name.split(".")[1] if "." in name else ""
+    """The package or module right below the top: `tiers` for `kvbench.tiers.file`; `__init__` for the top itself."""
+    return name.split(".")[1] if "." in name else "__init__"
 
 
-def layer_of(part: str) -> int:
-    return next((number for number, layer in enumerate(LAYERS) if part in layer), len(LAYERS))
+def floors_of(top: str) -> tuple[tuple[str, ...], ...]:
+    return FLOORS if top == "kvbench" else ANALYSIS_FLOORS
 
 
-def parts_imported(name: str) -> set[str]:
-    """Parts of kvbench, other than its own, that a module imports."""
-    parts = {part_of(other) for other in imports_of(name, KVBENCH[name]) if other.split(".")[0] == "kvbench"}
-    return parts - {"", part_of(name)}
+def floor_of(name: str) -> int:
+    """The floor that a module stands on. A module on none, or on two, has no place in the house."""
+    top = name.split(".", maxsplit=1)[0]
+    found = [number for number, floor in enumerate(floors_of(top)) if part_of(name) in floor]
+    assert len(found) == 1, f"{name} must stand on one floor of {top}, and stands on {found}"
+    return found[0]
 
 
-def test_the_modules_are_found() -> None:
-    assert {part for layer in LAYERS for part in layer} <= {part_of(name) for name in KVBENCH}
+def imported(name: str) -> set[str]:
+    """Modules of the same top package that a module imports from outside its own part."""
+    top = name.split(".", maxsplit=1)[0]
+    others = {other for other in imports_of(name, EVERY[name]) if other in EVERY and other.split(".")[0] == top}
+    return {other for other in others if part_of(other) != part_of(name)}
+
+
+def test_the_reader_of_imports_reads_them() -> None:
     assert "kvbench_analysis" in ANALYSIS
-    assert parts_imported("kvbench.cache.policy") == {"records"}, "the reader of imports reads them"
+    assert {part_of(other) for other in imported("kvbench.cache.policy")} == {"records"}
 
 
-@pytest.mark.parametrize("name", KVBENCH)
-def test_a_module_imports_only_what_lies_below_it(name: str) -> None:
-    part = part_of(name)
-    layer = layer_of(part)
-    for other in parts_imported(name):
-        beside_is_fine = layer in {0, len(LAYERS)}
-        assert layer_of(other) < layer or (layer_of(other) == layer and beside_is_fine), f"{name} imports {other}"
-    assert not parts_imported(name) & FORBIDDEN.get(part, set())
+def test_every_floor_is_of_what_there_is() -> None:
+    for top, floors in (("kvbench", FLOORS), ("kvbench_analysis", ANALYSIS_FLOORS)):
+        there = {part_of(name) for name in EVERY if name.split(".")[0] == top}
+        assert {part for floor in floors for part in floor} == there
 
 
-@pytest.mark.parametrize("name", KVBENCH)
-def test_nothing_imports_the_command_line(name: str) -> None:
-    if part_of(name) not in ENTRANCES:
-        assert not parts_imported(name) & ENTRANCES
+@pytest.mark.parametrize("name", EVERY)
+def test_a_module_stands_on_one_floor_and_imports_only_what_lies_below(name: str) -> None:
+    floor = floor_of(name)
+    climbing = [
+        other for other in imported(name) if other != name.split(".", maxsplit=1)[0] and floor_of(other) >= floor
+    ]
+    assert not climbing, f"{name} imports {climbing}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    every = KVBENCH | ANALYSIS
     graph = {
-        name: {other for other in imports_of(name, path) if other in every} - {name} for name, path in every.items()
+        name: {other for other in imports_of(name, path) if other in EVERY} - {name} for name, path in EVERY.items()
     }
     # A package's __init__ stands for its modules, which do not depend on it.
     for name, others in graph.items():
@@ -113,13 +117,21 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("name", KVBENCH | ANALYSIS)
+@pytest.mark.parametrize("name", EVERY)
 def test_only_the_cluster_package_loads_mpi(name: str) -> None:
-    if part_of(name) != "cluster":
-        assert not [other for other in imports_of(name, (KVBENCH | ANALYSIS)[name]) if other.split(".")[0] == "mpi4py"]
+    if not name.startswith("kvbench.cluster."):
+        assert not [other for other in imports_of(name, EVERY[name]) if other.split(".")[0] == "mpi4py"]
 
 
 @pytest.mark.parametrize("name", ANALYSIS)
 def test_the_analysis_knows_of_kvbench_nothing_but_the_records(name: str) -> None:
     ours = {other for other in imports_of(name, ANALYSIS[name]) if other.split(".")[0] == "kvbench"}
     assert {part_of(other) for other in ours} <= {"records"}, ours
+
+
+@pytest.mark.parametrize("name", [name for name, path in EVERY.items() if path.name == "__init__.py"])
+def test_a_package_says_what_lives_in_it_and_what_never_does(name: str) -> None:
+    doc = ast.get_docstring(ast.parse(EVERY[name].read_text(encoding="utf-8")))
+    assert doc, f"{name} says nothing"
+    if name not in {"kvbench", "kvbench_analysis"}:
+        assert "Never:" in doc, f"{name} does not say what never lives in it"

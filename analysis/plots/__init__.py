@@ -8,6 +8,7 @@
     figure.save("latency.png")
 
 `tables` makes the tables of them that the analysis has not made already. docs/report.md lists what takes which.
+Never: a figure that is not in the tables it is given, or the page around it (`report`).
 """
 
 from kvbench_analysis.plots import tables

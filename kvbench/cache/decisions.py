@@ -7,7 +7,8 @@ bytes themselves are the engine's and the tiers' business.
 from collections.abc import Iterator, Sequence
 
 from kvbench.cache.directory import Directory
-from kvbench.cache.policy import Policy, Step, WaterfallLru
+from kvbench.cache.policy import Policy, Step
+from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.records.schema import Op
 
 

@@ -17,7 +17,7 @@ What travels, `gather_table`: each rank's number of rows, then the rows, by MPI'
 of 200 bytes, 2 MB at rank 0.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -31,12 +31,12 @@ from kvbench.cluster.comm import Communicator, Request, flatten, quiet_barrier, 
 from kvbench.cluster.oversubscription import pause_s
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.tables import Rows
 from kvbench.units import KIB, MIB, format_bytes, parse_bytes
 
 CHUNK_ROWS: Final = 65536
 MEMORY_BYTES: Final = 32 * MIB
 LEAST_MEMORY_BYTES: Final = 64 * KIB
-Rows = npt.NDArray[Any]
 Sink = Callable[[int, Rows], None]
 Way = Literal["auto", "ranks", "nodes"]
 
@@ -290,23 +290,3 @@ def gather_table(comm: Communicator, rows: Rows) -> Rows | None:
     table = np.empty(int(counts.sum()), np.uint8)
     comm.Gatherv(mine, (table, [int(count) for count in counts]))
     return table.view(rows.dtype)
-
-
-def as_rows(dicts: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]) -> Rows:
-    """One row of `dtype` for each of `dicts`, whose keys are its fields; text is stored in `S` fields as UTF-8."""
-    rows = np.zeros(len(dicts), dtype)
-    for row, values in zip(rows, dicts, strict=True):
-        for name in dtype.names or ():
-            value = values[name]
-            row[name] = value.encode() if isinstance(value, str) else value
-    return rows
-
-
-def as_columns(table: Rows) -> dict[str, npt.NDArray[Any] | list[str]]:
-    """The fields of `table` as columns, `S` fields as text."""
-    columns: dict[str, npt.NDArray[Any] | list[str]] = {}
-    for name in table.dtype.names or ():
-        column = np.ascontiguousarray(table[name])
-        is_text = column.dtype.kind == "S"
-        columns[name] = [value.decode(errors="replace") for value in column.tolist()] if is_text else column
-    return columns

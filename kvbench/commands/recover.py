@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kvbench.run.output.spill_files import spill_path
+from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
 
 _PATH = click.Path(path_type=Path)

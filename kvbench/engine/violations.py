@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.records.tables import VIOLATION_DTYPE
 from kvbench.tiers.contract import NotAsWrittenError
 from kvbench.tiers.payload import Mismatch
 
@@ -30,20 +31,6 @@ class Violation(StrEnum):
     """Whole sectors of something else: of another object or another run."""
     UNSEEN = "unseen"
     """Not there after seconds of looking, though it was written, synced and announced, and not retired."""
-
-
-VIOLATION_DTYPE: Final = np.dtype(
-    [
-        ("rank", "<i8"),
-        ("writer", "<i8"),
-        ("key", "<u8"),
-        ("nbytes", "<i8"),
-        ("t_ns", "<i8"),
-        ("kind", "S8"),
-        ("text", "S240"),
-    ]
-)
-"""`rank` looked, `writer` wrote; `t_ns` on the clock of the node that looked."""
 
 
 class Violations:

@@ -23,26 +23,11 @@ from kvbench import timed_io
 from kvbench.cache.announcements import Announcements, Kind
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violation, Violations
+from kvbench.records.tables import VISIBILITY_DTYPE
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.keys import mixed
-
-VISIBILITY_DTYPE: Final = np.dtype(
-    [
-        ("key", "<u8"),
-        ("nbytes", "<i8"),
-        ("writer", "<i8"),
-        ("reader", "<i8"),
-        ("locality", "<i8"),
-        ("written_ns", "<i8"),
-        ("heard_ns", "<i8"),
-        ("readable_ns", "<i8"),
-        ("looks", "<i8"),
-    ]
-)
-"""`written_ns` is on the clock of the writer's node, the other times on that of the reader's, until they are made one.
-`readable_ns` is 0 where the object was not there in time."""
 
 GIVE_UP_S: Final = 5.0
 """An object that is not there by then is counted as a violation, and no longer looked for."""

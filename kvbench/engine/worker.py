@@ -30,9 +30,10 @@ from kvbench.records.schema import (
     label,
 )
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
-from kvbench.tiers.contract import WHOLE, Cell, Part, Tier
+from kvbench.tiers.contract import Tier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Mismatch, Payload
+from kvbench.tiers.transfer import WHOLE, Cell, Part
 
 _TAGS: Final = struct.Struct("<IIIIHHBBBBBBBB")
 assert STOPWATCH_BYTES + _TAGS.size == RECORD_DTYPE.itemsize

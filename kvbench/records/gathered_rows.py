@@ -7,22 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.clock import CommonClock
 from kvbench.errors import KvbenchError
+from kvbench.records.clock import RECORD_TIMES, REQUEST_TIMES, CommonClock, on_common_clock
 from kvbench.records.condensed.sample import Sample
 from kvbench.records.recorder import RowStore
 from kvbench.records.spill.reader import SpillFile
 from kvbench.records.spill.writer import RECORDS, REQUESTS
-from kvbench.run.sampler import SAMPLE_DTYPE
-
-RECORD_TIMES: Final = ("t_start_ns",)
-REQUEST_TIMES: Final = ("intended_ns", "start_ns", "end_ns")
-"""The columns that hold points in time."""
+from kvbench.records.tables import SAMPLE_DTYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class Spilled:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RankRows:
     """What one rank recorded, with the clock that turns its times into rank 0's.
 
     The first rows are in its spill file, if there is one, the others in memory.
@@ -74,11 +69,3 @@ class Rows:
 
     def _shifted(self, views: Iterable[npt.NDArray[np.void]], columns: Sequence[str]) -> Iterator[npt.NDArray[np.void]]:
         return (on_common_clock(view, columns, self.clock) for view in views)
-
-
-def on_common_clock(rows: npt.NDArray[np.void], columns: Sequence[str], clock: CommonClock) -> npt.NDArray[np.void]:
-    """A copy of `rows` with the times in `columns` on rank 0's clock."""
-    shifted = rows.copy()
-    for column in columns:
-        shifted[column] = clock.to_common(shifted[column])
-    return shifted

@@ -12,71 +12,43 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
-from kvbench.cluster.broadcast import total
-from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of, peak_resident_bytes
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.node import peak_resident_bytes
+from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
-from kvbench.engine import calibrate
 from kvbench.engine.engine import Engine, Home
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.records.clock import CommonClock
 from kvbench.records.condensed.digest import Digest
+from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import (
-    UNTOLD_BYTES,
-    Storage,
-    block_device,
-    build_tiers,
-    check_memory,
-    file_tier_capacity,
-    make_arena,
-    make_payload,
-    memory_limit,
-    planned_bytes,
-    probe_paths,
-    process_bytes,
-    run_number,
+from kvbench.run.build import block_device, build_tiers, make_arena, make_payload, probe_paths, run_number
+from kvbench.run.calibration import (
+    Turns,
+    delete_calibration_object,
+    memory_copy_gib_per_s,
+    storage_read_gib_per_s,
+    write_calibration_object,
 )
-from kvbench.run.calibration import Turns
-from kvbench.run.checks.expectation import Expect, check_expectation, settle_seconds
-from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
+from kvbench.run.checks.expectation import Expect
+from kvbench.run.checks.sizes import (
+    Sizes,
+    plan_sizes,
+)
+from kvbench.run.checks.surroundings import Surroundings, look_around
 from kvbench.run.order import Identity, known_attributes, tier_names
 from kvbench.run.output.run_file import node_facts, node_row, place_row
-from kvbench.run.output.spill_files import SpillHeader, SpillOrder, SpillPlace, find_place, open_spill
+from kvbench.run.output.spill_files import SpillOrder, open_spill
 from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
-from kvbench.tiers.arena import SECTOR_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.run_directory import Nowhere, RunDirectory, check_directory
+from kvbench.tiers.file.run_directory import Nowhere, RunDirectory
 from kvbench.tiers.payload import Payload
 from kvbench.workload.request import QOS_CLASSES, Schedule
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The node and the storage that this rank found."""
-
-    node: Node
-    filesystem: Filesystem
-    group: FilesystemGroup
-    spill: SpillPlace | None
-    """Where records are spilled to, if at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """The memory and capacities that this rank takes."""
-
-    arena_bytes: int
-    capacities: tuple[int, ...]
-    """Of the tiers, fastest first."""
-    need: MemoryNeed
-    spill_bytes: int
-    """What this rank's spill file may need; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +87,11 @@ class Bench:
         is this rank's part in a shared key space."""
         run_id = identity.run_id
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = _look_around(topology, agreement, directory, run_id, spill, expect)
+        around = look_around(topology, agreement, directory, run_id, spill, expect)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = _sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
+        sizes = plan_sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
             yield agreement.run(
                 "check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir, sharing)
@@ -210,13 +182,13 @@ class Bench:
         turns = Turns(topology, settings.seconds)
         if settings.seconds == 0:
             return turns.rows()
-        turns.measure("memcpy", lambda s: calibrate.memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
+        turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
         storage = self.tiers[-1]
         if storage.storage and storage.holds_bytes:
             nbytes = settings.bytes
-            turns.attempt(lambda: calibrate.write_calibration_object(storage, self.arena, self.payload, nbytes))
-            turns.measure("storage-read", lambda s: calibrate.storage_read_gib_per_s(storage, self.arena, nbytes, s))
-            turns.attempt(lambda: calibrate.delete_calibration_object(storage))
+            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes))
+            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s))
+            turns.attempt(lambda: delete_calibration_object(storage))
         return turns.rows()
 
 
@@ -255,77 +227,6 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
         spill.close()
     elif spill is not None:
         spill.remove()
-
-
-def _look_around(
-    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder, expect: Expect
-) -> Surroundings:
-    if directory is None:
-        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
-        group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)
-        return Surroundings(node, NO_FILESYSTEM, group, place)
-
-    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
-        check_directory(directory)
-        return describe_node(), filesystem_of(directory), find_place(spill, directory)
-
-    node, filesystem, place = agreement.run("check", look)
-    settle_s = settle_seconds(expect)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
-    check_expectation(topology, agreement, expect, directory, filesystem, group)
-    return Surroundings(node, filesystem, group, place)
-
-
-def _sizes(
-    topology: Topology,
-    agreement: Agreement,
-    config: RunConfig,
-    schedule: Schedule,
-    around: Surroundings,
-    directory: Path,
-) -> Sizes:
-    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
-    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
-    roles = config.role_ranks
-    # Decode ranks write nothing; that all nodes share the filesystem was checked.
-    writers = around.group.ranks if roles is None else len(roles.prefill)
-    storage = Storage(directory, around.filesystem, free_bytes, writers)
-
-    gathered = topology.size if topology.rank == 0 else 0
-
-    def plan() -> tuple[Demand, int, MemoryNeed]:
-        demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
-        arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
-        spilled = around.spill is not None or config.records != "full"
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
-
-    demand, arena, need = agreement.run("check", plan)
-    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
-    spill_bytes = demand.spill_bytes if around.spill is not None else 0
-    spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
-    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
-    left = memory_limit(around.node) - planned
-
-    def size() -> Sizes:
-        check_memory(around.node, topology.local_size, planned, 0, need, spilled)
-        if config.tiers[-1].kind == "memory":
-            return Sizes(arena, _capacities(config, 0), need, spill_bytes)
-        largest = max(demand.largest_object_bytes, SECTOR_BYTES)
-        capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
-        return Sizes(arena, capacities, need, spill_bytes)
-
-    sizes = agreement.run("check", size)
-    files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
-    files = total(topology.node_comm, files)[0]
-    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
-    return sizes
-
-
-def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
-    sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
-    if config.keeps_files:
-        sizes[-1] = min(sizes[-1], storage_bytes)
-    return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
 
 
 @contextmanager

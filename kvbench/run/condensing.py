@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.broadcast import share
-from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import reduce_to_root
 from kvbench.cluster.merge import agree_on_levels, merge_populations, place_rows
 from kvbench.cluster.topology import Topology
+from kvbench.records.clock import CommonClock
 from kvbench.records.condensed.digest import Digest
 from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_TABLES
 

@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import STRAIGHT, Gathering, as_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, gather_table
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import ReferenceWorkload
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
-from kvbench.records.gathered_rows import Rows, Spilled
+from kvbench.records.clock import CommonClock
+from kvbench.records.gathered_rows import RankRows, Spilled
+from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Identity, known_attributes
-from kvbench.run.output.run_file import NODE_DTYPE, RANK_DTYPE, write_rows, write_tables
+from kvbench.run.output.run_file import write_rows, write_tables
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
@@ -132,18 +133,18 @@ def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     ]
 
 
-def _kept_rows(bench: Bench, clock: CommonClock) -> Rows:
+def _kept_rows(bench: Bench, clock: CommonClock) -> RankRows:
     """The rows that go into the run file: all, or the sample of a digest."""
     engine, stream = bench.engine, bench.stream
     if bench.digest is not None:
-        return Rows([bench.digest.records], bench.digest.requests, clock)
+        return RankRows([bench.digest.records], bench.digest.requests, clock)
     if bench.spill is None:
-        return Rows(engine.stores, engine.requests, clock)
+        return RankRows(engine.stores, engine.requests, clock)
     spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
-    return Rows(engine.stores, engine.requests, clock, spilled)
+    return RankRows(engine.stores, engine.requests, clock, spilled)
 
 
-def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: Rows) -> dict[str, str | int]:
+def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: RankRows) -> dict[str, str | int]:
     engine, clock, tally, spill = bench.engine, outcome.clock, bench.tally, bench.spill
     return bench.known_rank_row(topology) | {
         "first_row": 0,

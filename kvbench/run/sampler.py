@@ -6,34 +6,13 @@ One rank of each node runs it, in a thread that sleeps between samples. A figure
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
 from kvbench import timed_io
-
-SAMPLE_DTYPE: Final = np.dtype(
-    [
-        ("node", "<i4"),
-        ("t_ns", "<i8"),
-        ("cpu_user_pct", "<f4"),
-        ("cpu_system_pct", "<f4"),
-        ("cpu_iowait_pct", "<f4"),
-        ("cpu_steal_pct", "<f4"),
-        ("memory_available_bytes", "<i8"),
-        ("psi_cpu_some_us", "<i8"),
-        ("psi_memory_some_us", "<i8"),
-        ("psi_io_some_us", "<i8"),
-        ("disk_read_bytes", "<i8"),
-        ("disk_write_bytes", "<i8"),
-        ("net_recv_bytes", "<i8"),
-        ("net_sent_bytes", "<i8"),
-    ]
-)
-"""`t_ns` is CLOCK_MONOTONIC of the node. Percentages are of all processors since the sample before; the others count
-from the start of the node, the pressure figures in microseconds in which some task was stalled (kernel PSI)."""
+from kvbench.records.tables import SAMPLE_DTYPE
 
 
 class Sampler:

@@ -11,17 +11,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.clock import ClockReading, CommonClock
 from kvbench.cluster.comm import Communicator, quiet_barrier
 from kvbench.cluster.exchange import DirectoryExchange, Saying
-from kvbench.cluster.gather import as_rows
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.engine import Load
 from kvbench.engine.sharing import Sharing
-from kvbench.engine.violations import VIOLATION_DTYPE, Violation, Violations
-from kvbench.engine.visibility import VISIBILITY_DTYPE, Looker
+from kvbench.engine.violations import Violation, Violations
+from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
+from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.tables import VIOLATION_DTYPE, VISIBILITY_DTYPE, as_rows
 from kvbench.run.build import run_number
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload

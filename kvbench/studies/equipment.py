@@ -19,9 +19,10 @@ from kvbench.run.build import make_arena, run_number
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import layouts, objects_of
 from kvbench.tiers.arena import Arena
-from kvbench.tiers.contract import Cell, Part, Tier
+from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import MIB
 
 IO_BYTES: Final = MIB

@@ -16,16 +16,17 @@ from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.clock import CommonClock, read_clock
+from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import quiet_barrier, wait_quietly
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.models import shipped_model
-from kvbench.engine.calibrate import memory_copy_gib_per_s
+from kvbench.records.clock import CommonClock
+from kvbench.records.tables import CALIBRATION_DTYPE, SAMPLE_DTYPE
 from kvbench.run.build import block_device
+from kvbench.run.calibration import memory_copy_gib_per_s
 from kvbench.run.outcome import Outcome
-from kvbench.run.output.run_file import CALIBRATION_DTYPE
-from kvbench.run.sampler import SAMPLE_DTYPE, Sampler
+from kvbench.run.sampler import Sampler
 from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import CopyLevel, Step, StudyCell, takes_turn, turn_seconds, turns

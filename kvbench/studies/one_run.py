@@ -11,11 +11,12 @@ from rich.console import Console
 from kvbench.cluster.comm import FailedElsewhere, get_world
 from kvbench.errors import KvbenchError
 from kvbench.run import runner
+from kvbench.run.order import Order
 
 PROGRAM: Final = (sys.executable, "-m", "kvbench.studies.one_run")
 
 
-def arguments_of(order: runner.Order) -> list[str]:
+def arguments_of(order: Order) -> list[str]:
     """The arguments of PROGRAM that have it carry out `order`."""
     content = {
         "source": order.source,
@@ -29,7 +30,7 @@ def arguments_of(order: runner.Order) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Carry out the order in `arguments` as one rank; returns the exit code, with the message on stderr."""
     content = json.loads(arguments[0])
-    order = runner.Order(
+    order = Order(
         content["source"],
         tuple(content["overrides"]),
         Path(content["directory"]),

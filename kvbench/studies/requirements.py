@@ -10,8 +10,8 @@ from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path, label
-from kvbench.run.build import FREE_SPACE_SHARE, memory_limit, process_bytes
 from kvbench.run.checks.forecast import ARENA_CACHES, MINIMUM_ARENA_BYTES
+from kvbench.run.checks.sizes import FREE_SPACE_SHARE, memory_limit, process_bytes
 from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import SEGMENT_BYTES

@@ -21,7 +21,7 @@ from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run
-from kvbench.run import runner
+from kvbench.run.order import Order
 from kvbench.studies.one_run import PROGRAM, arguments_of
 
 Scaling = Literal["weak", "strong"]
@@ -158,7 +158,7 @@ def run_scaling(
     for run in runs:
         path = folder / f"{run.name}.h5"
         path.unlink(missing_ok=True)
-        order = runner.Order(choices.source, run.overrides, choices.directory.absolute(), path, overwrite=True)
+        order = Order(choices.source, run.overrides, choices.directory.absolute(), path, overwrite=True)
         hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
         code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
         if code:

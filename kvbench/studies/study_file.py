@@ -16,27 +16,20 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.clock import CommonClock
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import gather_table
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import Calibration, Io, Pacing, RunConfig
+from kvbench.records.clock import CommonClock
 from kvbench.records.file import RunFileWriter
-from kvbench.records.gathered_rows import Rows
+from kvbench.records.gathered_rows import RankRows
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, label
+from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, as_rows
 from kvbench.records.tally import Tally
-from kvbench.run.build import process_bytes
+from kvbench.run.checks.sizes import process_bytes
 from kvbench.run.outcome import gather_failures
-from kvbench.run.output.run_file import (
-    NODE_DTYPE,
-    RANK_DTYPE,
-    description,
-    node_row,
-    place_row,
-    write_rows,
-    write_tables,
-)
+from kvbench.run.output.run_file import description, node_row, place_row, write_rows, write_tables
 from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.measuring import Measured
 from kvbench.studies.options import CopyPathChoices
@@ -109,7 +102,7 @@ def gather_study(
         "measure_start_ns": outcome.measure_start_ns,
         "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
     }
-    write_rows(topology.comm, agreement, writer, Rows(stores, RowStore(REQUEST_DTYPE, 1), outcome.clock))
+    write_rows(topology.comm, agreement, writer, RankRows(stores, RowStore(REQUEST_DTYPE, 1), outcome.clock))
     write_tables(topology.comm, agreement, writer, tables, attributes)
 
 

@@ -5,46 +5,15 @@ Every call that moves bytes is timed into one row by the stopwatch; several call
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
-from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, Path, TimedBy
+from kvbench.records.schema import RESIDENT_UNKNOWN, Path, TimedBy
 from kvbench.tiers.arena import Memory
+from kvbench.tiers.transfer import Cell, Part
 
 
 class NotAsWrittenError(OSError):
     """The file is there and can be read, and is not what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The row that a call is timed into, and the flag that ends it early."""
-
-    rows: npt.NDArray[np.uint8]
-    row: int
-    stop: npt.NDArray[np.int32]
-    """One number; when it is not 0 the call ends with OSError ECANCELED at its next chance."""
-
-    @property
-    def record(self) -> np.void:
-        """The row itself, to be read and written by column; for what is not worth a faster way."""
-        record: np.void = self.rows.view(RECORD_DTYPE)[self.row]
-        return record
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The bytes of an object that one call moves: all of them, or one piece after the other."""
-
-    offset: int
-    first: bool = True
-    last: bool = True
-
-
-WHOLE = Part(0)
 
 
 class Tier(ABC):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.records.schema import Path, TimedBy
 from kvbench.tiers.arena import SECTOR_BYTES, Extents, Memory, anonymous_memory
-from kvbench.tiers.contract import Cell, Part, Tier
+from kvbench.tiers.contract import Tier
+from kvbench.tiers.transfer import Cell, Part
 
 _MADV_POPULATE_WRITE: Final = 23  # include/uapi/asm-generic/mman-common.h, Linux 5.14; not in the mmap module
 

@@ -14,7 +14,8 @@ import numpy as np
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE, Path, TimedBy
 from kvbench.tiers.arena import Memory
-from kvbench.tiers.contract import WHOLE, Cell, Part, Tier
+from kvbench.tiers.contract import Tier
+from kvbench.tiers.transfer import WHOLE, Cell, Part
 
 _NOTHING: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
 _ROW_BYTES: Final = RECORD_DTYPE.itemsize

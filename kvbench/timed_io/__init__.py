@@ -2,7 +2,7 @@
 
 `_stopwatch.pyi` documents the functions. They come from the C extension, or from the Python stand-in where the
 extension was not built or the environment variable KVBENCH_TIMER is `python`; TIMER says which, and belongs into every
-file of results. What an operation means, and the rest of its row, is the caller's.
+file of results. Never: what an operation means, or the rest of its row; that is the caller's.
 """
 
 import os

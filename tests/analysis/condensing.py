@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from synthetic import START_NS, SyntheticRun
 
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.gather import as_columns
 from kvbench.cluster.merge import place_rows
 from kvbench.cluster.topology import Topology
 from kvbench.records.condensed.digest import Digest
@@ -19,6 +18,7 @@ from kvbench.records.condensed.population import Population
 from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_TABLES, PLACE_DTYPE
 from kvbench.records.condensed.sample import Sample
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Phase
+from kvbench.records.tables import as_columns
 
 TIERS, CLASSES = 2, 3
 

@@ -79,7 +79,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 @pytest.fixture
 def kvbench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     """Call a command in this process, as one rank without MPI: `kvbench("trace", "info", path)`."""
-    monkeypatch.setattr("kvbench.commands.main.get_world", SerialComm)
+    monkeypatch.setattr("kvbench.commands.run.get_world", SerialComm)
     monkeypatch.setattr("kvbench.run.checks.datasize.get_world", SerialComm)
 
     def call(*words: object) -> Ended:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.cluster.clock import ClockReading, CommonClock
+from kvbench.records.clock import ClockReading, CommonClock
 
 SECOND_NS = 10**9
 

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed, abort
-from kvbench.cluster.clock import CommonClock, read_clock
+from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import SerialComm, launcher_size
-from kvbench.cluster.gather import as_columns, as_rows, gather_rows, gather_table
+from kvbench.cluster.gather import gather_rows, gather_table
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.topology import discover, filesystem_group
 from kvbench.errors import KvbenchError
+from kvbench.records.clock import CommonClock
+from kvbench.records.tables import as_columns, as_rows
 
 ROWS = np.dtype([("a", "<i8"), ("b", "<u4")])
 

@@ -62,7 +62,7 @@ NOT_ON_EVERY_RANK = (
 
 def test_a_rank_imports_nothing_that_only_the_one_that_writes_and_prints_needs() -> None:
     """Hundreds of ranks on a node import at once: seconds and gigabytes."""
-    program = "import sys, kvbench.commands.main; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, kvbench.commands.run; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not set(NOT_ON_EVERY_RANK) & set(done.stdout.split())
 

@@ -4,13 +4,13 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from kvbench.engine.calibrate import (
+from kvbench.records.schema import Path
+from kvbench.run.calibration import (
     delete_calibration_object,
     memory_copy_gib_per_s,
     storage_read_gib_per_s,
     write_calibration_object,
 )
-from kvbench.records.schema import Path
 from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload

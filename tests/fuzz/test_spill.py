@@ -18,7 +18,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run, read_columns
 from kvbench.records.spill.recover import recover
 from kvbench.records.spill.writer import SpillWriter
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.records.tables import SAMPLE_DTYPE
 
 RUN_ID = "20260101-000000-abcdef"
 HEADER: dict[str, Any] = {

@@ -13,10 +13,10 @@ import numpy as np
 
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.records.schema import RECORD_DTYPE, Phase
+from kvbench.records.spill.header import spill_path
 from kvbench.records.spill.recover import recover
 from kvbench.records.spill.writer import SpillWriter
-from kvbench.run.output.spill_files import spill_path
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.records.tables import SAMPLE_DTYPE
 
 RUN = "20260101-000000-abcdef"
 ATTRIBUTES = {"fingerprint": "0", "timer": "extension", "ranks": 1, "config_json": "{}"}

@@ -70,7 +70,7 @@ def _environment(folder: Path) -> dict[str, str]:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")
     subprocess.run(
-        [sys.executable, "-c", "import kvbench.commands.main, kvbench.records.file, kvbench_analysis"],
+        [sys.executable, "-c", "import kvbench.commands.run, kvbench.records.file, kvbench_analysis"],
         env=environment,
         check=True,
     )

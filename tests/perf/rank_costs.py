@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-import kvbench.commands.main  # noqa: F401 - all that a rank imports, before MPI starts
+import kvbench.commands.run  # noqa: F401 - all that a rank imports, before MPI starts
 from kvbench.cluster import clock, gather, share, topology
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import get_world
@@ -27,9 +27,9 @@ from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.watch.watch import Watch
 from kvbench.records.schema import RECORD_DTYPE
+from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, SAMPLE_DTYPE
 from kvbench.run import runner
-from kvbench.run.output.run_file import NODE_DTYPE, RANK_DTYPE
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.run.order import Order
 from kvbench.units import MIB
 
 Function = Callable[..., Any]
@@ -79,7 +79,7 @@ def main() -> None:
         setattr(owner, name, step(called, getattr(owner, name)))
 
     settings = (f"duration_s={seconds}", f"pacing.requests_per_s={per_s}")
-    order = runner.Order("null", settings, None, out, overwrite=True)
+    order = Order("null", settings, None, out, overwrite=True)
     with ledger.step("other"):
         runner.run(comm, order, Console(quiet=True))
     run_s = time.time()

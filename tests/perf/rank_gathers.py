@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-import kvbench.commands.main  # noqa: F401 - all that a rank of a run imports, so that memory is that of one
+import kvbench.commands.run  # noqa: F401 - all that a rank of a run imports, so that memory is that of one
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.clock import ClockReading, CommonClock
 from kvbench.cluster.comm import get_world, quiet_barrier
 from kvbench.cluster.gather import STRAIGHT, choose_gathering, gather_rows
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import discover
+from kvbench.records.clock import ClockReading, CommonClock
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.run.output.run_file import open_output
 

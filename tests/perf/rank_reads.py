@@ -20,9 +20,9 @@ from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.schema import Path as IoPath
 from kvbench.tiers.arena import Arena, Memory
-from kvbench.tiers.contract import WHOLE, Cell, Part
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.transfer import WHOLE, Cell, Part
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import INTERVAL_S, RowStream
+from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.records.tally import Tally
-from kvbench.run.sampler import SAMPLE_DTYPE
 
 Report = Callable[[Figure], None]
 

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kvbench.cluster.clock import ClockReading, CommonClock
 from kvbench.errors import KvbenchError
-from kvbench.records.gathered_rows import Rows, Spilled
+from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.gathered_rows import RankRows, Spilled
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.records.tables import SAMPLE_DTYPE
 
 BEHIND = ClockReading(0, -1000, 0, 0)
 CLOCK = CommonClock(BEHIND, BEHIND)
@@ -50,7 +50,7 @@ def test_all_rows_come_once_on_the_clock_of_rank_0(writer: SpillWriter) -> None:
     add(stores[0], "t_start_ns", range(10, 13))
     add(requests, "end_ns", range(5, 7))
     spilled = Spilled(writer.path, writer.kept_bytes, stream.kept_records, stream.kept_requests)
-    rows = Rows(stores, requests, CLOCK, spilled)
+    rows = RankRows(stores, requests, CLOCK, spilled)
     expected = [*range(10), *range(100, 103), *range(10, 13)]
     assert times(rows.record_chunks(), "t_start_ns") == [1000 + time for time in expected]
     assert times(rows.request_chunks(), "end_ns") == [1000 + time for time in range(7)]
@@ -75,14 +75,14 @@ def test_rows_of_a_round_that_the_file_does_not_hold_whole_are_read_from_memory(
     stream.hand_on()
     spilled = Spilled(writer.path, writer.kept_bytes, stream.kept_records, stream.kept_requests)
     assert spilled.records == [6]
-    found = times(Rows([store], requests, CLOCK, spilled).record_chunks(), "t_start_ns")
+    found = times(RankRows([store], requests, CLOCK, spilled).record_chunks(), "t_start_ns")
     assert found == [1000 + time for time in range(30)]
 
 
 def test_without_a_spill_file_all_is_in_memory() -> None:
     store, requests = RowStore(RECORD_DTYPE, 4), RowStore(REQUEST_DTYPE)
     add(store, "t_start_ns", range(9))
-    rows = Rows([store], requests, CLOCK)
+    rows = RankRows([store], requests, CLOCK)
     assert times(rows.record_chunks(), "t_start_ns") == [1000 + time for time in range(9)]
     assert times(rows.request_chunks(), "end_ns") == []
 
@@ -90,7 +90,7 @@ def test_without_a_spill_file_all_is_in_memory() -> None:
 def test_the_rows_of_the_rank_itself_are_not_changed() -> None:
     store = RowStore(RECORD_DTYPE, 4)
     add(store, "t_start_ns", range(3))
-    list(Rows([store], RowStore(REQUEST_DTYPE), CLOCK).record_chunks())
+    list(RankRows([store], RowStore(REQUEST_DTYPE), CLOCK).record_chunks())
     assert np.concatenate(store.views())["t_start_ns"].tolist() == [0, 1, 2]
 
 
@@ -101,6 +101,6 @@ def test_a_file_that_was_damaged_meanwhile_is_an_error_that_names_it(writer: Spi
     content[-2000] ^= 1
     writer.path.write_bytes(content)
     spilled = Spilled(writer.path, writer.kept_bytes, [100], 0)
-    rows = Rows([RowStore(RECORD_DTYPE)], RowStore(REQUEST_DTYPE), CLOCK, spilled)
+    rows = RankRows([RowStore(RECORD_DTYPE)], RowStore(REQUEST_DTYPE), CLOCK, spilled)
     with pytest.raises(KvbenchError, match=r"rank\.spill was damaged while the run went on: the checksum"):
         list(rows.record_chunks())

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run, read_columns
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Phase
+from kvbench.records.spill.header import spill_path
 from kvbench.records.spill.recover import Recovered, recover
 from kvbench.records.spill.writer import SpillWriter
-from kvbench.run.output.spill_files import spill_path
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.records.tables import SAMPLE_DTYPE
 
 RUN = "20260101-000000-abcdef"
 RANKS = 4

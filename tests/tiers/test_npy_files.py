@@ -9,9 +9,9 @@ import pytest
 
 from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
-from kvbench.tiers.contract import WHOLE, Cell
 from kvbench.tiers.file.tier import FileTier, npy_header
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.transfer import WHOLE, Cell
 
 NBYTES = 5 * SECTOR_BYTES
 

@@ -1,4 +1,7 @@
-"""The rules of sections 2.1 and 6, each one function named after its id; `RULES` holds them all."""
+"""The rules of sections 2.1 and 6, each one function named after its id; `RULES` holds them all.
+
+A rule reads what `tree` has found of a submission. Never: a path that it opens itself, or a file that it writes.
+"""
 
 from kvbench.mlperf.rules import access, clients, code, divisions, figures, structure, systems, workload
 from kvbench.mlperf.rules.registry import RULES, Problem, Rule, Weight

@@ -36,6 +36,7 @@ from kvbench.mlperf.trials.surroundings import cache_is_empty, clients_per_node,
 from kvbench.mlperf.trials.trial_results import ranks_of, result_of
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.run.order import Order
 
 _POLL_S: Final = 0.05
 _OVERHEAD_S: Final = 10.0
@@ -144,7 +145,7 @@ class _Trials:
             out = sequence.unfinished_directory(step.option, step.trial) / RUN_FILE_NAME
             self._say(self._clock.heading(place, step.seconds))
         self._agreement.run("results", lambda: self._begin(step, dropped))
-        order = runner.Order(
+        order = Order(
             preset_name(step.option),
             self._choices.overrides(),
             self._choices.cache.absolute(),

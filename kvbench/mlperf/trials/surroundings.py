@@ -15,10 +15,11 @@ import numpy as np
 import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import share, total
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import gather_table
 from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.tables import as_rows
 from kvbench.tiers.file.run_directory import check_directory
 
 _ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])

@@ -16,18 +16,25 @@ import numpy as np
 import numpy.typing as npt
 
 import kvbench
-from kvbench.cluster.gather import as_columns, as_rows
 from kvbench.errors import KvbenchError
+from kvbench.records.clock import RECORD_TIMES, REQUEST_TIMES, on_common_clock
 from kvbench.records.file import RunFileWriter
-from kvbench.records.gathered_rows import RECORD_TIMES, REQUEST_TIMES, on_common_clock
 from kvbench.records.reader import REQUIRED_ATTRIBUTES
+from kvbench.records.spill.header import SpillHeader, checked_facts, checked_header, spill_path
 from kvbench.records.spill.reader import SpillFile, check_rows
 from kvbench.records.spill.recover_report import Found, message
 from kvbench.records.spill.writer import FACTS, RECORDS, REQUESTS, SAMPLES
+from kvbench.records.tables import (
+    CALIBRATION_DTYPE,
+    NODE_DTYPE,
+    RANK_DTYPE,
+    SAMPLE_DTYPE,
+    as_columns,
+    as_rows,
+    clock_columns,
+    number_rows,
+)
 from kvbench.records.tally import Tally
-from kvbench.run.output.run_file import CALIBRATION_DTYPE, NODE_DTYPE, RANK_DTYPE, clock_columns, number_rows
-from kvbench.run.output.spill_files import SpillHeader, checked_facts, checked_header, spill_path
-from kvbench.run.sampler import SAMPLE_DTYPE
 
 _MOST_TIERS: Final = 255
 _EMPTY: Final[Mapping[str, str | int | float]] = {"S": "", "i": 0, "f": 0.0}

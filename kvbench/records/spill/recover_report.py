@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kvbench.cluster.clock import CommonClock
+from kvbench.records.clock import CommonClock
+from kvbench.records.spill.header import SpillFacts, SpillHeader
 from kvbench.records.spill.reader import Ending
 from kvbench.records.tally import Tally
-from kvbench.run.output.spill_files import SpillFacts, SpillHeader
 
 _MOST: Final = 8
 """Of what is listed, so many are named and the others counted."""

@@ -15,7 +15,6 @@ from kvbench.cluster.comm import get_world
 from kvbench.cluster.node import describe_node, filesystem_of
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
-from kvbench.run.build import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
     Demand,
@@ -24,6 +23,7 @@ from kvbench.run.checks.forecast import (
     forecast_demand,
     memory_need,
 )
+from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.gather import as_rows, gather_table
+from kvbench.cluster.gather import gather_table
 from kvbench.cluster.node import Filesystem
 from kvbench.cluster.topology import FilesystemGroup, Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.tables import as_rows
 
 Expect = Literal["shared", "local", ""]
 """What the user expects of the directory under test; "" for nothing."""

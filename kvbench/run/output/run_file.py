@@ -8,85 +8,26 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 import kvbench
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.clock import CommonClock
 from kvbench.cluster.comm import Communicator, mpi_version
-from kvbench.cluster.gather import STRAIGHT, Gathering, as_columns, gather_rows, gather_table
+from kvbench.cluster.gather import STRAIGHT, Gathering, gather_rows, gather_table
 from kvbench.cluster.node import Filesystem, Node
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
-from kvbench.records.gathered_rows import Rows
+from kvbench.records.clock import CommonClock
+from kvbench.records.gathered_rows import RankRows
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.tables import as_columns, clock_columns, number_rows
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
-
-RANK_DTYPE: Final = np.dtype(
-    [
-        ("rank", "<i8"),
-        ("node", "<i8"),
-        ("host", "S64"),
-        ("pid", "<i8"),
-        ("first_row", "<i8"),
-        ("rows", "<i8"),
-        ("first_request", "<i8"),
-        ("requests", "<i8"),
-        ("arena_bytes", "<i8"),
-        ("clock_offset_ns", "<i8"),
-        ("clock_drift_ns", "<i8"),
-        ("peak_rss_bytes", "<i8"),
-        ("predicted_peak_bytes", "<i8"),
-        ("storage_capacity_bytes", "<i8"),
-        ("canceled_ops", "<i8"),
-        ("failed_ops", "<i8"),
-        ("verified_sectors", "<i8"),
-        ("too_large_objects", "<i8"),
-        ("end_ns", "<i8"),
-        ("spilled_rows", "<i8"),
-        ("spill_bytes", "<i8"),
-        ("spill_errno", "<i8"),
-    ]
-)
-"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
-much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
-rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
-says why no more were (0: nothing went wrong, or there was no spill file)."""
-
-NODE_DTYPE: Final = np.dtype(
-    [
-        ("node", "<i8"),
-        ("host", "S64"),
-        ("cpus", "<i8"),
-        ("cpu_model", "S96"),
-        ("memory_bytes", "<i8"),
-        ("llc_bytes", "<i8"),
-        ("kernel", "S64"),
-        ("clock_source", "S32"),
-        ("filesystem", "S32"),
-        ("mount_point", "S128"),
-        ("mount_options", "S256"),
-        ("device", "S128"),
-        ("filesystem_group", "<i8"),
-        ("directory", "S256"),
-        ("clock_offset_ns", "<i8"),
-        ("clock_drift_ns_per_s", "<f8"),
-        ("clock_uncertainty_ns", "<i8"),
-    ]
-)
-"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
-gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
-
-CALIBRATION_DTYPE: Final = np.dtype(
-    [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
-)
-"""`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
 
 
 def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
@@ -105,15 +46,6 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
 def node_row(node: Node, place: Mapping[str, str | int], clock: CommonClock) -> dict[str, str | int | float]:
     """A row of NODE_DTYPE: the facts of a node and its clock beside those of its directory (`place_row`)."""
     return {**node_facts(node, place), **clock_columns(clock)}
-
-
-def clock_columns(clock: CommonClock) -> dict[str, int | float]:
-    """The columns of a node's clock in NODE_DTYPE."""
-    return {
-        "clock_offset_ns": clock.offset_ns,
-        "clock_drift_ns_per_s": clock.drift_ns_per_s,
-        "clock_uncertainty_ns": clock.uncertainty_ns,
-    }
 
 
 def node_facts(node: Node, place: Mapping[str, str | int]) -> dict[str, str | int]:
@@ -149,7 +81,7 @@ def write_rows(
     comm: Communicator,
     agreement: Agreement,
     writer: "RunFileWriter | None",
-    rows: Rows,
+    rows: RankRows,
     gathering: Gathering = STRAIGHT,
 ) -> None:
     """Gather all ranks' rows to rank 0 and write them there (`writer` is None on the other ranks). Collective.
@@ -231,12 +163,6 @@ def _decision_order(config: RunConfig) -> str:
     # The reference's requests look up what is there when their turn comes, and wait by priority.
     follows = config.pacing.mode == "closed" or config.workload.kind == "reference"
     return "completion" if follows or config.pacing.admission == "priority" else "schedule"
-
-
-def number_rows(ranks: npt.NDArray[np.void]) -> None:
-    """Fill in where each rank's rows begin: the ranks stand in the file in their order."""
-    for first, count in (("first_row", "rows"), ("first_request", "requests")):
-        ranks[first] = np.cumsum(ranks[count]) - ranks[count]
 
 
 def _sink(writer: "RunFileWriter | None", method: str) -> Any:

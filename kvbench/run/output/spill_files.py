@@ -1,131 +1,31 @@
-"""Where a rank's spill file lies, and what stands in it beside the rows: all that `recovery` needs for a run file.
+"""Where the spill files of a run lie, and what its ranks do about them together: say where, remove them, or advise.
 
-Every function works for one rank alone. `records.spill` writes the file and `records.spill_reader` reads it; neither
-knows what the header and the facts mean, which is told here.
+What travels: one sum of two integers before the load and one after it; all else is local, or ends in an agreement.
 """
 
 import json
 import os
+import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
 
-from kvbench.cluster.clock import ClockReading, CommonClock
-from kvbench.cluster.gather import as_columns
+from kvbench.cluster.agree import Agreement, RanksFailed
+from kvbench.cluster.broadcast import total
 from kvbench.cluster.node import Filesystem, filesystem_of
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
-from kvbench.run.sampler import SAMPLE_DTYPE
+from kvbench.records.tables import SAMPLE_DTYPE
+from kvbench.units import format_bytes
 
-SUFFIX: Final = ".spill"
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
-
-Int = Annotated[int, Field(ge=-(2**61), le=2**61)]
-Count = Annotated[int, Field(ge=0, le=2**61)]
-Text = Annotated[str, Field(max_length=65536)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Reading = Annotated[list[Int], Field(min_length=4, max_length=4)]
-Table = dict[Name, Int | Text]
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class SpillHeader(_Checked):
-    """What is known of a run and a rank before it starts: the first frame."""
-
-    run_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
-    rank: Count
-    ranks: Annotated[int, Field(ge=1, le=2**31)]
-    node: Count
-    host: Text
-    started_at: Text
-    attributes: dict[Name, Int | float | Annotated[str, Field(max_length=16 * 1024**2)]]
-    """Of the run file."""
-    node_row: Table
-    """This node's row of /nodes."""
-    rank_row: Table
-    """What this rank's row of /ranks holds of what does not depend on the load."""
-
-
-class Calibration(_Checked):
-    """A row of /calibration."""
-
-    rank: Count
-    node: Count
-    kind: Text
-    mode: Text
-    gib_per_s: float
-
-
-class SpillFacts(_Checked):
-    """What became known while the run went on; None or empty: not yet. Times are on the clock of the rank's node."""
-
-    clock_before: Reading | None = None
-    clock_after: Reading | None = None
-    """A `ClockReading`, as a list."""
-    measure_start_ns: Int | None = None
-    calibration: Annotated[list[Calibration], Field(max_length=1000)] = []
-    t_ns: Int = 0
-    """When the rank was last seen alive."""
-    verified_sectors: Count = 0
-    too_large_objects: Count = 0
-    peak_rss_bytes: Count = 0
-    ended: Text = ""
-    """`complete`, `interrupted` or `failed`: the load had ended on this rank, so that no row is missing."""
-    failures: Annotated[list[Text], Field(max_length=1000)] = []
-    stopped: Text = ""
-    """Why the file could not be written any more: rows that came later were in memory alone."""
-
-    def clock(self) -> CommonClock | None:
-        """The line from the node's clock to rank 0's; without a reading after the run it has no drift."""
-        if self.clock_before is None:
-            return None
-        before = ClockReading(*self.clock_before)
-        return CommonClock(before, before if self.clock_after is None else ClockReading(*self.clock_after))
-
-
-def reading_as_list(reading: ClockReading) -> list[int]:
-    """How a reading stands among the facts."""
-    return list(asdict(reading).values())
-
-
-def calibration_as_list(rows: npt.NDArray[np.void]) -> list[dict[str, Any]]:
-    """How rows of CALIBRATION_DTYPE stand among the facts."""
-    columns = as_columns(rows)
-    lists = {name: column if isinstance(column, list) else column.tolist() for name, column in columns.items()}
-    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-
-
-def checked_header(path: Path, content: Mapping[str, Any]) -> SpillHeader:
-    """`content` of the first frame of `path`. Raises KvbenchError naming what is wrong with it."""
-    try:
-        header = SpillHeader.model_validate(content)
-    except ValidationError as error:
-        raise KvbenchError(f"{path} is damaged: its header is none of kvbench's: {_first(error)}") from error
-    if header.rank >= header.ranks:
-        raise KvbenchError(f"{path} is damaged: it is of rank {header.rank} of {header.ranks}")
-    return header
-
-
-def checked_facts(path: Path, content: Mapping[str, Any]) -> SpillFacts:
-    """The facts that frames of `path` gave together. Raises KvbenchError naming what is wrong with them."""
-    try:
-        return SpillFacts.model_validate(content)
-    except ValidationError as error:
-        raise KvbenchError(f"{path} is damaged: it holds facts that are none of kvbench's: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, problem['loc']))[:100]}: {problem['msg'][:200]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +104,6 @@ def _same_filesystem(place: SpillPlace, tested: Path | None) -> bool:
     return mine == other and (mine.startswith("/") or ":" in mine)
 
 
-def spill_path(directory: Path, run_id: str, rank: int | str) -> Path:
-    """The file of `rank`; `*` for those of all ranks."""
-    return directory / f"kvbench-{run_id}-rank-{rank}{SUFFIX}"
-
-
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
     """Make this rank's spill file. Raises KvbenchError naming it and what is wrong."""
     path = spill_path(place.directory, header.run_id, header.rank)
@@ -217,4 +112,82 @@ def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mappi
     except OSError as error:
         raise KvbenchError(
             f"cannot make the spill file {path}: {error.strerror}; give another directory with --spill, or --no-spill"
+        ) from error
+
+
+def announce(
+    console: Console, topology: Topology, order: SpillOrder, place: SpillPlace | None, spill_bytes: int
+) -> None:
+    """Say on rank 0 where records go; `spill_bytes` is what this rank's file may need. Collective."""
+    nowhere, needed = total(topology.comm, place is None, spill_bytes)
+    if topology.rank != 0:
+        return
+    if not order.wanted:
+        text = "no spill files (--no-spill): a rank that is killed takes with it what it has measured"
+    elif nowhere:
+        text = (
+            f"{nowhere} of {topology.size} ranks find no directory for spill files that is not on the "
+            "filesystem under test (/var/tmp, TMPDIR, /dev/shm): they keep their records in memory, and if they are "
+            "killed they are lost; name one with --spill"
+        )
+    else:
+        assert place is not None, "no rank is without"
+        text = f"records are spilled to {place.directory} ({place.filesystem.kind}) on each node"
+        if place.filesystem.in_memory:
+            text += ", which is memory and does not outlive the node"
+        needed = needed * topology.local_size // topology.size
+        if place.filesystem.tells_space and needed > place.filesystem.free_bytes:
+            text += (
+                f"; that may need {format_bytes(needed)}, and {format_bytes(place.filesystem.free_bytes)} are free: "
+                "what finds no room stays in memory"
+            )
+    warning = bool(nowhere) and order.wanted
+    console.print(text, style="yellow" if warning else None, soft_wrap=True, highlight=False, markup=False)
+
+
+def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
+    """Remove the spill files of all ranks, whose rows are safe in the run file. Collective."""
+
+    def remove() -> None:
+        if spill is not None:
+            try:
+                spill.remove()
+            except OSError as error:
+                raise KvbenchError(
+                    f"cannot remove the spill file {spill.path}: {error.strerror}; its records are in the run file"
+                ) from error
+
+    agreement.run("clean up", remove)
+
+
+def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
+    """The command that makes a run file of this node's spill files."""
+    return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
+
+
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order."""
+    advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
+    if directory is not None:
+        advice.append(f"`kvbench clean {shlex.quote(str(directory))}` deletes the cache files that are left")
+    return ", ".join(advice)
+
+
+@contextmanager
+def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
+    """A context that writes the run file: if that fails, the message says how to make one from the spill files.
+
+    Collective.
+    """
+    incomplete = total(topology.comm, spill is None or not spill.keeping)[0]
+    try:
+        yield
+    except RanksFailed as error:
+        if spill is None:
+            raise
+        files = spill_path(spill.path.parent, run_id, "*")
+        lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
+        raise RanksFailed(
+            f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
+            f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error

@@ -16,8 +16,8 @@ import numpy as np
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.tiers.arena import Memory, anonymous_memory
-from kvbench.tiers.contract import WHOLE, Cell
 from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.transfer import WHOLE, Cell
 from kvbench.units import KIB
 
 READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.records.schema import Path, TimedBy
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
-from kvbench.tiers.contract import Cell, NotAsWrittenError, Part, Tier
+from kvbench.tiers.contract import NotAsWrittenError, Tier
+from kvbench.tiers.transfer import Cell, Part
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 

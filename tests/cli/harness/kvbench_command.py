@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from kvbench.engine.calibrate import CALIBRATION_KEY
+from kvbench.run.calibration import CALIBRATION_KEY
 
 _LOOK_S = 0.02
 KVBENCH = (sys.executable, "-m", "kvbench")

@@ -25,10 +25,11 @@ from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
-from kvbench.tiers.contract import Cell, Part, Tier
+from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.transfer import Cell, Part
 from kvbench.workload.request import ObjectRef, Request, Schedule
 
 MOST_THREADS = 16

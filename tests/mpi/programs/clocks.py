@@ -8,9 +8,10 @@ import time
 from unittest.mock import patch
 
 from kvbench.cluster import clock as clock_module
-from kvbench.cluster.clock import CommonClock, read_clock
+from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.topology import discover
+from kvbench.records.clock import CommonClock
 
 
 def main() -> None:

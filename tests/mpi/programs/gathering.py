@@ -16,9 +16,10 @@ import numpy.typing as npt
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.counted import Ledger, counting
-from kvbench.cluster.gather import as_columns, as_rows, choose_gathering, gather_rows, gather_table
+from kvbench.cluster.gather import choose_gathering, gather_rows, gather_table
 from kvbench.cluster.topology import discover
 from kvbench.errors import KvbenchError
+from kvbench.records.tables import as_columns, as_rows
 
 DTYPE = np.dtype([("rank", "<u4"), ("number", "<u4"), ("payload", "<i8", (3,))])
 TABLE = np.dtype([("rank", "<u4"), ("host", "S16")])

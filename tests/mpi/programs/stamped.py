@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.clock import CommonClock, read_clock
+from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import Communicator, get_world, quiet_barrier
 from kvbench.cluster.gather import gather_table
 from kvbench.cluster.topology import discover
+from kvbench.records.clock import CommonClock
 
 Rows = npt.NDArray[Any]
 

@@ -1,0 +1,93 @@
+"""The commands that look and measure nothing: datasize, doctor, trace, configs."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kvbench.commands.options import ANY_PATH, config_argument, set_option, skip_option
+from kvbench.config.run_config import load_config, shipped_configs
+from kvbench.run.output.spill_files import SpillOrder
+
+
+@click.command()
+@config_argument
+@set_option
+@click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks in all.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes they run on.")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Directory under test, for capacities left `auto`."
+)
+@click.option(
+    "--gib-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What a rank moves at most; with it the bound is closer.",
+)
+@click.option("--spill", type=ANY_PATH, help="Directory for spill files, as for a run.")
+@click.option("--no-spill", is_flag=True, help="Records stay in memory, as for a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def datasize(
+    config: str,
+    overrides: tuple[str, ...],
+    ranks: int,
+    nodes: int,
+    directory: Path | None,
+    gib_per_s: float | None,
+    spill: Path | None,
+    no_spill: bool,
+    as_json: bool,
+) -> None:
+    """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
+    from kvbench.run.checks.datasize import estimate, print_size  # noqa: PLC0415 - only here
+
+    order = SpillOrder(not no_spill, spill)
+    size = estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
+    if as_json:
+        click.echo(json.dumps(size.as_dict(), indent=2))
+    else:
+        print_size(size, Console())
+
+
+@click.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory under test.")
+def doctor(directory: Path | None) -> None:
+    """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
+    from kvbench.run.checks.doctor import examine, failed  # noqa: PLC0415 - only here
+
+    findings = examine(directory)
+    table = Table("", "what", "finding", box=None)
+    for finding in findings:
+        style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]
+        table.add_row(f"[{style}]{finding.state}[/]", finding.subject, finding.text)
+    Console().print(table)
+    if failed(findings):
+        sys.exit(1)
+
+
+@click.group()
+def trace() -> None:
+    """Look at traces."""
+
+
+@trace.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@skip_option
+def info(file: Path, skip_bad_lines: bool) -> None:
+    """Print requests, span, token and reuse statistics of a trace FILE."""
+    from kvbench.workload.trace_info import trace_info  # noqa: PLC0415 - see above
+    from kvbench.workload.traces import read_trace  # noqa: PLC0415 - see above
+
+    table = Table(show_header=False, box=None)
+    for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
+        table.add_row(label, value)
+    Console().print(table)
+
+
+@click.command()
+def configs() -> None:
+    """List the configurations that come with kvbench."""
+    for name in shipped_configs():
+        click.echo(name)

@@ -1,0 +1,17 @@
+"""Options and arguments that several commands have, each declared once."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+ANY_PATH: Final = click.Path(path_type=Path, readable=False)
+"""Not looked at here: what a rank finds on its node, all ranks must hear of."""
+
+config_argument = click.argument("config")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration; repeatable."
+)
+skip_option = click.option(
+    "--skip-bad-lines", is_flag=True, help="Count malformed lines of a trace instead of stopping at the first."
+)

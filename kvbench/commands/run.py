@@ -1,0 +1,106 @@
+"""The command `run`: parse, find or start the ranks, call, print the summary."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from kvbench.cluster.comm import get_world, launcher_size
+from kvbench.cluster.gather import Way, read_memory
+from kvbench.cluster.launch.start import run_console, start_ranks, without_options
+from kvbench.cluster.watch.watch import PATIENCE_S
+from kvbench.commands.analysis import show_result
+from kvbench.commands.options import ANY_PATH, config_argument, set_option, skip_option
+from kvbench.run import runner
+from kvbench.run.order import Order
+from kvbench.run.output.spill_files import SpillOrder
+
+
+@click.command()
+@config_argument
+@click.option("--dir", "directory", type=ANY_PATH, help="Directory under test; needed where there is a file tier.")
+@click.option("--out", type=ANY_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
+@set_option
+@skip_option
+@click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
+@click.option(
+    "--gather",
+    type=click.Choice(["auto", "ranks", "nodes"]),
+    default="auto",
+    show_default=True,
+    help="Rows come to rank 0 from every rank, or by way of one rank a node.",
+)
+@click.option("--gather-memory", default="32MiB", show_default=True, help="For rows on their way, in each process.")
+@click.option(
+    "--expect",
+    type=click.Choice(["shared", "local"]),
+    help="End before anything is measured unless all nodes share the directory, or each has its own.",
+)
+@click.option(
+    "--spill",
+    type=ANY_PATH,
+    help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
+    "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
+)
+@click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
+@click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
+@click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
+@click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=2),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a sign of life of a node or rank after which all ranks end.",
+)
+def run(
+    config: str,
+    directory: Path | None,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    skip_bad_lines: bool,
+    overwrite: bool,
+    gather: Way,
+    gather_memory: str,
+    expect: Literal["shared", "local"] | None,
+    spill: Path | None,
+    no_spill: bool,
+    ranks: int | None,
+    hosts: str | None,
+    hostfile: Path | None,
+    patience_s: float,
+) -> None:
+    """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
+
+    Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
+    """
+    gather_memory_bytes = read_memory(gather_memory)
+    if expect and directory is None:
+        raise click.UsageError("--expect goes with --dir")
+    inside = launcher_size() is not None
+    if ranks is not None and not inside:
+        arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
+        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
+    if (hosts or hostfile) and not inside:
+        raise click.UsageError("--hosts and --hostfile go with --ranks")
+    world = get_world()
+    if skip_bad_lines:
+        overrides = (*overrides, "workload.skip_bad_lines=true")
+    order = Order(
+        config,
+        overrides,
+        directory,
+        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overwrite,
+        gather,
+        gather_memory_bytes,
+        expect=expect or "",
+        patience_s=patience_s,
+        spill=SpillOrder(not no_spill, spill),
+    )
+    console = run_console(inside)
+    path = runner.run(world, order, console)
+    if world.rank == 0:
+        show_result(path, console)

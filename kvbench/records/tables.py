@@ -1,0 +1,162 @@
+"""The small tables of a run file, every one of them: their columns, and how rows become arrays and columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.records.clock import CommonClock
+
+RANK_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("pid", "<i8"),
+        ("first_row", "<i8"),
+        ("rows", "<i8"),
+        ("first_request", "<i8"),
+        ("requests", "<i8"),
+        ("arena_bytes", "<i8"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns", "<i8"),
+        ("peak_rss_bytes", "<i8"),
+        ("predicted_peak_bytes", "<i8"),
+        ("storage_capacity_bytes", "<i8"),
+        ("canceled_ops", "<i8"),
+        ("failed_ops", "<i8"),
+        ("verified_sectors", "<i8"),
+        ("too_large_objects", "<i8"),
+        ("end_ns", "<i8"),
+        ("spilled_rows", "<i8"),
+        ("spill_bytes", "<i8"),
+        ("spill_errno", "<i8"),
+    ]
+)
+"""`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
+much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
+rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
+says why no more were (0: nothing went wrong, or there was no spill file)."""
+
+
+NODE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i8"),
+        ("host", "S64"),
+        ("cpus", "<i8"),
+        ("cpu_model", "S96"),
+        ("memory_bytes", "<i8"),
+        ("llc_bytes", "<i8"),
+        ("kernel", "S64"),
+        ("clock_source", "S32"),
+        ("filesystem", "S32"),
+        ("mount_point", "S128"),
+        ("mount_options", "S256"),
+        ("device", "S128"),
+        ("filesystem_group", "<i8"),
+        ("directory", "S256"),
+        ("clock_offset_ns", "<i8"),
+        ("clock_drift_ns_per_s", "<f8"),
+        ("clock_uncertainty_ns", "<i8"),
+    ]
+)
+"""`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
+gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
+
+
+CALIBRATION_DTYPE: Final = np.dtype(
+    [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
+)
+"""`kind` is `memcpy` or `storage-read`; `mode` is `alone` (the rank alone on its node) or `together`."""
+
+
+def clock_columns(clock: CommonClock) -> dict[str, int | float]:
+    """The columns of a node's clock in NODE_DTYPE."""
+    return {
+        "clock_offset_ns": clock.offset_ns,
+        "clock_drift_ns_per_s": clock.drift_ns_per_s,
+        "clock_uncertainty_ns": clock.uncertainty_ns,
+    }
+
+
+def number_rows(ranks: npt.NDArray[np.void]) -> None:
+    """Fill in where each rank's rows begin: the ranks stand in the file in their order."""
+    for first, count in (("first_row", "rows"), ("first_request", "requests")):
+        ranks[first] = np.cumsum(ranks[count]) - ranks[count]
+
+
+SAMPLE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i4"),
+        ("t_ns", "<i8"),
+        ("cpu_user_pct", "<f4"),
+        ("cpu_system_pct", "<f4"),
+        ("cpu_iowait_pct", "<f4"),
+        ("cpu_steal_pct", "<f4"),
+        ("memory_available_bytes", "<i8"),
+        ("psi_cpu_some_us", "<i8"),
+        ("psi_memory_some_us", "<i8"),
+        ("psi_io_some_us", "<i8"),
+        ("disk_read_bytes", "<i8"),
+        ("disk_write_bytes", "<i8"),
+        ("net_recv_bytes", "<i8"),
+        ("net_sent_bytes", "<i8"),
+    ]
+)
+"""`t_ns` is CLOCK_MONOTONIC of the node. Percentages are of all processors since the sample before; the others count
+from the start of the node, the pressure figures in microseconds in which some task was stalled (kernel PSI)."""
+
+
+VISIBILITY_DTYPE: Final = np.dtype(
+    [
+        ("key", "<u8"),
+        ("nbytes", "<i8"),
+        ("writer", "<i8"),
+        ("reader", "<i8"),
+        ("locality", "<i8"),
+        ("written_ns", "<i8"),
+        ("heard_ns", "<i8"),
+        ("readable_ns", "<i8"),
+        ("looks", "<i8"),
+    ]
+)
+"""`written_ns` is on the clock of the writer's node, the other times on that of the reader's, until they are made one.
+`readable_ns` is 0 where the object was not there in time."""
+
+
+VIOLATION_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("writer", "<i8"),
+        ("key", "<u8"),
+        ("nbytes", "<i8"),
+        ("t_ns", "<i8"),
+        ("kind", "S8"),
+        ("text", "S240"),
+    ]
+)
+"""`rank` looked, `writer` wrote; `t_ns` on the clock of the node that looked."""
+
+
+Rows = npt.NDArray[Any]
+
+
+def as_rows(dicts: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]) -> Rows:
+    """One row of `dtype` for each of `dicts`, whose keys are its fields; text is stored in `S` fields as UTF-8."""
+    rows = np.zeros(len(dicts), dtype)
+    for row, values in zip(rows, dicts, strict=True):
+        for name in dtype.names or ():
+            value = values[name]
+            row[name] = value.encode() if isinstance(value, str) else value
+    return rows
+
+
+def as_columns(table: Rows) -> dict[str, npt.NDArray[Any] | list[str]]:
+    """The fields of `table` as columns, `S` fields as text."""
+    columns: dict[str, npt.NDArray[Any] | list[str]] = {}
+    for name in table.dtype.names or ():
+        column = np.ascontiguousarray(table[name])
+        is_text = column.dtype.kind == "S"
+        columns[name] = [value.decode(errors="replace") for value in column.tolist()] if is_text else column
+    return columns

@@ -1,0 +1,182 @@
+"""The memory and capacities that a rank takes, in agreement with the other ranks of its node and filesystem."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from kvbench.cluster.agree import Agreement
+from kvbench.cluster.broadcast import total
+from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.topology import Topology
+from kvbench.config.run_config import RunConfig
+from kvbench.errors import KvbenchError
+from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
+from kvbench.run.checks.surroundings import Surroundings
+from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import format_bytes
+from kvbench.workload.request import Schedule
+
+FREE_SPACE_SHARE: Final = 0.95
+"""Of the free space, what the file tiers of all ranks on a filesystem may take in all when their capacity is `auto`."""
+
+
+MEMORY_SHARE: Final = 0.9
+"""Of the memory available on a node, what its ranks may plan to use."""
+
+
+UNTOLD_BYTES: Final = 2**62
+"""Stands for the free space of a filesystem that does not tell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The filesystem under test as one rank sees it."""
+
+    directory: Path
+    filesystem: Filesystem
+    free_bytes: int
+    """Free space at the start, before any rank wrote; UNTOLD_BYTES where the filesystem does not tell."""
+    sharing_ranks: int
+    """Ranks that use this filesystem, on whichever node."""
+
+
+def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes: int, memory_left_bytes: int) -> int:
+    """Bytes that this rank's file tier may hold. Raises KvbenchError when the filesystem has no room for it.
+
+    `auto` is 95 % of the free space divided among the ranks that share it; on a filesystem that is memory, of the
+    memory that the node's ranks leave (`memory_left_bytes`) if that is less.
+    """
+    wanted = config.tiers[-1].capacity_bytes
+    where = f"{storage.directory} ({storage.filesystem.kind})"
+    free = storage.free_bytes
+    if wanted == "auto":
+        if storage.filesystem.in_memory:
+            free = max(0, min(free, memory_left_bytes))
+        elif free == UNTOLD_BYTES:
+            raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
+        share = int(free * FREE_SPACE_SHARE) // storage.sharing_ranks // SECTOR_BYTES * SECTOR_BYTES
+        if share < largest_object_bytes:
+            raise KvbenchError(
+                f"{where} has {format_bytes(free)} free for {storage.sharing_ranks} ranks, and the largest object is "
+                f"{format_bytes(largest_object_bytes)}: free some space, or use a smaller model or context"
+            )
+        return share
+    needed = wanted * storage.sharing_ranks
+    if needed > free:
+        raise KvbenchError(
+            f"{where} has {format_bytes(free)} free, but capacity_bytes of {format_bytes(wanted)} for each of "
+            f"{storage.sharing_ranks} ranks needs {format_bytes(needed)}: free some space or set a smaller capacity"
+        )
+    return wanted
+
+
+def planned_bytes(need: MemoryNeed) -> int:
+    """What a rank will take in addition to what its process holds already."""
+    return need.total - need.process
+
+
+def check_memory(
+    node: Node, ranks: int, planned: int, files_bytes: int, need: MemoryNeed, spill_bytes: int = 0
+) -> None:
+    """Raise KvbenchError when the `ranks` of a node plan for more memory than it has left.
+
+    `planned` is what they plan together; `files_bytes` what their file tiers take on a filesystem in memory; `need` is
+    this rank's part of `planned`, for the message, with `spill_bytes` of its spill file if that lies in memory.
+    """
+    limit = memory_limit(node)
+    if planned + files_bytes <= limit:
+        return
+    parts = {
+        "arena": need.arena,
+        "memory tiers": need.tiers,
+        "records": need.records,
+        "bookkeeping": need.bookkeeping,
+        "whole entries for the numpy read path": need.read_path,
+        "gathering": need.gathering,
+        "its spill file on a filesystem in memory": spill_bytes,
+    }
+    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    files = f", files on a filesystem in memory {format_bytes(files_bytes)}" if files_bytes else ""
+    raise KvbenchError(
+        f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have "
+        f"{format_bytes(planned + files_bytes)} of memory, of which "
+        f"{format_bytes(limit)} can be used (a rank: {text}{files}): run fewer ranks, or set smaller tiers, "
+        "io.arena_bytes or io.threads"
+    )
+
+
+def memory_limit(node: Node) -> int:
+    """Bytes that the ranks of a node may plan to use."""
+    return int(node.memory_available_bytes * MEMORY_SHARE)
+
+
+def process_bytes() -> int:
+    """Resident memory of this process now."""
+    resident: int = psutil.Process().memory_info().rss
+    return resident
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The memory and capacities that this rank takes."""
+
+    arena_bytes: int
+    capacities: tuple[int, ...]
+    """Of the tiers, fastest first."""
+    need: MemoryNeed
+    spill_bytes: int
+    """What this rank's spill file may need; 0 where there is none."""
+
+
+def plan_sizes(
+    topology: Topology,
+    agreement: Agreement,
+    config: RunConfig,
+    schedule: Schedule,
+    around: Surroundings,
+    directory: Path,
+) -> Sizes:
+    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
+    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    roles = config.role_ranks
+    # Decode ranks write nothing; that all nodes share the filesystem was checked.
+    writers = around.group.ranks if roles is None else len(roles.prefill)
+    storage = Storage(directory, around.filesystem, free_bytes, writers)
+
+    gathered = topology.size if topology.rank == 0 else 0
+
+    def plan() -> tuple[Demand, int, MemoryNeed]:
+        demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
+        arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
+        spilled = around.spill is not None or config.records != "full"
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
+
+    demand, arena, need = agreement.run("check", plan)
+    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    spill_bytes = demand.spill_bytes if around.spill is not None else 0
+    spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
+    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
+    left = memory_limit(around.node) - planned
+
+    def size() -> Sizes:
+        check_memory(around.node, topology.local_size, planned, 0, need, spilled)
+        if config.tiers[-1].kind == "memory":
+            return Sizes(arena, _capacities(config, 0), need, spill_bytes)
+        largest = max(demand.largest_object_bytes, SECTOR_BYTES)
+        capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
+        return Sizes(arena, capacities, need, spill_bytes)
+
+    sizes = agreement.run("check", size)
+    files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
+    files = total(topology.node_comm, files)[0]
+    agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
+    return sizes
+
+
+def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
+    sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
+    if config.keeps_files:
+        sizes[-1] = min(sizes[-1], storage_bytes)
+    return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)
