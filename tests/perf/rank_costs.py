@@ -79,7 +79,7 @@ def main() -> None:
         setattr(owner, name, step(called, getattr(owner, name)))
 
     settings = (f"duration_s={seconds}", f"pacing.requests_per_s={per_s}")
-    order = Order("null", settings, None, out, overwrite=True)
+    order = Order("null", None, out, settings, overwrite=True)
     with ledger.step("other"):
         runner.run(comm, order, Console(quiet=True))
     run_s = time.time()
