@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from kvbench_analysis import load
 from kvbench_analysis.copy_path.copy_path import METRICS, CopyPathFigures, copy_path_figures
 from kvbench_analysis.copy_path.print import print_copy_path, sentences, to_json
-from kvbench_analysis.tables import load
 from rich.console import Console
 from synthetic import BYTES_PER_TOKEN, SyntheticRun, run_attributes, run_tables
 

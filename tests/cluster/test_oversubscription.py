@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.cluster import crowd
+from kvbench.cluster import oversubscription
 
 HALF = {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
 
@@ -16,21 +16,21 @@ HALF = {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
 @pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"])
 def test_how_crowded_a_node_is_follows_from_what_the_launcher_says(name: str) -> None:
     processors = len(os.sched_getaffinity(0))
-    assert crowd.ranks_per_processor({name: str(10 * processors)}) == 10
+    assert oversubscription.ranks_per_processor({name: str(10 * processors)}) == 10
 
 
 @pytest.mark.parametrize("environ", [{}, HALF, {"OMPI_COMM_WORLD_LOCAL_SIZE": "many"}])
 def test_a_rank_with_a_processor_to_itself_is_not_crowded(environ: Mapping[str, str]) -> None:
-    assert crowd.ranks_per_processor(environ) == 1
+    assert oversubscription.ranks_per_processor(environ) == 1
 
 
 @pytest.mark.parametrize(("crowding", "pause"), [(1, 0.001), (8, 0.008), (500, 0.02)])
 def test_pauses_grow_with_the_crowd_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch, crowding: float, pause: float
 ) -> None:
-    monkeypatch.setattr(crowd, "CROWDING", crowding)
-    assert crowd.pause_s(0.001) == pytest.approx(pause)
-    assert crowd.pause_s(0.05) == 0.05, "what is longer anyway stays"
+    monkeypatch.setattr(oversubscription, "CROWDING", crowding)
+    assert oversubscription.pause_s(0.001) == pytest.approx(pause)
+    assert oversubscription.pause_s(0.05) == 0.05, "what is longer anyway stays"
 
 
 def slack_ns() -> int:
@@ -39,11 +39,11 @@ def slack_ns() -> int:
 
 def test_naps_are_long_on_a_crowded_node_and_only_inside_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     usual_ns = slack_ns()
-    monkeypatch.setattr(crowd, "CROWDING", 1.0)
-    with crowd.long_naps():
+    monkeypatch.setattr(oversubscription, "CROWDING", 1.0)
+    with oversubscription.long_naps():
         assert slack_ns() == usual_ns
-    monkeypatch.setattr(crowd, "CROWDING", 2.0)
-    with crowd.long_naps():
+    monkeypatch.setattr(oversubscription, "CROWDING", 2.0)
+    with oversubscription.long_naps():
         assert slack_ns() > 100 * usual_ns
     assert slack_ns() == usual_ns
 

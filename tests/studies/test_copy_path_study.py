@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from kvbench_analysis import Run
-from kvbench_analysis.tables import load
+from kvbench_analysis import Run, load
 
 from kvbench.commands.main import commands
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_analysis.tables import load
+from kvbench_analysis import load
 from rich.console import Console
 
 from kvbench.config.run_config import parse_config

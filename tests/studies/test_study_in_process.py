@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from kvbench_analysis.tables import load
+from kvbench_analysis import load
 from rich.console import Console
 
 from kvbench.cluster.comm import SerialComm
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path as ReadPath
-from kvbench.studies import needs
+from kvbench.studies import requirements
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.equipment import Stock
 from kvbench.studies.options import CopyPathChoices
@@ -134,7 +134,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_whole_entries_that_do_not_fit_into_memory_are_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(needs, "memory_limit", lambda node: 2 * GIB)
+    monkeypatch.setattr(requirements, "memory_limit", lambda node: 2 * GIB)
     too_large = order(place, tmp_path / "s.h5", sizes=(64 * MIB,), threads=(32,))
     with pytest.raises(KvbenchError, match=r"whole entries for the numpy read paths 4 GiB.*leave double-copy"):
         run(too_large)
@@ -150,7 +150,7 @@ def test_a_read_path_that_the_filesystem_refuses_is_named(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = {f"read {name}": None for name in ("double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy")}
-    monkeypatch.setattr(needs, "probe_paths", lambda directory: {**refusing, "read direct": "Invalid argument"})
+    monkeypatch.setattr(requirements, "probe_paths", lambda directory: {**refusing, "read direct": "Invalid argument"})
     with pytest.raises(KvbenchError, match=r"read path direct does not work on \S+ at .*: Invalid argument; leave it"):
         run(order(place, tmp_path / "s.h5", read_paths=(ReadPath.DIRECT,)))
     assert list(place.iterdir()) == []
