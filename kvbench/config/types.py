@@ -1,14 +1,29 @@
 """The kinds of values that a configuration holds, and how each is read: counts, numbers, sizes, durations, models."""
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Strict, Tag
+from pydantic_core import PydanticKnownError
 
 from kvbench.config.models import ModelGeometry, shipped_model
+from kvbench.config.names import TRACE_FORMATS
 from kvbench.units import parse_bytes, parse_seconds
 
 _MOST: Final = 2**53
 _MOST_BYTES: Final = 2**62
+
+
+def one_of(names: Iterable[str], *, besides: tuple[str, ...] = ()) -> PlainValidator:
+    """A value that must be among `names`, as they are when it is read, or `besides`."""
+
+    def check(value: object) -> str:
+        known = (*besides, *names)
+        if isinstance(value, str) and value in known:
+            return value
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(repr(name) for name in known)})
+
+    return PlainValidator(check)
 
 
 def _parse_bytes(value: object) -> int:
@@ -56,3 +71,4 @@ Model = Annotated[
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),
 ]
 """A model that comes with kvbench, by name, or the geometry of any other."""
+TraceFormat = Annotated[str, one_of(TRACE_FORMATS, besides=("auto",))]
