@@ -89,16 +89,16 @@ def run(
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = Order(
-        config,
-        overrides,
-        directory,
-        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
-        overwrite,
-        gather,
-        gather_memory_bytes,
+        source=config,
+        directory=directory and directory.absolute(),
+        out=out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overrides=overrides,
+        overwrite=overwrite,
+        gather=gather,
+        gather_memory_bytes=gather_memory_bytes,
         expect=expect or "",
         patience_s=patience_s,
-        spill=SpillOrder(not no_spill, spill),
+        spill=SpillOrder(not no_spill, spill and spill.absolute()),
     )
     console = run_console(inside)
     path = runner.run(world, order, console)

@@ -282,8 +282,10 @@ class Rank:
         self, script: Schedule, timeline: Timeline | None = None, pacing: Literal["asap"] | None = None
     ) -> tuple[Load, int]:
         """Start a load now; returns it with its start."""
+        load = self.engine.prepare(script, pacing)
         start_ns = timed_io.now_ns()
-        return self.engine.start(script, timeline or Timeline(start_ns, start_ns, None, Phase.WARMUP), pacing), start_ns
+        load.begin(timeline or Timeline(start_ns, start_ns, None, Phase.WARMUP))
+        return load, start_ns
 
     def run(self, script: Schedule) -> int:
         """Carry out a whole load that must not fail; returns its start."""
