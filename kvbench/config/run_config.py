@@ -19,7 +19,7 @@ from kvbench.config.source import apply_override, read_mapping, shipped_configs
 from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
-from kvbench.units import KIB, MIB, format_bytes
+from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES, format_bytes
 
 __all__ = [
     "CachePolicy",
@@ -39,9 +39,6 @@ __all__ = [
 
 SCHEDULE_VERSION: Final = 1
 """Raised whenever the same configuration would give other requests than before; part of the fingerprint."""
-
-SEGMENT_BYTES: Final = 4 * MIB
-"""Unit in which a rank's arena is lent to its threads; no system call moves more."""
 
 ReadPath = Literal["double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy", "direct"]
 WritePath = Literal["buffered", "direct"]
@@ -120,7 +117,7 @@ class Io(Section):
     @field_validator("io_bytes")
     @classmethod
     def _divides_a_segment(cls, value: int) -> int:
-        if value < 4 * KIB or SEGMENT_BYTES % value:
+        if value < SECTOR_BYTES or SEGMENT_BYTES % value:
             raise ValueError("expected a power of two from 4KiB to 4MiB")
         return value
 
@@ -147,7 +144,7 @@ class Calibration(Section):
 
     seconds: Seconds = Field(default=0.2, ge=0, le=60)
     """For each measurement, per rank; 0 leaves calibration out."""
-    bytes: Bytes = Field(default=64 * MIB, ge=MIB, multiple_of=4 * KIB)
+    bytes: Bytes = Field(default=64 * MIB, ge=MIB, multiple_of=SECTOR_BYTES)
     """Size of the file that is read."""
 
 

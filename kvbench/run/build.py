@@ -14,7 +14,7 @@ import xxhash
 from kvbench.cluster.node import Filesystem
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path, label
+from kvbench.records.schema import PATHS
 from kvbench.run.calibration import delete_calibration_object, storage_read_gib_per_s, write_calibration_object
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
@@ -26,7 +26,6 @@ from kvbench.tiers.payload import Blank, Payload
 from kvbench.units import MIB, format_bytes
 
 _PROBE_BYTES: Final = MIB
-_PATHS: Final = {label(path): path for path in Path}
 
 
 def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePath) -> list[Tier]:
@@ -38,7 +37,7 @@ def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePat
         elif tier.kind == "null":
             tiers.append(NullTier())
         else:
-            read_path, write_path = _PATHS[config.io.read_path], _PATHS[config.io.write_path]
+            read_path, write_path = PATHS[config.io.read_path], PATHS[config.io.write_path]
             folder_of = other_rank if config.namespace == "shared" else None
             tiers.append(
                 FileTier(directory, read_path, write_path, config.io.io_bytes, config.io.drop_page_cache, folder_of)

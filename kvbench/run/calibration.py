@@ -16,11 +16,11 @@ from kvbench.cluster.comm import quiet_barrier
 from kvbench.cluster.topology import Topology
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.tables import CALIBRATION_DTYPE
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import GIB
+from kvbench.units import GIB, SEGMENT_BYTES
 
 _LONGEST_ALONE_S: Final = 10.0
 """Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""

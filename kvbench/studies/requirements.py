@@ -9,12 +9,11 @@ from kvbench.cluster.agree import Agreement
 from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path, label
-from kvbench.run.checks.forecast import ARENA_CACHES, MINIMUM_ARENA_BYTES
+from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, memory_limit, process_bytes
-from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
-from kvbench.tiers.arena import SEGMENT_BYTES
+from kvbench.tiers.arena import usual_arena_bytes, whole_segments
 from kvbench.tiers.file.probe import probe_paths
 from kvbench.tiers.file.run_directory import check_directory
 from kvbench.units import GIB, format_bytes
@@ -89,13 +88,8 @@ def _look(choices: CopyPathChoices) -> tuple[Node, list[Filesystem]]:
 def arena_bytes(choices: CopyPathChoices, last_level_cache_bytes: int) -> int:
     """Bytes of a rank's arena: as in a run, and room for the objects of all threads up to 1 GiB."""
     threads = max(choices.threads)
-    wanted = max(
-        MINIMUM_ARENA_BYTES,
-        ARENA_CACHES * last_level_cache_bytes // max(choices.ranks),
-        min(threads * max(choices.sizes), _LARGEST_ARENA_BYTES),
-        threads * SEGMENT_BYTES,
-    )
-    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+    usual = usual_arena_bytes(last_level_cache_bytes, max(choices.ranks))
+    return whole_segments(max(usual, min(threads * max(choices.sizes), _LARGEST_ARENA_BYTES)), threads)
 
 
 def whole_entry_bytes(choices: CopyPathChoices) -> int:

@@ -11,10 +11,10 @@ from kvbench.run.calibration import (
     storage_read_gib_per_s,
     write_calibration_object,
 )
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
-from kvbench.units import KIB, MIB
+from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("segments", [1, 2, 3])

@@ -52,7 +52,7 @@ def ranks_of(path: Path) -> Iterator[RankTrial]:
     config = json.loads(str(run.attributes["config_json"]))
     ranks, nodes = read_columns(run, "ranks"), read_columns(run, "nodes")
     look_ups = read_columns(run, "look_ups")
-    storage = np.array([bool(tier.get("storage", tier["kind"] != "memory")) for tier in run.tiers])
+    storage = np.array(run.tiers_are_storage)
     start_ns = int(run.attributes["measure_start_ns"])
     directories = dict(zip(nodes["node"].tolist(), nodes["directory"].tolist(), strict=True))
     for place in range(len(ranks["rank"])):

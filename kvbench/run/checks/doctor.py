@@ -20,7 +20,7 @@ from kvbench import timed_io
 from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
 from kvbench.config.run_config import Calibration
 from kvbench.errors import KvbenchError
-from kvbench.run.checks.forecast import MINIMUM_ARENA_BYTES
+from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
 from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
 from kvbench.tiers.file.run_directory import check_directory
 from kvbench.units import GIB, format_bytes

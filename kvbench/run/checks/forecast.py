@@ -14,14 +14,10 @@ from kvbench.cache import Cache, Step
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
-from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
+from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Op
+from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
 from kvbench.units import GIB, MIB
 from kvbench.workload.request import Request, Schedule
-
-MINIMUM_ARENA_BYTES: Final = 256 * MIB
-ARENA_CACHES: Final = 4
-"""The arena is this many times the last-level cache of the node, in all its ranks together."""
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
@@ -93,12 +89,9 @@ class MemoryNeed:
 def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
     """Bytes of a rank's arena: as configured, or four times the node's last-level cache shared among its ranks, at
     least 256 MiB; never less than one segment for each thread. A multiple of the segment."""
-    if config.io.arena_bytes == "auto":
-        wanted = max(MINIMUM_ARENA_BYTES, ARENA_CACHES * last_level_cache_bytes // max(1, local_ranks))
-    else:
-        wanted = config.io.arena_bytes
-    wanted = max(wanted, config.io.threads * SEGMENT_BYTES)
-    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+    wanted = config.io.arena_bytes
+    usual = usual_arena_bytes(last_level_cache_bytes, local_ranks)
+    return whole_segments(usual if wanted == "auto" else wanted, config.io.threads)
 
 
 def forecast_demand(
@@ -143,7 +136,7 @@ def memory_need(
     requests = min(demand.requests, most) + _CHUNK_ROWS // 2
     messages = min(demand.operations, 2 * MESSAGE_ROWS)
     records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
-    copies = {"double-copy": 2, "numpy": 1}.get(config.io.read_path, 0)
+    copies = WHOLE_COPIES.get(PATHS[config.io.read_path], 0)
     return MemoryNeed(
         process=process_bytes + config.io.threads * _THREAD_BYTES,
         arena=arena,

@@ -14,8 +14,7 @@ from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.run.checks.surroundings import Surroundings
-from kvbench.tiers.arena import SECTOR_BYTES
-from kvbench.units import format_bytes
+from kvbench.units import SECTOR_BYTES, format_bytes
 from kvbench.workload.request import Schedule
 
 FREE_SPACE_SHARE: Final = 0.95

@@ -14,14 +14,11 @@ from typing import Final
 import numpy as np
 
 from kvbench import timed_io
-from kvbench.records.schema import RECORD_DTYPE, Path, label
+from kvbench.records.schema import READ_PATHS, RECORD_DTYPE, WRITE_PATHS, Path, label
 from kvbench.tiers.arena import Memory, anonymous_memory
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.transfer import WHOLE, Cell
 from kvbench.units import KIB
-
-READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)
-WRITE_PATHS: Final = (Path.BUFFERED, Path.DIRECT)
 
 _PROBE_BYTES: Final = 256 * KIB
 _IO_BYTES: Final = 64 * KIB
