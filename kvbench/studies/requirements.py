@@ -10,7 +10,7 @@ from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
-from kvbench.run.checks.sizes import FREE_SPACE_SHARE, memory_limit, process_bytes
+from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import usual_arena_bytes, whole_segments
@@ -120,22 +120,14 @@ def check_memory(node: Node, places: Sequence[Place], choices: CopyPathChoices, 
     ranks = max(choices.ranks)
     whole = whole_entry_bytes(choices)
     files = sum(stored_bytes_per_rank(choices) for place in places if place.filesystem.in_memory)
-    needed = ranks * (arena + whole + record_bytes + files)
-    limit = memory_limit(node)
-    if needed <= limit:
-        return
     parts = {
         "whole entries for the numpy read paths": whole,
         "arena": arena,
         "records at most": record_bytes,
         "files on a filesystem in memory": files,
     }
-    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    raise KvbenchError(
-        f"{ranks} ranks on {node.host} need {format_bytes(needed)} of memory, of which {format_bytes(limit)} can be "
-        f"used (a rank: {text}): use fewer ranks, fewer threads or smaller sizes, less time, or leave double-copy and "
-        "numpy out of --paths"
-    )
+    advice = "use fewer ranks, fewer threads or smaller sizes, less time, or leave double-copy and numpy out of --paths"
+    refuse_beyond_limit(node, ranks, ranks * sum(parts.values()), parts, advice)
 
 
 def check_paths(place: Place, read_paths: Sequence[Path]) -> None:

@@ -134,7 +134,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_whole_entries_that_do_not_fit_into_memory_are_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requirements, "memory_limit", lambda node: 2 * GIB)
+    monkeypatch.setattr("kvbench.run.checks.sizes.memory_limit", lambda node: 2 * GIB)
     too_large = order(place, tmp_path / "s.h5", sizes=(64 * MIB,), threads=(32,))
     with pytest.raises(KvbenchError, match=r"whole entries for the numpy read paths 4 GiB.*leave double-copy"):
         run(too_large)

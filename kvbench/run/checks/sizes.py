@@ -1,5 +1,6 @@
 """The memory and capacities that a rank takes, in agreement with the other ranks of its node and filesystem."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,9 +85,6 @@ def check_memory(
     `planned` is what they plan together; `files_bytes` what their file tiers take on a filesystem in memory; `need` is
     this rank's part of `planned`, for the message, with `spill_bytes` of its spill file if that lies in memory.
     """
-    limit = memory_limit(node)
-    if planned + files_bytes <= limit:
-        return
     parts = {
         "arena": need.arena,
         "memory tiers": need.tiers,
@@ -95,15 +93,22 @@ def check_memory(
         "whole entries for the numpy read path": need.read_path,
         "gathering": need.gathering,
         "its spill file on a filesystem in memory": spill_bytes,
+        "files on a filesystem in memory": files_bytes,
     }
-    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    files = f", files on a filesystem in memory {format_bytes(files_bytes)}" if files_bytes else ""
-    raise KvbenchError(
-        f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have "
-        f"{format_bytes(planned + files_bytes)} of memory, of which "
-        f"{format_bytes(limit)} can be used (a rank: {text}{files}): run fewer ranks, or set smaller tiers, "
-        "io.arena_bytes or io.threads"
-    )
+    advice = "run fewer ranks, or set smaller tiers, io.arena_bytes or io.threads"
+    refuse_beyond_limit(node, ranks, planned + files_bytes, parts, advice)
+
+
+def refuse_beyond_limit(node: Node, ranks: int, needed: int, parts: Mapping[str, int], advice: str) -> None:
+    """Raise KvbenchError with `advice` when the `ranks` of a node need more bytes of memory together than they may use;
+    `parts` are of what one rank needs, by name."""
+    limit = memory_limit(node)
+    if needed > limit:
+        text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+        raise KvbenchError(
+            f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have {format_bytes(needed)} of "
+            f"memory, of which {format_bytes(limit)} can be used (a rank: {text}): {advice}"
+        )
 
 
 def memory_limit(node: Node) -> int:
