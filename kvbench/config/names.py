@@ -3,7 +3,28 @@
 Whoever has a table of such things adds the names of what was not there when this was written.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
+
+
+class TierKind(NamedTuple):
+    """What a configuration must know of a kind of tier."""
+
+    storage: bool
+    """False: it is the node's memory, which other tiers may lie below, and of which a part may be filled."""
+    has_target: bool
+    """Its objects lie at the place under test, whose free space may decide its capacity."""
+    keeps_bytes: bool
+    """Whether what is read can be compared with what was written."""
+    shared: bool
+    """Whether ranks can read what other ranks wrote."""
+
+
+TIER_KINDS: Final = {
+    "memory": TierKind(storage=False, has_target=False, keeps_bytes=True, shared=False),
+    "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True),
+    "null": TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
+}
+"""Of `kvbench.tiers.kinds`. `null` only remembers which objects it has: what is measured is kvbench itself."""
 
 TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
 """Of `kvbench.workload.traces.formats`."""

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 from pydantic_core import PydanticKnownError
 
 from kvbench.config.models import ModelGeometry, shipped_model
-from kvbench.config.names import TRACE_FORMATS
+from kvbench.config.names import TIER_KINDS, TRACE_FORMATS
 from kvbench.units import parse_bytes, parse_seconds
 
 _MOST: Final = 2**53
@@ -71,4 +71,5 @@ Model = Annotated[
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),
 ]
 """A model that comes with kvbench, by name, or the geometry of any other."""
+TierKindName = Annotated[str, one_of(TIER_KINDS)]
 TraceFormat = Annotated[str, one_of(TRACE_FORMATS, besides=("auto",))]

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
+from kvbench.cluster.node import Node, describe_node
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
+from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import usual_arena_bytes, whole_segments
-from kvbench.tiers.file.probe import probe_paths
-from kvbench.tiers.file.run_directory import check_directory
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Area, Target, Volume
+from kvbench.tiers.trial import try_out
 from kvbench.units import GIB, format_bytes
 
 _LARGEST_ARENA_BYTES: Final = GIB
@@ -26,8 +27,8 @@ _LARGEST_ARENA_BYTES: Final = GIB
 class Place:
     """One directory under test, as this node sees it."""
 
-    directory: FilePath
-    filesystem: Filesystem
+    target: Target
+    filesystem: Volume
     group: FilesystemGroup
 
 
@@ -50,11 +51,12 @@ def look_around(
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
     """
     agreement.run("check", lambda: check_ranks(topology, choices))
-    node, filesystems = agreement.run("check", lambda: _look(choices))
+    targets = [target_at(str(directory)) for directory in choices.directories]
+    node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
-    for directory, filesystem in zip(choices.directories, filesystems, strict=True):
+    for directory, target, filesystem in zip(choices.directories, targets, filesystems, strict=True):
         group = agreement.run("check", lambda where=directory: filesystem_group(topology, where, run_id))  # type: ignore[misc]
-        places.append(Place(directory, filesystem, group))
+        places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:
         arena = arena_bytes(choices, node.llc_bytes)
@@ -64,7 +66,7 @@ def look_around(
             check_space(places, choices)
             check_memory(node, places, choices, arena, records)
             for place in places:
-                check_paths(place, choices.read_paths)
+                check_paths(place, place.target.area(run_id, topology.rank), choices.read_paths)
         return Surroundings(node, tuple(places), arena, memory)
 
     return agreement.run("check", check)
@@ -79,10 +81,10 @@ def check_ranks(topology: Topology, choices: CopyPathChoices) -> None:
         )
 
 
-def _look(choices: CopyPathChoices) -> tuple[Node, list[Filesystem]]:
-    for directory in choices.directories:
-        check_directory(directory)
-    return describe_node(), [filesystem_of(directory) for directory in choices.directories]
+def _look(targets: Sequence[Target]) -> tuple[Node, list[Volume]]:
+    for target in targets:
+        target.check()
+    return describe_node(), [target.describe() for target in targets]
 
 
 def arena_bytes(choices: CopyPathChoices, last_level_cache_bytes: int) -> int:
@@ -109,7 +111,7 @@ def check_space(places: Sequence[Place], choices: CopyPathChoices) -> None:
         usable = int(filesystem.free_bytes * FREE_SPACE_SHARE)
         if needed > usable:
             raise KvbenchError(
-                f"the study writes {format_bytes(needed)} to {place.directory} ({filesystem.kind}), where "
+                f"the study writes {format_bytes(needed)} to {place.target.address} ({filesystem.kind}), where "
                 f"{format_bytes(usable)} can be used: free some space, or use fewer ranks, fewer threads or smaller "
                 "sizes"
             )
@@ -130,16 +132,23 @@ def check_memory(node: Node, places: Sequence[Place], choices: CopyPathChoices, 
     refuse_beyond_limit(node, ranks, ranks * sum(parts.values()), parts, advice)
 
 
-def check_paths(place: Place, read_paths: Sequence[Path]) -> None:
-    """Raise KvbenchError when the filesystem refuses one of the read paths. Writes a little and removes it."""
-    outcomes = probe_paths(place.directory)
-    for path in read_paths:
-        problem = outcomes[f"read {label(path)}"]
-        if problem:
-            raise KvbenchError(
-                f"read path {label(path)} does not work on {place.filesystem.kind} at {place.directory}: {problem}; "
-                "leave it out with --paths"
-            )
+def check_paths(place: Place, area: Area, read_paths: Sequence[Path]) -> None:
+    """Raise KvbenchError when the place refuses one of the read paths. Writes a little to `area` and removes it."""
+    area.create()
+    try:
+        for path in read_paths:
+            tier = area.open_tier(tier_settings(path))
+            try:
+                trouble = try_out(tier)
+            finally:
+                tier.close()
+            if trouble is not None:
+                raise KvbenchError(
+                    f"read path {label(path)} does not work on {place.filesystem.kind} at {place.target.address}: "
+                    f"{trouble.reason}; leave it out with --paths"
+                )
+    finally:
+        area.remove()
 
 
 def _mount(place: Place) -> tuple[str, str]:

@@ -181,7 +181,7 @@ def test_the_position_behind_the_last_extends_a_list(tmp_path: Path) -> None:
 def test_null_is_the_name_of_a_tier_with_and_without_quotes(tmp_path: Path, word: str) -> None:
     config = load(tmp_path, f"tiers: [{{kind: {word}, capacity_bytes: 1MiB}}]")
     assert [tier.kind for tier in config.tiers] == ["null"]
-    assert not config.keeps_files
+    assert not config.has_target
     assert not config.keeps_bytes
 
 

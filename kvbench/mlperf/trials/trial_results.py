@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kvbench.mlperf.trials.rank_figures import RankRows, percentiles, rank_result
 from kvbench.records.reader import RunFile, open_run, read_columns
 from kvbench.records.schema import Op, Phase, RequestState
-from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.kinds import target_at
 from kvbench.units import GIB
 
 _RECORDS: Final = (
@@ -63,12 +63,12 @@ def ranks_of(path: Path) -> Iterator[RankTrial]:
         measured = (records["phase"] == Phase.MEASURE) & (records["errno"] == 0)
         records = {name: column[measured] for name, column in records.items()}
         elapsed_s = max(float(config["duration_s"]), (int(row["end_ns"]) - start_ns) / 1e9)
-        own = RunDirectory(Path(directories[node]), str(run.attributes["run_id"]), rank)
+        own = target_at(directories[node]).area(str(run.attributes["run_id"]), rank)
         yield RankTrial(
             rank=rank,
             node=node,
             host=str(row["host"]),
-            cache_directory=str(own.objects),
+            cache_directory=own.where,
             rows=RankRows(
                 seed=int(config["seed"]) + rank,
                 records=records | {"storage": storage[records["tier"]]},

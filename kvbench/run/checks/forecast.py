@@ -129,7 +129,7 @@ def memory_need(
     """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
     ranks' records come together here: all on rank 0, none elsewhere; `spilled`: rows leave memory for a file (whose
     bytes, if it lies in memory, do not count here)."""
-    tiers = sum(t.usable_bytes for t in config.tiers if t.kind == "memory" and t.usable_bytes != "auto")
+    tiers = sum(t.usable_bytes for t in config.tiers if not t.facts.storage and t.usable_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
     rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
@@ -173,7 +173,7 @@ class _Player:
     def __init__(self, config: RunConfig, capacities: Sequence[int]) -> None:
         self._bytes_per_token = config.geometry.bytes_per_token
         self._cache = Cache(capacities, config.cache.promote_on_hit)
-        self._storage = len(capacities) - 1 if config.tiers[-1].kind != "memory" else None
+        self._storage = len(capacities) - 1 if config.tiers[-1].facts.storage else None
         self._keeps_bytes = config.keeps_bytes
         self.requests = self.operations = self.written = self.read = self.moved_bytes = 0
         self._peak_bytes = self._peak_objects = 0

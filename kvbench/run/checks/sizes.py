@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import psutil
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.node import Node
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.run.checks.surroundings import Surroundings
+from kvbench.tiers.target import Volume
 from kvbench.units import SECTOR_BYTES, format_bytes
 from kvbench.workload.request import Schedule
 
@@ -34,8 +34,8 @@ UNTOLD_BYTES: Final = 2**62
 class Storage:
     """The filesystem under test as one rank sees it."""
 
-    directory: Path
-    filesystem: Filesystem
+    directory: str
+    filesystem: Volume
     free_bytes: int
     """Free space at the start, before any rank wrote; UNTOLD_BYTES where the filesystem does not tell."""
     sharing_ranks: int
@@ -140,7 +140,7 @@ def plan_sizes(
     config: RunConfig,
     schedule: Schedule,
     around: Surroundings,
-    directory: Path,
+    directory: str,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
@@ -158,7 +158,7 @@ def plan_sizes(
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
     demand, arena, need = agreement.run("check", plan)
-    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    in_memory = around.filesystem.in_memory and config.has_target
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
     planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
@@ -166,7 +166,7 @@ def plan_sizes(
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need, spilled)
-        if config.tiers[-1].kind == "memory":
+        if not config.has_target:
             return Sizes(arena, _capacities(config, 0), need, spill_bytes)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
         capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
@@ -181,6 +181,6 @@ def plan_sizes(
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
-    if config.keeps_files:
+    if config.has_target:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)

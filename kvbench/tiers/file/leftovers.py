@@ -13,14 +13,12 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from kvbench.errors import KvbenchError
 from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, lock, marks
-
-State = Literal["left over", "in use", "unknown", "not ours"]
+from kvbench.tiers.target import Leftover, LeftoverState
 
 _RUN_ID: Final = r"\d{8}-\d{6}-[0-9a-f]{6}"
 _RUN: Final = re.compile(rf"kvbench-({_RUN_ID})")
@@ -28,23 +26,6 @@ _PROBE: Final = re.compile(rf"kvbench-({_RUN_ID})\.probe-\d+")
 _PROBE_S: Final = 60.0
 """A run has its probes for a moment only; an older one is left over."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(slots=True)
-class Leftover:
-    """A run's directory, or a probe file, right in the directory that was looked at."""
-
-    path: Path
-    run_id: str
-    state: State
-    """`unknown`: the filesystem has no locks, so whether its ranks are alive cannot be told."""
-    files: int = 0
-    """Objects, or the one probe."""
-    nbytes: int = 0
-    age_s: float = 0.0
-    """Since anything in it was last written."""
-    strangers: list[str] = field(default_factory=list)
-    """What is in it and is not kvbench's, as names below `path`."""
 
 
 def find(directory: Path) -> list[Leftover]:
@@ -74,7 +55,7 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
         now = _look(top, leftover.path, time.time())
         if now is None:
             return Leftover(leftover.path, leftover.run_id, "left over")
-        if not may_go(now, even_unknown):
+        if not now.may_go(even_unknown):
             return now
         if _PROBE.fullmatch(leftover.path.name):
             os.unlink(leftover.path.name, dir_fd=top)
@@ -89,11 +70,6 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
         os.close(top)
 
 
-def may_go(leftover: Leftover, even_unknown: bool = False) -> bool:
-    """Whether `remove` deletes anything of it."""
-    return leftover.state == "left over" or (leftover.state == "unknown" and even_unknown)
-
-
 def _look(top: int, path: Path, now_s: float) -> Leftover | None:
     """What `path`, a name in the open directory `top`, is of a run; None for anything else."""
     probe = _PROBE.fullmatch(path.name)
@@ -105,7 +81,7 @@ def _look(top: int, path: Path, now_s: float) -> Leftover | None:
         if probe is not None:
             empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
             age_s = now_s - status.st_mtime
-            state: State = "not ours" if not empty else "in use" if age_s < _PROBE_S else "left over"
+            state: LeftoverState = "not ours" if not empty else "in use" if age_s < _PROBE_S else "left over"
             return Leftover(path, probe[1], state, int(empty), 0, max(0.0, age_s))
         assert run is not None
         if not stat.S_ISDIR(status.st_mode):

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from kvbench.errors import KvbenchError
+from kvbench.records.schema import PATHS
+from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.target import Area, TierSettings
 
 MARKER: Final = ".kvbench-run"
 _OBJECT_SUFFIXES: Final = (".kv", ".npy")
@@ -31,7 +34,7 @@ RANK_FOLDER: Final = re.compile(r"rank-\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class RunDirectory:
+class RunDirectory(Area):
     """The directories of run `run_id` below `directory`, seen from rank `rank`."""
 
     directory: Path
@@ -50,6 +53,20 @@ class RunDirectory:
         """This rank's own directory."""
         return self.top / _rank_folder(self.rank)
 
+    @property
+    def address(self) -> str:
+        return str(self.directory)
+
+    @property
+    def where(self) -> str:
+        return str(self.objects)
+
+    def open_tier(self, settings: TierSettings) -> FileTier:
+        io = settings.io
+        folder_of = other_rank if settings.shared else None
+        read_path, write_path = PATHS[io.read_path], PATHS[io.write_path]
+        return FileTier(self.objects, read_path, write_path, io.io_bytes, io.drop_page_cache, folder_of)
+
     def create(self) -> None:
         """Make both levels with their markers, and lock this rank's. Raises KvbenchError naming what is wrong."""
         check_directory(self.directory)
@@ -67,12 +84,9 @@ class RunDirectory:
         if lock(descriptor) == "held":
             raise KvbenchError(f"{self.objects} is being cleaned by somebody else: start the run again")
 
-    def remove(self) -> list[Path]:
-        """Remove this rank's objects and directory, then the run's directory if it is the last rank to leave it.
-
-        Returns what was found there that kvbench did not make, and left. Raises OSError when removing fails.
-        """
-        strangers: list[Path] = []
+    def remove(self) -> list[str]:
+        """Remove this rank's objects and directory, then the run's directory if it is the last rank to leave it."""
+        strangers: list[str] = []
         if not self.top.is_symlink() and _is_marked(self.objects, self.run_id):
             strangers += self._remove_objects()
         self._release()
@@ -84,10 +98,10 @@ class RunDirectory:
                     (self.top / MARKER).unlink()
                     _remove_if_empty(self.top)
                 elif not RANK_FOLDER.fullmatch(remaining[-1]):
-                    strangers += [self.top / name for name in remaining]
+                    strangers += remaining
         return strangers
 
-    def _remove_objects(self) -> list[Path]:
+    def _remove_objects(self) -> list[str]:
         strangers = []
         with os.scandir(self.objects) as entries:
             for entry in entries:
@@ -96,7 +110,7 @@ class RunDirectory:
                 if is_object(entry):
                     os.unlink(entry.path)
                 else:
-                    strangers.append(Path(entry.path))
+                    strangers.append(entry.name)
         # Before the marker goes: NFS keeps a removed file that is open under another name, in this directory.
         self._release()
         if not strangers:
@@ -116,20 +130,6 @@ class RunDirectory:
                 os.write(descriptor, content)
             finally:
                 os.close(descriptor)
-
-
-class Nowhere(RunDirectory):
-    """Stands for the directories of a run that keeps no files: none are made."""
-
-    def __init__(self, run_id: str, rank: int) -> None:
-        super().__init__(Path("none"), run_id, rank)
-
-    def create(self) -> None:
-        """Make nothing."""
-
-    def remove(self) -> list[Path]:
-        """Remove nothing."""
-        return []
 
 
 def other_rank(rank: int) -> str:
