@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from kvbench.commands import study as study_cli
+from kvbench.commands.options import OUTPUT_FILE
 from kvbench.errors import KvbenchError
 from kvbench.units import format_bytes
 
@@ -100,14 +101,13 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 
 @click.command()
 @click.argument("run_files", nargs=-1, required=True, type=_PATH)
-@click.option("-o", "--out", required=True, type=_PATH, help="The page, such as report.html.")
+@click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=_PATH, help="Also write the plots as PNG files into this directory.")
 def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
     import kvbench_analysis as ka  # noqa: PLC0415 - see above
     from kvbench_analysis.report import write_report  # noqa: PLC0415 - see above
 
-    try:
-        click.echo(write_report([ka.load(path) for path in run_files], out, png=png))
-    except OSError as error:
-        raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    written = write_report([ka.load(path) for path in run_files], out, png=png)
+    # A page that goes to a pipe may go to this one.
+    click.echo(written, err=not written.is_file())

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.commands.options import OUTPUT_FILE
 from kvbench.studies.options import MINIMUM_REPEATS, MOST_RANKS, read_choices, read_counts, read_duration
 
 _path = click.Path(path_type=Path)
@@ -38,7 +39,9 @@ def study() -> None:
 @click.option("--paths", default="all", show_default=True, help="Read paths.")
 @click.option("--size", "sizes", default="1MiB,64MiB", show_default=True, help="Bytes of an object.")
 @click.option("--seconds", default="2s", show_default=True, help="Of each turn: a rank alone, or all at once.")
-@click.option("--out", type=_path, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file.")
+@click.option(
+    "--out", type=OUTPUT_FILE, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file."
+)
 @_repeats_option
 @_seed_option
 @click.option("--model", default="llama3.1-8b", show_default=True, help="Whose tokens are counted.")
@@ -101,7 +104,11 @@ def copy_path(
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
 @click.option("--seconds", help="Of each run.  [default: duration_s of the configuration]")
 @click.option(
-    "--out", type=_path, default=Path("kvbench-out/scaling.csv"), show_default=True, help="The table; runs beside it."
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/scaling.csv"),
+    show_default=True,
+    help="The table; runs beside it.",
 )
 @_repeats_option
 @_seed_option

@@ -19,6 +19,7 @@ from kvbench.cluster.gather import choose_gathering
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
+from kvbench.config.run_config import TraceWorkload
 from kvbench.engine.dispatcher import Timeline
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
@@ -52,7 +53,8 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         topology = discover(comm)
         watch.connect(topology, console.print)
         plan = make_plan(comm, agreement, order)
-        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
+        inputs, run_id = _files_read(order, plan), plan.identity.run_id
+        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite, run_id, inputs))
         try:
             wishes = plan.gather, plan.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
@@ -84,6 +86,12 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
 
 
 # Plan
+
+
+def _files_read(order: Order, plan: Plan) -> list[str | Path]:
+    """What the run file must not replace: the configuration, and the trace if there is one."""
+    workload = plan.config.workload
+    return [order.source, *([workload.path] if isinstance(workload, TraceWorkload) else [])]
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
