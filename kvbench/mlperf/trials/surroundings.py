@@ -18,6 +18,7 @@ from kvbench.cluster.gather import gather_table
 from kvbench.cluster.node import describe_node, network_links
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.tables import as_rows
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.kinds import target_at
@@ -41,7 +42,8 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
         target = target_at(str(cache))
         target.check()
         if topology.rank == 0:
-            results.mkdir(parents=True, exist_ok=True)
+            check_folder(results)
+            make_folder(results, "the results", "give another --results")
         found = target.describe()
         beside = filesystem_of(results) if results.exists() else None
         if beside is not None and target.is_beside(results):

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from kvbench.errors import KvbenchError
-from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, lock, marks
+from kvbench.records.unfinished import lock
+from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, marks
 from kvbench.tiers.target import Leftover, LeftoverState
 
 _RUN_ID: Final = r"\d{8}-\d{6}-[0-9a-f]{6}"
