@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbench.tiers.file.leftovers import find, remove
-from kvbench.tiers.file.run_directory import MARKER, RunDirectory
+from kvbench.tiers.file.marked import MARKER
+from kvbench.tiers.file.run_directory import RunDirectory
 
 RUN_ID = "20260102-030405-abcdef"
 GOOD = json.dumps({"program": "kvbench", "run_id": RUN_ID}).encode()
