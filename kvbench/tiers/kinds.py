@@ -15,10 +15,14 @@ from kvbench.tiers.null import NullTier
 from kvbench.tiers.target import Area, NoTarget, Target, TierSettings
 
 
+def _in_area(area: Area, settings: TierSettings) -> Tier:
+    return area.open_tier(settings)
+
+
 class Kind(NamedTuple):
     """How tiers of a kind come about."""
 
-    open_tier: Callable[[Area, TierSettings], Tier]
+    open_tier: Callable[[Area, TierSettings], Tier] = _in_area
     target: Callable[[str], Target] | None = None
     """From the address of a place under test, the target there; None for a kind that lies nowhere."""
     scheme: str = ""
@@ -28,7 +32,7 @@ class Kind(NamedTuple):
 KINDS: Final[dict[str, Kind]] = {
     "memory": Kind(lambda area, settings: MemoryTier(settings.capacity_bytes, settings.io.io_bytes)),
     "null": Kind(lambda area, settings: NullTier()),
-    "file": Kind(lambda area, settings: area.open_tier(settings), DirectoryTarget),
+    "file": Kind(target=DirectoryTarget),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from kvbench.config.run_config import Io
 from kvbench.config.run_config import Tier as TierSection
+from kvbench.errors import KvbenchError
 from kvbench.tiers.contract import Tier
 
 Reach = Literal["local", "network", "unknown"]
@@ -100,18 +101,13 @@ class TierSettings:
 class Area(ABC):
     """The part of a target that one rank of one run has for itself; it is marked as kvbench's."""
 
-    @property
-    @abstractmethod
-    def address(self) -> str:
+    def __init__(self, address: str, where: str) -> None:
+        self.address = address
         """Of the target that it is in."""
-
-    @property
-    @abstractmethod
-    def where(self) -> str:
+        self.where = where
         """What is a rank's own there, for messages."""
 
-    @abstractmethod
-    def create(self) -> None:
+    def create(self) -> None:  # noqa: B027 - some need not be made before a tier is opened
         """Make it. Raises KvbenchError naming what is wrong."""
 
     @abstractmethod
@@ -151,21 +147,26 @@ class Target(ABC):
     def __init__(self, address: str) -> None:
         self.address = address
 
-    @abstractmethod
     def check(self) -> None:
         """Raise KvbenchError where it cannot be used, with what to do."""
+        try:
+            self.describe()
+        except OSError as error:
+            raise KvbenchError(f"{self.address} cannot be used: {error.strerror or error}") from error
 
-    @abstractmethod
     def describe(self) -> Volume:
-        """What it lies on, with the space that is free now. Raises OSError."""
+        """What it lies on, with the space that is free now; where nothing is known of that, its address. Raises
+        OSError."""
+        return Volume("unknown", self.address, "", self.address, 0, 0)
 
     @abstractmethod
     def area(self, run_id: str, rank: int) -> Area:
         """The part of it that is a rank's own; nothing is made yet."""
 
-    @abstractmethod
-    def sign(self, run_id: str, number: int) -> Sign:
-        """A sign of a run, under a number that no other sign of the run has."""
+    def sign(self, run_id: str, number: int) -> Sign | None:
+        """A sign of a run, under a number that no other sign of the run has; None where whoever gives the same address
+        has the same place."""
+        return None
 
     def is_beside(self, directory: Path) -> bool:
         """Whether what is written to `directory`, which exists, goes to the same volume. Raises OSError."""
@@ -206,18 +207,10 @@ class NoTarget(Target):
         return NO_VOLUME
 
     def area(self, run_id: str, rank: int) -> Area:
-        return _NoArea()
-
-    def sign(self, run_id: str, number: int) -> Sign:
-        raise NotImplementedError("there is no place to put a sign up")
+        return _NoArea(self.address, self.address)
 
 
 class _NoArea(Area):
-    address = where = "none"
-
-    def create(self) -> None:
-        """Make nothing."""
-
     def open_tier(self, settings: TierSettings) -> Tier:
         raise NotImplementedError("there is no place to keep objects")
 

@@ -10,7 +10,6 @@ make it known to all nodes; on one without locks, ranks go without.
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,33 +32,19 @@ from kvbench.tiers.target import Area, TierSettings
 _PREFIX: Final = "kvbench-"
 
 
-@dataclass(frozen=True, slots=True)
 class RunDirectory(Area):
     """The directories of run `run_id` below `directory`, seen from rank `rank`."""
 
-    directory: Path
-    run_id: str
-    rank: int
-    _held: list[int] = field(default_factory=list, repr=False, compare=False)
-    """Descriptor of the marker that is locked, if it is."""
-
-    @property
-    def top(self) -> Path:
+    def __init__(self, directory: Path, run_id: str, rank: int) -> None:
+        self.directory = directory
+        self.run_id = run_id
+        self.top = directory / f"{_PREFIX}{run_id}"
         """The run's own directory, shared by its ranks on this filesystem."""
-        return self.directory / f"{_PREFIX}{self.run_id}"
-
-    @property
-    def objects(self) -> Path:
+        self.objects = self.top / _rank_folder(rank)
         """This rank's own directory."""
-        return self.top / _rank_folder(self.rank)
-
-    @property
-    def address(self) -> str:
-        return str(self.directory)
-
-    @property
-    def where(self) -> str:
-        return str(self.objects)
+        self._held: list[int] = []
+        """Descriptor of the marker that is locked, if it is."""
+        super().__init__(str(directory), str(self.objects))
 
     def open_tier(self, settings: TierSettings) -> FileTier:
         io = settings.io
