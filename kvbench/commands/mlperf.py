@@ -14,6 +14,8 @@ from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.commands.options import RANKS_PATH
+from kvbench.commands.ranks import RanksCommand
 
 _path = click.Path(path_type=Path)
 _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
@@ -24,11 +26,11 @@ def mlperf() -> None:
     """MLPerf Storage, KV cache: the trials of a submission."""
 
 
-@mlperf.command(name="run")
+@mlperf.command(name="run", cls=RanksCommand)
 @click.option("--division", type=click.Choice(["closed", "open"]), required=True)
 @click.option("--system", required=True, help="Name of the system under test.")
 @click.option("--submitter", required=True, help="Name of the organization.")
-@click.option("--dir", "cache", type=_path, required=True, help="Directory under test.")
+@click.option("--dir", "cache", type=RANKS_PATH, required=True, help="Directory under test.")
 @click.option("--results", type=_path, required=True, help="Directory of the results, on another filesystem.")
 @click.option("--hosts", help="Hosts to start clients on, separated by commas (outside a launcher).")
 @click.option("--npernode", type=click.IntRange(min=1), help="Clients on each of --hosts.  [default: 1]")

@@ -5,8 +5,13 @@ from typing import Final
 
 import click
 
+from kvbench.commands.ranks import RanksPath
+
 ANY_PATH: Final = click.Path(path_type=Path, readable=False)
 """Not looked at here: what a rank finds on its node, all ranks must hear of."""
+
+RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
+"""A directory on every node."""
 
 config_argument = click.argument("config")
 set_option = click.option(

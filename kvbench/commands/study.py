@@ -11,6 +11,8 @@ from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.commands.options import RANKS_PATH
+from kvbench.commands.ranks import RanksCommand
 from kvbench.studies.options import MINIMUM_REPEATS, MOST_RANKS, read_choices, read_counts, read_duration
 
 _path = click.Path(path_type=Path)
@@ -31,8 +33,8 @@ def study() -> None:
     """Experiments: what a host copy costs, how a workload scales."""
 
 
-@study.command(name="copy-path")
-@click.option("--dir", "directories", multiple=True, required=True, type=_path, help=_dir_help)
+@study.command(name="copy-path", cls=RanksCommand)
+@click.option("--dir", "directories", multiple=True, required=True, type=RANKS_PATH, help=_dir_help)
 @click.option("--ranks", default="1,2", show_default=True, help="Ranks of each node at once.")
 @click.option("--threads", default="1,4,16", show_default=True, help="Threads of each rank.")
 @click.option("--paths", default="all", show_default=True, help="Read paths.")
