@@ -108,6 +108,7 @@ class Bench:
             probe_paths(config, tiers[-1], arena, payload, around.filesystem)
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
+        stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None
         if around.spill is not None:
             header = SpillHeader(

@@ -127,25 +127,28 @@ def _load(
     bench.stream.start()
     anything = next(schedule.preconditioning(), None) is not None
     if total(topology.comm, anything)[0]:
+        filling = PreconditionSchedule(schedule)
+        load = agreement.run("set up", lambda: bench.engine.prepare(filling, "asap"))
         now_ns = timed_io.now_ns()
-        untimed = Timeline.untimed(now_ns, Phase.PRECONDITION)
-        load = bench.engine.start(PreconditionSchedule(schedule), untimed, "asap")
+        load.begin(Timeline.untimed(now_ns, Phase.PRECONDITION))
         stopped = drive.until_done(load, now_ns, None)
 
+    # What takes time before the first operation is over on every rank before a common start is agreed on.
+    measured = None if stopped else agreement.run("set up", lambda: bench.engine.prepare(schedule))
+    looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
     bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
-    looker, found = bench.looker(topology), None
-    if not stopped:
+    if measured is not None:
+        measured.begin(Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
         if looker is not None:
             looker.start()
         sampler = bench.sampler(topology) if topology.local_rank == 0 else None
         if sampler:
             sampler.start()
-        load = bench.engine.start(schedule, Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
-        stopped = drive.until_done(load, start_ns, end_ns, looker)
+        stopped = drive.until_done(measured, start_ns, end_ns, looker)
         if sampler:
             samples = sampler.stop()
         if looker is not None:

@@ -7,10 +7,10 @@ import pytest
 from kvbench_command import KVBENCH, QUICK, Command, overrides, remains
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
-from kvbench.commands.mlperf import run_command
+from kvbench.commands.mlperf_run import run as mlperf_run
 from kvbench.commands.ranks import RanksCommand
 from kvbench.commands.run import run
-from kvbench.commands.study import copy_path
+from kvbench.commands.study_copy_path import copy_path
 
 Start = Callable[..., Command]
 StartEach = Callable[..., Command]
@@ -110,7 +110,7 @@ def test_a_mistake_that_all_ranks_have_is_told_once_as_of_one_rank(
 
 
 def test_all_commands_that_ranks_carry_out_together_compare_what_they_were_told() -> None:
-    assert all(isinstance(command, RanksCommand) for command in (run, copy_path, run_command))
+    assert all(isinstance(command, RanksCommand) for command in (run, copy_path, mlperf_run))
 
 
 def test_a_sequence_of_trials_is_told_the_same(start_each: StartEach, host: str, folder: Path) -> None:
