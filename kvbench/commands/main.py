@@ -4,6 +4,8 @@ A command's module is imported when it is called for: each rank of a run comes t
 a node that has few processors, and needs none but its own.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -12,6 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher
+from kvbench.cluster.signals import Interrupt, at_once, say
 from kvbench.errors import KvbenchError
 from kvbench.units import printable
 
@@ -32,6 +35,8 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Every command: its module in this package, and the function there."""
 
 _FAILED: Final = 1
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""As shells have it."""
 
 
 class _Commands(click.Group):
@@ -48,7 +53,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
-        command: click.Command = getattr(import_module(f"kvbench.commands.{module}"), name)
+        with at_once():
+            command: click.Command = getattr(import_module(f"kvbench.commands.{module}"), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -59,6 +65,9 @@ class _Commands(click.Group):
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)
+        except KeyboardInterrupt:
+            _say_interrupted("interrupted")
+            sys.exit(_INTERRUPTED)
         except click.UsageError:
             launcher = detect_launcher()
             if launcher is not None and launcher.rank != 0:
@@ -68,8 +77,24 @@ class _Commands(click.Group):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    commands(prog_name="kvbench")
+    launched = detect_launcher() is not None
+    asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
+    # What was ignored when we were started (nohup, a script's background job) stays ignored.
+    heard = tuple(number for number in asking if signal.getsignal(number) is not signal.SIG_IGN)
+    with Interrupt(launched, end=_end, asking=heard) as interrupt, interrupt.raising():
+        commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
+
+
+def _end(text: str) -> None:
+    _say_interrupted(text)
+    os._exit(_INTERRUPTED)
+
+
+def _say_interrupted(text: str) -> None:
+    launcher = detect_launcher()
+    if launcher is None or launcher.rank == 0:
+        say(text)
 
 
 @click.group(cls=_Commands)

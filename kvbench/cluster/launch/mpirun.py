@@ -200,12 +200,14 @@ class _Signals:
         self._previous = {number: was for number, was in previous.items() if was is not signal.SIG_IGN}
 
     def __enter__(self) -> None:
+        self._wakeup = signal.set_wakeup_fd(-1)
         for number in self._previous:
             signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
         for number, was in self._previous.items():
             signal.signal(number, was)
+        signal.set_wakeup_fd(self._wakeup)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         order, text = self._ORDERS[min(self._count, len(self._ORDERS) - 1)]

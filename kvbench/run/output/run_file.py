@@ -7,6 +7,7 @@ a rank.
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,14 @@ def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWrite
     from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
 
     return RunFileWriter(out, overwrite=overwrite)
+
+
+def open_until(stack: ExitStack, comm: Communicator, out: Path, overwrite: bool) -> "RunFileWriter | None":
+    """As `open_output`; a file that is not finished when `stack` is left is removed. Raises KvbenchError."""
+    writer = open_output(comm, out, overwrite)
+    if writer is not None:
+        stack.callback(writer.abort)
+    return writer
 
 
 def write_rows(
