@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from kvbench.commands import study as study_cli
+from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.units import format_bytes
 
@@ -29,11 +30,11 @@ def summary(run_file: Path, as_json: bool) -> None:
     import kvbench_analysis as ka  # noqa: PLC0415 - see above
 
     if study_cli.is_study(run_file):
-        study_cli.print_study(run_file, Console(), as_json=as_json)
+        study_cli.print_study(run_file, make_console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, Console())
+        show_summary(run_file, make_console())
 
 
 def show_result(run_file: Path, console: Console) -> None:
@@ -86,7 +87,7 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
     if as_json:
         click.echo(compare_print.comparison_to_json(comparison))
     else:
-        compare_print.print_comparison(comparison, Console())
+        compare_print.print_comparison(comparison, make_console())
 
 
 def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:

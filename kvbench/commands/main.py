@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher
+from kvbench.console import show_everything
 from kvbench.errors import KvbenchError
 from kvbench.units import printable
 
@@ -68,6 +69,7 @@ class _Commands(click.Group):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
+    show_everything()
     commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import click
-from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
+from kvbench.console import make_console, run_console
 
 _path = click.Path(path_type=Path)
 _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
@@ -112,7 +112,7 @@ def check(tree: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=2))
     else:
-        print_verdict(verdict, Console())
+        print_verdict(verdict, make_console())
     if verdict.violations:
         sys.exit(1)
 

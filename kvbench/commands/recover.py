@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from kvbench.console import make_console
 from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
 
@@ -24,7 +24,7 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
     from kvbench.records.spill import recover as recovery  # noqa: PLC0415 - no rank of a run needs it
 
     made = recovery.recover(sources, out, overwrite, run_id)
-    console = Console()
+    console = make_console()
     console.print(
         f"{made.path} holds {made.records} operations and {made.requests} requests of run {made.run_id}, "
         f"recovered {printable(made.message)}",

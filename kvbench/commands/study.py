@@ -10,7 +10,8 @@ import click
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
+from kvbench.console import make_console, run_console
 from kvbench.studies.options import MINIMUM_REPEATS, MOST_RANKS, read_choices, read_counts, read_duration
 
 _path = click.Path(path_type=Path)
@@ -143,7 +144,7 @@ def scaling(
     )
     from kvbench.studies.scaling_table import ScalingTable  # noqa: PLC0415 - pandas, which no rank needs
 
-    console = Console()
+    console = make_console()
     run_scaling(choices, ScalingTable(out).add, console)
     _print_scaling(out, console, as_json=False)
 
@@ -160,9 +161,9 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
     (.csv) the fitted law.
     """
     if study_file.suffix == ".csv":
-        _print_scaling(study_file, Console(), as_json=as_json)
+        _print_scaling(study_file, make_console(), as_json=as_json)
         return
-    print_study(study_file, Console(), model=model, every=every, as_json=as_json)
+    print_study(study_file, make_console(), model=model, every=every, as_json=as_json)
 
 
 def is_study(run_file: Path) -> bool:
