@@ -4,6 +4,7 @@ In a terminal, lines are folded at its width; every table fits into `TABLE_COLUM
 line is ever folded. Chooses no words.
 """
 
+import codecs
 import io
 import os
 import sys
@@ -14,11 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kvbench.units import storable
+
 TABLE_COLUMNS: Final = 80
 """A terminal that is narrower folds the lines itself: fewer columns would cost figures."""
 
 _UNFOLDED_COLUMNS: Final = 10_000
 _RANK_COLUMNS: Final = "KVBENCH_TERMINAL_COLUMNS"
+_ESCAPING: Final = "kvbench-escaping"
 
 
 class SteadyConsole(Console):
@@ -69,10 +73,23 @@ def make_table(headings: Iterable[str], *, left: int = 1, lines: box.Box | None 
 
 def show_everything() -> None:
     """Let the output write every text: characters that its encoding lacks, and bytes in names of files that are no
-    text, appear as escapes (`\\xe9`, `\\udcff`) instead of ending the command."""
+    text, appear as escapes (`\\u2192`, `\\xff`) instead of ending the command."""
+    codecs.register_error(_ESCAPING, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPING)
+
+
+def for_stderr(text: str) -> bytes:
+    """`text` for those who write to file descriptor 2 itself."""
+    return storable(text).encode(getattr(sys.stderr, "encoding", None) or "utf-8", "backslashreplace")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = storable(error.object[error.start : error.end])
+    return wrong.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def _manner(columns: int | None) -> dict[str, Any]:

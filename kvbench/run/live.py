@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rich.box import HEAVY_HEAD
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from kvbench.console import make_table
 from kvbench.records.recorder import RowStore
@@ -109,7 +110,7 @@ class View:
             seconds = max(elapsed_s, 1e-9)
             gib_per_s, per_s = nbytes / GIB / seconds, operations / seconds
             table.add_row(name, f"{gib_per_s:.2f}", f"{per_s:.0f}", f"{p95_ms:.3g}", f"{failed}")
-        return Group(f"{self._clock(elapsed_s, duration_s)}, {self._ranks} ranks", table)
+        return Group(Text(f"{self._clock(elapsed_s, duration_s)}, {self._ranks} ranks", "italic"), table)
 
     def _line(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> str:
         seconds = max(elapsed_s, 1e-9)

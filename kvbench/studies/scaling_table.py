@@ -10,6 +10,7 @@ import pandas as pd
 
 from kvbench.errors import KvbenchError
 from kvbench.studies.scaling import ScalingRun
+from kvbench.units import storable
 
 COLUMNS: Final = (
     "scaling", "nodes", "ranks_per_node", "ranks", "users_per_rank", "repeat", "order", "storage_gib_per_s",
@@ -58,5 +59,5 @@ def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
         "requests_per_s": float(requests[requests["qos"] == "all"]["requests_per_s"].sum()),
         "storage_read_p95_ns": float(reads["wall_p95_ns"].iloc[0]) if len(reads) else float("nan"),
         "fingerprint": summary.run["fingerprint"],
-        "run_file": str(path),
+        "run_file": storable(str(path)),
     }

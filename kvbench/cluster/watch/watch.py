@@ -48,6 +48,7 @@ from kvbench.cluster.watch.heartbeat import (
     own_networks,
 )
 from kvbench.cluster.watch.stall import Pulse
+from kvbench.console import for_stderr
 
 PATIENCE_S: Final = 30.0
 """How long nothing may be heard of a node, or of the exchange in the load, before the run is given up."""
@@ -400,4 +401,4 @@ class Watch:
 def _say(text: str) -> None:
     """Print without Python's buffered stderr, which may be in use; the launcher that reads it may be gone."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        os.write(2, for_stderr(f"{text}\n"))
