@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from kvbench.cluster.launch.start import host_list
-from kvbench.commands.options import PATH, config_argument, repeats_option, seed_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, config_argument, repeats_option, seed_option
 from kvbench.commands.study_show import print_scaling
 from kvbench.console import make_console
 from kvbench.studies.options import MOST_RANKS, read_counts, read_duration
@@ -23,7 +23,11 @@ from kvbench.studies.scaling_table import ScalingTable
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
 @click.option("--seconds", help="Of each run.  [default: duration_s of the configuration]")
 @click.option(
-    "--out", type=PATH, default=Path("kvbench-out/scaling.csv"), show_default=True, help="The table; runs beside it."
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/scaling.csv"),
+    show_default=True,
+    help="The table; runs beside it.",
 )
 @repeats_option
 @seed_option
