@@ -38,7 +38,7 @@ from kvbench.run.outcome import Outcome, gather_outcome
 from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
-from kvbench.units import printable
+from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Schedule
 
@@ -171,7 +171,8 @@ def _load(
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
-    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    failures = [storable(failure) for failure in bench.engine.failures[:16]]
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=failures)
     bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])

@@ -25,6 +25,7 @@ from kvbench.records.gathered_rows import RankRows
 from kvbench.records.outputs import make_folder
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.tables import as_columns, clock_columns, number_rows
+from kvbench.units import storable
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
     return {
         "node": node,
-        "directory": str(directory),
+        "directory": storable(str(directory)),
         "filesystem": filesystem.kind,
         "mount_point": filesystem.mount_point,
         "mount_options": filesystem.options,
