@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from kvbench.console import for_stderr
+from kvbench.units import for_stderr
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs

@@ -30,8 +30,8 @@ from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch import supervisor as tether
 from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.console import for_stderr
 from kvbench.errors import KvbenchError
+from kvbench.units import for_stderr
 
 Family = Literal["openmpi", "hydra"]
 
