@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kvbench.commands.options import OUTPUT_FILE, PATH
 from kvbench.commands.study_show import is_study, print_study
+from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run
 from kvbench.units import format_bytes
@@ -28,11 +29,11 @@ _VERSUS = "--vs"
 def summary(run_file: Path, as_json: bool) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
-        print_study(run_file, Console(), as_json=as_json)
+        print_study(run_file, make_console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, Console())
+        show_summary(run_file, make_console())
 
 
 def show_result(run_file: Path, console: Console) -> None:
@@ -78,7 +79,7 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
     if as_json:
         click.echo(compare_print.comparison_to_json(comparison))
     else:
-        compare_print.print_comparison(comparison, Console())
+        compare_print.print_comparison(comparison, make_console())
 
 
 def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:

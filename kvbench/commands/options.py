@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from kvbench.commands.ranks import RanksPath
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import name_file
 from kvbench.studies.options import MINIMUM_REPEATS
@@ -13,6 +14,9 @@ from kvbench.studies.options import MINIMUM_REPEATS
 PATH: Final = click.Path(path_type=Path)
 ANY_PATH: Final = click.Path(path_type=Path, readable=False)
 """Not looked at here: what a rank finds on its node, all ranks must hear of."""
+
+RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
+"""A directory on every node."""
 
 
 class _OutputFile(click.Path):

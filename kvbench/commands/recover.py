@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from kvbench.commands.options import OUTPUT_FILE, PATH
+from kvbench.console import make_console
 from kvbench.records.spill import recover as recovery
 from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
@@ -22,7 +22,7 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
     The spill files are left where they are.
     """
     made = recovery.recover(sources, out, overwrite, run_id)
-    console = Console()
+    console = make_console()
     console.print(
         f"{made.path} holds {made.records} operations and {made.requests} requests of run {made.run_id}, "
         f"recovered {printable(made.message)}",

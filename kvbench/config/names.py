@@ -26,5 +26,8 @@ TIER_KINDS: Final = {
 }
 """Of `kvbench.tiers.kinds`. `null` only remembers which objects it has: what is measured is kvbench itself."""
 
+CACHE_POLICIES: Final = ["waterfall-lru"]
+"""Of `kvbench.cache.policies`."""
+
 TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
 """Of `kvbench.workload.traces.formats`."""

@@ -4,17 +4,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kvbench.config.names import TIER_KINDS
+from kvbench.cache.policies import POLICIES
+from kvbench.config.names import CACHE_POLICIES, TIER_KINDS
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.kinds import KINDS
 from kvbench.tiers.payload import Payload
 from kvbench.units import SEGMENT_BYTES
 
 PLUGINS = Path(__file__).parent / "plugins"
-sys.path += [str(PLUGINS), str(PLUGINS.parent.parent / "tiers")]
+TESTS = PLUGINS.parent.parent
+sys.path += [str(PLUGINS), str(TESTS / "tiers"), str(TESTS / "cache")]
 
 _PROGRAM = """
 import importlib, sys
@@ -42,11 +45,14 @@ def kvbench_with() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 @pytest.fixture
 def new_in_tables() -> Iterator[None]:
     """What is added to the tables goes again."""
-    kinds, facts = dict(KINDS), dict(TIER_KINDS)
+    tables: tuple[dict[str, Any], ...] = (KINDS, TIER_KINDS, POLICIES)
+    before = [dict(table) for table in tables]
+    names = list(CACHE_POLICIES)
     yield
-    for table, before in ((KINDS, kinds), (TIER_KINDS, facts)):
+    for table, content in zip(tables, before, strict=True):
         table.clear()
-        table.update(before)  # type: ignore[arg-type]
+        table.update(content)
+    CACHE_POLICIES[:] = names
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kvbench_analysis import load
+from test_policies import PolicyContract
 from test_tier_contract import TierContract
 
+from kvbench.cache import Policy
 from kvbench.tiers.contract import Tier
 
 PLUGINS = Path(__file__).parent / "plugins"
-MOST_LINES = {"zip_tier": 60, "trace_format": 20, "command": 15}
+MOST_LINES = {"zip_tier": 60, "policy": 30, "trace_format": 20, "command": 15}
 
 Kvbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -107,3 +109,29 @@ class TestZipTier(TierContract):
         tier = import_module("zip_tier").ZipTier(str(tmp_path / "objects.zip"))
         yield tier
         tier.close()
+
+
+@pytest.mark.usefixtures("new_in_tables")
+class TestLargestFirst(PolicyContract):
+    """What every policy must do, for the one that has the largest leave first."""
+
+    def make(self) -> Policy:
+        made: Policy = import_module("policy").LargestFirst()
+        return made
+
+
+def test_a_run_with_a_new_policy_evicts_as_it_says(kvbench_with: Kvbench, tmp_path: Path) -> None:
+    directory = tmp_path / "under test"
+    directory.mkdir()
+    words = ["--dir", directory, "--out", tmp_path / "run.h5", "--no-spill", "--set", "cache.policy=largest-first"]
+    done = kvbench_with("policy", "run", "smoke", *words, "--set", "payload.verify=full")
+    assert done.returncode == 0, done.stderr
+    run = load(tmp_path / "run.h5")
+    assert run.config["cache"]["policy"] == "largest-first"
+    moved = run.records.groupby("op", observed=True)["nbytes"]
+    assert moved.min()["demote"] == moved.max()["write"], "blocks that are full leave before those that are not"
+    assert moved.size()["read"] > 0
+    assert (run.records["errno"] == 0).all()
+    wrong = kvbench_with("policy", "datasize", "smoke", "--set", "cache.policy=largest-frist")
+    assert "expected one of waterfall-lru, largest-first" in wrong.stderr
+    assert "did you mean largest-first?" in wrong.stderr
