@@ -24,6 +24,7 @@ from kvbench.config.run_config import TraceWorkload
 from kvbench.engine.dispatcher import Timeline
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.outputs import Written
 from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.tables import SAMPLE_DTYPE
@@ -43,8 +44,8 @@ START_DELAY_S: Final = 0.1
 """Between the agreement to start and the common start, so that every rank has heard of it."""
 
 
-def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Path:
-    """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
+def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Written:
+    """Carry out one run on all ranks of `comm`; returns the run file, which rank 0 has written and open.
 
     `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
     Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
@@ -76,14 +77,16 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
+            written = Written(order.out) if writer is None else writer.written()
         finally:
             if writer is not None:
                 writer.abort()
     if outcome.interrupted:
+        written.close()
         if comm.rank != 0:
             raise FailedElsewhere
         raise KvbenchError("interrupted")
-    return order.out
+    return written
 
 
 # Plan
