@@ -143,8 +143,13 @@ def _opened(path: Path, source: Path) -> Iterator[Any]:
         if source.exists() and not source.is_file():
             # A pipe would be waited for, a device read without end.
             raise KvbenchError(f"cannot read {path}: it is not a regular file")
+        if source != path:
+            # HDF5 opens nothing that has no name any more.
+            with open(source, "rb", buffering=0) as plain, h5py.File(plain, "r") as file:
+                yield file
+            return
         # Some parallel filesystems refuse file locks, which a finished file does not need.
-        with h5py.File(source, "r", locking="best-effort") as file:
+        with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise KvbenchError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error

@@ -21,11 +21,12 @@ REPLACED = "has been replaced meanwhile, by another run or by hand: the figures 
 
 
 def then_replaced(real: Callable[..., Written], kept: Path) -> Callable[..., Written]:
-    """Does what `real` does, then keeps what it has written as `kept`, and puts another run's file in its place."""
+    """Does what `real` does, then copies what it has written to `kept`, and puts another run's file in its place."""
 
     def run(*arguments: Any) -> Written:
         written = real(*arguments)
-        os.rename(written.path, kept)
+        kept.write_bytes(written.path.read_bytes())
+        written.path.unlink()
         written.path.write_bytes(RUN_FILE.read_bytes())
         return written
 
