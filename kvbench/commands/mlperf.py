@@ -14,6 +14,7 @@ from rich.console import Console
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.errors import KvbenchError
 
 _path = click.Path(path_type=Path)
 _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
@@ -103,7 +104,7 @@ def run_command(
 def check(tree: Path, as_json: bool) -> None:
     """Check TREE, a submission of one submitter or a merged tree of many, by every rule of sections 2.1 and 6.
 
-    All violations are reported; exit 1 if there is any.
+    All violations are reported; exit 1 if there is any, or no run to check.
     """
     from kvbench.mlperf.check.checker import check_tree  # noqa: PLC0415 - see above
     from kvbench.mlperf.check.print import print_verdict  # noqa: PLC0415 - see above
@@ -113,7 +114,7 @@ def check(tree: Path, as_json: bool) -> None:
         click.echo(json.dumps(verdict.as_dict(), indent=2))
     else:
         print_verdict(verdict, Console())
-    if verdict.violations:
+    if not verdict.passed:
         sys.exit(1)
 
 
@@ -140,7 +141,10 @@ def package_command(results: Path, out: Path, stamps: tuple[str, ...], records: 
 @click.option("--format", "form", type=click.Choice(["md", "csv", "html"]), default="md", show_default=True)
 def table(trees: tuple[Path, ...], form: str) -> None:
     """Print the results of the systems in TREEs: headline figures and clients of each option, and what breaks rules."""
-    from kvbench.mlperf.check.checker import check_tree  # noqa: PLC0415 - see above
+    from kvbench.mlperf.check.checker import WHERE_RUNS_ARE, check_tree  # noqa: PLC0415 - see above
     from kvbench.mlperf.check.results_table import FORMATS, table_rows  # noqa: PLC0415 - see above
 
-    click.echo(FORMATS[form](table_rows(check_tree(tree) for tree in trees)), nl=False)
+    verdicts = [check_tree(tree) for tree in trees]
+    click.echo(FORMATS[form](table_rows(verdicts)), nl=False)
+    if empty := [str(tree) for tree, verdict in zip(trees, verdicts, strict=True) if not verdict.runs]:
+        raise KvbenchError(f"no run of the KV cache in {', '.join(empty)}: {WHERE_RUNS_ARE}")
