@@ -48,6 +48,9 @@ class Timeline:
         return cls(start_ns, _NEVER, None, phase)
 
 
+_NOT_BEGUN: Final = Timeline.untimed(0, Phase.WARMUP)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a rank may have in flight."""
@@ -58,14 +61,17 @@ class Limits:
 
 
 class Dispatcher:
-    """Runs one schedule. `pacing` is that of the configuration; requests end up in `log` (REQUEST_DTYPE rows)."""
+    """Runs one schedule. `pacing` is that of the configuration; requests end up in `log` (REQUEST_DTYPE rows).
+
+    Making one draws the first request of every stream, which takes long where there are many users. So that this is
+    over before any clock starts, a dispatcher is told last of all when that is: `begin`, and then workers may `take`.
+    """
 
     def __init__(
         self,
         books: Books,
         schedule: Schedule,
         pacing: Literal["closed", "open", "asap"],
-        timeline: Timeline,
         limits: Limits,
         bytes_per_token: int,
         rank: int,
@@ -81,7 +87,7 @@ class Dispatcher:
         self._users_waiting: dict[int, int] = {}
         """Closed loop: the users whose request another rank decodes, by its number."""
         self._pacing = pacing
-        self._timeline = timeline
+        self._timeline = _NOT_BEGUN
         self._limits = limits
         self._rank = rank
         self._log = log
@@ -95,6 +101,7 @@ class Dispatcher:
         self._running = 0
         self._active: dict[int, ActiveRequest] = {}
         self._timers: list[tuple[int, int, Callable[[int], None]]] = []
+        """What is due, by its time since the start of the load, which may still be unknown."""
         self._sequence = itertools.count()
         self._watched_ns = _NEVER
         self._stopped = False
@@ -104,10 +111,15 @@ class Dispatcher:
         if schedule.closed_loop:
             for user in range(schedule.users):
                 self._streams[user] = schedule.stream(user)
-                self._schedule_user(user, timeline.start_ns)
+                self._schedule_user(user, self._timeline.start_ns)
         else:
             self._streams[0] = schedule.stream(0)
             self._next = next(self._streams[0], None)
+
+    def begin(self, timeline: Timeline) -> None:
+        """The load starts, is measured and ends as `timeline` says. Once, before the first `take`; takes no time."""
+        with self._condition:
+            self._timeline = timeline
 
     # What workers call
 
@@ -210,7 +222,7 @@ class Dispatcher:
         """When something will have to be done that no worker's operation brings about."""
         due_ns = _NEVER if self._timeline.end_ns is None else self._timeline.end_ns
         if self._timers:
-            due_ns = min(due_ns, self._timers[0][0])
+            due_ns = min(due_ns, self._timeline.start_ns + self._timers[0][0])
         if self._next is not None and len(self._active) < self._limits.requests:
             due_ns = min(due_ns, self._timeline.start_ns + self._next.arrival_ns)
         return due_ns
@@ -229,12 +241,13 @@ class Dispatcher:
             self._condition.notify()
 
     def _run_timers(self, now_ns: int) -> None:
-        while self._timers and self._timers[0][0] <= now_ns:
+        start_ns = self._timeline.start_ns
+        while self._timers and start_ns + self._timers[0][0] <= now_ns:
             due_ns, _, action = heapq.heappop(self._timers)
-            action(due_ns)
+            action(start_ns + due_ns)
 
     def _at(self, due_ns: int, action: Callable[[int], None]) -> None:
-        heapq.heappush(self._timers, (due_ns, next(self._sequence), action))
+        heapq.heappush(self._timers, (due_ns - self._timeline.start_ns, next(self._sequence), action))
 
     def _schedule_user(self, user: int, after_ns: int) -> None:
         request = next(self._streams[user], None)

@@ -1,4 +1,4 @@
-"""A rank's threads and memory: starts a load, watches it, ends it. Talks to no other rank."""
+"""A rank's threads and memory: prepares a load, begins it, watches it, ends it. Talks to no other rank."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -35,11 +35,26 @@ class Home:
 
 
 class Load:
-    """One schedule being carried out by the engine's threads."""
+    """One schedule that the engine's threads carry out: they are there and wait until it begins."""
 
-    def __init__(self, dispatcher: Dispatcher, threads: Sequence[threading.Thread]) -> None:
+    def __init__(self, dispatcher: Dispatcher, workers: Sequence[Worker]) -> None:
         self._dispatcher = dispatcher
-        self._threads = threads
+        self._gate = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(worker,), name=f"kvbench-worker-{number}", daemon=True)
+            for number, worker in enumerate(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, worker: Worker) -> None:
+        self._gate.wait()
+        worker.run(self._dispatcher)
+
+    def begin(self, timeline: Timeline) -> None:
+        """Let the threads work, as `timeline` says. Takes no time: everything else has been done before."""
+        self._dispatcher.begin(timeline)
+        self._gate.set()
 
     @property
     def finished(self) -> bool:
@@ -52,8 +67,9 @@ class Load:
         return self._dispatcher
 
     def stop(self) -> None:
-        """Hand out no further operation; those in flight end."""
+        """Hand out no further operation; those in flight end. Also ends a load that has not begun."""
         self._dispatcher.stop()
+        self._gate.set()
 
     def close(self) -> None:
         """Wait for the threads to end, and log the requests that were cut short."""
@@ -105,14 +121,15 @@ class Engine:
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
         self._workers = [Worker(thread, equipment, store) for thread, store in enumerate(self.stores)]
+        self._prepared: Load | None = None
 
-    def start(self, schedule: Schedule, timeline: Timeline, pacing: Literal["asap"] | None = None) -> Load:
-        """Start a load; `pacing` replaces the configuration's (for preconditioning)."""
+    def prepare(self, schedule: Schedule, pacing: Literal["asap"] | None = None) -> Load:
+        """Do all that a load needs before it can begin, which may take long; `pacing` replaces the configuration's (for
+        preconditioning)."""
         dispatcher = Dispatcher(
             self.books,
             schedule,
             pacing or self._config.pacing.mode,
-            timeline,
             Limits(self._config.io.threads, self._config.io.max_concurrent_allocs),
             self._bytes_per_token,
             self._home.rank,
@@ -120,13 +137,13 @@ class Engine:
             self.sharing,
             pacing is None and self._config.pacing.admission == "priority",
         )
-        threads = [
-            threading.Thread(target=worker.run, args=(dispatcher,), name=f"kvbench-worker-{number}", daemon=True)
-            for number, worker in enumerate(self._workers)
-        ]
-        for thread in threads:
-            thread.start()
-        return Load(dispatcher, threads)
+        self._prepared = Load(dispatcher, self._workers)
+        return self._prepared
+
+    def close(self) -> None:
+        """Let the threads go of a load that has not begun."""
+        if self._prepared is not None:
+            self._prepared.stop()
 
     def cancel(self) -> None:
         """End the operations in flight at their next chance; they are recorded as canceled."""

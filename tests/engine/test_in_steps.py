@@ -39,18 +39,19 @@ def dispatcher_of(
     for key in there:
         books.cache.insert(key, SECTOR_BYTES)
         books.rooms[0].free_bytes -= SECTOR_BYTES
-    now_ns = timed_io.now_ns()
-    return Dispatcher(
+    dispatcher = Dispatcher(
         books,
         Script([requests]),
         "open",
-        Timeline(now_ns, now_ns, None, Phase.WARMUP),
         Limits(places, writes),
         SECTOR_BYTES,
         0,
         RowStore(REQUEST_DTYPE),
         by_priority=by_priority,
     )
+    now_ns = timed_io.now_ns()
+    dispatcher.begin(Timeline(now_ns, now_ns, None, Phase.WARMUP))
+    return dispatcher
 
 
 def drain(dispatcher: Dispatcher) -> list[tuple[Op, int]]:

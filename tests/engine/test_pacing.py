@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
 from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.workload.request import Request
 
 MS = 1_000_000
 HOUR = 3_600_000 * MS
@@ -101,6 +102,42 @@ def test_priority_decides_who_is_let_in_first_where_the_limit_binds(make_rank: M
     assert in_order["user"].tolist() == [2, 4, 1, 5, 0, 3], "first come, first served within a class"
 
 
+@pytest.mark.parametrize("pacing", ["closed", "open", "asap"])
+def test_the_first_request_of_every_stream_is_there_before_the_load_begins(make_rank: MakeRank, pacing: str) -> None:
+    """Drawing it takes long where there are many users, and the clock of a load that has begun runs."""
+    rank = make_rank(pacing=pacing, threads=2)
+    drawn: list[int] = []
+
+    class Drawn(Script):
+        def stream(self, user: int) -> Iterator[Request]:
+            for asked in super().stream(user):
+                drawn.append(asked.number)
+                yield asked
+
+    users = 50 if pacing == "closed" else 1
+    streams = [
+        [request(users * n + u, ref(users * n + u), user=u, arrival_ns=MS) for n in range(2)] for u in range(users)
+    ]
+    load = rank.engine.prepare(Drawn(streams, closed_loop=pacing == "closed"))
+    assert drawn == list(range(users))
+    assert not load.finished
+    start_ns = timed_io.now_ns()
+    load.begin(Timeline(start_ns, start_ns, None, Phase.WARMUP))
+    finish(load)
+    assert len(rank.log) == 2 * users
+    assert rank.log["intended_ns"].min() >= start_ns
+    if pacing != "asap":
+        assert (rank.log["intended_ns"][:users] == start_ns + MS).all(), "counted from the beginning of the load"
+
+
+def test_a_load_that_never_begins_does_nothing_and_lets_its_threads_go(make_rank: MakeRank) -> None:
+    rank = make_rank(threads=3)
+    load = rank.engine.prepare(Script([[request(0, ref(0))]]))
+    rank.engine.close()
+    finish(load)
+    assert len(rank.rows) == 0
+
+
 def test_the_phase_follows_from_the_intended_start(make_rank: MakeRank) -> None:
     rank = make_rank(pacing="open", threads=2)
     start_ns = timed_io.now_ns()
@@ -162,17 +199,10 @@ def test_an_idle_worker_starts_what_falls_due_while_the_others_are_busy() -> Non
         [request(0, ref(1), prefill=False), request(2, ref(2), prefill=False, arrival_ns=5 * MS)],
         [request(1, ref(3), user=1, history=[ref(2)])],
     ]
+    schedule = Script(streams, closed_loop=True)
+    dispatcher = Dispatcher(books, schedule, "closed", Limits(2, 0), SECTOR_BYTES, 0, RowStore(REQUEST_DTYPE))
     now_ns = timed_io.now_ns()
-    dispatcher = Dispatcher(
-        books,
-        Script(streams, closed_loop=True),
-        "closed",
-        Timeline(now_ns, now_ns, None, Phase.WARMUP),
-        Limits(2, 0),
-        SECTOR_BYTES,
-        0,
-        RowStore(REQUEST_DTYPE),
-    )
+    dispatcher.begin(Timeline(now_ns, now_ns, None, Phase.WARMUP))
     first, second = dispatcher.take(), dispatcher.take()
     assert first is not None
     assert second is not None

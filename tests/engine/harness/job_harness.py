@@ -83,9 +83,10 @@ class SharedJob:
 
     def run(self, *scripts: Schedule, before_round: Callable[[int], None] = lambda number: None) -> None:
         """Carry out one schedule a rank, all at the same time, with rounds until all have ended."""
+        loads = [engine.prepare(script) for engine, script in zip(self.engines, scripts, strict=True)]
         now_ns = timed_io.now_ns()
-        timeline = Timeline(now_ns, now_ns, None, Phase.WARMUP)
-        loads = [engine.start(script, timeline) for engine, script in zip(self.engines, scripts, strict=True)]
+        for load in loads:
+            load.begin(Timeline(now_ns, now_ns, None, Phase.WARMUP))
         over = threading.Event()
         rounds = threading.Thread(target=self._make_rounds, args=(loads, over, before_round), daemon=True)
         rounds.start()
