@@ -9,7 +9,7 @@ from kvbench_analysis.compare import print as compare_print
 from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
 from kvbench.commands.study_show import is_study, print_study
 from kvbench.console import make_console
 from kvbench.errors import KvbenchError
@@ -72,7 +72,7 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
         elif word.startswith("-"):
             raise click.UsageError(f"No such option: {word}")
         else:
-            groups[-1].append(word)
+            groups[-1].append(PATH_AS_TEXT.convert(word, None, None))
     if len(groups) < 2 or not all(groups):
         raise click.UsageError("give the run files of two targets or more: A.h5 ... --vs B.h5 ...")
     comparison = ka.compare(_labelled(groups), force=force)
