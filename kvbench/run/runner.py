@@ -77,9 +77,9 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
         sharing = join(topology, plan.config, work.part)
+        watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
         with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
             watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
-            watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
             outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
             interrupt.waits_for = f"writing {order.out}"
