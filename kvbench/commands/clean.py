@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench.commands.options import PATH
+from kvbench.commands.options import PATH, RUN_ID, RUN_PREFIX
 from kvbench.console import make_console, make_table
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Leftover
@@ -20,7 +20,7 @@ _MOST_STRANGERS = 5
 
 @click.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
-@click.option("--run", "run_id", help="Only this run; also where it cannot be told whether it is in use.")
+@click.option("--run", "run_id", type=RUN_ID, help="Only this run; also where it cannot be told whether it is in use.")
 @click.option("--yes", is_flag=True, help="Delete without asking; outside a terminal nothing is deleted otherwise.")
 def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     """List the cache files that killed runs left in DIR, then delete them.
@@ -30,9 +30,11 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     console = make_console()
     found = [leftover for directory in directories for leftover in target_at(str(directory)).leftovers()]
     if run_id is not None:
-        found = [leftover for leftover in found if leftover.run_id == run_id]
+        found = [leftover for leftover in found if run_id in (leftover.run_id, _name_after_prefix(leftover))]
     if not found:
-        console.print("nothing of kvbench's is there", highlight=False)
+        console.print(
+            "nothing of kvbench's is there" if run_id is None else f"nothing of run {run_id} is there", highlight=False
+        )
         return
     for place, group in itertools.groupby(found, key=lambda leftover: leftover.path.parent):
         console.print(f"in {place}:", soft_wrap=True, highlight=False, markup=False)
@@ -53,6 +55,10 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
             return
         click.confirm(f"Delete {what}?", abort=True)
     _delete(console, going, named)
+
+
+def _name_after_prefix(leftover: Leftover) -> str:
+    return leftover.path.name.removeprefix(RUN_PREFIX)
 
 
 def _in_terminal() -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kvbench.commands.options import OUTPUT_FILE, PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH, RUN_ID
 from kvbench.console import make_console
 from kvbench.records.spill import recover as recovery
 from kvbench.records.spill.header import spill_path
@@ -14,7 +14,7 @@ from kvbench.units import printable
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SPILL...", type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The run file to make.")
-@click.option("--run", "run_id", help="The run to recover, where the files are of several.")
+@click.option("--run", "run_id", type=RUN_ID, help="The run to recover, where the files are of several.")
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> None:
     """Make a run file of what a run that was killed has left: spill files, or directories that hold them.

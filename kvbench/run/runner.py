@@ -27,6 +27,7 @@ from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.outputs import Written
 from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.tables import SAMPLE_DTYPE
@@ -49,8 +50,8 @@ _LONG_S: Final = 2.0
 """A calibration that takes so long is announced."""
 
 
-def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Path:
-    """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
+def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Written:
+    """Carry out one run on all ranks of `comm`; returns the run file, which rank 0 has written and open.
 
     `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
     Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
@@ -77,9 +78,9 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
         sharing = join(topology, plan.config, work.part)
+        watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
         with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
             watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
-            watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
             outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
             interrupt.waits_for = f"writing {order.out}"
@@ -90,12 +91,14 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             if comm.rank == 0 and status != "complete":
                 console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
             agreement.run("measure", lambda: _raise_failure(outcome))
+        written = Written(order.out) if writer is None else writer.written()
     if outcome.interrupted or interrupt.seen:
+        written.close()
         if comm.rank != 0:
             raise FailedElsewhere
         late = "" if outcome.interrupted else f", after all was measured: {order.out} is complete"
         raise RunInterrupted(f"interrupted{late}")
-    return order.out
+    return written
 
 
 # Plan
