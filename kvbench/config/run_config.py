@@ -1,7 +1,7 @@
 """One typed description of a run: its sections with every default, once, and the run's fingerprint.
 
 The directory under test, the output file and the hosts are not part of it: they say where a run happened, not what it
-did. Reading files and overrides is in `config_source`, wording what is wrong with them in `config_errors`.
+did. Reading files and overrides is in `source`, wording what is wrong with them in `errors`.
 """
 
 import hashlib

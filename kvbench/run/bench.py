@@ -166,7 +166,7 @@ class Bench:
             self.spill.remove()
 
     def note(self, **facts: object) -> None:
-        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        """Have `facts` (`header.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
             self.spill.add_facts(facts)
 
