@@ -2,8 +2,8 @@
 
 Only what lies right in the directory is looked at, as runs put it there, and only by names relative to directories that
 are open, so that no link is ever followed. What carries no marker of its run, and every file that a file tier does not
-make, stays. A run whose ranks are alive holds locks on its markers (see `run_directory`) and is left alone. Spill files are
-no business of this module: they may hold records that nobody has yet.
+make, stays. A run whose ranks are alive holds locks on its markers (see `run_directory`) and is left alone. Spill files
+are no business of this module: they may hold records that nobody has yet.
 """
 
 import errno
