@@ -13,9 +13,11 @@ import pandas as pd
 from kvbench_analysis.compare.comparability import check_same_work, differences, same_work
 from kvbench_analysis.compare.condensed import with_exact
 from kvbench_analysis.compare.figures import Metric, TargetFigures, target_figures
+from kvbench_analysis.summary.presence import presence
 from kvbench_analysis.tables.load import Run, load
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.tables.statistics import Interval, ratio_interval_of, resample_figure
+from kvbench_analysis.tables.window import Window
 
 from kvbench.records.reader import KvbenchError
 
@@ -166,6 +168,8 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
                     source,
                     "the run did not complete: its figures are of what was measured up to there",
                 )
+            for caution in presence(run, Window.of(run.attributes)):
+                yield caution.code, label, source, caution.message
             if str(run.attributes["timer"]) == "python":
                 others = "; other runs were not" if len(timers) > 1 else ""
                 yield "timer-python", label, source, f"timed in Python, with waits for the interpreter in it{others}"

@@ -29,7 +29,7 @@ from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
 from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
-from kvbench.run.outcome import Outcome, gather_outcome
+from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_output
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
@@ -73,6 +73,7 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
+                nothing = "" if outcome.interrupted else why_nothing(topology, bench)
         finally:
             if writer is not None:
                 writer.abort()
@@ -80,6 +81,10 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
         if comm.rank != 0:
             raise FailedElsewhere
         raise KvbenchError("interrupted")
+    if nothing:
+        if comm.rank != 0:
+            raise FailedElsewhere
+        raise KvbenchError(f"{nothing} ({order.out} holds the run)")
     return order.out
 
 
