@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kvbench.commands.main import commands
+from kvbench.commands.table import COMMANDS
 from kvbench.config.models import shipped_models
 from kvbench.config.run_config import RunConfig
 from kvbench.units import parse_bytes
@@ -61,20 +61,10 @@ def test_the_index_lists_every_page() -> None:
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= listed
 
 
-def known_commands() -> set[str]:
-    """`run`, `trace`, `trace info` and so on."""
-    found: set[str] = set()
-    for name, command in commands.commands.items():
-        found.add(name)
-        if isinstance(command, click.Group):
-            found |= {f"{name} {inner}" for inner in command.commands}
-    return found
-
-
 def commands_named(text: str) -> set[str]:
     """What follows `kvbench` in code, as far as it can be a command: one word, or two for a group."""
     code = "\n".join([*CODE.findall(text), *re.findall(r"`([^`\n]+)`", CODE.sub("", text))])
-    groups = {name for name, command in commands.commands.items() if isinstance(command, click.Group)}
+    groups = {words.partition(" ")[0] for words in COMMANDS if " " in words}
     named = set()
     for words in COMMAND.findall(code):
         first, *rest = words.split()
@@ -84,11 +74,11 @@ def commands_named(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    assert commands_named(page.read_text(encoding="utf-8")) <= known_commands()
+    assert commands_named(page.read_text(encoding="utf-8")) <= set(COMMANDS)
 
 
 def test_the_readme_names_every_command() -> None:
-    assert {name.split()[0] for name in known_commands()} <= {
+    assert {name.split()[0] for name in COMMANDS} <= {
         name.split()[0] for name in commands_named((ROOT / "README.md").read_text(encoding="utf-8"))
     }
 
@@ -96,14 +86,8 @@ def test_the_readme_names_every_command() -> None:
 def options() -> set[str]:
     """Every long option of every command."""
 
-    def of(command: click.Command) -> Iterator[str]:
-        for parameter in command.params:
-            yield from parameter.opts
-        if isinstance(command, click.Group):
-            for inner in command.commands.values():
-                yield from of(inner)
-
-    return set(of(commands))
+    every = [commands, *(entry.command() for entry in COMMANDS.values() if entry.place)]
+    return {option for command in every for parameter in command.params for option in parameter.opts}
 
 
 def test_every_option_that_follows_kvbench_in_the_readme_exists() -> None:

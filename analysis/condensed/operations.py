@@ -76,7 +76,7 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
         nodes=nodes,
         lost=_lost_by_errno(errors),
         **_page_cache(run, population),
-        python_timed=int(population["timed_by_python"].sum()),
+        python_timed=int(population["timed_by_python"][population["op"] != Op.DELETE].sum()),
     )
     return figures if run.mode == "histogram" else _with_sample(figures, operations.operation_figures(run, window))
 

@@ -44,7 +44,7 @@ class OperationFigures:
     storage_reads_resident: int
     """Those of them that found at least one page of their object in the page cache."""
     python_timed: int
-    """Operations timed around Python calls."""
+    """Operations timed around Python calls, of those that move bytes: a memory tier's deletions always are."""
 
 
 @dataclass

@@ -40,6 +40,7 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
     dense = (np.cumsum(used) - 1).astype(np.uint16)
     key = codes["rank"][counted].astype(np.int64) * max(int(used.sum()), 1) + dense[kind[counted]]
     checked, resident = _page_cache(run, counted & (codes["op"] == Op.READ), codes["tier"])
+    moved = counted & (codes["op"] != Op.DELETE)
     del codes, measured, kind
 
     grouping = Grouping(key)
@@ -56,7 +57,7 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
             level.use(column, segments)
     for column, share in inside.items():
         cells[f"{column}_inside"] = cells[column] - share
-    python_timed = int(np.count_nonzero(run.columns(["timed_by"])["timed_by"][counted] == TimedBy.PYTHON))
+    python_timed = int(np.count_nonzero(run.columns(["timed_by"])["timed_by"][moved] == TimedBy.PYTHON))
     operations = group_table(cells, levels["operations"], window)
     return OperationFigures(
         operations=with_lost(operations, lost, kinds),

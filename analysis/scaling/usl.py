@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import scipy
 from kvbench_analysis.tables.statistics import Floats, Interval, percentile_interval, student_reach
 from numpy.typing import ArrayLike
 
@@ -131,9 +132,6 @@ def fit_usl(n: ArrayLike, throughput: ArrayLike, rng: np.random.Generator, *, re
 
 def _fit(number: Floats, logs: Floats, near: Floats | None) -> Floats:
     """lambda, sigma and kappa. From `near`, or, as there can be several minima, from the best of a few starts."""
-    # Imported here, as every rank of a run loads this package and needs no scipy.
-    from scipy import optimize  # noqa: PLC0415
-
     most = float(number.max())
     # Sizes of one order for the solver: kappa as the slowing by coherency at the largest n.
     scale = 1 / max(most * (most - 1), 1.0)
@@ -154,7 +152,7 @@ def _fit(number: Floats, logs: Floats, near: Floats | None) -> Floats:
     )
     bounds = (np.array([-np.inf, 0.0, 0.0]), np.array([np.inf, 1.0, np.inf]))
     found = [
-        optimize.least_squares(
+        scipy.optimize.least_squares(
             residuals,
             np.clip(start, *bounds),
             slopes,

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Final, Protocol
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used, and most summaries use none
 from kvbench_analysis.tables.percentiles import percentiles
 from numpy.typing import ArrayLike, NDArray
 
@@ -224,9 +225,7 @@ def ratio_interval_of(
 
 def percentile_interval(estimate: float, draws: Floats, reach: float) -> Interval:
     """The percentiles of the bootstrap `draws` that lie `reach` standard deviations out in a normal distribution."""
-    from scipy import special  # noqa: PLC0415
-
-    tail = float(special.ndtr(-reach))
+    tail = float(scipy.special.ndtr(-reach))
     # Without interpolation, which has no answer between two draws that are infinite.
     low, high = np.quantile(draws, [tail, 1 - tail], method="closest_observation")
     return Interval(estimate, float(min(low, estimate)), float(max(high, estimate)))
@@ -235,10 +234,7 @@ def percentile_interval(estimate: float, draws: Floats, reach: float) -> Interva
 @cache
 def student_reach(freedom: float) -> float:
     """How many standard errors the 95 % interval reaches to each side, with so many degrees of freedom."""
-    # Imported where it is used: every rank of a run loads this package, and needs no scipy.
-    from scipy import special  # noqa: PLC0415
-
-    return float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2))
+    return float(scipy.special.stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
 def _bounds(
@@ -262,10 +258,8 @@ def _sample(values: ArrayLike) -> Floats:
 def _resampled(sample: Floats, statistic: Statistic, rng: np.random.Generator, resamples: int) -> Floats:
     if len(sample) < 2:
         return np.full(resamples, np.nan)
-    from scipy import stats  # noqa: PLC0415
-
     batch = max(1, min(resamples, 4_000_000 // len(sample)))
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (sample,), statistic, n_resamples=resamples, batch=batch, vectorized=True, method="percentile", rng=rng
     )
     return np.asarray(result.bootstrap_distribution, np.float64)

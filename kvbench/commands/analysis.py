@@ -1,16 +1,18 @@
-"""The commands that read run files: summary, compare, report. Parse, call, print.
-
-pandas is imported by the commands themselves: no rank but the one that prints needs it.
-"""
+"""The commands that read run files: summary, compare, report. Parse, call, print."""
 
 from pathlib import Path
 from typing import Final
 
 import click
+import kvbench_analysis as ka
+from kvbench_analysis.compare import print as compare_print
+from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands import study as study_cli
+from kvbench.commands.options import PATH
+from kvbench.commands.study_show import is_study, print_study
 from kvbench.errors import KvbenchError
+from kvbench.records.reader import open_run
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -18,18 +20,15 @@ MOST_SUMMARIZED: Final = 4_000_000
 _SUMMARY_BYTES: Final = 64
 """Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
-_PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("run_file", type=_PATH)
+@click.argument("run_file", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def summary(run_file: Path, as_json: bool) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
-    import kvbench_analysis as ka  # noqa: PLC0415 - see above
-
-    if study_cli.is_study(run_file):
-        study_cli.print_study(run_file, Console(), as_json=as_json)
+    if is_study(run_file):
+        print_study(run_file, Console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
@@ -39,8 +38,6 @@ def summary(run_file: Path, as_json: bool) -> None:
 def show_result(run_file: Path, console: Console) -> None:
     """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
     been given."""
-    from kvbench.records.reader import open_run  # noqa: PLC0415 - see above
-
     records = open_run(run_file).tables["records"].rows
     if records <= MOST_SUMMARIZED:
         show_summary(run_file, console)
@@ -55,8 +52,6 @@ def show_result(run_file: Path, console: Console) -> None:
 
 def show_summary(run_file: Path, console: Console) -> None:
     """Print the summary of `run_file` on `console`."""
-    import kvbench_analysis as ka  # noqa: PLC0415 - see above
-
     ka.print_summary(ka.summarize(ka.load(run_file)), console)
 
 
@@ -69,9 +64,6 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
 
     The files before the first --vs are repeated runs on the baseline, those after each --vs on another target.
     """
-    import kvbench_analysis as ka  # noqa: PLC0415 - see above
-    from kvbench_analysis.compare import print as compare_print  # noqa: PLC0415 - see above
-
     groups: list[list[str]] = [[]]
     for word in run_files:
         if word == _VERSUS:
@@ -99,14 +91,11 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 
 
 @click.command()
-@click.argument("run_files", nargs=-1, required=True, type=_PATH)
-@click.option("-o", "--out", required=True, type=_PATH, help="The page, such as report.html.")
-@click.option("--png", type=_PATH, help="Also write the plots as PNG files into this directory.")
+@click.argument("run_files", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The page, such as report.html.")
+@click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
 def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    import kvbench_analysis as ka  # noqa: PLC0415 - see above
-    from kvbench_analysis.report import write_report  # noqa: PLC0415 - see above
-
     try:
         click.echo(write_report([ka.load(path) for path in run_files], out, png=png))
     except OSError as error:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from kvbench.commands.options import PATH
 from kvbench.tiers.file.leftovers import Leftover, find, may_go, remove
 from kvbench.units import format_bytes
 
@@ -16,7 +17,7 @@ _MOST_STRANGERS = 5
 
 
 @click.command()
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
 @click.option("--run", "run_id", help="Only this run; also where it cannot be told whether it is in use.")
 @click.option("--yes", is_flag=True, help="Delete without asking; outside a terminal nothing is deleted otherwise.")
 def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands that look and measure nothing: datasize, doctor, trace, configs."""
+"""The commands that look and measure nothing: datasize, doctor, trace info, configs."""
 
 import json
 import sys
@@ -8,9 +8,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench.commands.options import ANY_PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import ANY_PATH, PATH, config_argument, set_option, skip_option
 from kvbench.config.run_config import load_config, shipped_configs
+from kvbench.run.checks.datasize import estimate, print_size
+from kvbench.run.checks.doctor import examine, failed
 from kvbench.run.output.spill_files import SpillOrder
+from kvbench.workload.trace_info import trace_info
+from kvbench.workload.traces import read_trace
 
 
 @click.command()
@@ -18,9 +22,7 @@ from kvbench.run.output.spill_files import SpillOrder
 @set_option
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks in all.")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes they run on.")
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="Directory under test, for capacities left `auto`."
-)
+@click.option("--dir", "directory", type=PATH, help="Directory under test, for capacities left `auto`.")
 @click.option(
     "--gib-per-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -41,8 +43,6 @@ def datasize(
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
-    from kvbench.run.checks.datasize import estimate, print_size  # noqa: PLC0415 - only here
-
     order = SpillOrder(not no_spill, spill)
     size = estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
@@ -52,11 +52,9 @@ def datasize(
 
 
 @click.command()
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory under test.")
+@click.option("--dir", "directory", type=PATH, help="Directory under test.")
 def doctor(directory: Path | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
-    from kvbench.run.checks.doctor import examine, failed  # noqa: PLC0415 - only here
-
     findings = examine(directory)
     table = Table("", "what", "finding", box=None)
     for finding in findings:
@@ -67,19 +65,11 @@ def doctor(directory: Path | None) -> None:
         sys.exit(1)
 
 
-@click.group()
-def trace() -> None:
-    """Look at traces."""
-
-
-@trace.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command()
+@click.argument("file", type=PATH)
 @skip_option
 def info(file: Path, skip_bad_lines: bool) -> None:
     """Print requests, span, token and reuse statistics of a trace FILE."""
-    from kvbench.workload.trace_info import trace_info  # noqa: PLC0415 - see above
-    from kvbench.workload.traces import read_trace  # noqa: PLC0415 - see above
-
     table = Table(show_header=False, box=None)
     for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
         table.add_row(label, value)

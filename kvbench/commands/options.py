@@ -5,6 +5,9 @@ from typing import Final
 
 import click
 
+from kvbench.studies.options import MINIMUM_REPEATS
+
+PATH: Final = click.Path(path_type=Path)
 ANY_PATH: Final = click.Path(path_type=Path, readable=False)
 """Not looked at here: what a rank finds on its node, all ranks must hear of."""
 
@@ -15,3 +18,11 @@ set_option = click.option(
 skip_option = click.option(
     "--skip-bad-lines", is_flag=True, help="Count malformed lines of a trace instead of stopping at the first."
 )
+repeats_option = click.option(
+    "--repeats",
+    type=click.IntRange(min=MINIMUM_REPEATS),
+    default=MINIMUM_REPEATS,
+    show_default=True,
+    help="Of everything; a confidence interval is over repeats.",
+)
+seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)

@@ -5,15 +5,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from kvbench.commands.options import PATH
+from kvbench.records.spill import recover as recovery
 from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SPILL...", type=_PATH)
-@click.option("-o", "--out", required=True, type=_PATH, help="The run file to make.")
+@click.argument("sources", nargs=-1, required=True, metavar="SPILL...", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The run file to make.")
 @click.option("--run", "run_id", help="The run to recover, where the files are of several.")
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> None:
@@ -21,8 +21,6 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
 
     The spill files are left where they are.
     """
-    from kvbench.records.spill import recover as recovery  # noqa: PLC0415 - no rank of a run needs it
-
     made = recovery.recover(sources, out, overwrite, run_id)
     console = Console()
     console.print(

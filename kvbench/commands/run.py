@@ -10,8 +10,7 @@ from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.launch.start import run_console, start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.commands.analysis import show_result
-from kvbench.commands.options import ANY_PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import ANY_PATH, PATH, config_argument, set_option, skip_option
 from kvbench.run import runner
 from kvbench.run.order import Order
 from kvbench.run.output.spill_files import SpillOrder
@@ -46,7 +45,7 @@ from kvbench.run.output.spill_files import SpillOrder
 @click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
-@click.option("--hostfile", type=click.Path(path_type=Path), help="With --ranks: the hosts, in mpirun's format.")
+@click.option("--hostfile", type=PATH, help="With --ranks: the hosts, in mpirun's format.")
 @click.option(
     "--patience",
     "patience_s",
@@ -89,18 +88,20 @@ def run(
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = Order(
-        config,
-        overrides,
-        directory,
-        out or Path("kvbench-out") / f"{Path(config).stem}.h5",
-        overwrite,
-        gather,
-        gather_memory_bytes,
+        source=config,
+        directory=directory and directory.absolute(),
+        out=out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        overrides=overrides,
+        overwrite=overwrite,
+        gather=gather,
+        gather_memory_bytes=gather_memory_bytes,
         expect=expect or "",
         patience_s=patience_s,
-        spill=SpillOrder(not no_spill, spill),
+        spill=SpillOrder(not no_spill, spill and spill.absolute()),
     )
     console = run_console(inside)
     path = runner.run(world, order, console)
     if world.rank == 0:
+        from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
+
         show_result(path, console)

@@ -26,12 +26,10 @@ from kvbench.records.schema import (
     Op,
     Path,
     RequestState,
-    TimedBy,
     label,
 )
 from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.payload import Mismatch, Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
 
@@ -179,7 +177,7 @@ class Worker:
             assert self._equipment.payload_of is not None
             payload = self._equipment.payload_of(operation.writer)
             tier.allocate(key, nbytes)
-        with self._row(operation, Op.READ, number, tier.read_path, tier.read_timed_by) as cell:
+        with self._row(operation, Op.READ, number, tier.read_path) as cell:
             _prepare_read(cell, tier, key)
             if not tier.in_parts:
                 _, landed = tier.read(cell, key, WHOLE, _NOWHERE)
@@ -244,28 +242,28 @@ class Worker:
     def _demote(self, operation: Operation, source: Tier, target: Tier) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
         assert operation.step.target is not None
-        memory = source.memory_of(key)
-        assert memory is not None, "only memory tiers lie above another tier"
+        upper = source.addressable
+        assert upper is not None, "only memory lies above another tier"
         target.allocate(key, nbytes)
         with self._row(operation, Op.DEMOTE, operation.step.target, target.write_path) as cell:
-            target.write(cell, key, WHOLE, memory)
+            target.write(cell, key, WHOLE, upper.memory_of(key))
         operation.ended_ns = _ended_ns(cell)
-        _release(source, key)
+        upper.release(key)
         return _wall_ns(cell)
 
     def _promote(self, operation: Operation, source: Tier, target: Tier) -> int:
         key, nbytes = operation.step.key, operation.step.nbytes
         assert operation.step.source is not None
+        upper, lower = target.addressable, source.addressable
+        assert upper is not None, "only memory lies above another tier"
         target.allocate(key, nbytes)
-        destination = target.memory_of(key)
-        assert destination is not None, "only memory tiers lie above another tier"
-        held = source.memory_of(key)
-        if held is not None:
+        if lower is not None:
             with self._row(operation, Op.PROMOTE, operation.step.source, source.read_path) as cell:
-                target.write(cell, key, WHOLE, held)
-            _release(source, key)
+                target.write(cell, key, WHOLE, lower.memory_of(key))
+            lower.release(key)
             return _wall_ns(cell)
-        with self._row(operation, Op.PROMOTE, operation.step.source, source.read_path, source.read_timed_by) as cell:
+        destination = upper.memory_of(key)
+        with self._row(operation, Op.PROMOTE, operation.step.source, source.read_path) as cell:
             _prepare_read(cell, source, key)
             _, landed = source.read(cell, key, WHOLE, destination)
             if landed is None:
@@ -293,7 +291,6 @@ class Worker:
         op: Op,
         tier: int,
         path: Path,
-        timed_by: TimedBy | None = None,
     ) -> "_Row":
         rows, row = self._store.reserve()
         start = row * _ROW_BYTES
@@ -312,7 +309,7 @@ class Worker:
             tier,
             request.phase,
             path,
-            MemoryTier.read_timed_by if timed_by is None else timed_by,
+            timed_io.TIMED_BY,
             RESIDENT_UNKNOWN,
             operation.locality,
             0,
@@ -336,8 +333,8 @@ class _Row:
         if error is not None:
             record = self._cell.record
             if record["t_start_ns"] == 0:  # it failed before anything was timed
-                timed_io.begin(self._cell.rows, self._cell.row)
-                timed_io.end(self._cell.rows, self._cell.row, 0, 0, 0)
+                with self._cell.around_python():
+                    pass
             if record["errno"] == 0:
                 record["errno"] = _number_of(error)
         self._store.commit()
@@ -375,11 +372,6 @@ def _parts(nbytes: int, at_most: int) -> Iterator[tuple[Part, int]]:
     for offset in range(0, nbytes, at_most):
         length = min(at_most, nbytes - offset)
         yield Part(offset, first=offset == 0, last=offset + length == nbytes), length
-
-
-def _release(tier: Tier, key: int) -> None:
-    assert isinstance(tier, MemoryTier)
-    tier.release(key)
 
 
 def _copy_into(destination: Memory, source: Memory) -> None:

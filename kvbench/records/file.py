@@ -166,7 +166,9 @@ class RunFileWriter:
                 self._file.attrs[name] = text_array(value) if isinstance(value, str) else np.asarray(value)[()]
 
     def finish(self) -> Path:
-        """Write what is buffered, bring it to the device, and give the file its name. Returns the path."""
+        """Write what is buffered and what wrote it, bring it to the device, and give the file its name. Returns the
+        path."""
+        self.set_attributes({"h5py": h5py.__version__})
         with self._guard():
             for table in self._tables.values():
                 table.flush(self._file)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -33,15 +32,11 @@ from kvbench.run.calibration import (
     storage_read_gib_per_s,
     write_calibration_object,
 )
-from kvbench.run.checks.expectation import Expect
-from kvbench.run.checks.sizes import (
-    Sizes,
-    plan_sizes,
-)
+from kvbench.run.checks.sizes import Sizes, plan_sizes
 from kvbench.run.checks.surroundings import Surroundings, look_around
-from kvbench.run.order import Identity, known_attributes, tier_names
+from kvbench.run.order import Plan, known_attributes, tier_names
 from kvbench.run.output.run_file import node_facts, node_row, place_row
-from kvbench.run.output.spill_files import SpillOrder, open_spill
+from kvbench.run.output.spill_files import open_spill
 from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
@@ -75,40 +70,34 @@ class Bench:
         cls,
         topology: Topology,
         agreement: Agreement,
-        identity: Identity,
+        plan: Plan,
         schedule: Schedule,
-        directory: Path | None,
-        spill: SpillOrder,
         sharing: Sharing | None = None,
-        expect: Expect = "",
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `directory` may be None where no tier keeps files; `sharing`
-        is this rank's part in a shared key space."""
-        run_id = identity.run_id
+        cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
+        run_id, directory = plan.run_id, plan.order.directory
         rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = look_around(topology, agreement, directory, run_id, spill, expect)
+        around = look_around(topology, agreement, plan.order, run_id)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = plan_sizes(topology, agreement, identity.config, schedule, around, rundir.directory)
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, rundir.directory)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run(
-                "check", lambda: cls._assemble(stack, topology, identity, around, sizes, rundir, sharing)
-            )
+            yield agreement.run("check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing))
 
     @classmethod
     def _assemble(
         cls,
         stack: ExitStack,
         topology: Topology,
-        identity: Identity,
+        plan: Plan,
         around: Surroundings,
         sizes: Sizes,
         rundir: RunDirectory,
         sharing: Sharing | None,
     ) -> Self:
-        config = identity.config
+        config = plan.config
         rundir.create()
         payload = make_payload(config, run_number(rundir.run_id, topology.rank))
         arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
@@ -123,14 +112,14 @@ class Bench:
         tally, spill, digest = Tally(), None, None
         if around.spill is not None:
             header = SpillHeader(
-                run_id=identity.run_id,
+                run_id=plan.run_id,
                 rank=topology.rank,
                 ranks=topology.size,
                 node=topology.node,
                 host=topology.host,
-                started_at=identity.started_at,
+                started_at=plan.started_at,
                 attributes=known_attributes(
-                    identity, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
+                    plan, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
                 ),
                 node_row=node_facts(around.node, _place_row(topology, around, rundir)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),

@@ -1,15 +1,18 @@
-"""What a run is ordered to do, which run it is, and the attributes of its run file that are known before it starts.
+"""What a run is told to do (`Order`), what rank 0 makes of it for all ranks (`Plan`), and each rank's part (`Work`).
 
-What travels: the order from rank 0 to all, and each rank's part of the trace.
+What travels: the plan from rank 0 to all ranks, as JSON, and each rank's part of the trace. A new option of a run is a
+field of `Order`, and its value is at hand wherever the plan is.
 """
 
 import datetime
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
@@ -18,7 +21,7 @@ from kvbench.cluster.comm import Communicator
 from kvbench.cluster.gather import MEMORY_BYTES, Way
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.config.run_config import RunConfig, TraceWorkload, load_config, parse_config
+from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.expectation import Expect
 from kvbench.run.output.run_file import description
@@ -30,124 +33,113 @@ from kvbench.workload.traces import Trace, load_trace
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Which run it is; the same on all ranks."""
-
-    config: RunConfig
-    run_id: str
-    fingerprint: str
-    started_at: str
-    trace: dict[str, str | int]
-    expect: Expect = ""
-
-
-def tier_names(kinds: Sequence[str]) -> list[str]:
-    """Names of tiers of `kinds`, fastest first: their kind, numbered where there are several of one kind."""
-    return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
-
-
-def known_attributes(
-    identity: Identity,
-    topology: Topology,
-    cache_directory: str,
-    tiers: Sequence[Tier],
-    capacities: Sequence[int],
-    arena_bytes: int,
-) -> dict[str, str | int | float]:
-    """The attributes of the run file but for those of how the run went; `cache_directory` as in `topology.Sharing`."""
-    names = tier_names([tier.kind for tier in tiers])
-    return (
-        description(identity.config, topology.size, topology.nodes, timed_io.TIMER)
-        | identity.trace
-        | {
-            "run_id": identity.run_id,
-            "fingerprint": identity.fingerprint,
-            "started_at": identity.started_at,
-            "tiers_json": json.dumps(
-                [
-                    {"name": name, "kind": tier.kind, "capacity_bytes": capacity, "storage": tier.storage}
-                    for name, tier, capacity in zip(names, tiers, capacities, strict=True)
-                ]
-            ),
-            "arena_bytes": arena_bytes,
-            "cache_directory": cache_directory,
-            "expected_directory": identity.expect,
-            "records": identity.config.records,
-        }
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Order:
-    """What the user asked for; read on rank 0 alone."""
+    """What a run is told to do: by the command line, a study or a sequence of trials. The same on all ranks."""
 
     source: str
-    """Path or name of the configuration."""
-    overrides: tuple[str, ...]
+    """Path or name of the configuration; read on rank 0 alone."""
     directory: Path | None
-    """None: only for configurations without a file tier."""
+    """Under test, absolute. None: only for configurations without a file tier."""
     out: Path
-    overwrite: bool
+    """The run file; written on rank 0 alone."""
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE."""
+    overwrite: bool = False
     gather: Way = "auto"
     gather_memory_bytes: int = MEMORY_BYTES
     expect: Expect = ""
-    heading: Callable[[float], str] | None = None
-    """From the seconds that the run still takes, what progress is to say before its figures."""
     patience_s: float = PATIENCE_S
-    """How long nothing may be heard of a rank (every rank's own)."""
+    """How long nothing may be heard of a rank."""
     spill: SpillOrder = field(default_factory=SpillOrder)
+
+    def to_json(self) -> dict[str, Any]:
+        """The order as JSON holds it."""
+        content: dict[str, Any] = _ORDER.dump_python(self, mode="json")
+        return content
+
+    @staticmethod
+    def from_json(content: Any) -> "Order":
+        """The order that `to_json` gave."""
+        return _ORDER.validate_python(content)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done: the same on all ranks, but for the schedule."""
+    """One run, made by rank 0 of its order: the same on all ranks."""
 
-    identity: Identity
+    order: Order
+    config: RunConfig
+    run_id: str
+    fingerprint: str
+    started_at: str
+    trace: dict[str, str | int] = field(default_factory=dict)
+    """Attributes of the run file that say which trace it was; empty for personas."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON holds it."""
+        content: dict[str, Any] = _PLAN.dump_python(self, mode="json")
+        return content
+
+    @staticmethod
+    def from_json(content: Any) -> "Plan":
+        """The plan that `to_json` gave."""
+        return _PLAN.validate_python(content)
+
+
+_ORDER: Final = TypeAdapter(Order)
+_PLAN: Final = TypeAdapter(Plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one rank has to do of a plan."""
+
     schedule: Schedule
-    directory: Path | None
-    spill: SpillOrder
     part: Trace | None
-    """This rank's part of the trace; None for personas."""
-    gather: Way = "auto"
-    gather_memory_bytes: int = MEMORY_BYTES
-    heading: Callable[[float], str] | None = None
-
-    @property
-    def config(self) -> RunConfig:
-        return self.identity.config
+    """Its part of the trace; None for personas."""
 
 
-def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> Plan:
-    """Rank 0 reads the configuration and the trace; every rank gets the one and its part of the other."""
+def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[Plan, Work]:
+    """Rank 0 reads the configuration and the trace; every rank gets the one and its part of the other. Collective."""
 
-    def read() -> tuple[dict[str, Any], Trace | None]:
+    def read() -> tuple[Plan | None, Trace | None]:
         if comm.rank != 0:
-            return {}, None
+            return None, None
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
         if config.keeps_files and order.directory is None:
             raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
-        return _shared_plan(config, trace, order, comm.size), trace
+        return _planned(order, config, trace, comm.size), trace
 
-    content, trace = agreement.run("plan", read)
-    content = share(comm, content)
-    config = parse_config(content["config"], content["source"])
-    part: Trace | None = None
+    made, trace = agreement.run("plan", read)
+    plan = Plan.from_json(share(comm, None if made is None else made.to_json()))
+    config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):
-        workload = config.workload
-        roles = config.role_ranks
+        workload, roles = config.workload, config.role_ranks
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    schedule = agreement.run("plan", lambda: _schedule(config, comm, part))
-    identity = Identity(
-        config, content["run_id"], content["fingerprint"], content["started_at"], content["trace"], content["expect"]
+    return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part)), part)
+
+
+def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -> Plan:
+    now = datetime.datetime.now(datetime.UTC)
+    facts: dict[str, str | int] = {}
+    if trace is not None:
+        facts = {
+            "trace_source": trace.source,
+            "trace_requests": len(trace),
+            "trace_digest": trace.digest,
+            "trace_bad_lines": trace.bad_lines,
+        }
+    return Plan(
+        order,
+        config,
+        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        fingerprint=config.fingerprint(ranks, "" if trace is None else trace.digest),
+        started_at=now.isoformat(timespec="seconds"),
+        trace=facts,
     )
-    directory = content["directory"]
-    spill = SpillOrder.from_json(content["spill"])
-    directory = None if directory is None else Path(directory)
-    way, gather_memory_bytes = content["gather"]
-    return Plan(identity, schedule, directory, spill, part, way, gather_memory_bytes, order.heading)
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:
@@ -164,25 +156,37 @@ def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Sche
     return build_role_schedule(config, roles, comm.rank, part)
 
 
-def _shared_plan(config: RunConfig, trace: Trace | None, order: Order, ranks: int) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC)
-    facts = {}
-    if trace is not None:
-        facts = {
-            "trace_source": trace.source,
-            "trace_requests": len(trace),
-            "trace_digest": trace.digest,
-            "trace_bad_lines": trace.bad_lines,
+def tier_names(kinds: Sequence[str]) -> list[str]:
+    """Names of tiers of `kinds`, fastest first: their kind, numbered where there are several of one kind."""
+    return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+
+
+def known_attributes(
+    plan: Plan,
+    topology: Topology,
+    cache_directory: str,
+    tiers: Sequence[Tier],
+    capacities: Sequence[int],
+    arena_bytes: int,
+) -> dict[str, str | int | float]:
+    """The attributes of the run file but for those of how the run went; `cache_directory` as in `topology.Sharing`."""
+    names = tier_names([tier.kind for tier in tiers])
+    return (
+        description(plan.config, topology.size, topology.nodes, timed_io.TIMER)
+        | plan.trace
+        | {
+            "run_id": plan.run_id,
+            "fingerprint": plan.fingerprint,
+            "started_at": plan.started_at,
+            "tiers_json": json.dumps(
+                [
+                    {"name": name, "kind": tier.kind, "capacity_bytes": capacity, "storage": tier.storage}
+                    for name, tier, capacity in zip(names, tiers, capacities, strict=True)
+                ]
+            ),
+            "arena_bytes": arena_bytes,
+            "cache_directory": cache_directory,
+            "expected_directory": plan.order.expect,
+            "records": plan.config.records,
         }
-    return {
-        "config": config.model_dump(mode="json"),
-        "source": order.source,
-        "directory": None if order.directory is None else str(order.directory.absolute()),
-        "spill": order.spill.to_json(),
-        "run_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        "fingerprint": config.fingerprint(ranks, "" if trace is None else trace.digest),
-        "started_at": now.isoformat(timespec="seconds"),
-        "trace": facts,
-        "gather": [order.gather, order.gather_memory_bytes],
-        "expect": order.expect,
-    }
+    )

@@ -20,7 +20,7 @@ from kvbench.records.gathered_rows import RankRows, Spilled
 from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
-from kvbench.run.order import Identity, known_attributes
+from kvbench.run.order import Plan, known_attributes
 from kvbench.run.output.run_file import write_rows, write_tables
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Outcome:
 def gather_outcome(
     topology: Topology,
     agreement: Agreement,
-    identity: Identity,
+    plan: Plan,
     bench: Bench,
     outcome: Outcome,
     writer: "RunFileWriter | None",
@@ -92,7 +92,7 @@ def gather_outcome(
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
         known_attributes(
-            identity,
+            plan,
             topology,
             bench.around.group.sharing,
             bench.tiers,

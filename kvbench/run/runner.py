@@ -4,6 +4,7 @@ Every rank walks through the same phases. What a rank does alone in a phase ends
 rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is left waiting.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -35,14 +36,16 @@ from kvbench.run.output.spill_files import announce, discard, how_to_go_on, sayi
 from kvbench.run.shared_space import exchange_offsets, join, report
 from kvbench.units import printable
 from kvbench.workload.preconditioning import PreconditionSchedule
+from kvbench.workload.request import Schedule
 
 START_DELAY_S: Final = 0.1
 """Between the agreement to start and the common start, so that every rank has heard of it."""
 
 
-def run(comm: Communicator, order: Order, console: Console) -> Path:
+def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Path:
     """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
 
+    `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
     Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
     ended early; what was measured until then is in the file all the same.
     """
@@ -51,25 +54,23 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
     with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
         topology = discover(comm)
         watch.connect(topology, console.print)
-        plan = make_plan(comm, agreement, order)
+        plan, work = make_plan(comm, agreement, order)
+        order = plan.order
         writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
         try:
-            wishes = plan.gather, plan.gather_memory_bytes
+            wishes = order.gather, order.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
             _announce(console, topology, plan)
-            sharing = join(topology, plan.config, plan.part)
-            expect = plan.identity.expect
-            with Bench.build(
-                topology, agreement, plan.identity, plan.schedule, plan.directory, plan.spill, sharing, expect
-            ) as bench:
+            sharing = join(topology, plan.config, work.part)
+            with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
-                watch.advice = how_to_go_on(bench.spill, plan.identity.run_id, order.out, plan.directory)
-                announce(console, topology, plan.spill, bench.around.spill, bench.sizes.spill_bytes)
-                outcome = _load(topology, agreement, plan, bench, interrupt, watch, console)
-                with saying_what_is_left(topology, bench.spill, plan.identity.run_id, order.out):
-                    status = gather_outcome(topology, agreement, plan.identity, bench, outcome, writer, gathering)
+                watch.advice = how_to_go_on(bench.spill, plan.run_id, order.out, order.directory)
+                announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
+                outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
+                with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
+                    status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
-                watch.advice = how_to_go_on(None, plan.identity.run_id, order.out, plan.directory)
+                watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))
@@ -93,11 +94,10 @@ def run(comm: Communicator, order: Order, console: Console) -> Path:
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
     if topology.rank == 0:
-        identity = plan.identity
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
-            f"kvbench run {identity.run_id}: {ranks}, {printable(plan.config.name)}, "
-            f"{plan.directory or 'no directory'}, fingerprint {identity.fingerprint}",
+            f"kvbench run {plan.run_id}: {ranks}, {printable(plan.config.name)}, "
+            f"{plan.order.directory or 'no directory'}, fingerprint {plan.fingerprint}",
             soft_wrap=True,
             highlight=False,
         )
@@ -110,10 +110,12 @@ def _load(
     topology: Topology,
     agreement: Agreement,
     plan: Plan,
+    schedule: Schedule,
     bench: Bench,
     interrupt: Interrupt,
     watch: Watch,
     console: Console,
+    heading: Callable[[float], str] | None,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
@@ -123,21 +125,21 @@ def _load(
         exchange_offsets(topology, sharing, before)
     calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
     bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
-    view = View(console, bench.tier_names, topology.size, plan.heading) if topology.rank == 0 else None
+    view = View(console, bench.tier_names, topology.size, heading) if topology.rank == 0 else None
     drive = Drive(topology, bench, interrupt, watch, view)
 
     stopped = False
     bench.stream.start()
-    anything = next(plan.schedule.preconditioning(), None) is not None
+    anything = next(schedule.preconditioning(), None) is not None
     if total(topology.comm, anything)[0]:
-        filling = PreconditionSchedule(plan.schedule)
+        filling = PreconditionSchedule(schedule)
         load = agreement.run("set up", lambda: bench.engine.prepare(filling, "asap"))
         now_ns = timed_io.now_ns()
         load.begin(Timeline.untimed(now_ns, Phase.PRECONDITION))
         stopped = drive.until_done(load, now_ns, None)
 
     # What takes time before the first operation is over on every rank before a common start is agreed on.
-    measured = None if stopped else agreement.run("set up", lambda: bench.engine.prepare(plan.schedule))
+    measured = None if stopped else agreement.run("set up", lambda: bench.engine.prepare(schedule))
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -18,27 +17,13 @@ PROGRAM: Final = (sys.executable, "-m", "kvbench.studies.one_run")
 
 def arguments_of(order: Order) -> list[str]:
     """The arguments of PROGRAM that have it carry out `order`."""
-    content = {
-        "source": order.source,
-        "overrides": list(order.overrides),
-        "directory": str(order.directory),
-        "out": str(order.out),
-    }
-    return [json.dumps(content)]
+    return [json.dumps(order.to_json())]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out the order in `arguments` as one rank; returns the exit code, with the message on stderr."""
-    content = json.loads(arguments[0])
-    order = Order(
-        content["source"],
-        tuple(content["overrides"]),
-        Path(content["directory"]),
-        Path(content["out"]),
-        overwrite=True,
-    )
     try:
-        runner.run(get_world(), order, Console(quiet=True))
+        runner.run(get_world(), Order.from_json(json.loads(arguments[0])), Console(quiet=True))
     except KvbenchError as error:
         print(f"kvbench: {error}", file=sys.stderr, flush=True)
         return 1

@@ -158,7 +158,13 @@ def run_scaling(
     for run in runs:
         path = folder / f"{run.name}.h5"
         path.unlink(missing_ok=True)
-        order = Order(choices.source, run.overrides, choices.directory.absolute(), path, overwrite=True)
+        order = Order(
+            source=choices.source,
+            directory=choices.directory.absolute(),
+            out=path,
+            overrides=run.overrides,
+            overwrite=True,
+        )
         hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
         code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
         if code:

@@ -5,15 +5,26 @@ Every call that moves bytes is timed into one row by the stopwatch; several call
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
-from kvbench.records.schema import RESIDENT_UNKNOWN, Path, TimedBy
+from kvbench.records.schema import RESIDENT_UNKNOWN, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.transfer import Cell, Part
 
 
 class NotAsWrittenError(OSError):
     """The file is there and can be read, and is not what was written."""
+
+
+class Addressable(Protocol):
+    """Memory that the processor can address: what lies there is written to another tier from where it lies, and what
+    comes up from another tier is read to where it is to lie."""
+
+    def memory_of(self, key: int) -> Memory:
+        """Where all bytes of object `key` lie, or will lie once it is allocated and written."""
+
+    def release(self, key: int) -> None:
+        """Take the memory of object `key` back: it was moved away, and nothing of that is timed."""
 
 
 class Tier(ABC):
@@ -26,7 +37,6 @@ class Tier(ABC):
     """False: it only remembers which objects it has; nothing is moved, and nothing that it gives can be verified."""
     read_path: Path
     write_path: Path
-    read_timed_by: TimedBy
     in_parts: bool = True
     """False: an object can only be read as a whole."""
 
@@ -51,8 +61,9 @@ class Tier(ABC):
     def allocate(self, key: int, nbytes: int) -> None:  # noqa: B027 - storage allocates as it writes
         """Set memory aside for object `key`; called before its first part is written."""
 
-    def memory_of(self, key: int) -> Memory | None:
-        """Where all bytes of object `key` lie, for a tier whose storage is the node's memory; None for others."""
+    @property
+    def addressable(self) -> Addressable | None:
+        """The tier as memory that the processor can address; None: it is storage, or keeps no bytes."""
         return None
 
     def prepare_read(self, key: int) -> int:

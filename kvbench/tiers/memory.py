@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
-from kvbench.records.schema import Path, TimedBy
+from kvbench.records.schema import Path
 from kvbench.tiers.arena import SECTOR_BYTES, Extents, Memory, anonymous_memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.transfer import Cell, Part
@@ -71,7 +71,6 @@ class MemoryTier(Tier):
     storage = False
     read_path = Path.COPY
     write_path = Path.COPY
-    read_timed_by = TimedBy.EXTENSION if timed_io.TIMER == "extension" else TimedBy.PYTHON
 
     def __init__(self, capacity_bytes: int, io_bytes: int) -> None:
         nbytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
@@ -86,6 +85,10 @@ class MemoryTier(Tier):
     def allocate(self, key: int, nbytes: int) -> None:
         with self._lock:
             self._objects[key] = Memory(self._bytes, self._ranges.allocate(nbytes))
+
+    @property
+    def addressable(self) -> "MemoryTier":
+        return self
 
     def memory_of(self, key: int) -> Memory:
         return self._objects[key]
@@ -115,13 +118,12 @@ class MemoryTier(Tier):
         )
 
     def delete(self, cell: Cell, key: int) -> None:
-        timed_io.begin(cell.rows, cell.row)
-        start_ns = timed_io.now_ns()
-        self.release(key)
-        timed_io.end(cell.rows, cell.row, timed_io.now_ns() - start_ns, 0, 0)
+        with cell.around_python() as span:
+            start_ns = timed_io.now_ns()
+            self.release(key)
+            span.span_ns = timed_io.now_ns() - start_ns
 
     def release(self, key: int) -> None:
-        """Take the memory of object `key` back."""
         with self._lock:
             self._ranges.release(self._objects.pop(key).extents)
 

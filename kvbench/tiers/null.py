@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from kvbench import timed_io
-from kvbench.records.schema import RECORD_DTYPE, Path, TimedBy
+from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.transfer import WHOLE, Cell, Part
@@ -32,7 +32,6 @@ class NullTier(Tier):
     in_parts = False
     read_path = Path.NONE
     write_path = Path.NONE
-    read_timed_by = TimedBy.EXTENSION if timed_io.TIMER == "extension" else TimedBy.PYTHON
 
     def __init__(self) -> None:
         # Threads share it without a lock: each use of it is one step of the interpreter.

@@ -135,13 +135,10 @@ class Payload:
         return np.concatenate([self.body[position:], self.body[:position]])[:length]
 
     def _keystream(self, key: int, offset: int, length: int, room: memoryview) -> None:
-        # Only here, once for `unique`: most runs do without it.
-        from cryptography.hazmat.primitives.ciphers import Cipher  # noqa: PLC0415
-        from cryptography.hazmat.primitives.ciphers.algorithms import AES  # noqa: PLC0415
-        from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - few runs need it
 
         counter = key.to_bytes(8, "big") + (offset // _AES_BLOCK_BYTES).to_bytes(8, "big")
-        encryptor = Cipher(AES(self._cipher_key), CTR(counter)).encryptor()
+        encryptor = Cipher(algorithms.AES(self._cipher_key), modes.CTR(counter)).encryptor()
         encryptor.update_into(memoryview(self._zeros)[:length], room)
 
 

@@ -1,16 +1,25 @@
 """Cell and part: the row that a call on a tier is timed into, and the bytes of an object that it moves."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.records.schema import RECORD_DTYPE
+from kvbench import timed_io
+from kvbench.records.schema import RECORD_DTYPE, TimedBy
+
+_ROW_BYTES: Final = RECORD_DTYPE.itemsize
+_TIMED_BY_OFFSET: Final = RECORD_DTYPE.fields["timed_by"][1] if RECORD_DTYPE.fields else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cell:
-    """The row that a call is timed into, and the flag that ends it early."""
+    """The row that a call is timed into, and the flag that ends it early.
+
+    The row says who timed it. It is given out as one of the stopwatch (`timed_io.TIMED_BY`), whose calls move bytes and
+    time themselves; a call that is timed around Python code uses `around_python`, which says so.
+    """
 
     rows: npt.NDArray[np.uint8]
     row: int
@@ -22,6 +31,34 @@ class Cell:
         """The row itself, to be read and written by column; for what is not worth a faster way."""
         record: np.void = self.rows.view(RECORD_DTYPE)[self.row]
         return record
+
+    def around_python(self) -> "PythonSpan":
+        """A context that is timed into the row: what runs in it is Python code, whatever that calls."""
+        return PythonSpan(self)
+
+
+class PythonSpan:
+    """The time of Python code, and what only that code knows of it, to be set before the context ends."""
+
+    __slots__ = ("_cell", "copy_ns", "nbytes", "span_ns")
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self.nbytes = 0
+        """Bytes that were moved."""
+        self.copy_ns = 0
+        """Processor time of copies in memory."""
+        self.span_ns = 0
+        """Wall time of the part that `span_ns` of the row is about."""
+
+    def __enter__(self) -> "PythonSpan":
+        cell = self._cell
+        cell.rows[cell.row * _ROW_BYTES + _TIMED_BY_OFFSET] = TimedBy.PYTHON
+        timed_io.begin(cell.rows, cell.row)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        timed_io.end(self._cell.rows, self._cell.row, self.span_ns, self.copy_ns, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

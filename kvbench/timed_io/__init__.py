@@ -68,6 +68,9 @@ except ImportError as error:
 TIMER: Final = _timer
 """`extension` or `python`: where the timestamps are taken."""
 
+TIMED_BY: Final = schema.TimedBy.EXTENSION if _timer == "extension" else schema.TimedBy.PYTHON
+"""Who times the calls that move bytes. What `begin` and `end` enclose is timed around Python code, with either."""
+
 if (schema.RECORD_DTYPE.itemsize, schema.STOPWATCH_BYTES) != (ROW_BYTES, STOPWATCH_BYTES):
     raise KvbenchError(
         f"the stopwatch was built for rows of {ROW_BYTES} bytes ({STOPWATCH_BYTES} of them its own), the schema has "
@@ -79,6 +82,7 @@ __all__ = [
     "FIRST",
     "LAST",
     "SCHEDSTAT",
+    "TIMED_BY",
     "TIMER",
     "begin",
     "copy",

@@ -5,12 +5,13 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 import kvbench_analysis as ka
 import numpy as np
 import pandas as pd
 import pytest
+from condensing import condensed, within_window
 from kvbench_analysis.summary.summary import measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from synthetic import (
     synthetic_run,
 )
 
-from kvbench.records.schema import REQUEST_DTYPE, Op, Path, Phase, RequestState
+from kvbench.records.schema import REQUEST_DTYPE, Op, Path, Phase, RequestState, TimedBy
 
 TIERS = {MEMORY: "memory", STORAGE: "storage"}
 PARTS = ("wall", "device", "host", "runq", "copy", "queue")
@@ -350,6 +351,18 @@ def test_operations_timed_around_python_calls_are_warned_of(tmp_path: FilePath) 
     rows = record_rows(np.random.default_rng(1), 100, path=Path.DOUBLE_COPY)
     run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))
     assert warned(run, tmp_path)["python-timed"].startswith("100 operations")
+
+
+@pytest.mark.parametrize("mode", ["full", "histogram", "sampled"])
+def test_deletions_on_a_memory_tier_which_are_always_timed_around_python_are_not_warned_of(
+    truth: SyntheticRun, tmp_path: FilePath, mode: Literal["full", "histogram", "sampled"]
+) -> None:
+    records = truth.records.copy()
+    deletions = records[records["tier"] == MEMORY][:50]
+    deletions["op"], deletions["path"], deletions["timed_by"] = Op.DELETE, Path.NONE, TimedBy.PYTHON
+    records[np.flatnonzero(records["tier"] == MEMORY)[:50]] = deletions
+    run = dataclasses.replace(truth, records=records)
+    assert "python-timed" not in warned(run if mode == "full" else condensed(within_window(run), mode, 1000), tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["ranks", "nodes", "samples", "calibration"])

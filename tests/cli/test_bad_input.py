@@ -222,7 +222,8 @@ def test_files_need_a_directory(kvbench: Call, tmp_path: Path) -> None:
         (["run", "smoke", "--dri", "/tmp"], "Did you mean '--dir'?"),
         (["run", "smoke", "--dir", "/tmp", "--hosts", "a"], "--hosts and --hostfile go with --ranks"),
         (["run", "smoke", "--dir", "/tmp", "--ranks", "0"], "0 is not in the range"),
-        (["summery", "run.h5"], "No such command 'summery'"),
+        (["summery", "run.h5"], "No such command 'summery'. Did you mean 'summary'?"),
+        (["study", "shaw"], "No such command 'shaw'. Did you mean 'show'?"),
     ],
 )
 def test_a_wrong_command_line_is_exit_code_2(kvbench: Call, words: list[str], said: str) -> None:

@@ -1,14 +1,17 @@
 """What stands in the rows of operations, and what a million of them take."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from rank_harness import Rank, Script, ref, request
+from numpy.typing import NDArray
+from rank_harness import Rank, Script, finish, ref, request
 
-from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, Op, Path, Phase
+from kvbench import timed_io
+from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy
 from kvbench.tiers.arena import SECTOR_BYTES
 from kvbench.units import MIB
 
@@ -53,6 +56,70 @@ def test_a_move_is_counted_on_the_slower_tier(mixed: Rank) -> None:
         assert (rows["tier"][rows["op"] == op] == 1).all()
         assert (rows["path"][rows["op"] == op] == Path.BUFFERED).all()
     assert (rows["path"][(rows["op"] == Op.WRITE) & (rows["tier"] == 0)] == Path.COPY).all()
+
+
+EVERY_OP = {Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE}
+
+
+@pytest.mark.parametrize("read_path", ["buffered", "numpy", "double-copy", "mmap-touch", "mmap-copy"])
+@pytest.mark.parametrize(
+    ("kinds", "sectors", "ops"),
+    [
+        (["memory"], [7], {Op.READ, Op.WRITE, Op.DELETE}),
+        (["file"], [7], {Op.READ, Op.WRITE, Op.DELETE}),
+        (["memory", "memory"], [7, 8], EVERY_OP - {Op.READ}),
+        (["memory", "file"], [7, 8], EVERY_OP),
+        (["memory", "memory", "file"], [6, 7, 8], EVERY_OP),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) and isinstance(value[0], str) else "",
+)
+def test_a_row_says_who_timed_it(
+    make_rank: MakeRank,
+    monkeypatch: pytest.MonkeyPatch,
+    kinds: list[str],
+    sectors: list[int],
+    ops: set[Op],
+    read_path: str,
+) -> None:
+    """What is timed around Python code begins and ends in calls of their own, which are watched here."""
+    around_python: set[int] = set()
+    really_begin = timed_io.begin
+
+    def begin(rows: NDArray[np.uint8], row: int) -> None:
+        around_python.add(rows.ctypes.data + row * RECORD_DTYPE.itemsize)
+        really_begin(rows, row)
+
+    monkeypatch.setattr(timed_io, "begin", begin)
+    rank = make_rank(sectors, tiers=kinds, threads=4, promote=True, read_path=read_path)
+    rank.run(script())
+    assert ops <= set(rank.rows["op"].tolist())
+    for view in (view for store in rank.engine.stores for view in store.views()):
+        for number, row in enumerate(view):
+            python = view.ctypes.data + number * RECORD_DTYPE.itemsize in around_python
+            assert row["timed_by"] == (TimedBy.PYTHON if python else timed_io.TIMED_BY), row
+
+
+def test_a_row_of_the_null_tier_was_timed_by_the_stopwatch(make_rank: MakeRank) -> None:
+    rank = make_rank((9,), tiers=("null",))
+    rank.run(script())
+    assert set(rank.rows["op"].tolist()) == {Op.READ, Op.WRITE, Op.DELETE}
+    assert set(rank.rows["timed_by"].tolist()) == {timed_io.TIMED_BY}
+
+
+def test_a_row_of_what_failed_before_it_was_timed_was_timed_around_python(
+    make_rank: MakeRank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = make_rank()
+    rank.run(Script([[request(0, ref(1))]]))
+    monkeypatch.setattr(rank.files, "prepare_read", no_more_memory)
+    load, _ = rank.start(Script([[request(1, ref(1), prefill=False)]]))
+    finish(load)
+    (failed,) = rank.rows[rank.rows["errno"] != 0]
+    assert (failed["errno"], failed["timed_by"]) == (errno.ENOMEM, TimedBy.PYTHON)
+
+
+def no_more_memory(key: int) -> int:
+    raise MemoryError
 
 
 def test_reads_of_files_say_what_was_in_the_page_cache(mixed: Rank) -> None:

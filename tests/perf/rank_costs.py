@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 import kvbench.commands.run  # noqa: F401 - all that a rank imports, before MPI starts
-from kvbench.cluster import clock, gather, share, topology
+from kvbench.cluster import broadcast, clock, gather, topology
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.counted import Ledger, counting
@@ -63,8 +63,8 @@ def main() -> None:
         return find_nodes(ranks, ranks.Split(ranks.rank // node_ranks, ranks.rank))
 
     everywhere(find_nodes, step("discover", discover))
-    everywhere(share.share, step("share", share.share))
-    everywhere(share.total, step("total", share.total))
+    everywhere(broadcast.share, step("share", broadcast.share))
+    everywhere(broadcast.total, step("total", broadcast.total))
     everywhere(gather.choose_gathering, step("choose_gathering", gather.choose_gathering))
     everywhere(clock.read_clock, step("read_clock", clock.read_clock))
     everywhere(runner._common_start, step("common_start", runner._common_start))
@@ -79,7 +79,7 @@ def main() -> None:
         setattr(owner, name, step(called, getattr(owner, name)))
 
     settings = (f"duration_s={seconds}", f"pacing.requests_per_s={per_s}")
-    order = Order("null", settings, None, out, overwrite=True)
+    order = Order("null", None, out, settings, overwrite=True)
     with ledger.step("other"):
         runner.run(comm, order, Console(quiet=True))
     run_s = time.time()

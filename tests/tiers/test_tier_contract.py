@@ -164,9 +164,9 @@ class TierContract:
         self, tier: Tier, lease: Lease, payload: Payload
     ) -> None:
         write(tier, lease, payload, 6, SMALL)
-        held = tier.memory_of(6)
-        assert (held is None) == tier.storage
-        if held is not None:
+        assert (tier.addressable is None) == tier.storage
+        if tier.addressable is not None:
+            held = tier.addressable.memory_of(6)
             assert payload.check_full(held, 6, SMALL, 0) == (SMALL // SECTOR_BYTES, None)
 
     def test_reads_leave_the_arena_fit_for_stamping(self, tier: Tier, lease: Lease, payload: Payload) -> None:

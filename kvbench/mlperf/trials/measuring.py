@@ -146,15 +146,14 @@ class _Trials:
             self._say(self._clock.heading(place, step.seconds))
         self._agreement.run("results", lambda: self._begin(step, dropped))
         order = Order(
-            preset_name(step.option),
-            self._choices.overrides(),
-            self._choices.cache.absolute(),
-            out,
+            source=preset_name(step.option),
+            directory=self._choices.cache.absolute(),
+            out=out,
+            overrides=self._choices.overrides(),
             overwrite=True,
-            heading=lambda left_s: self._clock.heading(place, left_s),
         )
         try:
-            runner.run(self._topology.comm, order, self._console)
+            runner.run(self._topology.comm, order, self._console, lambda left_s: self._clock.heading(place, left_s))
         except KvbenchError as error:
             self._note_failure(step, str(error))
         self._agreement.run("results", lambda: self._keep(step, out))

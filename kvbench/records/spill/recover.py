@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -224,7 +223,6 @@ def _attributes(found: Sequence[Found], unreadable: Sequence[str]) -> tuple[str,
         # A spill file holds all rows, also of a run that would have kept a sample.
         "records": "full",
         "kvbench_version": kvbench.__version__,
-        "h5py": h5py.__version__,
         "measure_start_ns": start_ns,
         "measure_end_ns": max([start_ns, *ends]),
         "clock_uncertainty_ns": max(one.clock.worst_uncertainty_ns for one in found),

@@ -1,13 +1,13 @@
 """The node and the storage that a rank finds itself on, looked at before anything is made there."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
 from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
-from kvbench.run.checks.expectation import Expect, check_expectation, settle_seconds
-from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.run.checks.expectation import check_expectation, settle_seconds
+from kvbench.run.order import Order
+from kvbench.run.output.spill_files import SpillPlace, find_place
 from kvbench.tiers.file.run_directory import check_directory
 
 
@@ -22,9 +22,8 @@ class Surroundings:
     """Where records are spilled to, if at all."""
 
 
-def look_around(
-    topology: Topology, agreement: Agreement, directory: Path | None, run_id: str, spill: SpillOrder, expect: Expect
-) -> Surroundings:
+def look_around(topology: Topology, agreement: Agreement, order: Order, run_id: str) -> Surroundings:
+    directory, spill, expect = order.directory, order.spill, order.expect
     if directory is None:
         node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
         group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)

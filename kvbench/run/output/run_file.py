@@ -125,10 +125,7 @@ def _finish(
             number_rows(table)
             end_ns = max(int(attributes["measure_start_ns"]), int(table["end_ns"].max()))
         writer.write_table(name, as_columns(table))
-    import h5py  # noqa: PLC0415 - only the rank that writes the file needs it
-
-    versions = {"kvbench_version": kvbench.__version__, "h5py": h5py.__version__}
-    writer.set_attributes(attributes | versions | {"measure_end_ns": end_ns})
+    writer.set_attributes(attributes | {"kvbench_version": kvbench.__version__, "measure_end_ns": end_ns})
     writer.finish()
 
 

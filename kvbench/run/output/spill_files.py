@@ -35,16 +35,6 @@ class SpillOrder:
     wanted: bool = True
     directory: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """To travel with the plan."""
-        return {"wanted": self.wanted, "directory": None if self.directory is None else str(self.directory.absolute())}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "SpillOrder":
-        """What `to_json` gave."""
-        directory = content["directory"]
-        return cls(content["wanted"], None if directory is None else Path(directory))
-
 
 @dataclass(frozen=True, slots=True)
 class SpillPlace:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
-from kvbench.records.schema import Path, TimedBy
+from kvbench.records.schema import Path
 from kvbench.tiers.arena import SECTOR_BYTES, Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
 from kvbench.tiers.transfer import Cell, Part
@@ -44,8 +44,6 @@ class FileTier(Tier):
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        extension = timed_io.TIMER == "extension" and not self._as_npy
-        self.read_timed_by = TimedBy.EXTENSION if extension else TimedBy.PYTHON
         self._suffix = ".npy" if self._as_npy else ".kv"
         self._directory = directory
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -148,28 +146,25 @@ class FileTier(Tier):
         """The read of the reference benchmark, timed around its Python calls: advise, `np.load` and, for
         `double-copy`, `np.array`. The span is that of `np.load`."""
         path = self._directory / self._name(key)
-        span_ns = copy_ns = nbytes = 0
-        timed_io.begin(cell.rows, cell.row)
         try:
-            if cell.stop[0]:
-                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), str(path))
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            load_start_ns = timed_io.now_ns()
-            data: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
-            span_ns = timed_io.now_ns() - load_start_ns
-            if self.read_path == Path.DOUBLE_COPY:
-                copy_start_ns = timed_io.thread_cpu_ns()
-                data = np.array(data)
-                copy_ns = timed_io.thread_cpu_ns() - copy_start_ns
-            nbytes = data.nbytes
+            with cell.around_python() as span:
+                if cell.stop[0]:
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED), str(path))
+                with open(path, "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                load_start_ns = timed_io.now_ns()
+                data: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
+                span.span_ns = timed_io.now_ns() - load_start_ns
+                if self.read_path == Path.DOUBLE_COPY:
+                    copy_start_ns = timed_io.thread_cpu_ns()
+                    data = np.array(data)
+                    span.copy_ns = timed_io.thread_cpu_ns() - copy_start_ns
+                span.nbytes = data.nbytes
         except (ValueError, EOFError) as error:
             raise _not_as_written(path, str(error)) from error
-        finally:
-            timed_io.end(cell.rows, cell.row, span_ns, copy_ns, nbytes)
         if data.dtype != np.uint8 or data.shape != (self._sizes[key],):
             raise _not_as_written(path, f"an array of {data.dtype} and shape {data.shape}")
-        return Memory(data, np.array([[0, nbytes]], dtype=np.int64))
+        return Memory(data, np.array([[0, data.nbytes]], dtype=np.int64))
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))

@@ -6,15 +6,15 @@ from typing import Final, Literal
 from kvbench.config.run_config import TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces import mooncake
-from kvbench.workload.traces.collect import BadRowError, TraceCollector, collect_lines, numbered_lines
+from kvbench.workload.traces.collect import BadRowError, TraceCollector, collect_lines
 from kvbench.workload.traces.sharegpt import read_sharegpt
+from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.tables import AZURE, BURSTGPT, Table
 from kvbench.workload.traces.trace import Trace
 
 Format = Literal["mooncake", "azure", "burstgpt", "sharegpt"]
 
 _TABLES: Final[dict[Format, Table]] = {"azure": AZURE, "burstgpt": BURSTGPT}
-_SNIFFED_BYTES: Final = 64 * 1024
 _COUNTED: Final = "as recorded in the trace"
 
 
@@ -32,28 +32,25 @@ def read_trace(
     Raises KvbenchError naming file, line and what was wrong, where the file cannot be read, is of no known format, has
     a malformed line (unless `skip_bad_lines`: then they are counted in the trace) or no request at all.
     """
-    path = _possible(path)
-    known = sniff_format(path) if trace_format == "auto" else trace_format
-    try:
+    with TraceStream(path) as stream:
+        known = _sniffed(stream) if trace_format == "auto" else trace_format
         if known == "sharegpt":
-            return read_sharegpt(path, skip_bad_lines=skip_bad_lines)
+            return read_sharegpt(stream, skip_bad_lines=skip_bad_lines)
         if known == "mooncake":
-            return _read_mooncake(path, skip_bad_lines)
-        return _read_table(path, known, skip_bad_lines)
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+            return _read_mooncake(stream, skip_bad_lines)
+        return _read_table(stream, known, skip_bad_lines)
 
 
 def sniff_format(path: str | Path) -> Format:
     """The format of a file, from its first bytes. Raises KvbenchError where it is none of the four."""
-    path = _possible(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(_SNIFFED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+    with TraceStream(path) as stream:
+        return _sniffed(stream)
+
+
+def _sniffed(stream: TraceStream) -> Format:
+    start = stream.head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
-        raise KvbenchError(f"trace {path} is empty")
+        raise KvbenchError(f"trace {stream.path} is empty")
     if start.startswith(b"{"):
         return "mooncake"
     if start.startswith(b"["):
@@ -64,25 +61,26 @@ def sniff_format(path: str | Path) -> Format:
             return name
     headers = " or ".join(table.header for table in _TABLES.values())
     raise KvbenchError(
-        f"{path}, line 1: no known trace format: expected Mooncake JSONL, a ShareGPT JSON list, or a CSV header "
+        f"{stream.path}, line 1: no known trace format: expected Mooncake JSONL, a ShareGPT JSON list, or a CSV header "
         f"{headers}; found {first_line[:40]!r}"
     )
 
 
-def _read_mooncake(path: Path, skip_bad_lines: bool) -> Trace:
+def _read_mooncake(stream: TraceStream, skip_bad_lines: bool) -> Trace:
     collector = TraceCollector(
-        path,
+        stream.path,
         "mooncake",
         hash_block_tokens=mooncake.BLOCK_TOKENS,
         token_counting=_COUNTED,
         skip_bad_lines=skip_bad_lines,
     )
-    return collect_lines(collector, numbered_lines(path), mooncake.parse_line)
+    return collect_lines(collector, stream.lines(), mooncake.parse_line)
 
 
-def _read_table(path: Path, name: Format, skip_bad_lines: bool) -> Trace:
+def _read_table(stream: TraceStream, name: Format, skip_bad_lines: bool) -> Trace:
+    path = stream.path
     collector = TraceCollector(path, name, hash_block_tokens=0, token_counting=_COUNTED, skip_bad_lines=skip_bad_lines)
-    lines = numbered_lines(path)
+    lines = stream.lines()
     number, header = next(lines, (1, b""))
     if not header:
         raise KvbenchError(f"trace {path} is empty")
@@ -92,13 +90,3 @@ def _read_table(path: Path, name: Format, skip_bad_lines: bool) -> Trace:
         # Without a header no line below it can be understood, so this is never only counted.
         raise KvbenchError(f"{path}, line {number}: {error}") from error
     return collect_lines(collector, lines, parse)
-
-
-def _possible(path: str | Path) -> Path:
-    if "\0" in str(path):
-        raise _unreadable(Path(str(path).replace("\0", "?")), "no path has a null byte")
-    return Path(path)
-
-
-def _unreadable(path: Path, reason: str) -> KvbenchError:
-    return KvbenchError(f"cannot read trace {path}: {reason} (give the path of a trace file)")

@@ -18,6 +18,7 @@ from kvbench.workload.demand import piece_tokens
 from kvbench.workload.keys import KeyKind, object_key
 from kvbench.workload.traces.collect import BadRowError, Row, TraceCollector
 from kvbench.workload.traces.explain import explain_json
+from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
 BLOCK_TOKENS: Final = 16
@@ -42,12 +43,13 @@ class _Conversation(BaseModel):
     conversations: list[_Message]
 
 
-def read_sharegpt(path: Path, *, skip_bad_lines: bool) -> Trace:
+def read_sharegpt(stream: TraceStream, *, skip_bad_lines: bool) -> Trace:
     """The trace of a ShareGPT file. A malformed conversation is a bad line; text that is not JSON ends the reading.
 
-    Raises KvbenchError, OSError.
+    Raises KvbenchError.
     """
-    text = _text(path)
+    path = stream.path
+    text = _text(stream)
     count_tokens, token_counting = token_counter()
     collector = TraceCollector(
         path,
@@ -59,9 +61,9 @@ def read_sharegpt(path: Path, *, skip_bad_lines: bool) -> Trace:
     for number, (line, content) in enumerate(_elements(path, text)):
         try:
             for row in _turns(content, number, count_tokens):
-                collector.add(row)
+                collector.add(row, line)
         except BadRowError as error:
-            collector.bad(f"line {line}, conversation {number + 1}", str(error))
+            collector.bad(line, str(error), f"line {line}, conversation {number + 1}")
     return collector.finish()
 
 
@@ -108,14 +110,16 @@ def _block_ids(conversation: int, tokens: int) -> list[int]:
     return [object_key(KeyKind.CONVERSATION_BLOCK, conversation, block, piece) for block, piece in pieces]
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
+def _text(stream: TraceStream) -> str:
+    content = stream.content()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         wrong = f"byte 0x{content[error.start]:02x}"
-        raise KvbenchError(f"{path}, line {line}: not UTF-8 text: {wrong} (convert the file to UTF-8)") from error
+        raise KvbenchError(
+            f"{stream.path}, line {line}: not UTF-8 text: {wrong} (convert the file to UTF-8)"
+        ) from error
 
 
 def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:

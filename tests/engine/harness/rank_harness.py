@@ -28,7 +28,8 @@ from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
-from kvbench.tiers.payload import Payload
+from kvbench.tiers.null import NullTier
+from kvbench.tiers.payload import Blank, Payload
 from kvbench.tiers.transfer import Cell, Part
 from kvbench.workload.request import ObjectRef, Request, Schedule
 
@@ -257,7 +258,8 @@ class Rank:
         self.capacities = [n * SECTOR_BYTES for n in sectors]
         self.journal = Journal(self.capacities)
         self.tiers = [self._tier(number, tier.kind) for number, tier in enumerate(config.tiers)]
-        self.engine = Engine(config, Home(3, "here"), self.tiers, self.capacities, arena, payload)
+        written = payload if config.keeps_bytes else Blank(payload.run, SEED)
+        self.engine = Engine(config, Home(3, "here"), self.tiers, self.capacities, arena, written)
         self.cache = RecordingCache(self.capacities, config.cache.promote_on_hit)
         self.engine.books.cache = self.cache
 
@@ -265,6 +267,8 @@ class Rank:
         io_bytes = self.config.io.io_bytes
         if kind == "memory":
             return WatchedMemory(self.journal, number, self.capacities[number], io_bytes)
+        if kind == "null":
+            return NullTier()
         read_path = Path[self.config.io.read_path.upper().replace("-", "_")]
         return WatchedFile(self.journal, number, self.folder, read_path, io_bytes)
 

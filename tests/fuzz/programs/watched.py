@@ -8,6 +8,9 @@ import json
 import os
 import sys
 
+from kvbench.commands.main import main as run_command
+from kvbench.commands.table import COMMANDS
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PATHS = {
     "os.mkdir": (0,), "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.link": (0, 1), "os.symlink": (0, 1),
@@ -35,11 +38,9 @@ def look(event: str, arguments: tuple[object, ...]) -> None:
 def main() -> None:
     """Import all there is first, so that what is seen is what the command does."""
     global watching  # noqa: PLW0603 - the hook cannot be taken off again
-    import kvbench_analysis.report  # noqa: F401, PLC0415
-
-    import kvbench.run.runner  # noqa: F401, PLC0415
-    from kvbench.commands.main import main as run_command  # noqa: PLC0415
-
+    for entry in COMMANDS.values():
+        if entry.place:
+            entry.command()
     sys.addaudithook(look)
     watching = True
     run_command()

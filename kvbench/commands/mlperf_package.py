@@ -1,0 +1,24 @@
+"""The command `mlperf package`: parse, call, print."""
+
+from pathlib import Path
+
+import click
+
+from kvbench.commands.options import PATH
+from kvbench.mlperf.package.package import package
+
+
+@click.command(name="package")
+@click.argument("results", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Where the tree of the submitter is made.")
+@click.option("--sequence", "stamps", multiple=True, metavar="STAMP", help="Only this one of several.  [default: all]")
+@click.option("--records/--no-records", default=True, help="With the run files, that figures are recomputed from.")
+def package_command(results: Path, out: Path, stamps: tuple[str, ...], records: bool) -> None:
+    """Make the submission tree OUT/SUBMITTER of RESULTS, a results directory of `kvbench mlperf run`.
+
+    Nothing that is there already is touched, and what is not complete is refused.
+    """
+    for made in package(results, out, stamps=stamps, records=records):
+        for part in made.parts:
+            click.echo(part)
+        click.echo(f"fill in what is marked in systems/*.yaml, then: kvbench mlperf check {made.root}")

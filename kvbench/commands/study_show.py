@@ -1,0 +1,60 @@
+"""The command `study show`, and what other commands print of a study."""
+
+from pathlib import Path
+
+import click
+import kvbench_analysis
+import numpy as np
+from kvbench_analysis.copy_path import copy_path
+from kvbench_analysis.copy_path import print as copy_path_print
+from kvbench_analysis.scaling import study as scaling_study
+from rich.console import Console
+
+from kvbench.commands.options import PATH
+from kvbench.config.models import shipped_model
+from kvbench.records.reader import open_run
+from kvbench.studies.study_file import KIND
+
+
+@click.command()
+@click.argument("study_file", type=PATH)
+@click.option("--model", help="Whose tokens are counted.  [default: the study's]")
+@click.option("--all", "every", is_flag=True, help="Print the table of every combination.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> None:
+    """Print what STUDY_FILE says.
+
+    Of a copy-path study (.h5) that is the cost of the second copy and each read path beside it, of a scaling study
+    (.csv) the fitted law.
+    """
+    if study_file.suffix == ".csv":
+        print_scaling(study_file, Console(), as_json=as_json)
+        return
+    print_study(study_file, Console(), model=model, every=every, as_json=as_json)
+
+
+def is_study(run_file: Path) -> bool:
+    """Whether `run_file` is a study's. Raises KvbenchError where it is no run file."""
+    return open_run(run_file).attributes.get("kind") == KIND
+
+
+def print_study(
+    study_file: Path, console: Console, *, model: str | None = None, every: bool = False, as_json: bool = False
+) -> None:
+    """Print the table and the sentences of a study file, or everything as JSON."""
+    run = kvbench_analysis.load(study_file)
+    bytes_per_token = None if model is None else shipped_model(model).bytes_per_token
+    figures = copy_path.copy_path_figures(run, np.random.default_rng(0), bytes_per_token=bytes_per_token)
+    if as_json:
+        click.echo(copy_path_print.to_json(figures))
+    else:
+        copy_path_print.print_copy_path(figures, console, every=every)
+
+
+def print_scaling(table_file: Path, console: Console, *, as_json: bool) -> None:
+    """Print the fitted law of a scaling study's table, or everything as JSON."""
+    figures = scaling_study.scaling_figures(scaling_study.load_table(table_file), np.random.default_rng(0))
+    if as_json:
+        click.echo(scaling_study.to_json(figures))
+    else:
+        scaling_study.print_scaling(figures, console)

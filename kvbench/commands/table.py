@@ -1,0 +1,134 @@
+"""The table of commands: the words that call each, where it is, and what it is for. A new command is one file and one
+entry here.
+
+Modules are named and not imported: each rank of a run comes through here, hundreds of them at once on a node that has
+few processors, and needs none but its own. So a command's module imports at its top whatever the command needs.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """A command, or a group of them, which has no place."""
+
+    summary: str
+    """The first sentences of its help, for the list of commands."""
+    place: str = ""
+    """`module:function`, where the function is a click command."""
+
+    def command(self) -> click.Command:
+        """The command itself; its module is imported."""
+        module, name = self.place.split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "clean": Entry(
+        "List the cache files that killed runs left in DIR, then delete them.", "kvbench.commands.clean:clean"
+    ),
+    "compare": Entry(
+        "Compare the same workload on two or more targets: A.h5 ... --vs B.h5 ... [--vs C.h5 ...].",
+        "kvbench.commands.analysis:compare",
+    ),
+    "configs": Entry("List the configurations that come with kvbench.", "kvbench.commands.look:configs"),
+    "datasize": Entry(
+        "Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it.",
+        "kvbench.commands.look:datasize",
+    ),
+    "doctor": Entry(
+        "Check this node, and DIRECTORY if given; exit 1 if a run would fail.", "kvbench.commands.look:doctor"
+    ),
+    "mlperf": Entry("MLPerf Storage, KV cache: the trials of a submission."),
+    "mlperf check": Entry(
+        "Check TREE, a submission of one submitter or a merged tree of many, by every rule of sections 2.1 and 6.",
+        "kvbench.commands.mlperf_tree:check",
+    ),
+    "mlperf package": Entry(
+        "Make the submission tree OUT/SUBMITTER of RESULTS, a results directory of `kvbench mlperf run`.",
+        "kvbench.commands.mlperf_package:package_command",
+    ),
+    "mlperf run": Entry(
+        "Run the options of the rules, three trials each, and write the results of every rank and the run summary.",
+        "kvbench.commands.mlperf_run:run",
+    ),
+    "mlperf table": Entry(
+        "Print the results of the systems in TREEs: headline figures and clients of each option, and what breaks "
+        "rules.",
+        "kvbench.commands.mlperf_tree:table",
+    ),
+    "recover": Entry(
+        "Make a run file of what a run that was killed has left: spill files, or directories that hold them.",
+        "kvbench.commands.recover:recover",
+    ),
+    "report": Entry(
+        "Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, "
+        "warnings.",
+        "kvbench.commands.analysis:report",
+    ),
+    "run": Entry(
+        "Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.",
+        "kvbench.commands.run:run",
+    ),
+    "study": Entry("Experiments: what a host copy costs, how a workload scales."),
+    "study copy-path": Entry(
+        "Measure what a second copy of the data costs, one rank alone and all ranks at once, for every read path.",
+        "kvbench.commands.study_copy_path:copy_path",
+    ),
+    "study scaling": Entry(
+        "Run the workload of CONFIG on more and more ranks and nodes, and fit the Universal Scalability Law.",
+        "kvbench.commands.study_scaling:scaling",
+    ),
+    "study show": Entry("Print what STUDY_FILE says.", "kvbench.commands.study_show:show"),
+    "summary": Entry(
+        "Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table.",
+        "kvbench.commands.analysis:summary",
+    ),
+    "trace": Entry("Look at traces."),
+    "trace info": Entry(
+        "Print requests, span, token and reuse statistics of a trace FILE.", "kvbench.commands.look:info"
+    ),
+}
+"""By the words that call them."""
+
+
+class _Below(Mapping[str, click.Command]):
+    """The commands that are called by the words `above` and one more; each is imported when it is taken."""
+
+    def __init__(self, above: str) -> None:
+        self._above = above
+
+    def __getitem__(self, word: str) -> click.Command:
+        if " " in word:
+            raise KeyError(word)
+        words = self._above + word
+        entry = COMMANDS[words]
+        return entry.command() if entry.place else CommandGroup(word, above=f"{words} ", help=entry.summary)
+
+    def __iter__(self) -> Iterator[str]:
+        below = (words.removeprefix(self._above) for words in COMMANDS if words.startswith(self._above))
+        return (word for word in below if " " not in word)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def summaries(self) -> dict[str, click.Command]:
+        """Commands with a text and nothing else, to be listed."""
+        return {word: click.Command(word, help=COMMANDS[self._above + word].summary) for word in self}
+
+
+class CommandGroup(click.Group):
+    """The commands of the table that are called by the words `above` and one more."""
+
+    def __init__(self, *arguments: Any, above: str = "", **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._below = _Below(above)
+        self.commands = self._below  # type: ignore[assignment]  # nothing is added to it
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # As click does it, but for importing them all, which takes seconds.
+        click.Group(commands=self._below.summaries()).format_commands(ctx, formatter)
