@@ -7,6 +7,7 @@ from pathlib import Path
 from kvbench_analysis.report.collect import Content, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
+from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run
 
 
@@ -16,11 +17,12 @@ def write_report(
     """Write the page of `runs` to `path`, replacing what is there, and return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, OSError where nothing can be
-    written, and ValueError without runs.
+    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file and where a run is given twice,
+    OSError where nothing can be written, and ValueError without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
+    check_distinct(runs)
     contents = [collect(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
