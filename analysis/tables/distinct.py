@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from kvbench_analysis.tables.load import Run
 
@@ -10,17 +11,20 @@ from kvbench.records.reader import KvbenchError
 
 def check_distinct(runs: Sequence[Run]) -> None:
     """Raise KvbenchError where two of `runs` are one: a file twice, by whatever path, or a copy of it."""
-    files: dict[tuple[int, int], Run] = {}
-    identities: dict[str, Run] = {}
+    files: dict[tuple[int, int], Path] = {}
+    identities: dict[str, Path] = {}
     for run in runs:
         status = os.stat(run.path)
-        same = files.setdefault((status.st_dev, status.st_ino), run)
-        if same is not run:
-            told = f"{run.path} is given twice" if same.path == run.path else f"{same.path} and {run.path} are one file"
+        same = files.get(file := (status.st_dev, status.st_ino))
+        if same is not None:
+            told = f"{run.path} is given twice" if same == run.path else f"{same} and {run.path} are one file"
             raise KvbenchError(f"{told}: every run counts once, give different ones")
         identity = str(run.attributes.get("run_id", ""))
-        same = identities.setdefault(identity, run) if identity else run
-        if same is not run:
+        same = identities.get(identity)
+        if same is not None:
             raise KvbenchError(
-                f"{same.path} and {run.path} are of the same run ({identity}): every run counts once, give one of them"
+                f"{same} and {run.path} are of the same run ({identity}): every run counts once, give one of them"
             )
+        files[file] = run.path
+        if identity:
+            identities[identity] = run.path

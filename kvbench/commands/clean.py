@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvbench.commands.options import PATH
+from kvbench.console import make_console, make_table
 from kvbench.tiers.file.leftovers import Leftover, find, may_go, remove
 from kvbench.units import format_bytes
 
@@ -25,7 +26,7 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
 
     Deleted is only what carries kvbench's marker, and never what a live run uses. Spill files are not touched.
     """
-    console = Console()
+    console = make_console()
     found = [leftover for directory in directories for leftover in find(directory)]
     if run_id is not None:
         found = [leftover for leftover in found if leftover.run_id == run_id]
@@ -77,9 +78,7 @@ def _tell_strangers(console: Console, leftover: Leftover) -> None:
 
 
 def _table(found: Sequence[Leftover]) -> Table:
-    table = Table(box=None)
-    for heading in ("what", "files", "size", "last written", "state"):
-        table.add_column(heading, justify="left" if heading in ("what", "state") else "right", overflow="fold")
+    table = make_table(("what", "files", "size", "last written", "state"))
     for leftover in found:
         ours = leftover.state != "not ours"
         table.add_row(

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from kvbench.commands.options import PATH
+from kvbench.console import make_console
 from kvbench.mlperf.check.checker import check_tree
 from kvbench.mlperf.check.print import print_verdict
 from kvbench.mlperf.check.results_table import FORMATS, table_rows
@@ -25,7 +25,7 @@ def check(tree: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=2))
     else:
-        print_verdict(verdict, Console())
+        print_verdict(verdict, make_console())
     if verdict.violations:
         sys.exit(1)
 

@@ -31,6 +31,8 @@ def main() -> int:
         print("ready", os.environ["KVBENCH_TEST"], *(str(pid) for pid in (os.getpid(), os.getppid())), flush=True)
     while not asked.is_set():
         asked.wait(0.01)
+    # The launcher asks again and again, also while this process ends.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     print(f"rank {comm.rank} stopped", flush=True)
     return int(sys.argv[2])
 
