@@ -24,7 +24,7 @@ from kvbench.cluster.problems import MAX_TEXT, Report
 from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.errors import KvbenchError
 
-__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "RunInterrupted", "abort", "together"]
+__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "RunInterrupted", "abort", "collect", "together"]
 
 T = TypeVar("T")
 _TAG: Final = 7101
@@ -73,7 +73,7 @@ class Agreement:
         wait_quietly(self._comm.Iallreduce(mine, ended))
         if not ended[0]:
             return result  # type: ignore[return-value]  # T, as nothing was raised
-        report = self._collect(Report.of(self._comm.rank, self._host, _explain(error)))
+        report = collect(self._comm, Report.of(self._comm.rank, self._host, _explain(error)))
         if self._comm.rank != 0:
             raise FailedElsewhere from error
         if isinstance(error, RanksFailed):
@@ -83,17 +83,21 @@ class Agreement:
             raise RunInterrupted(f"interrupted during {phase}") from error
         raise RanksFailed(report.message(phase, self._comm.size)) from error
 
-    def _collect(self, report: Report) -> Report:
-        """Merge the reports of all ranks towards rank 0, up a binomial tree whose subtrees are ranges of ranks."""
-        rank, size, step = self._comm.rank, self._comm.size, 1
-        while step < size:
-            if rank & step:
-                self._comm.send(report, dest=rank - step, tag=_TAG)
-                break
-            if rank + step < size:
-                report = report.merged_with(self._comm.recv(source=rank + step, tag=_TAG))
-            step *= 2
-        return report
+
+def collect(comm: Communicator, report: Report) -> Report:
+    """The reports of all ranks, merged, on rank 0 (elsewhere a part of it). Collective.
+
+    They go up a binomial tree whose subtrees are ranges of ranks.
+    """
+    rank, size, step = comm.rank, comm.size, 1
+    while step < size:
+        if rank & step:
+            comm.send(report, dest=rank - step, tag=_TAG)
+            break
+        if rank + step < size:
+            report = report.merged_with(comm.recv(source=rank + step, tag=_TAG))
+        step *= 2
+    return report
 
 
 def abort(comm: Communicator, message: str) -> NoReturn:

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from kvbench.units import for_stderr
+
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
@@ -51,7 +53,7 @@ class Interrupted(KeyboardInterrupt):
 def say(text: str) -> None:
     """Print on stderr from wherever this is called, as Python's own stderr may be in use; nobody need be reading."""
     with contextlib.suppress(OSError):
-        os.write(2, f"kvbench: {text}\n".encode())
+        os.write(2, for_stderr(f"kvbench: {text}\n"))
 
 
 def _end_here(text: str) -> None:

@@ -10,6 +10,7 @@ import click
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher
 from kvbench.cluster.signals import Interrupt, say
 from kvbench.commands.table import CommandGroup
+from kvbench.console import show_everything
 from kvbench.errors import KvbenchError
 from kvbench.units import printable
 
@@ -45,6 +46,7 @@ class _Commands(CommandGroup):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
+    show_everything()
     launched = detect_launcher() is not None
     asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
     # What was ignored when we were started (nohup, a script's background job) stays ignored.

@@ -27,6 +27,7 @@ from kvbench.run.checks.expectation import Expect
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier
+from kvbench.units import storable
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -127,7 +128,7 @@ def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -
     facts: dict[str, str | int] = {}
     if trace is not None:
         facts = {
-            "trace_source": trace.source,
+            "trace_source": storable(trace.source),
             "trace_requests": len(trace),
             "trace_digest": trace.digest,
             "trace_bad_lines": trace.bad_lines,

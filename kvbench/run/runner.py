@@ -22,6 +22,7 @@ from kvbench.cluster.gather import choose_gathering
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
+from kvbench.config.run_config import TraceWorkload
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
@@ -37,7 +38,7 @@ from kvbench.run.outcome import Outcome, gather_outcome
 from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
-from kvbench.units import printable
+from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Schedule
 
@@ -68,7 +69,10 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         watch.connect(topology, console.print)
         plan, work = make_plan(comm, agreement, order)
         order = plan.order
-        writer = agreement.run("check", lambda: open_until(stack, comm, order.out, order.overwrite))
+        inputs = _files_read(plan)
+        writer = agreement.run(
+            "check", lambda: open_until(stack, comm, order.out, order.overwrite, plan.run_id, inputs)
+        )
         wishes = order.gather, order.gather_memory_bytes
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
@@ -95,6 +99,12 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
 
 
 # Plan
+
+
+def _files_read(plan: Plan) -> list[str | Path]:
+    """What the run file must not replace: the configuration, and the trace if there is one."""
+    workload = plan.config.workload
+    return [plan.order.source, *([workload.path] if isinstance(workload, TraceWorkload) else [])]
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
@@ -161,7 +171,8 @@ def _load(
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
-    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    failures = [storable(failure) for failure in bench.engine.failures[:16]]
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=failures)
     bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])

@@ -31,6 +31,7 @@ from kvbench.cluster.launch import supervisor as tether
 from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
+from kvbench.units import for_stderr
 
 Family = Literal["openmpi", "hydra"]
 
@@ -245,7 +246,7 @@ class _Signals:
 
 def _say(text: str) -> None:
     """Print, also from a signal handler, where the buffered stderr may be in use."""
-    os.write(2, f"kvbench: {text}\n".encode())
+    os.write(2, for_stderr(f"kvbench: {text}\n"))
 
 
 def _pump(source: IO[bytes], listener: LossListener, boilerplate: BoilerplateFilter) -> None:
