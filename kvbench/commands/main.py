@@ -21,6 +21,10 @@ class _Commands(CommandGroup):
     at the first that does not, mpirun ends all ranks, perhaps before the message, and adds notices of its own.
     """
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        show_everything()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -38,7 +42,6 @@ class _Commands(CommandGroup):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    show_everything()
     commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
 
