@@ -80,11 +80,6 @@ def show_everything() -> None:
             stream.reconfigure(errors=_ESCAPING)
 
 
-def for_stderr(text: str) -> bytes:
-    """`text` for those who write to file descriptor 2 itself."""
-    return storable(text).encode(getattr(sys.stderr, "encoding", None) or "utf-8", "backslashreplace")
-
-
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
@@ -117,3 +118,8 @@ def _unit(unit: str, units: Mapping[str, int | Fraction], kind: str) -> int | Fr
     near = difflib.get_close_matches(unit.lower(), folded, n=1, cutoff=0.4)
     hint = f": did you mean {folded[near[0]]}?" if near else ""
     raise ValueError(f"unknown unit of {kind} {unit!r}{hint} (known: {', '.join(units)})")
+
+
+def for_stderr(text: str) -> bytes:
+    """`text` for those who write to file descriptor 2 itself."""
+    return storable(text).encode(getattr(sys.stderr, "encoding", None) or "utf-8", "backslashreplace")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from kvbench.commands.ranks import RanksPath
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import name_file
 from kvbench.studies.options import MINIMUM_REPEATS
@@ -24,6 +25,9 @@ PATH: Final = _Path(path_type=Path)
 PATH_AS_TEXT: Final = _Path()
 ANY_PATH: Final = _Path(path_type=Path, readable=False)
 """Not looked at here: what a rank finds on its node, all ranks must hear of."""
+
+RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
+"""A directory on every node."""
 
 
 class _OutputFile(_Path):

@@ -16,7 +16,7 @@ from kvbench.config.errors import explain
 from kvbench.config.models import ModelGeometry, shipped_model
 from kvbench.config.roles import Roles
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
-from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
+from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, PolicyName, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.units import KIB, MIB, format_bytes
@@ -65,7 +65,7 @@ class Pacing(Section):
 class CachePolicy(Section):
     """Where blocks are placed and in what pieces they are stored."""
 
-    policy: Literal["waterfall-lru"] = "waterfall-lru"
+    policy: PolicyName = "waterfall-lru"
     promote_on_hit: bool = False
     """Move an entry to the fastest tier when it is read from a slower one."""
     layout: Literal["entry", "block"] = "entry"

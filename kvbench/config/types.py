@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag, WrapValidator
 
 from kvbench.config.models import ModelGeometry, shipped_model
+from kvbench.config.names import POLICY_NAMES
 from kvbench.units import as_whole, parse_bytes, parse_seconds, storable
 
 _MOST: Final = 2**53
@@ -59,6 +60,8 @@ BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_a
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 """A duration in seconds, written as a number or with a unit (`2min`)."""
 FilePath = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
+PolicyName = Annotated[str, BeforeValidator(POLICY_NAMES.check)]
+"""One of the names that the table of cache policies offers."""
 Model = Annotated[
     Annotated[str, BeforeValidator(_check_model_name), Tag("name")] | Annotated[ModelGeometry, Tag("geometry")],
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),

@@ -113,14 +113,14 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 
-    made, trace = agreement.run("plan", read)
+    made, trace = agreement.run("plan", read, computes=True)
     plan = Plan.from_json(share(comm, None if made is None else made.to_json()))
     config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):
         workload, roles = config.workload, config.role_ranks
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part)), part)
+    return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part), computes=True), part)
 
 
 def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -> Plan:

@@ -7,6 +7,7 @@ a rank.
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,21 @@ def open_output(
     from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
 
     return RunFileWriter(out, overwrite=overwrite, run_id=run_id, inputs=inputs)
+
+
+def open_until(
+    stack: ExitStack,
+    comm: Communicator,
+    out: Path,
+    overwrite: bool,
+    run_id: str = "",
+    inputs: Sequence[str | Path] = (),
+) -> "RunFileWriter | None":
+    """As `open_output`; a file that is not finished when `stack` is left is removed. Raises KvbenchError."""
+    writer = open_output(comm, out, overwrite, run_id, inputs)
+    if writer is not None:
+        stack.callback(writer.abort)
+    return writer
 
 
 def write_rows(
