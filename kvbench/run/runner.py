@@ -91,8 +91,8 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             if comm.rank == 0 and status != "complete":
                 console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
             agreement.run("measure", lambda: _raise_failure(outcome))
-        written = Written(order.out) if writer is None else writer.written()
             nothing = "" if outcome.interrupted else why_nothing(topology, bench)
+        written = Written(order.out) if writer is None else writer.written()
     if outcome.interrupted or interrupt.seen:
         written.close()
         if comm.rank != 0:

@@ -1,8 +1,10 @@
 """Comparison: the same work only, ratios of the figures of all repeats, and no difference where there is none."""
 
+import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from kvbench_analysis.compare.comparison import METRIC_COLUMNS, RUN_COLUMNS, WARNING_COLUMNS
+from kvbench_analysis.compare.print import print_comparison
+from rich.console import Console
 from synthetic import (
     END_NS,
     START_NS,
@@ -288,3 +292,42 @@ def test_the_same_files_give_the_same_figures(
 ) -> None:
     again = ka.compare({"disk": [ka.load(file) for file in repeats[0]], "share": repeats[1]})
     pd.testing.assert_frame_equal(slower.metrics, again.metrics)
+
+
+def printed(comparison: ka.Comparison, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    print_comparison(comparison, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("verdict", ["better", "worse"])
+def test_at_eighty_columns_no_figure_and_no_distinguishing_word_is_cut(slower: ka.Comparison, verdict: str) -> None:
+    metrics = slower.metrics.copy()
+    # As wide as figures come.
+    metrics["ratio"], metrics["low"], metrics["high"] = 0.00123456, 0.00123456, 123456.789
+    metrics["verdict"], metrics["backed"] = verdict, False
+    for name in ("baseline", "target"):
+        metrics[f"{name}_value"], metrics[f"{name}_min"], metrics[f"{name}_max"] = 123.4e6, 999.4e3, 12_345.6e6
+    text = printed(replace(slower, metrics=metrics), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    rows = [line.split() for line in text.splitlines()]
+    for part in ("wall", "device", "host"):
+        for percentile in ("p50", "p95", "p99"):
+            row = next(row for row in rows if row[:2] == [part, percentile])
+            assert row[2:] == ["123", "ms", "123", "ms", "~0.00123", "0.00123..1e+05", verdict]
+    assert ["999", "us..12.3", "s", "999", "us..12.3", "s"] in rows
+    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "token hit rate", "hit rate"))
+
+
+def test_in_a_pipe_no_line_is_folded(slower: ka.Comparison) -> None:
+    assert "A warning " + "and more of it " * 20 in printed(
+        replace(
+            slower,
+            warnings=pd.DataFrame(
+                [("x", "", "", "A warning " + "and more of it " * 20)], columns=list(WARNING_COLUMNS)
+            ),
+        ),
+        10_000,
+    )
