@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from kvbench.commands.options import PATH
+from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.check.checker import WHERE_RUNS_ARE, check_tree
 from kvbench.mlperf.check.print import print_verdict
@@ -26,7 +26,7 @@ def check(tree: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=2))
     else:
-        print_verdict(verdict, Console())
+        print_verdict(verdict, make_console())
     if not verdict.passed:
         sys.exit(1)
 

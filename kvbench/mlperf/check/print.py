@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from kvbench.console import make_table
 from kvbench.mlperf.check.checker import WHERE_RUNS_ARE, Verdict, in_order
 from kvbench.mlperf.rules import RULES
 from kvbench.mlperf.tree.untrusted import printable
@@ -26,13 +26,14 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     for weight in ("note", "not checked", "not recorded", "violation"):
         worst |= {finding.id: weight for finding in verdict.findings if finding.weight == weight}
     counts = Counter(finding.id for finding in verdict.violations)
-    rules = Table("rule", "id", "", box=None, title="Rules", title_justify="left")
+    rules = make_table(("rule", "id", ""), left=3)
     for rule in in_order(RULES.values()):
         state = worst.get(rule.id, "ok")
         word = f"{counts[rule.id]} x violated" if state == "violation" else "ok" if state == "note" else state
         if state == "not checked" and rule.id in verdict.unchecked:
             word = f"{word}: {verdict.unchecked[rule.id]}"
         rules.add_row(rule.number, rule.id, Text(word, _STYLES["ok" if word == "ok" else state]))
+    console.print("Rules", style="italic")
     console.print(rules)
     for finding in verdict.findings:
         console.print()
