@@ -140,6 +140,15 @@ def filesystem_of(path: Path) -> Filesystem:
     return Filesystem(UNKNOWN, UNKNOWN, "", UNKNOWN, space.total, space.free)
 
 
+def same_filesystem(left: Path, right: Path, left_facts: Filesystem, right_facts: Filesystem) -> bool:
+    """Whether two directories of this node lie on one filesystem: the same device number, or the same device or server
+    in two mounts (subvolumes, bind mounts, two mounts of one export)."""
+    if os.stat(left).st_dev == os.stat(right).st_dev:
+        return True
+    named = left_facts.device.startswith("/") or ":" in left_facts.device
+    return named and left_facts.device == right_facts.device
+
+
 def memory_limits(root: Path = Path("/")) -> tuple[int | None, int | None]:
     """(limit, available) in bytes of the memory control groups of this process, versions 1 and 2, with their parents;
     None where nothing is limited. Page cache counts as available."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
-from kvbench.cluster.node import peak_resident_bytes
+from kvbench.cluster.node import filesystem_of, peak_resident_bytes
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.engine import Engine, Home
@@ -24,7 +24,7 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import block_device, build_tiers, make_arena, make_payload, probe_paths, run_number
+from kvbench.run.build import block_devices, build_tiers, make_arena, make_payload, probe_paths, run_number
 from kvbench.run.calibration import (
     Turns,
     delete_calibration_object,
@@ -76,13 +76,14 @@ class Bench:
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
-        run_id, directory = plan.run_id, plan.order.directory
-        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = look_around(topology, agreement, plan.order, run_id)
+        around = look_around(topology, agreement, plan)
+        rundir: RunDirectory = Nowhere(plan.run_id, topology.rank)
+        if around.directories:
+            rundir = RunDirectory(around.directory, plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
-            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, rundir.directory)
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, around.directory))
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
             yield agreement.run("check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing))
 
@@ -121,8 +122,9 @@ class Bench:
                 attributes=known_attributes(
                     plan, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
                 ),
-                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
+                node_row=node_facts(around.node, _place_row(topology, around)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
+                directory_row=_directory_row(topology, around) if plan.own_directories else {},
             )
             spill = open_spill(around.spill, header, lambda: _pulse(engine))
         if config.records != "full":
@@ -140,7 +142,11 @@ class Bench:
 
     def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
         """This node's row of /nodes."""
-        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
+        return node_row(self.around.node, _place_row(topology, self.around), clock)
+
+    def directory_row(self, topology: Topology) -> dict[str, str | int]:
+        """This rank's row of /directories."""
+        return _directory_row(topology, self.around)
 
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
@@ -159,9 +165,9 @@ class Bench:
         return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
-        """The node's sampler, for the disk that the filesystem under test is on."""
+        """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, block_device(self.around.filesystem), taker)
+        return Sampler(topology.node, block_devices(map(filesystem_of, self.around.directories)), taker)
 
     def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
         """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
@@ -182,8 +188,17 @@ class Bench:
         return turns.rows()
 
 
-def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
-    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
+def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return place_row(topology.node, around.directory, around.filesystem, around.group.group)
+
+
+def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return _place_row(topology, around) | {
+        "rank": topology.rank,
+        "filesystem_group": around.group.first_rank,
+        "sharing_ranks": around.group.ranks,
+        "free_bytes": around.filesystem.free_bytes,
+    }
 
 
 def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:

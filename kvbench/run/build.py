@@ -5,7 +5,7 @@ Every function works for this rank alone and raises KvbenchError; agreeing on th
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -86,6 +86,12 @@ def block_device(filesystem: Filesystem) -> str | None:
     """Name of the block device that the kernel counts a filesystem's traffic under, None where there is none."""
     name = os.path.basename(os.path.realpath(filesystem.device))
     return name if filesystem.device.startswith("/dev/") and os.path.exists(f"/sys/class/block/{name}") else None
+
+
+def block_devices(filesystems: Iterable[Filesystem]) -> tuple[str, ...]:
+    """Their block devices, as `block_device` names them, each once."""
+    names = (block_device(filesystem) for filesystem in filesystems)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def _advice(error: OSError, alternative: str) -> str:

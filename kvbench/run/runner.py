@@ -63,14 +63,16 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             _announce(console, topology, plan)
             sharing = join(topology, plan.config, work.part)
             with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
+                elsewhere = order.directory if plan.own_directories and topology.nodes > 1 else None
+                places = bench.around.directories, elsewhere or ""
                 watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
-                watch.advice = how_to_go_on(bench.spill, plan.run_id, order.out, order.directory)
+                watch.advice = how_to_go_on(bench.spill, plan.run_id, order.out, *places)
                 announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
                 outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
                 with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
                     status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
                 discard(agreement, bench.spill)
-                watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
+                watch.advice = how_to_go_on(None, plan.run_id, order.out, *places)
                 if comm.rank == 0 and status != "complete":
                     console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
                 agreement.run("measure", lambda: _raise_failure(outcome))

@@ -6,8 +6,9 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
+from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group
 from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path, label
 from kvbench.run.checks.forecast import ARENA_CACHES, MINIMUM_ARENA_BYTES

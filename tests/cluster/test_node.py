@@ -195,3 +195,15 @@ def test_mounts_with_blanks_in_their_names_are_read_right() -> None:
     line = r"41 31 0:38 /a\040b /mnt/my\040disk rw,noatime shared:9 - nfs4 server:/export\040one rw,vers=4.2"
     mounts = list(machine._mounts(line))
     assert mounts == [("41", "/a b", "nfs4", "/mnt/my disk", "rw,noatime,vers=4.2", "server:/export one")]
+
+
+def test_two_mounts_of_one_device_are_one_filesystem_and_two_without_a_device_are_not() -> None:
+    one, other = Path("/proc"), Path("/dev")
+    disk = machine.Filesystem("ext4", "/a", "rw", "/dev/vda1", 1, 1)
+    export = machine.Filesystem("nfs4", "/b", "rw", "server:/export", 1, 1)
+    memory = machine.Filesystem("tmpfs", "/c", "rw", "tmpfs", 1, 1)
+    assert machine.same_filesystem(one, one, memory, memory)
+    assert machine.same_filesystem(one, other, disk, disk), "the same device, wherever it is mounted"
+    assert machine.same_filesystem(one, other, export, export), "the same server, wherever it is mounted"
+    assert not machine.same_filesystem(one, other, disk, export)
+    assert not machine.same_filesystem(one, other, memory, memory), "every tmpfs is called tmpfs"

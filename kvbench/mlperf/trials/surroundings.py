@@ -4,7 +4,6 @@ What travels: one row of 16 KiB a node to rank 0, once; one sum of an integer be
 """
 
 import json
-import os
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links
+from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links, same_filesystem
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
@@ -42,7 +41,7 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
             results.mkdir(parents=True, exist_ok=True)
         found = filesystem_of(cache)
         beside = filesystem_of(results) if results.exists() else None
-        if beside is not None and same_filesystem(cache, found, results, beside):
+        if beside is not None and same_filesystem(cache, results, found, beside):
             raise KvbenchError(
                 f"--dir {cache} and --results {results} are both on the {found.kind} at {found.mount_point}: rule "
                 "6.4.1 kvcachePosixCacheDir wants them on different filesystems; give another --results"
@@ -58,15 +57,6 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
     if table is None:
         return []
     return [json.loads(row["text"]) for row in np.sort(table, order="node")]
-
-
-def same_filesystem(left: Path, left_facts: Filesystem, right: Path, right_facts: Filesystem) -> bool:
-    """Whether two directories lie on one filesystem: the same device number, or the same device or server in two mounts
-    (subvolumes, bind mounts, two mounts of one export)."""
-    if os.stat(left).st_dev == os.stat(right).st_dev:
-        return True
-    named = left_facts.device.startswith("/") or ":" in left_facts.device
-    return named and left_facts.device == right_facts.device
 
 
 def clients_per_node(topology: Topology) -> int:

@@ -13,14 +13,17 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal
 
 from kvbench import timed_io
 from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
+from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import Calibration
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import MINIMUM_ARENA_BYTES
+from kvbench.run.directories import directory_of, placeholders
 from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
 from kvbench.tiers.file.run_directory import check_directory
 from kvbench.units import GIB, format_bytes
@@ -47,6 +50,8 @@ if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the
 print(h5py.version.hdf5_version)
 """
 _TRY_SECONDS: Final = 60
+_MOST_RANKS: Final = 256
+_MOST_SHOWN: Final = 8
 _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "SLURM_")
 """Variables by which a launcher makes a process one of its ranks, which a trial is not."""
 
@@ -60,11 +65,17 @@ class Finding:
     text: str
 
 
-def examine(directory: Path | None) -> list[Finding]:
-    """Look at this node and, where one is given, at `directory` as the storage under test."""
+def examine(given: str | None) -> list[Finding]:
+    """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
+    (`directories`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
+    directories = [] if given is None else _directories(given)
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
-    if directory is not None:
+    if given is not None and placeholders(given):
+        there = ", ".join(str(path) for path in directories[:_MOST_SHOWN])
+        more = f" and {len(directories) - _MOST_SHOWN} more" if len(directories) > _MOST_SHOWN else ""
+        findings.append(Finding("directories", "ok", f"looked at as those of the first node's ranks: {there}{more}"))
+    for directory in directories:
         findings += _directory(directory)
     return findings
 
@@ -72,6 +83,13 @@ def examine(directory: Path | None) -> list[Finding]:
 def failed(findings: Iterable[Finding]) -> bool:
     """Whether a run would fail."""
     return any(finding.state == "fail" for finding in findings)
+
+
+def _directories(given: str) -> list[Path]:
+    """The directories of the ranks of the first node, as far as they are there; that of the first rank in any case."""
+    places = (directory_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
+    first = next(places)
+    return list(dict.fromkeys([first, *takewhile(Path.is_dir, places)]))
 
 
 def _software() -> Iterator[Finding]:

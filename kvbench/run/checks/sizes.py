@@ -136,14 +136,13 @@ def plan_sizes(
     config: RunConfig,
     schedule: Schedule,
     around: Surroundings,
-    directory: Path,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
     free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
     roles = config.role_ranks
     # Decode ranks write nothing; that all nodes share the filesystem was checked.
     writers = around.group.ranks if roles is None else len(roles.prefill)
-    storage = Storage(directory, around.filesystem, free_bytes, writers)
+    storage = Storage(around.directory, around.filesystem, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 
@@ -157,8 +156,9 @@ def plan_sizes(
     in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
-    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
-    left = memory_limit(around.node) - planned
+    planned, in_memory_ranks = total(topology.node_comm, planned_bytes(need) + spilled, in_memory)
+    # Of what is left, the part of the ranks that are on this filesystem: those on others in memory have theirs.
+    left = (memory_limit(around.node) - planned) * storage.sharing_ranks // max(1, in_memory_ranks)
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need, spilled)
