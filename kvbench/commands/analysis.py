@@ -9,7 +9,7 @@ from kvbench_analysis.compare import print as compare_print
 from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands.options import PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH
 from kvbench.commands.study_show import is_study, print_study
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run
@@ -92,11 +92,10 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 
 @click.command()
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--out", required=True, type=PATH, help="The page, such as report.html.")
+@click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
 def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    try:
-        click.echo(write_report([ka.load(path) for path in run_files], out, png=png))
-    except OSError as error:
-        raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    written = write_report([ka.load(path) for path in run_files], out, png=png)
+    # A page that goes to a pipe may go to this one.
+    click.echo(written, err=not written.is_file())

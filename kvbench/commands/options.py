@@ -1,11 +1,14 @@
 """Options and arguments that several commands have, each declared once."""
 
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from kvbench.commands.ranks import RanksPath
+from kvbench.errors import KvbenchError
+from kvbench.records.outputs import name_file
 from kvbench.studies.options import MINIMUM_REPEATS
 
 PATH: Final = click.Path(path_type=Path)
@@ -14,6 +17,20 @@ ANY_PATH: Final = click.Path(path_type=Path, readable=False)
 
 RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
 """A directory on every node."""
+
+
+class _OutputFile(click.Path):
+    """A file that a command makes. Here is only seen what a path no longer shows: a slash at its end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            name_file(os.fspath(value))
+        except KvbenchError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+OUTPUT_FILE: Final = _OutputFile(path_type=Path, readable=False)
 
 config_argument = click.argument("config")
 set_option = click.option(

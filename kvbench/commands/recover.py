@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kvbench.commands.options import PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH
 from kvbench.records.spill import recover as recovery
 from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
@@ -13,7 +13,7 @@ from kvbench.units import printable
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SPILL...", type=PATH)
-@click.option("-o", "--out", required=True, type=PATH, help="The run file to make.")
+@click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The run file to make.")
 @click.option("--run", "run_id", help="The run to recover, where the files are of several.")
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> None:

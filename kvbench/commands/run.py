@@ -10,7 +10,7 @@ from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.launch.start import run_console, start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.commands.options import ANY_PATH, PATH, RANKS_PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, RANKS_PATH, config_argument, set_option, skip_option
 from kvbench.commands.ranks import RanksCommand
 from kvbench.run import runner
 from kvbench.run.order import Order
@@ -26,7 +26,7 @@ from kvbench.run.output.spill_files import SpillOrder
     help="Directory under test; needed where there is a file tier.  With {local_rank}, {rank} or {node} in its name, "
     "one for each.",
 )
-@click.option("--out", type=ANY_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
+@click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
 @skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")

@@ -7,7 +7,7 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
-from kvbench.commands.options import PATH, RANKS_PATH, repeats_option, seed_option
+from kvbench.commands.options import OUTPUT_FILE, RANKS_PATH, repeats_option, seed_option
 from kvbench.commands.ranks import RanksCommand
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.options import read_choices
@@ -22,7 +22,9 @@ from kvbench.studies.options import read_choices
 @click.option("--paths", default="all", show_default=True, help="Read paths.")
 @click.option("--size", "sizes", default="1MiB,64MiB", show_default=True, help="Bytes of an object.")
 @click.option("--seconds", default="2s", show_default=True, help="Of each turn: a rank alone, or all at once.")
-@click.option("--out", type=PATH, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file.")
+@click.option(
+    "--out", type=OUTPUT_FILE, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file."
+)
 @repeats_option
 @seed_option
 @click.option("--model", default="llama3.1-8b", show_default=True, help="Whose tokens are counted.")

@@ -20,6 +20,7 @@ from kvbench.cluster.gather import choose_gathering
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
+from kvbench.config.run_config import TraceWorkload
 from kvbench.engine.dispatcher import Timeline
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
@@ -56,7 +57,8 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         watch.connect(topology, console.print)
         plan, work = make_plan(comm, agreement, order)
         order = plan.order
-        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
+        inputs = _files_read(plan)
+        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite, plan.run_id, inputs))
         try:
             wishes = order.gather, order.gather_memory_bytes
             gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
@@ -87,6 +89,12 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
 
 
 # Plan
+
+
+def _files_read(plan: Plan) -> list[str | Path]:
+    """What the run file must not replace: the configuration, and the trace if there is one."""
+    workload = plan.config.workload
+    return [plan.order.source, *([workload.path] if isinstance(workload, TraceWorkload) else [])]
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:

@@ -57,7 +57,7 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
         topology = discover(comm)
         watch.connect(topology, console.print)
         identity = _identify(comm, order)
-        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
+        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite, identity.run_id))
         try:
             steps = plan_steps(identity.choices)
             around = look_around(topology, agreement, identity.choices, steps, identity.run_id)

@@ -20,11 +20,14 @@ from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import HDF5, Kind, check_output, make_folder
 from kvbench.records.reader import open_run
 from kvbench.run.order import Order
 from kvbench.studies.one_run import PROGRAM, arguments_of
 
 Scaling = Literal["weak", "strong"]
+TABLE: Final = Kind("the table of a scaling study", (b"scaling,nodes,ranks_per_node,",))
+"""What the runs' figures are kept in (`scaling_table`)."""
 BOTH: Final[tuple[Scaling, ...]] = ("weak", "strong")
 
 
@@ -145,18 +148,15 @@ def run_scaling(
             f"kvbench study scaling starts an MPI job for each run, and {launcher.name} has started this one: start it "
             "outside, with --hosts for other nodes"
         )
-    if choices.out.exists() and not choices.overwrite:
-        raise KvbenchError(f"{choices.out} exists: give another name with --out, or --overwrite to replace it")
+    check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
     config = load_config(choices.source, choices.overrides)
     runs = plan_runs(choices, config)
     folder = choices.out.with_name(f"{choices.out.stem}-runs")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    make_folder(folder, "the run files", "choose another --out")
     done: list[tuple[ScalingRun, Path]] = []
     for run in runs:
         path = folder / f"{run.name}.h5"
+        check_output(path, HDF5)
         path.unlink(missing_ok=True)
         order = Order(
             source=choices.source,

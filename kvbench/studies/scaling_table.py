@@ -1,6 +1,5 @@
 """The table of a scaling study: one row per run, kept as CSV after every run. `kvbench_analysis` fits it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,8 +7,8 @@ from typing import Any, Final
 import kvbench_analysis
 import pandas as pd
 
-from kvbench.errors import KvbenchError
-from kvbench.studies.scaling import ScalingRun
+from kvbench.records.outputs import check_output, write_output
+from kvbench.studies.scaling import TABLE, ScalingRun
 
 COLUMNS: Final = (
     "scaling", "nodes", "ranks_per_node", "ranks", "users_per_rank", "repeat", "order", "storage_gib_per_s",
@@ -30,13 +29,8 @@ class ScalingTable:
         run, path = runs[-1]
         row = _row(run, path, len(self._rows))
         self._rows.append(row)
-        temporary = self._path.with_name(f"{self._path.name}-{os.getpid()}.partial")
-        try:
-            pd.DataFrame(self._rows, columns=COLUMNS).to_csv(temporary, index=False)
-            temporary.replace(self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise KvbenchError(f"cannot write {self._path}: {error.strerror}; choose another --out") from error
+        content = pd.DataFrame(self._rows, columns=COLUMNS).to_csv(index=False)
+        write_output(check_output(self._path, TABLE), content.encode(), TABLE)
         return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s"
 
 

@@ -246,7 +246,7 @@ def test_the_picture_files_are_those_of_the_page(truth: SyntheticRun, tmp_path: 
 
 
 def test_a_report_replaces_an_older_one_and_leaves_nothing_beside_it(truth: SyntheticRun, tmp_path: FilePath) -> None:
-    (tmp_path / "report.html").write_text("old")
+    (tmp_path / "report.html").write_text("<!doctype html>old")
     html, _ = report(tmp_path, truth)
     assert html.startswith("<!DOCTYPE html>")
     assert {path.name for path in tmp_path.iterdir()} == {"run0.h5", "report.html"}

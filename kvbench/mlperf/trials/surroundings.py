@@ -18,6 +18,7 @@ from kvbench.cluster.gather import gather_table
 from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links, same_filesystem
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.tables import as_rows
 from kvbench.tiers.file.run_directory import check_directory
 
@@ -38,7 +39,8 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
     def look() -> list[dict[str, str | int]]:
         check_directory(cache)
         if topology.rank == 0:
-            results.mkdir(parents=True, exist_ok=True)
+            check_folder(results)
+            make_folder(results, "the results", "give another --results")
         found = filesystem_of(cache)
         beside = filesystem_of(results) if results.exists() else None
         if beside is not None and same_filesystem(cache, results, found, beside):

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from kvbench.errors import KvbenchError
-from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, lock, marks
+from kvbench.records.unfinished import lock
+from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, marks
 
 State = Literal["left over", "in use", "unknown", "not ours"]
 

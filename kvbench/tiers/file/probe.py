@@ -5,7 +5,6 @@ It says what works, not how fast: nothing here is a measurement.
 
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path as FilePath
@@ -15,6 +14,7 @@ import numpy as np
 
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE, Path, label
+from kvbench.records.unfinished import unfinished_folder
 from kvbench.tiers.arena import Memory, anonymous_memory
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.transfer import WHOLE, Cell
@@ -82,9 +82,8 @@ def resident_after_drop(directory: FilePath) -> int:
 @contextmanager
 def own_directory(directory: FilePath) -> Iterator[FilePath]:
     """A new directory in `directory`, named and marked as ours, that is removed with what is in it."""
-    with tempfile.TemporaryDirectory(prefix="kvbench-doctor-", dir=directory) as own:
-        (FilePath(own) / ".kvbench-doctor").write_text("Made by `kvbench doctor`; may be deleted.\n", encoding="utf-8")
-        yield FilePath(own)
+    with unfinished_folder(directory, "kvbench-doctor-") as own:
+        yield own
 
 
 def _try(directory: FilePath, read_path: Path, write_path: Path) -> str | None:

@@ -9,7 +9,6 @@ make it known to all nodes; on one without locks, ranks go without.
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -17,9 +16,10 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from kvbench.errors import KvbenchError
+from kvbench.records.unfinished import lock
 
 MARKER: Final = ".kvbench-run"
 _OBJECT_SUFFIXES: Final = (".kv", ".npy")
@@ -153,18 +153,6 @@ def check_directory(directory: Path) -> None:
 
 def _rank_folder(rank: int) -> str:
     return f"rank-{rank}"
-
-
-def lock(descriptor: int) -> Literal["mine", "held", "none"]:
-    """Lock an open file for as long as it stays open, without waiting: now `mine`, `held` by another process, or `none`
-    where the filesystem has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "held"
-    except OSError:
-        return "none"
-    return "mine"
 
 
 def marks(content: bytes, run_id: str) -> bool:
