@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from kvbench import timed_io
+from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
 from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
 from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import Calibration
@@ -221,12 +222,13 @@ def _filesystem(filesystem: Filesystem) -> Iterator[Finding]:
 
 def _trial(code: str) -> tuple[int, list[str]]:
     """Run `code` in another interpreter, which a broken library may take down."""
-    return _run([sys.executable, "-c", code])
+    return _run([*PYTHON, "-c", code])
 
 
 def _run(command: list[str]) -> tuple[int, list[str]]:
     """Exit status and lines of output, with those on standard error last; never raises."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_VARIABLES)}
+    inherited = without_relative_imports(os.environ)
+    environment = {name: value for name, value in inherited.items() if not name.startswith(_LAUNCHER_VARIABLES)}
     try:
         done = subprocess.run(
             command,
