@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: Final = (
     ("__init__", "errors", "units"),
-    ("config", "records"),
+    ("config", "console", "records"),
     ("cache", "timed_io", "workload"),
     ("cluster", "tiers"),
     ("engine",),

@@ -1,7 +1,6 @@
 """A summary for people (tables that fit into 80 columns) and for programs (JSON with stable keys)."""
 
 import json
-from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
@@ -11,9 +10,8 @@ from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
-from rich import box
+from kvbench_analysis.text.table import print_table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 JSON_VERSION: Final = 1
@@ -79,23 +77,11 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 def _sharing(summary: Summary, console: Console) -> None:
     for title, columns, rows in sharing_tables(summary.sharing):
-        _table(console, title, columns, rows)
+        print_table(console, title, columns, rows)
 
 
 def _plural(number: Any, noun: str) -> str:
     return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> None:
-    """Print a table whose first `left` columns are text, and the others figures."""
-    table = Table(
-        title=safe_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for place, name in enumerate(columns):
-        table.add_column(safe_text(name), justify="left" if place < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(safe_text(cell) for cell in row))
-    console.print(table)
 
 
 def _facts(summary: Summary, console: Console) -> None:
@@ -112,7 +98,7 @@ def _facts(summary: Summary, console: Console) -> None:
 
 def _operations(summary: Summary, console: Console) -> None:
     rows = summary.operations.to_dict("records")
-    _table(
+    print_table(
         console,
         "Operations of the measured phase, all ranks",
         ["tier", "operation", "path", "operations", "bytes", "GiB/s", "tokens/s"],
@@ -128,7 +114,7 @@ def _operations(summary: Summary, console: Console) -> None:
         ),
         left=3,
     )
-    _table(
+    print_table(
         console,
         "Bytes per operation",
         ["tier", "operation", "path", "min", "P50", "P95", "max"],
@@ -141,7 +127,7 @@ def _operations(summary: Summary, console: Console) -> None:
     )
     lost = [row for row in rows if row["failed"] or row["canceled"]]
     if lost:
-        _table(
+        print_table(
             console,
             "Operations that are not counted in any figure",
             ["tier", "operation", "path", "failed", "canceled"],
@@ -166,7 +152,7 @@ def _latency(summary: Summary, console: Console) -> None:
     for kind, rows in summary.latency.groupby(["tier", "op", "path"], sort=False):
         tier, op, path = kind
         number = units.count(rows["operations"].iloc[0])
-        _table(
+        print_table(
             console,
             f"Time per operation: {tier} {op}, {path} ({number} operations)",
             ["part", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
@@ -192,7 +178,7 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
             shown = rows.sort_values("wall_p95_ns", ascending=False).head(_RANKS_SHOWN)
             title += f" (the {_RANKS_SHOWN} of {len(rows)} {place}s with the highest P95; --json has all)"
         where = ("rank", "node") if place == "rank" else ("node", "host")
-        _table(
+        print_table(
             console,
             title,
             [*where, "operations", "GiB/s", "P95 wall per op", "device", "host", "run queue"],
@@ -213,7 +199,7 @@ def _cache(summary: Summary, console: Console) -> None:
     if not summary.cache[["hits", "misses"]].to_numpy().any():
         console.print(Text("Cache: no request of the measured phase looked anything up."))
         return
-    _table(
+    print_table(
         console,
         "Cache, over what requests looked up",
         ["per", "hits", "misses", "hit rate"],
@@ -229,7 +215,7 @@ def _requests(summary: Summary, console: Console) -> None:
     if not counts[0]["requests"]:
         console.print(Text("Requests: none in the measured phase."))
         return
-    _table(
+    print_table(
         console,
         "Requests of the measured phase",
         ["class", "done", "cut short", "failed", "done per s"],
@@ -246,7 +232,7 @@ def _requests(summary: Summary, console: Console) -> None:
     every = latency[(latency["qos"] == ALL) & (latency["requests"] > 0)].to_dict("records")
     if not every:
         return
-    _table(
+    print_table(
         console,
         f"Time per request ({units.count(every[0]['requests'])} requests done)",
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
@@ -254,7 +240,7 @@ def _requests(summary: Summary, console: Console) -> None:
     )
     classes = latency[(latency["qos"] != ALL) & (latency["part"] == "latency") & (latency["requests"] > 0)]
     if len(classes):
-        _table(
+        print_table(
             console,
             "Time per request by class (intended start to end)",
             ["class", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],

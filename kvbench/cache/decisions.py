@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from kvbench.cache.directory import Directory
 from kvbench.cache.policy import Policy, Step
-from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.records.schema import Op
 
 
@@ -18,11 +17,14 @@ class Cache:
     A tier of capacity 0 takes part in nothing. One thread at a time.
     """
 
-    def __init__(self, capacities: Sequence[int], promote_on_hit: bool = False) -> None:
+    def __init__(self, capacities: Sequence[int], policy: Policy) -> None:
+        """`policy` must not have been told of anything yet."""
         self._directory = Directory(capacities)
-        self._policy: Policy = WaterfallLru(self._directory, promote_on_hit)
+        self._policy = policy
         self.too_large = 0
         """Objects that were not cached because no tier can hold them."""
+        self.refused = 0
+        """Objects that were not cached because the policy did not admit them."""
 
     @property
     def capacities(self) -> tuple[int, ...]:
@@ -51,23 +53,24 @@ class Cache:
         """Read `key` where it is, [] for a miss. Where the policy promotes it, the steps that follow make room on a
         faster tier and move it there; until then it keeps its place on the slower one, so that what is moved down
         meanwhile has to fit beside it (and is moved further down, or deleted, where it does not)."""
-        if key not in self._directory:
+        place = self._directory.place_of(key)
+        if place is None:
             return []
-        source, nbytes = self._directory.place_of(key)
+        source, nbytes = place
         steps = [Step(Op.READ, key, nbytes, source, None)]
-        self._policy.used(key, source)
-        room = list(self.capacities)
-        target = self._policy.tier_after_read(source, nbytes, room)
+        self._policy.hit(key, nbytes, source)
+        target = self._policy.tier_after_read(source, nbytes, self.capacities) if source else None
         if target is not None:
+            room = list(self.capacities)
             room[source] -= nbytes
             self._make_room(target, nbytes, room, steps)
-            self._directory.move(key, target)
-            self._policy.moved(key, target)
+            self._move(key, nbytes, source, target)
             steps.append(Step(Op.PROMOTE, key, nbytes, source, target))
         return steps
 
     def insert(self, key: int, nbytes: int) -> list[Step]:
-        """Write a new object of `nbytes`; [] where it is larger than every tier, which `too_large` counts.
+        """Write a new object of `nbytes`; [] where it is larger than every tier, which `too_large` counts, or where the
+        policy does not admit it, which `refused` counts.
 
         Raises ValueError for a size below 1 and for a key that is in the cache.
         """
@@ -79,32 +82,40 @@ class Cache:
         if target is None:
             self.too_large += 1
             return []
+        if not self._policy.admits(key, nbytes):
+            self.refused += 1
+            return []
         steps: list[Step] = []
         self._make_room(target, nbytes, self.capacities, steps)
         self._directory.add(key, nbytes, target)
-        self._policy.used(key, target)
+        self._policy.inserted(key, nbytes, target)
         steps.append(Step(Op.WRITE, key, nbytes, None, target))
         return steps
 
     def remove(self, key: int) -> list[Step]:
         """Delete `key`; [] where no tier holds it."""
-        return [self._delete(key)] if key in self._directory else []
+        place = self._directory.place_of(key)
+        if place is None:
+            return []
+        tier, nbytes = self._directory.discard(key)
+        self._policy.removed(key, nbytes, tier)
+        return [Step(Op.DELETE, key, nbytes, tier, None)]
 
     def _make_room(self, tier: int, nbytes: int, room: Sequence[int], steps: list[Step]) -> None:
         """Free `nbytes` on `tier`: each victim goes down only after room was made below, from the bottom up."""
         while self._directory.free(tier) < nbytes:
             victim = self._policy.victim(tier)
-            size = self._directory.place_of(victim)[1]
+            size = self._directory.size_on(tier, victim)
             target = self._policy.tier_for_victim(tier, size, room)
             if target is None:
-                steps.append(self._delete(victim))
+                self._directory.discard(victim)
+                self._policy.evicted(victim, size, tier)
+                steps.append(Step(Op.DELETE, victim, size, tier, None))
                 continue
             self._make_room(target, size, room, steps)
-            self._directory.move(victim, target)
-            self._policy.moved(victim, target)
+            self._move(victim, size, tier, target)
             steps.append(Step(Op.DEMOTE, victim, size, tier, target))
 
-    def _delete(self, key: int) -> Step:
-        tier, nbytes = self._directory.discard(key)
-        self._policy.gone(key)
-        return Step(Op.DELETE, key, nbytes, tier, None)
+    def _move(self, key: int, nbytes: int, source: int, target: int) -> None:
+        self._directory.move(key, target)
+        self._policy.moved(key, nbytes, source, target)

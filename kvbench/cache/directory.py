@@ -30,9 +30,16 @@ class Directory:
         place = self._where.get(key)
         return None if place is None else place[0]
 
-    def place_of(self, key: int) -> tuple[int, int]:
-        """Tier and size in bytes of `key`. Raises KeyError where no tier holds it."""
-        return self._where[key]
+    def place_of(self, key: int) -> tuple[int, int] | None:
+        """Tier and size in bytes of `key`; None where no tier holds it."""
+        return self._where.get(key)
+
+    def size_on(self, tier: int, key: int) -> int:
+        """Size in bytes of `key`, which a policy says is on `tier`. Raises LookupError where it is not."""
+        place = self._where.get(key)
+        if place is None or place[0] != tier:
+            raise LookupError(f"the policy chose object {key:#x}, which is not on tier {tier}")
+        return place[1]
 
     def free(self, tier: int) -> int:
         """Bytes that `tier` has left."""

@@ -1,12 +1,18 @@
 """The waterfall LRU of the reference: what is new enters the fastest tier, and what was used longest ago moves down."""
 
 import heapq
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
-from kvbench.cache.directory import Directory
+from kvbench.cache.policy import Policy, fastest
+
+_TIERS: Final = 256
+"""More than there are: the last stands for none."""
+_GONE: Final = -1
 
 
-class WaterfallLru:
+class WaterfallLru(Policy):
     """New objects go to the fastest tier that can hold them; the least recently used one moves down; the last tier
     deletes; nothing moves up on a read unless `promote_on_hit`. (Reference: mlcommons/storage `kv_cache_benchmark`.)
 
@@ -15,54 +21,52 @@ class WaterfallLru:
     only when the item comes up: a read costs O(1), a choice O(log objects).
     """
 
-    def __init__(self, directory: Directory, promote_on_hit: bool = False) -> None:
-        self._directory = directory
+    def __init__(self, promote_on_hit: bool = False) -> None:
         self._promote_on_hit = promote_on_hit
         self._clock = 0
-        self._last_use: dict[int, int] = {}
-        self._heaps: list[list[tuple[int, int]]] = [[] for _ in directory.capacities]
+        self._stamps: dict[int, int] = {}
+        """Of each object its last use and its tier, as one number: use x _TIERS + tier."""
+        self._heaps: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        """Of each tier stamps with their keys, some of them no longer true."""
+        self._entries: defaultdict[int, int] = defaultdict(int)
 
-    def used(self, key: int, tier: int) -> None:
-        self._clock += 1
-        new = key not in self._last_use
-        self._last_use[key] = self._clock
-        if new:
-            self._enter(key, tier)
+    def inserted(self, key: int, nbytes: int, tier: int) -> None:
+        self._clock += _TIERS
+        self._enter(key, self._clock + tier, tier)
 
-    def moved(self, key: int, target: int) -> None:
-        self._enter(key, target)
+    def hit(self, key: int, nbytes: int, tier: int) -> None:
+        self._clock += _TIERS
+        self._stamps[key] = self._clock + tier
 
-    def gone(self, key: int) -> None:
-        del self._last_use[key]
+    def moved(self, key: int, nbytes: int, source: int, target: int) -> None:
+        self._entries[source] -= 1
+        self._enter(key, self._stamps[key] - source + target, target)
 
-    def tier_for_new(self, nbytes: int, room: Sequence[int]) -> int | None:
-        return _fastest(range(len(room)), nbytes, room)
+    def evicted(self, key: int, nbytes: int, tier: int) -> None:
+        self._entries[tier] -= 1
+        del self._stamps[key]
 
     def victim(self, tier: int) -> int:
-        heap = self._heaps[tier]
+        heap, stamps = self._heaps[tier], self._stamps
         while True:
-            last_use, key = heap[0]
-            if self._directory.tier_of(key) != tier:
-                heapq.heappop(heap)
-            elif self._last_use[key] != last_use:
-                heapq.heapreplace(heap, (self._last_use[key], key))
-            else:
+            stamp, key = heap[0]
+            now = stamps.get(key, _GONE)
+            if now == stamp:
                 return key
-
-    def tier_for_victim(self, source: int, nbytes: int, room: Sequence[int]) -> int | None:
-        return _fastest(range(source + 1, len(room)), nbytes, room)
+            if now % _TIERS == tier:
+                heapq.heapreplace(heap, (now, key))
+            else:
+                heapq.heappop(heap)
 
     def tier_after_read(self, source: int, nbytes: int, room: Sequence[int]) -> int | None:
-        return _fastest(range(source), nbytes, room) if self._promote_on_hit else None
+        return fastest(range(source), nbytes, room) if self._promote_on_hit else None
 
-    def _enter(self, key: int, tier: int) -> None:
+    def _enter(self, key: int, stamp: int, tier: int) -> None:
+        self._stamps[key] = stamp
+        self._entries[tier] += 1
         heap = self._heaps[tier]
-        heapq.heappush(heap, (self._last_use[key], key))
+        heapq.heappush(heap, (stamp, key))
         # Objects that left the tier otherwise than as its victim leave their items behind.
-        if len(heap) > 2 * self._directory.entries[tier] + 1024:
-            heap[:] = {(self._last_use[k], k) for _, k in heap if self._directory.tier_of(k) == tier}
+        if len(heap) > 2 * self._entries[tier] + 1024:
+            heap[:] = {(self._stamps[k], k) for _, k in heap if self._stamps.get(k, _GONE) % _TIERS == tier}
             heapq.heapify(heap)
-
-
-def _fastest(tiers: range, nbytes: int, room: Sequence[int]) -> int | None:
-    return next((tier for tier in tiers if nbytes <= room[tier]), None)

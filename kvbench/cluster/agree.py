@@ -1,6 +1,6 @@
 """Agreement: either a phase worked on every rank, or every rank leaves it together and rank 0 says what went wrong.
 
-What travels: after each phase one sum of one integer over all ranks. Only when something failed, each rank passes one
+What travels: after each phase one sum of two integers over all ranks. Only when something failed, each rank passes one
 bounded report (at most 16 different problems) up a binary tree to rank 0. At 10 000 ranks: the sum takes about
 14 rounds, well under a millisecond on a cluster's network plus the waiting ranks' pause of a millisecond; the reports
 take 14 rounds and rank 0 receives 14 of them, a few tens of KB each at most.
@@ -9,20 +9,22 @@ A phase's function must be local, or must itself make sure that all ranks leave 
 (`gather_rows` does). A failure anywhere else ends the job with `abort`.
 """
 
+import errno
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, NoReturn, TypeVar
 
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, FailedElsewhere, wait_quietly
 from kvbench.cluster.problems import MAX_TEXT, Report
+from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.errors import KvbenchError
 
-__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "abort", "collect", "together"]
+__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "RunInterrupted", "abort", "collect", "together"]
 
 T = TypeVar("T")
 _TAG: Final = 7101
@@ -32,29 +34,41 @@ class RanksFailed(KvbenchError):
     """What the ranks reported, as one message; raised on rank 0."""
 
 
+class RunInterrupted(RanksFailed):
+    """The ranks were asked to end, and have agreed on it."""
+
+
 class Agreement:
     """Runs phases that end for all ranks of `comm` in the same way."""
 
-    def __init__(self, comm: Communicator) -> None:
+    def __init__(self, comm: Communicator, interrupt: Interrupt | None = None) -> None:
         self._comm = comm
         self._host = socket.gethostname()
+        self.interrupt = Interrupt() if interrupt is None else interrupt
+        """Whether this rank is asked to end; any that is ends the phase for all."""
 
-    def run(self, phase: str, function: Callable[[], T]) -> T:
+    def run(self, phase: str, function: Callable[[], T], computes: bool = False) -> T:
         """Call `function` and return its result once it worked on every rank. Collective.
 
         `phase` names it in the message ("check", "gather"). When it raised on any rank, rank 0 raises RanksFailed (a
-        KvbenchError) with everybody's problems, and every other rank raises FailedElsewhere.
+        KvbenchError) with everybody's problems, and every other rank raises FailedElsewhere. So it is where a rank was
+        asked to end while nothing has to be kept. Where the function only computes, and makes nothing that would be
+        left behind, a signal ends it where it is.
         """
         result, error = None, None
+        self.interrupt.phase = phase
         try:
-            result = function()
+            with self.interrupt.raising() if computes else nullcontext():
+                result = function()
         except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - whatever it is, the other ranks must hear of it
             error = raised
-        failed = np.zeros(1, np.int64)
+        if isinstance(error, OSError) and error.errno == errno.ECANCELED and self.interrupt.stops:
+            error = Interrupted()
+        failed = np.zeros(2, np.int64)
         # It has a name until the end: a request does not keep alive what it sends.
-        mine = np.array([error is not None], np.int64)
+        mine = np.array([error is not None, self.interrupt.stops or isinstance(error, Interrupted)], np.int64)
         wait_quietly(self._comm.Iallreduce(mine, failed))
-        if not failed[0]:
+        if not failed.any():
             return result  # type: ignore[return-value]  # T, as nothing was raised
         report = collect(self._comm, Report.of(self._comm.rank, self._host, _explain(error)))
         if self._comm.rank != 0:
@@ -62,6 +76,8 @@ class Agreement:
         if isinstance(error, RanksFailed):
             # An agreement inside this one has reported already; its message names ranks and hosts.
             raise error
+        if failed[1] and not report.problems:
+            raise RunInterrupted(f"interrupted during {phase}") from error
         raise RanksFailed(report.message(phase, self._comm.size)) from error
 
 
@@ -109,7 +125,7 @@ def together(comm: Communicator) -> Iterator[None]:
 
 def _explain(error: BaseException | None) -> str:
     """What a user reads of `error`; empty when there is nothing to say here."""
-    if error is None or isinstance(error, FailedElsewhere):
+    if error is None or isinstance(error, FailedElsewhere | Interrupted):
         return ""
     if isinstance(error, KvbenchError):
         text = str(error)

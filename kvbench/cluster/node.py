@@ -15,7 +15,7 @@ from typing import Final
 
 import psutil
 
-from kvbench.units import parse_bytes
+from kvbench.units import parse_bytes, storable
 
 UNKNOWN: Final = "unknown"
 """A fact that the kernel does not tell."""
@@ -80,7 +80,7 @@ def describe_node(root: Path = Path("/")) -> Node:
     memory = psutil.virtual_memory()
     limit, available = memory_limits(root)
     return Node(
-        host=socket.gethostname(),
+        host=storable(socket.gethostname()),
         cpus=psutil.cpu_count() or 1,
         cpu_model=_cpu_model(root),
         memory_bytes=min(memory.total, limit) if limit is not None else memory.total,

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, quiet_bcast, split_by_node, split_some
+from kvbench.units import storable
 
 _HOST_BYTES: Final = 64
 
@@ -54,7 +55,7 @@ def discover(comm: Communicator, node_comm: Communicator | None = None) -> Topol
     if node_comm is None:
         node_comm = split_by_node(comm)
     leader_comm = split_some(comm, node_comm.rank == 0)
-    host = socket.gethostname()
+    host = storable(socket.gethostname())
     place = np.zeros(2, np.int64)
     hosts: tuple[str, ...] = ()
     if leader_comm is not None:

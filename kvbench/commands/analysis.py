@@ -9,8 +9,9 @@ from kvbench_analysis.compare import print as compare_print
 from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
 from kvbench.commands.study_show import is_study, print_study
+from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run
 from kvbench.units import format_bytes
@@ -28,11 +29,11 @@ _VERSUS = "--vs"
 def summary(run_file: Path, as_json: bool) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
-        print_study(run_file, Console(), as_json=as_json)
+        print_study(run_file, make_console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, Console())
+        show_summary(run_file, make_console())
 
 
 def show_result(run_file: Path, console: Console) -> None:
@@ -71,14 +72,14 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
         elif word.startswith("-"):
             raise click.UsageError(f"No such option: {word}")
         else:
-            groups[-1].append(word)
+            groups[-1].append(PATH_AS_TEXT.convert(word, None, None))
     if len(groups) < 2 or not all(groups):
         raise click.UsageError("give the run files of two targets or more: A.h5 ... --vs B.h5 ...")
     comparison = ka.compare(_labelled(groups), force=force)
     if as_json:
         click.echo(compare_print.comparison_to_json(comparison))
     else:
-        compare_print.print_comparison(comparison, Console())
+        compare_print.print_comparison(comparison, make_console())
 
 
 def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:

@@ -9,9 +9,10 @@ from typing import Literal
 import click
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
 from kvbench.commands.options import PATH, RANKS_PATH
 from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
 

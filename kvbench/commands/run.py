@@ -8,10 +8,11 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
-from kvbench.cluster.launch.start import run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.commands.options import OUTPUT_FILE, PATH, RANKS_PATH, config_argument, set_option, skip_option
 from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.run import runner
 from kvbench.run.order import Order
 from kvbench.run.output.spill_files import SpillOrder

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
 from kvbench.commands.options import OUTPUT_FILE, RANKS_PATH, repeats_option, seed_option
 from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.options import read_choices
 
@@ -23,7 +24,11 @@ from kvbench.studies.options import read_choices
 @click.option("--size", "sizes", default="1MiB,64MiB", show_default=True, help="Bytes of an object.")
 @click.option("--seconds", default="2s", show_default=True, help="Of each turn: a rank alone, or all at once.")
 @click.option(
-    "--out", type=OUTPUT_FILE, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file."
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/copy-path.h5"),
+    show_default=True,
+    help="The study file.",
 )
 @repeats_option
 @seed_option

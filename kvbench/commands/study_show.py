@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kvbench.commands.options import PATH
 from kvbench.config.models import shipped_model
+from kvbench.console import make_console
 from kvbench.records.reader import open_run
 from kvbench.studies.study_file import KIND
 
@@ -28,9 +29,9 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
     (.csv) the fitted law.
     """
     if study_file.suffix == ".csv":
-        print_scaling(study_file, Console(), as_json=as_json)
+        print_scaling(study_file, make_console(), as_json=as_json)
         return
-    print_study(study_file, Console(), model=model, every=every, as_json=as_json)
+    print_study(study_file, make_console(), model=model, every=every, as_json=as_json)
 
 
 def is_study(run_file: Path) -> bool:

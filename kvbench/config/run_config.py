@@ -16,7 +16,7 @@ from kvbench.config.errors import explain
 from kvbench.config.models import ModelGeometry, shipped_model
 from kvbench.config.roles import Roles
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
-from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, Seconds
+from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, PolicyName, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.units import KIB, MIB, format_bytes
@@ -43,6 +43,9 @@ SCHEDULE_VERSION: Final = 1
 SEGMENT_BYTES: Final = 4 * MIB
 """Unit in which a rank's arena is lent to its threads; no system call moves more."""
 
+_CHOICES: Final = ("workload", "tiers")
+"""Keys of which a configuration has one at least."""
+
 ReadPath = Literal["double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy", "direct"]
 WritePath = Literal["buffered", "direct"]
 
@@ -62,7 +65,7 @@ class Pacing(Section):
 class CachePolicy(Section):
     """Where blocks are placed and in what pieces they are stored."""
 
-    policy: Literal["waterfall-lru"] = "waterfall-lru"
+    policy: PolicyName = "waterfall-lru"
     promote_on_hit: bool = False
     """Move an entry to the fastest tier when it is read from a slower one."""
     layout: Literal["entry", "block"] = "entry"
@@ -288,7 +291,8 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
 
     A key is dotted (`workload.users=4`; `tiers.0.capacity_bytes=1GiB`) and a value is YAML. A relative trace path in a
     file starts at the file's directory, one in an override at the working directory; the result holds it absolute.
-    Raises KvbenchError naming every wrong key, the nearest valid one and what was expected.
+    Raises KvbenchError naming every wrong key, the nearest valid one and what was expected; or where neither a workload
+    nor tiers are chosen.
     """
     overrides = tuple(overrides)
     content, folder = read_mapping(source)
@@ -296,7 +300,10 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
     for override in overrides:
         apply_override(content, override, RunConfig().model_dump(mode="json"))
     _make_path_absolute(content, Path.cwd())
-    return parse_config(content, " --set ".join((source, *overrides)))
+    name = " --set ".join((source, *overrides))
+    config = parse_config(content, name)
+    _refuse_nothing_chosen(content, name)
+    return config
 
 
 def parse_config(content: Mapping[str, Any], source: str) -> RunConfig:
@@ -308,6 +315,17 @@ def parse_config(content: Mapping[str, Any], source: str) -> RunConfig:
         return RunConfig.model_validate(content)
     except ValidationError as error:
         raise KvbenchError(f"{source}: {explain(error, RunConfig)}") from error
+
+
+def _refuse_nothing_chosen(content: Mapping[str, Any], source: str) -> None:
+    """Raise KvbenchError where neither the load nor what it goes to was chosen: nobody means to fill a disk with a file
+    that is empty, or that has a name and nothing else."""
+    if not any(content.get(key) for key in _CHOICES):
+        raise KvbenchError(
+            f"{source}: nothing is chosen: give at least a workload, such as `workload: {{users: 4}}`, or tiers, such "
+            "as `tiers: [{kind: file, capacity_bytes: 10GiB}]` (docs/workloads.md has every key; `kvbench configs` "
+            "lists configurations to start from)"
+        )
 
 
 def _make_path_absolute(content: dict[str, Any], folder: Path) -> None:

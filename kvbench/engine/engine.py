@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cache import Cache
+from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
 from kvbench.engine.planner import Books
@@ -100,7 +100,7 @@ class Engine:
         self._config = config
         self._home = home
         self._bytes_per_token = config.geometry.bytes_per_token
-        cache = Cache(capacities, config.cache.promote_on_hit)
+        cache = Cache(capacities, make_policy(config.cache))
         self.books = Books(cache, capacities, [tier.storage for tier in tiers])
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []

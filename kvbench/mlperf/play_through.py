@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kvbench.cache import Cache
+from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import RunConfig
 from kvbench.records.schema import Op
 from kvbench.tiers.arena import stored_bytes
@@ -84,7 +84,7 @@ class _Play:
         self._allocs = config.io.max_concurrent_allocs or config.io.threads
         self._end_s = config.duration_s or 0.0
         self._requests = build_schedule(config, rank, 1).stream(0)
-        self._cache = Cache(capacities)
+        self._cache = Cache(capacities, make_policy(config.cache))
         self._storage = len(capacities) - 1
         self._rates = rates
         self._being_written: set[int] = set()

@@ -29,6 +29,7 @@ from kvbench.records.schema import (
     labels,
 )
 from kvbench.records.unfinished import UnfinishedFile
+from kvbench.units import storable
 
 FORMAT_VERSION: Final = 1
 """Raised whenever a reader of the format before would misread the file."""
@@ -43,7 +44,7 @@ _HDF5_ERRORS: Final = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 def text_array(value: str) -> NDArray[np.bytes_]:
     """`value` as fixed-length UTF-8: variable-length strings live in HDF5's global heap, which has no checksum."""
-    encoded = value.encode("utf-8", "backslashreplace")
+    encoded = storable(value).encode()
     return np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
 
 

@@ -14,7 +14,8 @@ class RowStore:
     """Rows of `dtype`, appended by one thread; `count` and `views` may be used by any thread at any time, and `release`
     by one.
 
-    Memory is taken a chunk at a time, and the operating system backs a chunk with pages only as rows are filled.
+    Memory is taken a chunk at a time, and the operating system backs a chunk with pages only as rows are filled. Rows
+    that are reserved together lie in one chunk: one that has no room for them stays as full as it is.
     """
 
     def __init__(self, dtype: np.dtype[Any], chunk_rows: int = 8192) -> None:
@@ -23,31 +24,33 @@ class RowStore:
             raise ValueError(f"chunk_rows must be at least 1, not {chunk_rows}")
         self._dtype = dtype
         self._chunk_rows = chunk_rows
-        self._chunks: dict[int, NDArray[Any]] = {}
+        self._chunks: list[tuple[int, NDArray[Any]]] = []
+        """Each with the number of its first row. Only ever added to at the end, and taken from at the front."""
         self._released = 0
         self._last: NDArray[Any] = np.empty(0, dtype)
         self._current = np.empty(0, np.uint8)
-        self._row = chunk_rows
+        self._row = self._free = 0
         self._count = 0
 
-    def reserve(self) -> tuple[NDArray[np.uint8], int]:
-        """The next free row: the bytes of its chunk (chunk_rows x itemsize, shape 1-D) and its index in the chunk.
+    def reserve(self, rows: int = 1) -> tuple[NDArray[np.uint8], int]:
+        """The next `rows` free rows: the bytes of their chunk (shape 1-D), and the index of the first in the chunk.
 
-        It does not count before `commit`: reserving again without it gives the same row, as it was left.
+        They do not count before `commit`: reserving again without it gives the same rows, as they were left.
         """
-        if self._row == self._chunk_rows:
-            self._last = np.zeros(self._chunk_rows, self._dtype)
+        if rows > self._free:
+            self._last = np.zeros(max(rows, self._chunk_rows), self._dtype)
             self._current = self._last.view(np.uint8)
-            self._chunks[self._count // self._chunk_rows] = self._last
-            self._row = 0
+            self._chunks.append((self._count, self._last))
+            self._row, self._free = 0, len(self._last)
         return self._current, self._row
 
-    def commit(self) -> None:
-        """Count the row that `reserve` gave last."""
-        if self._row == self._chunk_rows:
+    def commit(self, rows: int = 1) -> None:
+        """Count the first `rows` of those that `reserve` gave last."""
+        if rows > self._free:
             raise ValueError("commit without a reserved row")
-        self._row += 1
-        self._count += 1
+        self._row += rows
+        self._free -= rows
+        self._count += rows
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -67,7 +70,7 @@ class RowStore:
     @property
     def nbytes(self) -> int:
         """Bytes of address space held by all chunks."""
-        return len(self._chunks) * self._chunk_rows * self._dtype.itemsize
+        return sum(rows.nbytes for _, rows in self._chunks)
 
     def views(self, start: int = 0) -> list[NDArray[Any]]:
         """Committed rows from `start` on, in order, as views of the chunks (nothing is copied).
@@ -76,20 +79,24 @@ class RowStore:
         """
         if start < self._released or start < 0:
             raise ValueError(f"rows from {start} on are asked for, and memory holds them from {self._released} on")
-        # The count is read once: a row committed meanwhile belongs to the next call.
-        count, size = self._count, self._chunk_rows
+        # The count is read once, and first: a row committed meanwhile belongs to the next call.
+        count = self._count
+        chunks = self._chunks[:]
+        ends = [*(first for first, _ in chunks), count][1:]
         return [
-            self._chunks[index][max(start - index * size, 0) : min(count - index * size, size)]
-            for index in range(start // size, -(-count // size))
-            if start < count
+            rows[max(start - first, 0) : min(end, count) - first]
+            for (first, rows), end in zip(chunks, ends, strict=True)
+            if max(start, first) < min(end, count)
         ]
 
     def release(self, upto: int) -> None:
         """Free the chunks all of whose rows are below `upto`; views that someone still holds stay valid."""
         if not 0 <= upto <= self._count:
             raise ValueError(f"rows up to {upto} cannot be released: {self._count} are committed")
-        first, end = self._released // self._chunk_rows, upto // self._chunk_rows
-        if end > first:
-            self._released = end * self._chunk_rows
-            for index in range(first, end):
-                del self._chunks[index]
+        while self._chunks:
+            first, rows = self._chunks[0]
+            end = self._chunks[1][0] if len(self._chunks) > 1 else first + len(rows)
+            if end > upto:
+                break
+            del self._chunks[0]
+            self._released = end

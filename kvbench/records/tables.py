@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.records.clock import CommonClock
+from kvbench.units import storable
 
 RANK_DTYPE: Final = np.dtype(
     [
@@ -167,7 +168,7 @@ def as_rows(dicts: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]) -> Rows:
     for row, values in zip(rows, dicts, strict=True):
         for name in dtype.names or ():
             value = values[name]
-            row[name] = value.encode() if isinstance(value, str) else value
+            row[name] = storable(value).encode() if isinstance(value, str) else value
     return rows
 
 

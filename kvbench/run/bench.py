@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.node import filesystem_of, peak_resident_bytes
+from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.engine import Engine, Home
@@ -30,6 +32,7 @@ from kvbench.run.calibration import (
     delete_calibration_object,
     memory_copy_gib_per_s,
     storage_read_gib_per_s,
+    turns_s,
     write_calibration_object,
 )
 from kvbench.run.checks.sizes import Sizes, plan_sizes
@@ -71,12 +74,14 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
+        directories: tuple[Path, ...],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
-        around = look_around(topology, agreement, plan)
+        cleaning up after an error that was not agreed on. `directories` are those under test of this node's ranks;
+        `sharing` is this rank's part in a shared key space."""
+        around = look_around(topology, agreement, plan, directories)
         rundir: RunDirectory = Nowhere(plan.run_id, topology.rank)
         if around.directories:
             rundir = RunDirectory(around.directory, plan.run_id, topology.rank)
@@ -85,7 +90,10 @@ class Bench:
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, around.directory))
         sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
         with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing))
+            interrupt = agreement.interrupt
+            yield agreement.run(
+                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing, interrupt)
+            )
 
     @classmethod
     def _assemble(
@@ -97,11 +105,13 @@ class Bench:
         sizes: Sizes,
         rundir: RunDirectory,
         sharing: Sharing | None,
+        interrupt: Interrupt,
     ) -> Self:
         config = plan.config
         rundir.create()
-        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
-        arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
+        with interrupt.raising():
+            payload = make_payload(config, run_number(rundir.run_id, topology.rank))
+            arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
         tiers = build_tiers(config, sizes.capacities, rundir.objects)
         for tier in tiers:
             stack.callback(tier.close)
@@ -152,6 +162,13 @@ class Bench:
         """The columns of this rank's row of /ranks that do not depend on the load."""
         return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
 
+    def farewell(self, within_s: float) -> None:
+        """What is left to do in a rank that is ended without leaving in good order: keep the rows that it holds."""
+        if self.stream.started:
+            self.stream.hand_on(within_s)
+        elif self.spill is not None:
+            self.spill.remove()
+
     def note(self, **facts: object) -> None:
         """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
@@ -169,23 +186,34 @@ class Bench:
         taker = None if self.spill is None else self.spill.add_samples
         return Sampler(topology.node, block_devices(map(filesystem_of, self.around.directories)), taker)
 
-    def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
+    def calibration_s(self, topology: Topology) -> float:
+        """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
+        seconds = self.config.calibration.seconds
+        return (2 if self._calibrates_storage else 1) * (turns_s(seconds, topology.local_size) + seconds)
+
+    def calibrate(self, topology: Topology, interrupt: Interrupt) -> npt.NDArray[np.void]:
         """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
 
-        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
+        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over, or
+        Interrupted when one of them is asked to end.
         """
         settings = self.config.calibration
-        turns = Turns(topology, settings.seconds)
+        turns = Turns(topology, settings.seconds, interrupt)
         if settings.seconds == 0:
             return turns.rows()
-        turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
+        stop = turns.stop
+        turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes, stop))
         storage = self.tiers[-1]
-        if storage.storage and storage.holds_bytes:
+        if self._calibrates_storage:
             nbytes = settings.bytes
-            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes))
-            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s))
+            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes, stop))
+            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s, stop))
             turns.attempt(lambda: delete_calibration_object(storage))
         return turns.rows()
+
+    @property
+    def _calibrates_storage(self) -> bool:
+        return self.tiers[-1].storage and self.tiers[-1].holds_bytes
 
 
 def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
@@ -268,4 +296,5 @@ def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
                 + ", ".join(str(path.name) for path in strangers[:5])
             )
 
+    agreement.interrupt.waits_for = f"removing the cache files in {rundir.directory}"
     agreement.run("clean up", remove)

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Final
 
-from kvbench.cluster.topology import Seat
+from kvbench.cluster.topology import Seat, Topology, seats_of_node
 from kvbench.errors import KvbenchError
 
 PLACEHOLDERS: Final = Seat._fields
@@ -38,6 +38,11 @@ def directory_of(given: str, seat: Seat) -> Path:
     return Path(
         "".join(text + ("" if name is None else format(numbers[name], width)) for text, name, width in _parts(given))
     )
+
+
+def directories_of_node(topology: Topology, given: str | None) -> tuple[Path, ...]:
+    """Those of the ranks of this node, in their order; empty where none is given. Collective within the node."""
+    return () if given is None else tuple(directory_of(given, seat) for seat in seats_of_node(topology))
 
 
 def literal(directory: Path) -> str:

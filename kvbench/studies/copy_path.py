@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kvbench.cluster.agree import Agreement, FailedElsewhere, together
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RunInterrupted, together
 from kvbench.cluster.broadcast import share
 from kvbench.cluster.comm import Communicator, detect_launcher
 from kvbench.cluster.signals import Interrupt
@@ -24,7 +24,7 @@ from kvbench.cluster.watch.watch import Watch
 from kvbench.errors import KvbenchError
 from kvbench.run.bench import cleaned_up
 from kvbench.run.outcome import Outcome
-from kvbench.run.output.run_file import open_output
+from kvbench.run.output.run_file import open_until
 from kvbench.studies.equipment import Home, Stock
 from kvbench.studies.measuring import measure
 from kvbench.studies.options import CopyPathChoices
@@ -51,30 +51,32 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
     Raises KvbenchError on rank 0 and FailedElsewhere on the others when it could not be done, or ended early; what was
     measured until then is in the file all the same.
     """
-    agreement = Agreement(comm)
-    launched = detect_launcher() is not None
-    with Interrupt(launched) as interrupt, together(comm), Watch(comm) as watch:
+    interrupt = Interrupt(launched=detect_launcher() is not None, speaks=comm.rank == 0)
+    agreement = Agreement(comm, interrupt)
+    with (
+        interrupt,
+        together(comm),
+        Watch(comm) as watch,
+        interrupt.ended_by(watch.give_up),
+        ExitStack() as stack,
+    ):
         topology = discover(comm)
         watch.connect(topology, console.print)
         identity = _identify(comm, order)
-        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite, identity.run_id))
-        try:
-            steps = plan_steps(identity.choices)
-            around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
-            _announce(console, topology, identity, steps)
-            with _stock(topology, agreement, identity, around) as stock:
-                measured = measure(
-                    topology, agreement, identity.choices, steps, around.places, stock, interrupt, console
-                )
-                gather_study(topology, agreement, identity, around, stock, measured, writer)
-                agreement.run("measure", lambda: _raise_failure(measured.outcome))
-        finally:
-            if writer is not None:
-                writer.abort()
-    if measured.outcome.interrupted:
+        writer = agreement.run("check", lambda: open_until(stack, comm, order.out, order.overwrite, identity.run_id))
+        steps = plan_steps(identity.choices)
+        around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
+        _announce(console, topology, identity, steps)
+        with _stock(topology, agreement, identity, around) as stock:
+            measured = measure(topology, agreement, identity.choices, steps, around.places, stock, interrupt, console)
+            interrupt.waits_for = f"writing {order.out}"
+            gather_study(topology, agreement, identity, around, stock, measured, writer)
+            agreement.run("measure", lambda: _raise_failure(measured.outcome))
+    if measured.outcome.interrupted or interrupt.seen:
         if comm.rank != 0:
             raise FailedElsewhere
-        raise KvbenchError(f"interrupted; what was measured until then is in {order.out}")
+        what = "what was measured until then is in" if measured.outcome.interrupted else "all was measured, and is in"
+        raise RunInterrupted(f"interrupted; {what} {order.out}")
     return order.out
 
 
@@ -125,7 +127,7 @@ def _stock(
                 return None
             for rundir in rundirs:
                 rundir.create()
-            return Stock.build(stack, choices, home, identity.run_id, around.arena_bytes)
+            return Stock.build(stack, choices, home, identity.run_id, around.arena_bytes, agreement.interrupt)
 
         yield agreement.run("check", build)
 

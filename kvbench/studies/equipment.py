@@ -1,7 +1,9 @@
 """One rank's part of a copy-path study: its objects on every directory, its memory, and what reads the one into the
 other. Talks to no other rank."""
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -11,8 +13,8 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.cluster.signals import Interrupt
 from kvbench.engine.worker import Equipment
-from kvbench.errors import KvbenchError
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.run.build import make_arena, run_number
@@ -50,17 +52,26 @@ class Stock:
     payload: Payload
     equipment: dict[Path, Equipment]
     stop: npt.NDArray[np.int32]
-    """Set to 1, it ends what is under way."""
+    """Set to 1, by a signal too, it ends what is under way."""
     stores: list[RowStore]
     """Records, one store for each thread."""
     failures: list[str] = field(default_factory=list)
 
     @classmethod
-    def build(cls, stack: ExitStack, choices: CopyPathChoices, home: Home, run_id: str, arena_bytes: int) -> Self:
+    def build(
+        cls,
+        stack: ExitStack,
+        choices: CopyPathChoices,
+        home: Home,
+        run_id: str,
+        arena_bytes: int,
+        interrupt: Interrupt,
+    ) -> Self:
         """Take the memory and open the directories, until `stack` is left. Raises KvbenchError and OSError."""
-        payload = Payload("stamped", run_number(run_id, home.rank), choices.seed)
-        arena = make_arena(arena_bytes, max(choices.threads), payload)
-        stop = np.zeros(1, dtype=np.int32)
+        with interrupt.raising():
+            payload = Payload("stamped", run_number(run_id, home.rank), choices.seed)
+            arena = make_arena(arena_bytes, max(choices.threads), payload)
+        stop = np.frombuffer(interrupt.flag, dtype=np.int32)
         failures: list[str] = []
         equipment = {}
         for path in choices.read_paths:
@@ -71,16 +82,15 @@ class Stock:
         stores = [RowStore(RECORD_DTYPE, _CHUNK_ROWS) for _ in range(max(choices.threads))]
         return cls(choices, home.rank, arena, payload, equipment, stop, stores, failures)
 
-    def write(self, interrupted: Callable[[], bool]) -> None:
-        """Write all objects, once for each directory, size and file layout. Raises OSError, or KvbenchError when
-        `interrupted` says that the study is to end."""
+    def write(self) -> None:
+        """Write all objects, once for each directory, size and file layout. Raises OSError (ECANCELED when stopped)."""
         writers = layouts(self.choices.read_paths)
         for path, (number, size) in product(self.choices.read_paths, enumerate(self.choices.sizes)):
             for tier, key in product(self.equipment[path].tiers, self.keys(number)):
                 tier.allocate(key, size)
                 if path in writers:
-                    if interrupted():
-                        raise KvbenchError("interrupted before anything was measured")
+                    if self.stop[0]:
+                        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                     self._write(tier, key, size)
 
     def keys(self, size_number: int, thread: int = 0, threads: int = 1) -> Sequence[int]:

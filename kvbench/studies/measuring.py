@@ -75,7 +75,8 @@ def measure(
     `stock` is None on a rank that takes no part. A failure in a step is in the outcome; one before them is raised as an
     agreement does.
     """
-    agreement.run("write", lambda: stock.write(lambda: interrupt.seen) if stock is not None else None)
+    agreement.run("write", lambda: stock.write() if stock is not None else None)
+    interrupt.waits_for = "waiting for the turns of all ranks to end"
     before = read_clock(topology, timed_io.now_ns)
     measurement = _Measurement(topology, choices, stock, interrupt)
     sampler = None
@@ -143,7 +144,7 @@ class _Measurement:
                 time.sleep(min(left_s, _BYSTANDER_PAUSE_S))
             return None
         if isinstance(step, CopyLevel):
-            return memory_copy_gib_per_s(self._stock.arena, seconds, IO_BYTES)
+            return memory_copy_gib_per_s(self._stock.arena, seconds, IO_BYTES, self._stock.stop)
         self.verified_sectors += read_in_turn(
             self._stock, step, seconds, self._bytes_per_token, lambda: self._interrupt.seen
         )

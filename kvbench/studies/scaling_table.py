@@ -9,6 +9,7 @@ import pandas as pd
 
 from kvbench.records.outputs import check_output, write_output
 from kvbench.studies.scaling import TABLE, ScalingRun
+from kvbench.units import storable
 
 COLUMNS: Final = (
     "scaling", "nodes", "ranks_per_node", "ranks", "users_per_rank", "repeat", "order", "storage_gib_per_s",
@@ -52,5 +53,5 @@ def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
         "requests_per_s": float(requests[requests["qos"] == "all"]["requests_per_s"].sum()),
         "storage_read_p95_ns": float(reads["wall_p95_ns"].iloc[0]) if len(reads) else float("nan"),
         "fingerprint": summary.run["fingerprint"],
-        "run_file": str(path),
+        "run_file": storable(str(path)),
     }

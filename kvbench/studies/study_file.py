@@ -35,6 +35,7 @@ from kvbench.studies.measuring import Measured
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import READS_PER_REQUEST, objects_of
 from kvbench.studies.requirements import Surroundings
+from kvbench.units import storable
 
 KIND: Final = "study-copy-path"
 
@@ -172,7 +173,8 @@ def _attributes(topology: Topology, identity: StudyIdentity, around: Surrounding
     stands = config.model_dump(mode="json", include={"name", "seed", "model", "io", "payload"})
     stands["io"].pop("read_path")
     tiers = [
-        {"name": str(place.directory), "kind": "file", "capacity_bytes": 0, "storage": True} for place in around.places
+        {"name": storable(str(place.directory)), "kind": "file", "capacity_bytes": 0, "storage": True}
+        for place in around.places
     ]
     return description(config, topology.size, topology.nodes, timed_io.TIMER) | {
         "kind": KIND,

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from carried_out import CarriedOut
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kvbench.cache import Cache, Step, WaterfallLru
+from kvbench.cache import Cache, Step
+from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.records.schema import Op
 
 KEYS = st.integers(0, 30)
@@ -65,32 +67,14 @@ class NaiveCache:
             held.tier = faster[0]
 
 
-class Replay:
-    """Carries the steps out one by one, as the engine would; refuses one that has no room or no object."""
-
-    def __init__(self, capacities: list[int]) -> None:
-        self.capacities = capacities
-        self.tiers: list[dict[int, int]] = [{} for _ in capacities]
-
-    def apply(self, step: Step) -> None:
-        if step.source is not None:
-            assert self.tiers[step.source][step.key] == step.nbytes
-        if step.target is not None:
-            assert step.key not in self.tiers[step.target]
-            self.tiers[step.target][step.key] = step.nbytes  # a move holds both copies until it is done
-            assert sum(self.tiers[step.target].values()) <= self.capacities[step.target]
-        if step.source is not None and step.op != Op.READ:
-            del self.tiers[step.source][step.key]
-
-
 class CacheMachine(RuleBasedStateMachine):
     """Any sequence of calls, on any tiers, with and without promotion."""
 
     @initialize(capacities=st.lists(st.integers(0, 40), min_size=1, max_size=4), promote_on_hit=st.booleans())
     def start(self, capacities: list[int], promote_on_hit: bool) -> None:
-        self.cache = Cache(capacities, promote_on_hit)
+        self.cache = Cache(capacities, WaterfallLru(promote_on_hit))
         self.naive = NaiveCache(capacities, promote_on_hit)
-        self.replay = Replay(capacities)
+        self.replay = CarriedOut(capacities)
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -126,9 +110,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_replayed_steps_and_the_reference(self) -> None:
         contents = sorted(self.cache.contents())
-        assert contents == sorted(
-            (key, tier, n) for tier, held in enumerate(self.replay.tiers) for key, n in held.items()
-        )
+        assert contents == self.replay.contents()
         assert contents == sorted((key, held.tier, held.nbytes) for key, held in self.naive.held.items())
         assert len({key for key, _, _ in contents}) == len(contents), "a key is on one tier only"
         assert self.cache.used == [sum(held.values()) for held in self.replay.tiers]
@@ -141,11 +123,10 @@ TestCache.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 
 def test_order_keeps_no_memory_of_objects_that_come_and_go() -> None:
-    cache = Cache([10, 10**9], promote_on_hit=True)
+    policy = WaterfallLru(promote_on_hit=True)
+    cache = Cache([10, 10**9], policy)
     cache.insert(0, 10)
     cache.insert(1, 10)
     for turn in range(20_000):
         assert len(cache.read(turn % 2)) == 3, "the two take turns on the fast tier"
-    policy = cache._policy
-    assert isinstance(policy, WaterfallLru)
-    assert sum(len(heap) for heap in policy._heaps) < 3_000
+    assert sum(len(heap) for heap in policy._heaps.values()) < 3_000

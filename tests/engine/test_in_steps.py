@@ -8,6 +8,7 @@ from rank_harness import Rank, Script, finish, ref, request
 
 from kvbench import timed_io
 from kvbench.cache import Cache
+from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
 from kvbench.engine.look_ups import LookUps
 from kvbench.engine.planner import Books
@@ -35,7 +36,7 @@ def dispatcher_of(
 ) -> Dispatcher:
     """`places` of requests, `writes` of those of new entries; `there`: keys of objects of one sector that the cache
     holds."""
-    books = Books(Cache([capacity * SECTOR_BYTES]), [capacity * SECTOR_BYTES], [True])
+    books = Books(Cache([capacity * SECTOR_BYTES], WaterfallLru()), [capacity * SECTOR_BYTES], [True])
     for key in there:
         books.cache.insert(key, SECTOR_BYTES)
         books.rooms[0].free_bytes -= SECTOR_BYTES

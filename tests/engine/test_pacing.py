@@ -10,6 +10,7 @@ from rank_harness import HANG_S, Rank, Script, finish, ref, request, wait_for
 
 from kvbench import timed_io
 from kvbench.cache import Cache
+from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
 from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
@@ -191,7 +192,7 @@ def test_no_more_operations_are_in_flight_than_there_are_threads(make_rank: Make
 
 def test_an_idle_worker_starts_what_falls_due_while_the_others_are_busy() -> None:
     """The worker that ends a request sets its user's timer, and goes on to something that takes long."""
-    books = Books(Cache([2 * SECTOR_BYTES]), [2 * SECTOR_BYTES], [True])
+    books = Books(Cache([2 * SECTOR_BYTES], WaterfallLru()), [2 * SECTOR_BYTES], [True])
     for key in (1, 2):
         books.cache.insert(key, SECTOR_BYTES)
         books.rooms[0].free_bytes -= SECTOR_BYTES

@@ -70,6 +70,40 @@ def test_another_thread_sees_only_whole_rows_while_rows_are_added() -> None:
     assert seen == 20_000
 
 
+@given(
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.booleans()), max_size=40),
+    st.data(),
+)
+def test_rows_that_are_reserved_together_lie_together_however_many(
+    chunk_rows: int, takes: list[tuple[int, int, bool]], data: st.DataObject
+) -> None:
+    store = RowStore(RECORD_DTYPE, chunk_rows)
+    for asked, used, release in takes:
+        chunk, first = store.reserve(asked)
+        rows = chunk.view(RECORD_DTYPE)[first : first + asked]
+        assert len(rows) == asked
+        rows["nbytes"] = np.arange(store.count, store.count + asked)
+        store.commit(min(used, asked))
+        if release:
+            store.release(data.draw(st.integers(0, store.count)))
+        start = data.draw(st.integers(store.released, store.count))
+        seen = [number for view in store.views(start) for number in view["nbytes"].tolist()]
+        assert seen == list(range(start, store.count))
+    assert store.nbytes % RECORD_DTYPE.itemsize == 0
+
+
+def test_a_chunk_that_has_no_room_for_rows_that_belong_together_is_left_behind() -> None:
+    store = RowStore(RECORD_DTYPE, chunk_rows=10)
+    fill(store, 8)
+    _, first = store.reserve(3)
+    store.commit(3)
+    assert (first, store.nbytes) == (0, 20 * RECORD_DTYPE.itemsize)
+    assert [len(view) for view in store.views()] == [8, 3]
+    store.release(8)
+    assert (store.released, store.nbytes) == (8, 10 * RECORD_DTYPE.itemsize)
+
+
 def test_committing_without_reserving_is_an_error() -> None:
     with pytest.raises(ValueError, match="without a reserved row"):
         RowStore(RECORD_DTYPE).commit()

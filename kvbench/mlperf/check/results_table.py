@@ -14,9 +14,9 @@ from typing import Final
 
 from kvbench.mlperf.aggregation import HEADLINE
 from kvbench.mlperf.check.checker import Finding, Verdict
-from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.declared import declared_options, summary_of, summary_options
 from kvbench.mlperf.tree.parts import Run
-from kvbench.mlperf.tree.untrusted import dig, number, printable, shown, whole
+from kvbench.mlperf.tree.untrusted import printable, shown
 
 COLUMNS: Final = (
     "submitter",
@@ -43,7 +43,7 @@ class Row:
     clients: int | None
     hosts: int | None
     figures: tuple[float | None, ...]
-    """In the order of HEADLINE."""
+    """In the order of HEADLINE; None for one that is no number."""
     status: str
 
     @property
@@ -104,12 +104,13 @@ def _rows(verdict: Verdict, run: Run) -> Iterator[Row]:
     status = _status(findings)
     options = summary_options(run)
     for option in declared_options(run):
+        entry = options.get(option)
         yield Row(
             run=run,
             option=option,
-            clients=whole(dig(run.summary, "total_ranks")),
-            hosts=whole(dig(run.summary, "host_count")),
-            figures=tuple(number(dig(options.get(option), figure.name)) for figure in HEADLINE),
+            clients=summary_of(run).count("total_ranks"),
+            hosts=summary_of(run).count("host_count"),
+            figures=tuple(None if entry is None else entry.number(figure.name) for figure in HEADLINE),
             status=status,
         )
 

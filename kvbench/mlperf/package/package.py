@@ -22,7 +22,7 @@ from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
 from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Document, Run, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.tree_reading import find_runs, read_run
-from kvbench.mlperf.tree.untrusted import Unreadable, dig, read_json, shown
+from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, shown
 from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.unfinished import SUFFIX, unfinished_folder
 
@@ -124,7 +124,8 @@ def _lacks(run: Run) -> Iterator[str]:
             yield f"{where}: option {option} was not run"
         for trial in declared_trials(run, option) if option in planned else ():
             name = f"{where}: option {option}, trial {trial}"
-            status = dig(recorded.trials(option).get(trial), "status")
+            told = recorded.trials(option).get(trial)
+            status = MISSING if told is None else told["status"]
             there = run.options[option].trials.get(trial) if option in run.options else None
             if status != "complete":
                 yield f"{name} is {shown(status)}"

@@ -9,14 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.filesystems import first_alike
 from kvbench.cluster.node import Filesystem, describe_node, filesystem_of
 from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
+from kvbench.console import make_table
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
@@ -165,9 +166,8 @@ def _look_at(directories: Sequence[Path]) -> tuple[LookedAt, ...]:
 def print_size(size: DataSize, console: Console) -> None:
     """Print `size` as two tables."""
     demand, most = size.demand, "at most " if size.demand.at_most else ""
-    table = Table(title="Bytes that the run needs", title_justify="left")
-    for heading in ("", "per rank", "per node", f"in all ({size.ranks} ranks, {size.nodes} nodes)"):
-        table.add_column(heading, justify="right" if heading else "left")
+    in_all = f"in all ({size.ranks} ranks, {size.nodes} nodes)"
+    table = make_table(("", "per rank", "per node", in_all), lines=HEAVY_HEAD)
     storage = demand.peak_storage_bytes
     factors = (1, size.ranks_per_node, size.ranks)
     table.add_row(f"storage, {most}", *(format_bytes(storage * n) for n in factors))
@@ -178,6 +178,7 @@ def print_size(size: DataSize, console: Console) -> None:
     table.add_row(f"read from storage, {most}", *(format_bytes(demand.read_bytes * n) for n in factors))
     if size.spill is not None:
         table.add_row(f"spill files, {most}", *(format_bytes(size.spill_bytes * n) for n in factors))
+    console.print("Bytes that the run needs", style="italic")
     console.print(table)
     parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in _parts(size.memory) if n)
     console.print(f"A rank's memory: {parts} (gathering: rank 0 alone).", highlight=False)

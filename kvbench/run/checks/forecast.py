@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
-from kvbench.cache import Cache, Step
+from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
@@ -179,7 +179,7 @@ class _Player:
 
     def __init__(self, config: RunConfig, capacities: Sequence[int]) -> None:
         self._bytes_per_token = config.geometry.bytes_per_token
-        self._cache = Cache(capacities, config.cache.promote_on_hit)
+        self._cache = Cache(capacities, make_policy(config.cache))
         self._storage = len(capacities) - 1 if config.tiers[-1].kind != "memory" else None
         self._keeps_bytes = config.keeps_bytes
         self.requests = self.operations = self.written = self.read = self.moved_bytes = 0

@@ -152,7 +152,7 @@ def plan_sizes(
         spilled = around.spill is not None or config.records != "full"
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
-    demand, arena, need = agreement.run("check", plan)
+    demand, arena, need = agreement.run("check", plan, computes=True)
     in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group, filesystem_group_of_own, no_group
 from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
-from kvbench.cluster.topology import Topology, seats_of_node
+from kvbench.cluster.topology import Topology
 from kvbench.run.checks.expectation import check_expectation, settle_seconds
 from kvbench.run.directories import directory_of
 from kvbench.run.order import Plan
@@ -30,8 +30,9 @@ class Surroundings:
     """Where records are spilled to, if at all."""
 
 
-def look_around(topology: Topology, agreement: Agreement, plan: Plan) -> Surroundings:
-    """Look at the node and this rank's directory, and find who shares its filesystem. Collective.
+def look_around(topology: Topology, agreement: Agreement, plan: Plan, directories: tuple[Path, ...]) -> Surroundings:
+    """Look at the node and this rank's directory, of those of the node's ranks, and find who shares its filesystem.
+    Collective.
 
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
     """
@@ -39,7 +40,6 @@ def look_around(topology: Topology, agreement: Agreement, plan: Plan) -> Surroun
     if given is None:
         node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, ())))
         return Surroundings(node, (), Path("none"), NO_FILESYSTEM, no_group(topology), place)
-    directories = tuple(directory_of(given, seat) for seat in seats_of_node(topology))
     directory = directories[topology.local_rank]
 
     def look() -> tuple[Node, Filesystem, SpillPlace | None]:

@@ -7,6 +7,7 @@ a rank.
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from kvbench.records.gathered_rows import RankRows
 from kvbench.records.outputs import make_folder
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.tables import as_columns, clock_columns, number_rows
+from kvbench.units import storable
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) ->
     """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
     return {
         "node": node,
-        "directory": str(directory),
+        "directory": storable(str(directory)),
         "filesystem": filesystem.kind,
         "mount_point": filesystem.mount_point,
         "mount_options": filesystem.options,
@@ -73,6 +75,21 @@ def open_output(
     from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
 
     return RunFileWriter(out, overwrite=overwrite, run_id=run_id, inputs=inputs)
+
+
+def open_until(
+    stack: ExitStack,
+    comm: Communicator,
+    out: Path,
+    overwrite: bool,
+    run_id: str = "",
+    inputs: Sequence[str | Path] = (),
+) -> "RunFileWriter | None":
+    """As `open_output`; a file that is not finished when `stack` is left is removed. Raises KvbenchError."""
+    writer = open_output(comm, out, overwrite, run_id, inputs)
+    if writer is not None:
+        stack.callback(writer.abort)
+    return writer
 
 
 def write_rows(

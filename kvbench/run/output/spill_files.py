@@ -174,7 +174,7 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
             raise
         files = spill_path(spill.path.parent, run_id, "*")
         lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
-        raise RanksFailed(
+        raise type(error)(
             f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
             f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error

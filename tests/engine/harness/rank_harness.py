@@ -19,7 +19,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kvbench import timed_io
-from kvbench.cache import Cache, Step
+from kvbench.cache import Cache, Policy, Step, make_policy
+from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
@@ -234,8 +235,8 @@ class WatchedFile(FileTier):
 class RecordingCache(Cache):
     """A cache that remembers every decision."""
 
-    def __init__(self, capacities: Sequence[int], promote_on_hit: bool = False) -> None:
-        super().__init__(capacities, promote_on_hit)
+    def __init__(self, capacities: Sequence[int], policy: Policy) -> None:
+        super().__init__(capacities, policy)
         self.decisions: list[tuple[Step, ...]] = []
 
     def read(self, key: int) -> list[Step]:
@@ -260,7 +261,7 @@ class Rank:
         self.tiers = [self._tier(number, tier.kind) for number, tier in enumerate(config.tiers)]
         written = payload if config.keeps_bytes else Blank(payload.run, SEED)
         self.engine = Engine(config, Home(3, "here"), self.tiers, self.capacities, arena, written)
-        self.cache = RecordingCache(self.capacities, config.cache.promote_on_hit)
+        self.cache = RecordingCache(self.capacities, make_policy(config.cache))
         self.engine.books.cache = self.cache
 
     def _tier(self, number: int, kind: str) -> Tier:
@@ -351,7 +352,7 @@ class Expected:
 
 def replay(script: Script, capacities: Sequence[int], promote: bool) -> tuple[dict[int, Expected], RecordingCache]:
     """What the requests of an open schedule find and do, one after the other, and the decisions that they lead to."""
-    cache = RecordingCache(capacities, promote)
+    cache = RecordingCache(capacities, WaterfallLru(promote))
     requests: dict[int, Expected] = {}
 
     def look_up(reference: ObjectRef, found: Expected) -> bool:

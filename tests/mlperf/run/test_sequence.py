@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from sequence_harness import Done, choices_in
 
+from kvbench.cluster.agree import RunInterrupted
 from kvbench.cluster.comm import SerialComm
 from kvbench.cluster.node import filesystem_of
 from kvbench.errors import KvbenchError
@@ -151,7 +152,7 @@ def test_an_interrupted_trial_says_so_and_the_next_start_goes_on(
     with monkeypatch.context() as patch:
 
         def interrupted(*arguments: Any) -> Path:
-            raise KvbenchError("interrupted")
+            raise RunInterrupted("interrupted")
 
         patch.setattr(runner, "run", interrupted)
         with pytest.raises(KvbenchError, match="interrupted"):
