@@ -1,6 +1,5 @@
 """`summarize`: the figures of one run as tidy tables, each of which says what it is per. `render` prints them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ from kvbench_analysis.figures.operations import operation_figures
 from kvbench_analysis.figures.requests import cache_hits, request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.cautions import Caution, cautions
+from kvbench_analysis.summary.headlines import headlines
 from kvbench_analysis.tables.load import Run
-from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.tables.window import Window
-from kvbench_analysis.text import units
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
@@ -70,7 +68,7 @@ def summarize(run: Run) -> Summary:
     return Summary(
         source=str(run.path),
         run=facts,
-        headlines=tuple(_headlines(figures.totals)),
+        headlines=tuple(headlines(figures.totals)),
         warnings=cautions(run, figures, latency, window, sharing),
         operations=figures.operations,
         latency=figures.latency,
@@ -82,24 +80,3 @@ def summarize(run: Run) -> Summary:
         sharing=sharing,
         request_latency=latency,
     )
-
-
-def _headlines(totals: pd.DataFrame) -> Iterator[str]:
-    moved = totals[totals["op"].isin(["read", "write"])]
-    if moved.empty:
-        yield "no reads or writes were measured"
-    storage = moved[moved["storage"] == "storage"]
-    if storage.empty and len(moved):
-        yield "no storage operations were measured"
-        storage = moved
-    for row in storage.to_dict("records"):
-        shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
-        parts = ", ".join(f"{name} {units.share(share)}" for name, share in shares)
-        rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
-        p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
-        yield f"{row['storage']} {row['op']}s: {rate}, P95 {p95} per operation of {_sizes(row)} ({parts})"
-
-
-def _sizes(row: dict[Any, Any]) -> str:
-    least, most = units.size(row["size_min_bytes"]), units.size(row["size_max_bytes"])
-    return least if least == most else f"{least} to {most}, P50 {units.size(row['size_p50_bytes'])}"

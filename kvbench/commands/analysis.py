@@ -17,7 +17,7 @@ from kvbench.records.reader import open_run
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
-"""Records up to which a run prints its summary itself."""
+"""Records up to which a run prints figures itself."""
 _SUMMARY_BYTES: Final = 64
 """Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
@@ -33,15 +33,15 @@ def summary(run_file: Path, as_json: bool) -> None:
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, make_console())
+        ka.print_summary(ka.summarize(ka.load(run_file)), make_console())
 
 
 def show_result(run_file: Path, console: Console) -> None:
-    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
-    been given."""
+    """Print the point of a run that has just ended, on one screen; or how to get it, where there are so many records
+    that figures take more memory than a rank has been given."""
     records = open_run(run_file).tables["records"].rows
     if records <= MOST_SUMMARIZED:
-        show_summary(run_file, console)
+        ka.print_brief(ka.summarize(ka.load(run_file)), console)
         return
     memory = format_bytes(records * _SUMMARY_BYTES)
     console.print(
@@ -49,11 +49,6 @@ def show_result(run_file: Path, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
-
-
-def show_summary(run_file: Path, console: Console) -> None:
-    """Print the summary of `run_file` on `console`."""
-    ka.print_summary(ka.summarize(ka.load(run_file)), console)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
