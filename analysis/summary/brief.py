@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvbench_analysis.summary.headlines import answer, what_was_measured
-from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.summary.headlines import answer
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text
@@ -16,13 +16,14 @@ _SCREEN_LINES: Final = 22
 """Of a terminal with 24 lines, the prompt and a line of the command taken off."""
 _AROUND_TABLE: Final = 5
 """Lines of a table besides its rows: title, headings, rule, and the blank ones."""
+_TITLE: Final = "Operations of the measured phase, all ranks; times per operation"
 _HEADINGS: Final = ("tier", "operation", "number", "GiB/s", "P95", "device", "host", "run queue")
 
 
 def print_brief(summary: Summary, console: Console) -> None:
     """Print what was measured and the answer in a line each, the warnings (the gravest, where all would not fit), and a
     row for each kind of operation. Text of the file is printed as it is, never as markup."""
-    point = [what_was_measured(summary.source, summary.run), answer(summary.totals)]
+    point = [what_was_measured(summary), answer(summary.totals)]
     if summary.run["records"] != "full":
         point.append(f"percentiles: {summary.run['percentiles_are']}")
     rows = [_row(row) for row in summary.operations.to_dict("records") if row["operations"]]
@@ -33,7 +34,9 @@ def print_brief(summary: Summary, console: Console) -> None:
     for line in _warnings([caution.message for caution in summary.warnings], _SCREEN_LINES - taken, console):
         console.print(safe_text(line, "yellow"))
     if rows:
-        print_table(console, "Operations of the measured phase, all ranks; times per operation", _HEADINGS, rows, left=2)
+        print_table(
+            console, "Operations of the measured phase, all ranks; times per operation", _HEADINGS, rows, left=2
+        )
     console.print(safe_text(rest))
 
 

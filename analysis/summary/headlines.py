@@ -1,26 +1,11 @@
-"""What a run amounts to in sentences: what was measured, and what came of it. Computes no figure."""
+"""What came of a run, in sentences. Computes no figure."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
-
-_SHARING: Final = {
-    "shared": "directory shared by all nodes",
-    "local": "a directory on each node",
-    "mixed": "a directory that some nodes share",
-}
-
-
-def what_was_measured(source: str, run: dict[str, Any]) -> str:
-    """The file, and the facts of the run that its figures hang on."""
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
-    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
-    window = run["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
-    return f"{source}: " + ", ".join(str(part) for part in parts if part)
 
 
 def headlines(totals: pd.DataFrame) -> Iterator[str]:
@@ -63,7 +48,3 @@ def _split(row: dict[Any, Any]) -> str:
 def _sizes(row: dict[Any, Any]) -> str:
     least, most = units.size(row["size_min_bytes"]), units.size(row["size_max_bytes"])
     return least if least == most else f"{least} to {most}, P50 {units.size(row['size_p50_bytes'])}"
-
-
-def _plural(number: Any, noun: str) -> str:
-    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"

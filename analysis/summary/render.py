@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
-from kvbench_analysis.summary.headlines import what_was_measured
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -47,7 +46,7 @@ def to_json(summary: Summary) -> str:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Print the headlines, the warnings and the tables. Text of the file is printed as it is, never as markup."""
-    console.print(safe_text(what_was_measured(summary.source, summary.run)))
+    console.print(safe_text(what_was_measured(summary)))
     console.print(safe_text(f"percentiles: {summary.run['percentiles_are']}"))
     for line in summary.headlines:
         console.print(safe_text(line, "bold"))

@@ -10,10 +10,13 @@ from kvbench_analysis.condensed import sharing as condensed_sharing
 from kvbench_analysis.figures.operations import operation_figures
 from kvbench_analysis.figures.requests import cache_hits, request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
-from kvbench_analysis.summary.cautions import Caution, cautions
+from kvbench_analysis.summary.caution import Caution
+from kvbench_analysis.summary.cautions import cautions
 from kvbench_analysis.summary.headlines import headlines
+from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.window import Window
+from kvbench_analysis.text import units
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
@@ -23,6 +26,13 @@ _FACTS = (
 )  # fmt: skip
 
 
+_SHARING = {
+    "shared": "directory shared by all nodes",
+    "local": "a directory on each node",
+    "mixed": "a directory that some nodes share",
+}
+
+
 @dataclass(frozen=True)
 class Summary:
     """The figures of one run. Times are in ns, rates per second of the measured window; docs/summary.md says more."""
@@ -30,7 +40,8 @@ class Summary:
     source: str
     """The file that was summarized."""
     run: dict[str, str | int | float | None]
-    """Facts of the run: attributes of the file, and `window_s`, the length of the measured window."""
+    """Facts of the run: attributes of the file, `window_s`, the length of the measured window, and `duration_s`, how
+    long was to be measured."""
     headlines: tuple[str, ...]
     """The result in a sentence for storage reads and one for storage writes (memory where there is no storage I/O)."""
     warnings: tuple[Caution, ...]
@@ -60,7 +71,7 @@ def summarize(run: Run) -> Summary:
     of_rows = run.mode == "full"
     figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
-    facts["window_s"] = window.seconds
+    facts |= {"window_s": window.seconds, "duration_s": planned_seconds(run)}
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
@@ -80,3 +91,26 @@ def summarize(run: Run) -> Summary:
         sharing=sharing,
         request_latency=latency,
     )
+
+
+def measured(summary: Summary) -> str:
+    """How long was measured, and was to be where that is another time: `10.8 s measured, 6 s asked for`."""
+    window, planned = (summary.run[name] for name in ("window_s", "duration_s"))
+    if window is None:
+        return "no measured window"
+    unlike = any(caution.code in WINDOW_CODES for caution in summary.warnings)
+    asked = f", {float(planned or 0):g} s asked for" if unlike else ""
+    return f"{units.digits(float(window))} s measured{asked}"
+
+
+def what_was_measured(summary: Summary) -> str:
+    """The file, and the facts of the run that its figures hang on."""
+    run = summary.run
+    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
+    parts.append(measured(summary) if run["window_s"] is not None else "")
+    return f"{summary.source}: " + ", ".join(str(part) for part in parts if part)
+
+
+def _plural(number: Any, noun: str) -> str:
+    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"

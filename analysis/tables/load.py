@@ -155,6 +155,9 @@ class Run:
         return pd.Categorical.from_codes(signed, pd.Index(names))
 
 
-def load(path: str | os.PathLike[str]) -> Run:
-    """Open the run file at `path` and check it; tables are read later. Raises KvbenchError naming what is wrong."""
-    return Run(open_run(path))
+def load(path: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None) -> Run:
+    """Open the run file at `path` and check it; tables are read later. Raises KvbenchError naming what is wrong.
+
+    `source`: what the file is opened by, where that is something else than its name.
+    """
+    return Run(open_run(path, source))

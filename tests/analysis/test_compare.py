@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -220,12 +221,31 @@ def test_what_is_wrong_with_a_run_is_a_warning(tmp_path: FilePath, attributes: d
     assert found.warnings[["code", "label", "source"]].to_numpy().tolist() == [[code, "b", str(files[3])]]
 
 
-def test_a_run_that_is_compared_with_itself_is_told(tmp_path: FilePath) -> None:
-    (file,) = written(tmp_path, a_run(1))
-    found = ka.compare({"a": [file], "b": [file]})
-    assert "same-run" in found.warnings["code"].tolist()
+def test_runs_of_the_same_figures_have_no_difference(tmp_path: FilePath) -> None:
+    files = written(tmp_path, a_run(1), a_run(1, attributes={"run_id": "another"}))
+    found = ka.compare({"a": files[:1], "b": files[1:]})
     assert (found.metrics["ratio"].dropna() == 1).all()
     assert not found.metrics["significant"].any()
+
+
+@pytest.mark.parametrize("how", ["same path", "other path", "symbolic link", "hard link", "copy"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_run_counts_once_by_whatever_name_it_is_given_again(tmp_path: FilePath, how: str, beside: bool) -> None:
+    """As a repeat of itself on its own target, and on the other one."""
+    file, other = written(tmp_path, a_run(1), a_run(2))
+    again = tmp_path / "again.h5"
+    if how == "symbolic link":
+        again.symlink_to(file)
+    elif how == "hard link":
+        again.hardlink_to(file)
+    elif how == "copy":
+        shutil.copy(file, again)
+    else:
+        again = file if how == "same path" else tmp_path / "." / ".." / tmp_path.name / file.name
+    told = "are of the same run" if how == "copy" else "are one file" if again != file else "is given twice"
+    groups = {"a": [file, again], "b": [other]} if beside else {"a": [file], "b": [other, again]}
+    with pytest.raises(KvbenchError, match=f"{again}.* {told}.* every run counts once"):
+        ka.compare(groups, force=True)
 
 
 def test_what_only_one_target_did_has_no_ratio(tmp_path: FilePath) -> None:

@@ -17,6 +17,7 @@ from kvbench_analysis.text import units
 from plotly.offline import get_plotlyjs
 from synthetic import STORAGE, SyntheticRun, empty_run, record_rows, run_attributes, run_tables, synthetic_run
 
+from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Path, Phase
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&\x1b"
@@ -228,15 +229,24 @@ def test_a_run_that_measured_nothing_can_be_compared(tmp_path: FilePath) -> None
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: FilePath) -> None:
-    paths = [tmp_path / "a" / "run.h5", tmp_path / "b" / "run.h5"]
+    paths = [tmp_path / "a" / "run.h5", tmp_path / "b" / "run.h5", tmp_path / "b" / "run.hdf5"]
     for path in paths:
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         empty_run().write(path)
-    runs = [ka.load(paths[0]), ka.load(paths[1]), ka.load(paths[1])]
+    runs = [ka.load(path) for path in paths]
     parsed = Page(write_report(runs, tmp_path / "report.html").read_text("utf-8"))
     stem = str(tmp_path / "b" / "run")
     for name in (str(tmp_path / "a" / "run"), f"{stem} (2)", f"{stem} (3)"):
         assert name in parsed.text
+
+
+def test_a_run_that_is_given_twice_is_refused_before_anything_is_written(
+    truth: SyntheticRun, tmp_path: FilePath
+) -> None:
+    run = ka.load(truth.write(tmp_path / "run.h5"))
+    with pytest.raises(KvbenchError, match="is given twice: every run counts once"):
+        write_report([run, run], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_picture_files_are_those_of_the_page(truth: SyntheticRun, tmp_path: FilePath) -> None:

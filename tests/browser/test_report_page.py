@@ -158,7 +158,8 @@ def test_an_empty_run_and_a_comparison_open_without_complaint(
     truth: SyntheticRun, tmp_path: FilePath, open_report: Open
 ) -> None:
     empty, other = empty_run().write(tmp_path / "empty.h5"), truth.write(tmp_path / "other.h5")
-    page = write_report([ka.load(empty), ka.load(other), ka.load(other)], tmp_path / "report.html")
+    third = truth.changed(attributes={"run_id": "third"}).write(tmp_path / "third.h5")
+    page = write_report([ka.load(path) for path in (empty, other, third)], tmp_path / "report.html")
     opened = open_report(page, width=420)
     assert opened.complaints == []
     assert opened.ask("document.querySelectorAll('#comparison .plot svg.main-svg').length") > 0
