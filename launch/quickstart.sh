@@ -3,7 +3,7 @@
 #
 #   bash launch/quickstart.sh [options of `kvbench run`]
 #
-# Leaves kvbench-out/quickstart.h5 and its report quickstart.html beside the repository's files, and prints its summary.
+# Leaves kvbench-out/quickstart.h5 and its report quickstart.html beside the repository's files, and prints the point of it and what to do next.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
