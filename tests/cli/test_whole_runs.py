@@ -15,8 +15,8 @@ from kvbench.workload.trace_samples import write_samples
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 
-SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 8}"
-"""Blocks of 512 tokens are 16 KiB."""
+SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 16}"
+"""Blocks of 512 tokens are 32 KiB."""
 
 DATA = Path(os.environ.get("KVBENCH_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")) / "traces"
 
