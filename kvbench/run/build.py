@@ -15,7 +15,7 @@ from kvbench.cluster.node import Filesystem
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path, label
-from kvbench.run.calibration import delete_calibration_object, storage_read_gib_per_s, write_calibration_object
+from kvbench.run.calibration import CalibrationObject
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.run_directory import other_rank
@@ -47,19 +47,21 @@ def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePat
 
 
 def probe_paths(config: RunConfig, tier: Tier, arena: Arena, payload: Payload, filesystem: Filesystem) -> None:
-    """Write and read one object with the configured paths. Raises KvbenchError naming the path that is refused."""
+    """Write and read one object with the configured paths. Raises KvbenchError naming the path that is refused, or the
+    object that is not what was written."""
     nbytes = min(_PROBE_BYTES, arena.nbytes)
     where = f"{filesystem.kind} at {filesystem.mount_point}"
+    tried = CalibrationObject(tier, arena, payload, nbytes, verify_full=True)
     try:
-        write_calibration_object(tier, arena, payload, nbytes)
+        tried.write()
     except OSError as error:
         raise KvbenchError(
             f"write path {config.io.write_path} does not work on {where}: {os.strerror(error.errno or 0)}"
             + _advice(error, "io.write_path=buffered")
         ) from error
     try:
-        storage_read_gib_per_s(tier, arena, nbytes, 0)
-        delete_calibration_object(tier)
+        tried.read_gib_per_s(0)
+        tried.delete()
     except OSError as error:
         raise KvbenchError(
             f"read path {config.io.read_path} does not work on {where}: {os.strerror(error.errno or 0)}"
