@@ -24,12 +24,12 @@ from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.tables import CALIBRATION_DTYPE
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, Memory
+from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.failures import VerificationError, why_failed
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import GIB
+from kvbench.units import GIB, SECTOR_BYTES, SEGMENT_BYTES
 
 LONGEST_TURNS_S: Final = 5.0
 """The turns of the ranks of a node take no longer than this in all, for each figure."""

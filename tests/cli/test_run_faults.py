@@ -17,7 +17,6 @@ from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes,
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
 from kvbench.run.calibration import CALIBRATION_KEY, CalibrationObject
-from kvbench.units import MIB
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
@@ -57,10 +56,9 @@ def test_a_spoiled_calibration_file_is_told_by_its_name(
 
     def write_and_spoil(tried: CalibrationObject) -> None:
         write(tried)
-        if tried.nbytes > MIB:  # not the one that tries the paths
-            with open(tried.tier.where(CALIBRATION_KEY), "r+b") as file:
-                file.seek(100)
-                file.write(b"something else")
+        with open(tried.tier.where(CALIBRATION_KEY), "r+b") as file:
+            file.seek(100)
+            file.write(b"something else")
 
     monkeypatch.setattr(CalibrationObject, "write", write_and_spoil)
     settings = overrides(*QUICK, "calibration.seconds=0.02", "payload.verify=full")

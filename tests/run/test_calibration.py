@@ -24,10 +24,10 @@ from kvbench.run.calibration import (
     memory_copy_gib_per_s,
     turns_s,
 )
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
-from kvbench.units import KIB, MIB
+from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("segments", [1, 2, 3])
@@ -41,23 +41,23 @@ def test_memory_is_copied_within_an_arena_of_any_size(segments: int, payload: Pa
 @pytest.mark.parametrize("nbytes", [SECTOR_BYTES, 9 * MIB])
 @pytest.mark.parametrize("read_path", [Path.BUFFERED, Path.NUMPY, Path.MMAP_TOUCH])
 def test_storage_is_read_and_the_object_removed(
-    folder: FilePath, payload: Payload, read_path: Path, nbytes: int
+    tmp_path: FilePath, payload: Payload, read_path: Path, nbytes: int
 ) -> None:
     arena = Arena(2 * SEGMENT_BYTES, 1, payload.body)
-    tier = FileTier(folder, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
+    tier = FileTier(tmp_path, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
     tried = CalibrationObject(tier, arena, payload, nbytes)
     tried.write()
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 1
     assert tried.read_gib_per_s(0.0) > 0
     tried.delete()
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     tier.close()
 
 
 @pytest.fixture(params=[Path.BUFFERED, Path.DIRECT, Path.NUMPY, Path.DOUBLE_COPY, Path.MMAP_TOUCH, Path.MMAP_COPY])
-def tried(folder: FilePath, payload: Payload, request: pytest.FixtureRequest) -> Iterator[CalibrationObject]:
+def tried(tmp_path: FilePath, payload: Payload, request: pytest.FixtureRequest) -> Iterator[CalibrationObject]:
     """An object of 9 MiB that is written, by each read path, and an arena of 8 MiB."""
-    tier = FileTier(folder, request.param, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
+    tier = FileTier(tmp_path, request.param, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
     made = CalibrationObject(tier, Arena(2 * SEGMENT_BYTES, 1, payload.body), payload, 9 * MIB, verify_full=True)
     made.write()
     yield made
