@@ -13,6 +13,6 @@ cd -- "$ROOT"
 mkdir -p kvbench-out
 directory=$(mktemp -d kvbench-out/storage.XXXXXX)
 trap 'rm -rf -- "$ROOT/$directory"' EXIT
-"$VENV/bin/python" -m kvbench run quickstart --ranks 2 --dir "$directory" --out kvbench-out/quickstart.h5 --overwrite "$@"
-"$VENV/bin/python" -m kvbench report kvbench-out/quickstart.h5 --out kvbench-out/quickstart.html > /dev/null
+"$VENV/bin/python" -P -m kvbench run quickstart --ranks 2 --dir "$directory" --out kvbench-out/quickstart.h5 --overwrite "$@"
+"$VENV/bin/python" -P -m kvbench report kvbench-out/quickstart.h5 --out kvbench-out/quickstart.html > /dev/null
 say "the run is in $ROOT/kvbench-out/quickstart.h5, its report beside it in quickstart.html; \`. .venv/bin/activate\` brings the command kvbench"

@@ -30,6 +30,12 @@ _SHARING: Final = {
     "local": "a directory on each node",
     "mixed": "a directory that some nodes share",
 }
+_SHARING_OF_OWN: Final = {
+    "shared": "on filesystems shared by all nodes",
+    "local": "on filesystems of each node",
+    "mixed": "on filesystems that some nodes share",
+}
+"""Where ranks had directories of their own."""
 
 
 def to_json(summary: Summary) -> str:
@@ -81,7 +87,9 @@ def _plural(number: Any, noun: str) -> str:
 def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
     parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
-    parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
+    sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
+    own = f"directories {run['directories']}" if "directories" in run else ""
+    parts += [own, sharing, str(run["model"] or "")]
     parts.append(measured(summary) if run["window_s"] is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
     console.print(safe_text(f"percentiles: {run['percentiles_are']}"))

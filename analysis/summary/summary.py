@@ -65,6 +65,8 @@ def summarize(run: Run) -> Summary:
     of_rows = run.mode == "full"
     figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
+    if "directories" in run.attributes:
+        facts["directories"] = run.attributes["directories"]
     facts |= {"window_s": window.seconds, "duration_s": planned_seconds(run)}
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}

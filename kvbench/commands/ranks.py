@@ -13,8 +13,8 @@ from kvbench.cluster.told import COMMAND, check_told
 from kvbench.errors import KvbenchError
 
 _ADVICE: Final = (
-    "Give all ranks one command line. Where working directories differ, so do relative directories: give them from the "
-    "root"
+    "Give all ranks one command line, directories from the root where working directories differ; `kvbench run` takes "
+    "{rank}, {local_rank} and {node} in --dir for a directory of each"
 )
 
 
