@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.summary.summary import Summary, measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -82,8 +82,7 @@ def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
     parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
     parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
-    window = run["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
+    parts.append(measured(summary) if run["window_s"] is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
     console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
 

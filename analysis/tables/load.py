@@ -74,7 +74,7 @@ class Run:
         tiers = pd.DataFrame(list(self.file.tiers))
         if tiers.empty:
             return pd.DataFrame({"name": [], "kind": [], "storage": []}, dtype=object)
-        tiers["storage"] = [bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.file.tiers]
+        tiers["storage"] = self.file.tiers_are_storage
         if tiers["name"].duplicated().any():
             tiers["name"] = [f"{code}:{name}" for code, name in enumerate(tiers["name"])]
         return tiers

@@ -84,8 +84,9 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
     """Each target under the name of its first file; the whole path where two are called the same."""
     stems = [Path(group[0]).stem for group in groups]
     labels = stems if len(set(stems)) == len(stems) else [group[0] for group in groups]
-    if len(set(labels)) < len(labels):
-        raise KvbenchError("the same run file stands first in two targets: a comparison needs different runs")
+    twice = [label for place, label in enumerate(labels) if label in labels[:place]]
+    if twice:
+        raise KvbenchError(f"{twice[0]} is given twice: every run counts once, give different ones")
     return dict(zip(labels, groups, strict=True))
 
 

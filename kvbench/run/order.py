@@ -108,8 +108,10 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
             return None, None
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
-        if config.keeps_files and order.directory is None:
-            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
+        if config.has_target and order.directory is None:
+            raise KvbenchError(
+                f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
+            )
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 

@@ -35,7 +35,7 @@ from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
 from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
-from kvbench.run.outcome import Outcome, gather_outcome
+from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
@@ -91,6 +91,7 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             if comm.rank == 0 and status != "complete":
                 console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
             agreement.run("measure", lambda: _raise_failure(outcome))
+            nothing = "" if outcome.interrupted else why_nothing(topology, bench)
         written = Written(order.out) if writer is None else writer.written()
     if outcome.interrupted or interrupt.seen:
         written.close()
@@ -98,6 +99,11 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             raise FailedElsewhere
         late = "" if outcome.interrupted else f", after all was measured: {order.out} is complete"
         raise RunInterrupted(f"interrupted{late}")
+    if nothing:
+        written.close()
+        if comm.rank != 0:
+            raise FailedElsewhere
+        raise KvbenchError(f"{nothing} ({order.out} holds the run)")
     return written
 
 

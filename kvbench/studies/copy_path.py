@@ -33,7 +33,7 @@ from kvbench.studies.plan import Step, StudyCell, least_seconds, plan_steps, sto
 from kvbench.studies.progress import clock_text
 from kvbench.studies.requirements import Surroundings, look_around
 from kvbench.studies.study_file import StudyIdentity, gather_study
-from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.kinds import target_at
 from kvbench.units import format_bytes
 
 
@@ -119,17 +119,18 @@ def _stock(
     with ExitStack() as stack:
         choices = identity.choices
         home = None
-        rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
+        targets = [target_at(str(directory)) for directory in choices.directories]
+        areas = tuple(target.area(identity.run_id, topology.rank) for target in targets)
         if topology.local_rank < max(choices.ranks):
-            home = Home(topology.rank, topology.host, tuple(rundir.objects for rundir in rundirs))
-        for rundir in rundirs:
-            stack.enter_context(cleaned_up(agreement, rundir))
+            home = Home(topology.rank, topology.host, areas)
+        for area in areas:
+            stack.enter_context(cleaned_up(agreement, area))
 
         def build() -> Stock | None:
             if home is None:
                 return None
-            for rundir in rundirs:
-                rundir.create()
+            for area in areas:
+                area.create()
             return Stock.build(stack, choices, home, identity.run_id, around.arena_bytes, agreement.interrupt)
 
         yield agreement.run("check", build)

@@ -278,6 +278,15 @@ def test_the_table_marks_rehearsals_and_what_breaks_rules(clean: dict[str, Made]
     assert page.count('<tr class="sound">') == 3
 
 
+def test_the_table_refuses_a_run_that_is_there_twice(clean: dict[str, Made], tmp_path: Path) -> None:
+    made = clean["closed"]
+    for again in (made.root, made.copy(tmp_path).root):
+        done = call("table", made.root, again)
+        assert done.exit_code == 1
+        assert "are the same run of one system: give each tree once" in done.output
+        assert "| acme" not in done.output
+
+
 def test_a_violation_of_one_system_does_not_mark_another(clean: dict[str, Made], scratch: Path) -> None:
     made = clean["closed"].copy(scratch)
     other = Made(made.root, replace(made.plan, system="small|box"))

@@ -12,7 +12,7 @@ from rich.box import HEAVY_HEAD
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.node import describe_node, filesystem_of
+from kvbench.cluster.node import describe_node
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
 from kvbench.errors import KvbenchError
@@ -26,6 +26,7 @@ from kvbench.run.checks.forecast import (
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.tiers.kinds import target_of
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
@@ -105,17 +106,17 @@ def estimate(
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
     capacity: int | None = None
-    if config.tiers[-1].kind == "file":
+    if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
         if wanted != "auto":
             capacity = wanted
         elif directory is not None:
             try:
-                filesystem = filesystem_of(directory)
+                volume = target_of(config, str(directory)).describe()
             except OSError as error:
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
-            if filesystem.tells_space:
-                capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+            if volume.tells_space:
+                capacity = int(volume.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
