@@ -14,8 +14,8 @@ class RowStore:
     """Rows of `dtype`, appended by one thread; `count` and `views` may be used by any thread at any time, and `release`
     by one.
 
-    Memory is taken a chunk at a time, and the operating system backs a chunk with pages only as rows are filled. Rows that
-    are reserved together lie in one chunk: one that has no room for them stays as full as it is.
+    Memory is taken a chunk at a time, and the operating system backs a chunk with pages only as rows are filled. Rows
+    that are reserved together lie in one chunk: one that has no room for them stays as full as it is.
     """
 
     def __init__(self, dtype: np.dtype[Any], chunk_rows: int = 8192) -> None:

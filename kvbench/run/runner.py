@@ -20,7 +20,7 @@ from kvbench.cluster.gather import choose_gathering
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
 from kvbench.records.schema import Phase

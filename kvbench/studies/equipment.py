@@ -11,7 +11,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.engine.worker import Equipment
+from kvbench.engine.carrier import Equipment
 from kvbench.errors import KvbenchError
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Path

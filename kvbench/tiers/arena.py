@@ -7,6 +7,7 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -52,11 +53,18 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
 class Lease:
     """Segments of the arena that one operation may use; a context that gives them back."""
 
-    __slots__ = ("arena", "segments")
+    __slots__ = ("arena", "more", "segments")
 
     def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
         self.arena = arena
         self.segments = segments
+        self.more: list[int] = []
+        """Segments of the leases beside it, which are given back with it."""
+
+    def beside(self, sizes: Sequence[int]) -> "list[Lease]":
+        """Leases for further objects that are moved together with this one's, each of which takes a whole object; as
+        many, from the first of `sizes` on, as leave a segment for each other thread."""
+        return self.arena.lease_beside(self, sizes) if sizes else []
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +143,22 @@ class Arena:
             self._leases += 1
         return Lease(self, segments)
 
+    def lease_beside(self, lease: Lease, sizes: Sequence[int]) -> list[Lease]:
+        """See `Lease.beside`."""
+        leases = []
+        with self._lock:
+            for nbytes in sizes:
+                count = -(-nbytes // SEGMENT_BYTES)
+                if count > len(self._free) - max(0, self._threads - self._leases):
+                    break
+                segments = tuple([self._free.popleft() for _ in range(count)])
+                lease.more.extend(segments)
+                leases.append(Lease(self, segments))
+        return leases
+
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""
         with self._lock:
             self._free.extend(lease.segments)
+            self._free.extend(lease.more)
             self._leases -= 1

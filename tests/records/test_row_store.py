@@ -71,7 +71,9 @@ def test_another_thread_sees_only_whole_rows_while_rows_are_added() -> None:
 
 
 @given(
-    st.integers(1, 9), st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.booleans()), max_size=40), st.data()
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.booleans()), max_size=40),
+    st.data(),
 )
 def test_rows_that_are_reserved_together_lie_together_however_many(
     chunk_rows: int, takes: list[tuple[int, int, bool]], data: st.DataObject
