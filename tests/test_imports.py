@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: Final = (
-    ("__init__", "errors", "units"),
-    ("config", "records"),
+    ("__init__", "errors", "kernel", "units"),
+    ("config", "console", "records"),
     ("cache", "timed_io", "workload"),
     ("cluster", "tiers"),
     ("engine",),

@@ -10,9 +10,8 @@ from kvbench_analysis.copy_path.copy_path import BASELINE, COMBINATION, METRICS,
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
-from rich import box
+from kvbench_analysis.text.table import print_table
 from rich.console import Console
-from rich.table import Table
 
 _text: Final = partial(safe_text, lines=True)
 """The cells of these tables have several lines."""
@@ -192,15 +191,7 @@ def _print_roofline(figures: CopyPathFigures, console: Console) -> None:
 
 def _print_table(console: Console, title: str, columns: list[str], rows: list[list[Any]], caption: str = "") -> None:
     console.print()
-    console.print(_text(title, "bold"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, name in enumerate(columns):
-        table.add_column(_text(name), justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(cell) for cell in row))
-    console.print(table)
-    if caption:
-        console.print(_text(caption, "italic"))
+    print_table(console, title, columns, rows, caption=caption)
 
 
 def _duration(row: dict[Any, Any], name: str, separator: str = " ") -> str:

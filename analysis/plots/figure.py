@@ -4,10 +4,13 @@ Both draw the same data, so the page and the picture files cannot show different
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvbench_analysis.plots.marks import Plot
+
+from kvbench.records.outputs import PICTURES, check_output, write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -32,9 +35,16 @@ class Figure(Plot):
         return drawn_by_matplotlib.draw(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure as a picture (PNG, SVG or PDF, by the suffix), and return its path."""
-        self.to_matplotlib().savefig(path, dpi=150)
-        return Path(path)
+        """Write the figure as a picture (PNG, SVG or PDF, by the suffix), and return its path.
+
+        Raises KvbenchError naming the file where it cannot be written, or is something else."""
+        target = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        kind = PICTURES.get(target.suffix.lower())
+        output = check_output(target, kind)
+        picture = BytesIO()
+        self.to_matplotlib().savefig(picture, dpi=150, format=target.suffix[1:].lower())
+        write_output(output, picture.getvalue(), kind)
+        return target
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """What a notebook shows."""

@@ -1,4 +1,4 @@
-"""Writing a report: the page under a temporary name that is renamed, and the picture files beside each other."""
+"""Writing a report: the page, and the picture files beside each other; each is there whole or not at all."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,35 +7,36 @@ from pathlib import Path
 from kvbench_analysis.report.collect import Content, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
+from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run
+
+from kvbench.records.outputs import PAGE, check_folder, check_output, make_folder, write_output
 
 
 def write_report(
     runs: Sequence[Run], path: str | os.PathLike[str], *, png: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write the page of `runs` to `path`, replacing what is there, and return its path.
+    """Write the page of `runs` to `path`, whose directory is made, replacing a page that is there; return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, OSError where nothing can be
-    written, and ValueError without runs.
+    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, where a run is given twice,
+    and naming what cannot be written or is not to be replaced; ValueError without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
+    check_distinct(runs)
+    output = check_output(path, PAGE, inputs=[run.path for run in runs], stream=True)
+    if png is not None:
+        check_folder(Path(png))
     contents = [collect(run, name) for run, name in zip(runs, _names(runs), strict=True)]
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(page(contents).encode("utf-8", "replace"))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_output(output, page(contents).encode("utf-8", "replace"), PAGE)
     if png is not None:
         _pictures(contents, Path(png))
-    return target
+    return output.path
 
 
 def _pictures(contents: Sequence[Content], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory, "the pictures", "choose another --png")
     several = len(contents) > 1
     for number, content in enumerate(contents, start=1):
         for shown in content.figures.values():

@@ -16,9 +16,9 @@ import pandas as pd
 from kvbench_analysis.scaling.usl import UslFit, fit_usl
 from kvbench_analysis.tables.statistics import bootstrap_interval
 from kvbench_analysis.text import units
-from rich import box
+from kvbench_analysis.text.safe import safe_text
+from kvbench_analysis.text.table import print_table
 from rich.console import Console
-from rich.table import Table
 
 from kvbench.records.reader import KvbenchError
 
@@ -143,20 +143,18 @@ def print_scaling(figures: ScalingFigures, console: Console) -> None:
     for key, rows in figures.points.groupby(_SERIES, sort=False):
         series: dict[str, Any] = dict(zip(_SERIES, key, strict=True))
         console.print()
-        console.print(f"{_title(series)}: {METRICS[series['metric']]}", style="bold", highlight=False)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for place, name in enumerate((str(series["across"]), "repeats", "throughput", "95 % interval", "efficiency")):
-            table.add_column(name, justify="left" if place == 0 else "right")
+        body = []
         for row in rows.to_dict("records"):
             bounds = units.NONE if math.isnan(row["low"]) else f"{_digits(row['low'])} to {_digits(row['high'])}"
-            cells = (row["n"], row["repeats"], _digits(row["throughput"]), bounds, units.share(row["efficiency"]))
-            table.add_row(*map(str, cells))
-        console.print(table)
+            body.append([row["n"], row["repeats"], _digits(row["throughput"]), bounds, units.share(row["efficiency"])])
+        title = f"{_title(series)}: {METRICS[series['metric']]}"
+        headings = [str(series["across"]), "repeats", "throughput", "95 % interval", "efficiency"]
+        print_table(console, title, headings, body)
         fitted = figures.terms[(figures.terms[_SERIES] == list(key)).all(axis=1)]
         if len(fitted):
             console.print(_law(fitted, int(rows["n"].max())), highlight=False)
     for note in figures.notes:
-        console.print(note, style="yellow", highlight=False)
+        console.print(safe_text(note, "yellow"))
 
 
 def _law(fitted: pd.DataFrame, largest: int) -> str:

@@ -1,19 +1,17 @@
 """A summary for people (tables that fit into 80 columns) and for programs (JSON with stable keys)."""
 
 import json
-from collections.abc import Iterable
 from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.summary.summary import Summary, measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
-from rich import box
+from kvbench_analysis.text.table import print_table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 JSON_VERSION: Final = 1
@@ -73,38 +71,25 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 def _sharing(summary: Summary, console: Console) -> None:
     for title, columns, rows in sharing_tables(summary.sharing):
-        _table(console, title, columns, rows)
+        print_table(console, title, columns, rows)
 
 
 def _plural(number: Any, noun: str) -> str:
     return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _table(console: Console, title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> None:
-    """Print a table whose first `left` columns are text, and the others figures."""
-    table = Table(
-        title=safe_text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for place, name in enumerate(columns):
-        table.add_column(safe_text(name), justify="left" if place < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(safe_text(cell) for cell in row))
-    console.print(table)
-
-
 def _facts(summary: Summary, console: Console) -> None:
     run = summary.run
     parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
     parts += [_SHARING.get(str(run["cache_directory"]), ""), str(run["model"] or "")]
-    window = run["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
+    parts.append(measured(summary) if run["window_s"] is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
     console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
 
 
 def _operations(summary: Summary, console: Console) -> None:
     rows = summary.operations.to_dict("records")
-    _table(
+    print_table(
         console,
         "Operations of the measured phase, all ranks",
         ["tier", "operation", "path", "operations", "bytes", "GiB/s", "tokens/s"],
@@ -120,7 +105,7 @@ def _operations(summary: Summary, console: Console) -> None:
         ),
         left=3,
     )
-    _table(
+    print_table(
         console,
         "Bytes per operation",
         ["tier", "operation", "path", "min", "P50", "P95", "max"],
@@ -133,7 +118,7 @@ def _operations(summary: Summary, console: Console) -> None:
     )
     lost = [row for row in rows if row["failed"] or row["canceled"]]
     if lost:
-        _table(
+        print_table(
             console,
             "Operations that are not counted in any figure",
             ["tier", "operation", "path", "failed", "canceled"],
@@ -158,7 +143,7 @@ def _latency(summary: Summary, console: Console) -> None:
     for kind, rows in summary.latency.groupby(["tier", "op", "path"], sort=False):
         tier, op, path = kind
         number = units.count(rows["operations"].iloc[0])
-        _table(
+        print_table(
             console,
             f"Time per operation: {tier} {op}, {path} ({number} operations)",
             ["part", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
@@ -184,7 +169,7 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
             shown = rows.sort_values("wall_p95_ns", ascending=False).head(_RANKS_SHOWN)
             title += f" (the {_RANKS_SHOWN} of {len(rows)} {place}s with the highest P95; --json has all)"
         where = ("rank", "node") if place == "rank" else ("node", "host")
-        _table(
+        print_table(
             console,
             title,
             [*where, "operations", "GiB/s", "P95 wall per op", "device", "host", "run queue"],
@@ -205,7 +190,7 @@ def _cache(summary: Summary, console: Console) -> None:
     if not summary.cache[["hits", "misses"]].to_numpy().any():
         console.print(Text("Cache: no request of the measured phase looked anything up."))
         return
-    _table(
+    print_table(
         console,
         "Cache, over what requests looked up",
         ["per", "hits", "misses", "hit rate"],
@@ -221,7 +206,7 @@ def _requests(summary: Summary, console: Console) -> None:
     if not counts[0]["requests"]:
         console.print(Text("Requests: none in the measured phase."))
         return
-    _table(
+    print_table(
         console,
         "Requests of the measured phase",
         ["class", "done", "cut short", "failed", "done per s"],
@@ -238,7 +223,7 @@ def _requests(summary: Summary, console: Console) -> None:
     every = latency[(latency["qos"] == ALL) & (latency["requests"] > 0)].to_dict("records")
     if not every:
         return
-    _table(
+    print_table(
         console,
         f"Time per request ({units.count(every[0]['requests'])} requests done)",
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
@@ -246,7 +231,7 @@ def _requests(summary: Summary, console: Console) -> None:
     )
     classes = latency[(latency["qos"] != ALL) & (latency["part"] == "latency") & (latency["requests"] > 0)]
     if len(classes):
-        _table(
+        print_table(
             console,
             "Time per request by class (intended start to end)",
             ["class", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],

@@ -17,5 +17,15 @@ def plain(value: Any) -> Any:
 
 
 def safe_text(value: Any, style: str = "", *, lines: bool = False) -> Text:
-    """Text that came from a file: control characters could drive the terminal. `lines` lets ends of lines through."""
-    return Text("".join(c if c.isprintable() or (lines and c == "\n") else "?" for c in str(value)), style)
+    """Text that came from a file: control characters could drive the terminal. `lines` lets ends of lines through.
+
+    Bytes of a file's name that are no text appear as escapes (`\\xff`).
+    """
+    return Text("".join(_shown(c, lines) for c in str(value)), style)
+
+
+def _shown(character: str, lines: bool) -> str:
+    if character.isprintable() or (lines and character == "\n"):
+        return character
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else "?"

@@ -9,72 +9,95 @@ A phase's function must be local, or must itself make sure that all ranks leave 
 (`gather_rows` does). A failure anywhere else ends the job with `abort`.
 """
 
+import errno
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, NoReturn, TypeVar
 
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, FailedElsewhere, wait_quietly
 from kvbench.cluster.problems import MAX_TEXT, Report
+from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.errors import KvbenchError
 
-__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "abort", "together"]
+__all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "RunInterrupted", "abort", "collect", "together"]
 
 T = TypeVar("T")
 _TAG: Final = 7101
+_ASKED: Final = 1 << 32
+"""Of the sum over all ranks: below it those that failed, from it on those that were asked to end."""
 
 
 class RanksFailed(KvbenchError):
     """What the ranks reported, as one message; raised on rank 0."""
 
 
+class RunInterrupted(RanksFailed):
+    """The ranks were asked to end, and have agreed on it."""
+
+
 class Agreement:
     """Runs phases that end for all ranks of `comm` in the same way."""
 
-    def __init__(self, comm: Communicator) -> None:
+    def __init__(self, comm: Communicator, interrupt: Interrupt | None = None) -> None:
         self._comm = comm
         self._host = socket.gethostname()
+        self.interrupt = Interrupt() if interrupt is None else interrupt
+        """Whether this rank is asked to end; any that is ends the phase for all."""
 
-    def run(self, phase: str, function: Callable[[], T]) -> T:
+    def run(self, phase: str, function: Callable[[], T], computes: bool = False) -> T:
         """Call `function` and return its result once it worked on every rank. Collective.
 
         `phase` names it in the message ("check", "gather"). When it raised on any rank, rank 0 raises RanksFailed (a
-        KvbenchError) with everybody's problems, and every other rank raises FailedElsewhere.
+        KvbenchError) with everybody's problems, and every other rank raises FailedElsewhere. So it is where a rank was
+        asked to end while nothing has to be kept. Where the function only computes, and makes nothing that would be
+        left behind, a signal ends it where it is.
         """
         result, error = None, None
+        self.interrupt.phase = phase
         try:
-            result = function()
+            with self.interrupt.raising() if computes else nullcontext():
+                result = function()
         except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - whatever it is, the other ranks must hear of it
             error = raised
-        failed = np.zeros(1, np.int64)
+        if isinstance(error, OSError) and error.errno == errno.ECANCELED and self.interrupt.stops:
+            error = Interrupted()
+        asked = self.interrupt.stops or isinstance(error, Interrupted)
+        ended = np.zeros(1, np.int64)
         # It has a name until the end: a request does not keep alive what it sends.
-        mine = np.array([error is not None], np.int64)
-        wait_quietly(self._comm.Iallreduce(mine, failed))
-        if not failed[0]:
+        mine = np.array([(error is not None) + asked * _ASKED], np.int64)
+        wait_quietly(self._comm.Iallreduce(mine, ended))
+        if not ended[0]:
             return result  # type: ignore[return-value]  # T, as nothing was raised
-        report = self._collect(Report.of(self._comm.rank, self._host, _explain(error)))
+        report = collect(self._comm, Report.of(self._comm.rank, self._host, _explain(error)))
         if self._comm.rank != 0:
             raise FailedElsewhere from error
         if isinstance(error, RanksFailed):
             # An agreement inside this one has reported already; its message names ranks and hosts.
             raise error
+        if ended[0] >= _ASKED and not report.problems:
+            raise RunInterrupted(f"interrupted during {phase}") from error
         raise RanksFailed(report.message(phase, self._comm.size)) from error
 
-    def _collect(self, report: Report) -> Report:
-        """Merge the reports of all ranks towards rank 0, up a binomial tree whose subtrees are ranges of ranks."""
-        rank, size, step = self._comm.rank, self._comm.size, 1
-        while step < size:
-            if rank & step:
-                self._comm.send(report, dest=rank - step, tag=_TAG)
-                break
-            if rank + step < size:
-                report = report.merged_with(self._comm.recv(source=rank + step, tag=_TAG))
-            step *= 2
-        return report
+
+def collect(comm: Communicator, report: Report) -> Report:
+    """The reports of all ranks, merged, on rank 0 (elsewhere a part of it). Collective.
+
+    They go up a binomial tree whose subtrees are ranges of ranks.
+    """
+    rank, size, step = comm.rank, comm.size, 1
+    while step < size:
+        if rank & step:
+            comm.send(report, dest=rank - step, tag=_TAG)
+            break
+        if rank + step < size:
+            report = report.merged_with(comm.recv(source=rank + step, tag=_TAG))
+        step *= 2
+    return report
 
 
 def abort(comm: Communicator, message: str) -> NoReturn:
@@ -105,7 +128,7 @@ def together(comm: Communicator) -> Iterator[None]:
 
 def _explain(error: BaseException | None) -> str:
     """What a user reads of `error`; empty when there is nothing to say here."""
-    if error is None or isinstance(error, FailedElsewhere):
+    if error is None or isinstance(error, FailedElsewhere | Interrupted):
         return ""
     if isinstance(error, KvbenchError):
         text = str(error)

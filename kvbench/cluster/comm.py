@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.oversubscription import long_naps, nap_longer, pause_s
+from kvbench.cluster.signals import at_once
 from kvbench.errors import KvbenchError
 
 Buffer = npt.NDArray[Any]
@@ -249,7 +250,7 @@ def _load_mpi() -> tuple[Any, str]:
             atexit.register(nap_longer)
             # What a process that ends still holds need not be searched for circles: 75 ms of each rank.
             atexit.register(gc.freeze)
-        with warnings.catch_warnings(), long_naps():
+        with warnings.catch_warnings(), long_naps(), at_once():
             # mpi4py's warning about a foreign launcher: get_world says it once, with what to do.
             warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
             from mpi4py import MPI  # noqa: PLC0415

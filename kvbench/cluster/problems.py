@@ -75,16 +75,19 @@ class Report:
                 left_out += where.ranks
         return Report(problems, left_out)
 
+    def lines(self) -> list[str]:
+        """A line for each problem, with the ranks that have it, and one for those that were left out."""
+        lines = [f"{where}: {text}" for text, where in self.problems.items()]
+        return [*lines, f"{self.left_out} more ranks with other problems"] if self.left_out else lines
+
     def message(self, phase: str, size: int) -> str:
         """What a user reads: one line for one problem, else a heading and a line for each. `size`: ranks in all."""
-        lines = [f"{where}: {text}" for text, where in self.problems.items()]
+        lines = self.lines()
         if not lines:
             return f"{phase} failed, and no rank says why"
         if len(lines) == 1 and not self.left_out:
             return f"{phase} failed: {lines[0]}"
         ranks = self.left_out + sum(where.ranks for where in self.problems.values())
-        if self.left_out:
-            lines.append(f"{self.left_out} more ranks with other problems")
         return "\n  ".join([f"{phase} failed on {ranks} of {size} ranks:", *lines])
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, quiet_bcast, split_by_node, split_some
 from kvbench.errors import KvbenchError
+from kvbench.units import storable
 
 Sharing = Literal["shared", "local", "mixed", "single-node", "none"]
 """Whether all nodes see a directory as the same place, each as one of its own, some share it, there is one node, or no
@@ -53,7 +54,7 @@ def discover(comm: Communicator, node_comm: Communicator | None = None) -> Topol
     if node_comm is None:
         node_comm = split_by_node(comm)
     leader_comm = split_some(comm, node_comm.rank == 0)
-    host = socket.gethostname()
+    host = storable(socket.gethostname())
     place = np.zeros(2, np.int64)
     hosts: tuple[str, ...] = ()
     if leader_comm is not None:

@@ -9,10 +9,11 @@ from kvbench_analysis.compare import print as compare_print
 from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands.options import PATH
-from kvbench.commands.study_show import is_study, print_study
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
+from kvbench.commands.study_show import is_study, print_study, tell_if_replaced
+from kvbench.console import make_console
 from kvbench.errors import KvbenchError
-from kvbench.records.reader import open_run
+from kvbench.records.outputs import Written
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -28,31 +29,29 @@ _VERSUS = "--vs"
 def summary(run_file: Path, as_json: bool) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
-        print_study(run_file, Console(), as_json=as_json)
+        print_study(Written(run_file), make_console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, Console())
+        ka.print_summary(ka.summarize(ka.load(run_file)), make_console())
 
 
-def show_result(run_file: Path, console: Console) -> None:
+def show_result(written: Written, console: Console) -> None:
     """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
-    been given."""
-    records = open_run(run_file).tables["records"].rows
+    been given. It is that of the file which this run has written, whatever is called so by now."""
+    run = ka.load(written.path, source=written.source)
+    records = run.file.tables["records"].rows
     if records <= MOST_SUMMARIZED:
-        show_summary(run_file, console)
+        ka.print_summary(ka.summarize(run), console)
+        tell_if_replaced(written, console)
         return
     memory = format_bytes(records * _SUMMARY_BYTES)
     console.print(
-        f"{run_file}: {records} records; `kvbench summary {run_file}` prints the figures; it takes about {memory}",
+        f"{written.path}: {records} records; `kvbench summary {written.path}` prints the figures; it takes about "
+        f"{memory}",
         soft_wrap=True,
         highlight=False,
     )
-
-
-def show_summary(run_file: Path, console: Console) -> None:
-    """Print the summary of `run_file` on `console`."""
-    ka.print_summary(ka.summarize(ka.load(run_file)), console)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -71,32 +70,32 @@ def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
         elif word.startswith("-"):
             raise click.UsageError(f"No such option: {word}")
         else:
-            groups[-1].append(word)
+            groups[-1].append(PATH_AS_TEXT.convert(word, None, None))
     if len(groups) < 2 or not all(groups):
         raise click.UsageError("give the run files of two targets or more: A.h5 ... --vs B.h5 ...")
     comparison = ka.compare(_labelled(groups), force=force)
     if as_json:
         click.echo(compare_print.comparison_to_json(comparison))
     else:
-        compare_print.print_comparison(comparison, Console())
+        compare_print.print_comparison(comparison, make_console())
 
 
 def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
     """Each target under the name of its first file; the whole path where two are called the same."""
     stems = [Path(group[0]).stem for group in groups]
     labels = stems if len(set(stems)) == len(stems) else [group[0] for group in groups]
-    if len(set(labels)) < len(labels):
-        raise KvbenchError("the same run file stands first in two targets: a comparison needs different runs")
+    twice = [label for place, label in enumerate(labels) if label in labels[:place]]
+    if twice:
+        raise KvbenchError(f"{twice[0]} is given twice: every run counts once, give different ones")
     return dict(zip(labels, groups, strict=True))
 
 
 @click.command()
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--out", required=True, type=PATH, help="The page, such as report.html.")
+@click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
 def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    try:
-        click.echo(write_report([ka.load(path) for path in run_files], out, png=png))
-    except OSError as error:
-        raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    written = write_report([ka.load(path) for path in run_files], out, png=png)
+    # A page that goes to a pipe may go to this one.
+    click.echo(written, err=not written.is_file())

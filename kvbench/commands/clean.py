@@ -9,8 +9,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from kvbench.commands.options import PATH
-from kvbench.tiers.file.leftovers import Leftover, find, may_go, remove
+from kvbench.commands.options import PATH, RUN_ID, RUN_PREFIX
+from kvbench.console import make_console, make_table
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Leftover
 from kvbench.units import format_bytes
 
 _MOST_STRANGERS = 5
@@ -18,19 +20,21 @@ _MOST_STRANGERS = 5
 
 @click.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
-@click.option("--run", "run_id", help="Only this run; also where it cannot be told whether it is in use.")
+@click.option("--run", "run_id", type=RUN_ID, help="Only this run; also where it cannot be told whether it is in use.")
 @click.option("--yes", is_flag=True, help="Delete without asking; outside a terminal nothing is deleted otherwise.")
 def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     """List the cache files that killed runs left in DIR, then delete them.
 
     Deleted is only what carries kvbench's marker, and never what a live run uses. Spill files are not touched.
     """
-    console = Console()
-    found = [leftover for directory in directories for leftover in find(directory)]
+    console = make_console()
+    found = [leftover for directory in directories for leftover in target_at(str(directory)).leftovers()]
     if run_id is not None:
-        found = [leftover for leftover in found if leftover.run_id == run_id]
+        found = [leftover for leftover in found if run_id in (leftover.run_id, _name_after_prefix(leftover))]
     if not found:
-        console.print("nothing of kvbench's is there", highlight=False)
+        console.print(
+            "nothing of kvbench's is there" if run_id is None else f"nothing of run {run_id} is there", highlight=False
+        )
         return
     for place, group in itertools.groupby(found, key=lambda leftover: leftover.path.parent):
         console.print(f"in {place}:", soft_wrap=True, highlight=False, markup=False)
@@ -40,7 +44,7 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     named = run_id is not None
     if any(leftover.state == "unknown" for leftover in found) and not named:
         console.print("unknown: this filesystem has no locks; delete such a run with --run once you know it is over")
-    going = [leftover for leftover in found if may_go(leftover, named)]
+    going = [leftover for leftover in found if leftover.may_go(named)]
     if not going:
         return
     nbytes = format_bytes(sum(leftover.nbytes for leftover in going))
@@ -53,6 +57,10 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     _delete(console, going, named)
 
 
+def _name_after_prefix(leftover: Leftover) -> str:
+    return leftover.path.name.removeprefix(RUN_PREFIX)
+
+
 def _in_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
@@ -60,10 +68,10 @@ def _in_terminal() -> bool:
 def _delete(console: Console, going: Sequence[Leftover], named: bool) -> None:
     files = nbytes = 0
     for leftover in going:
-        left = remove(leftover, named)
+        left = target_at(str(leftover.path.parent)).remove_leftover(leftover, named)
         files += leftover.files - left.files
         nbytes += leftover.nbytes - left.nbytes
-        if not may_go(left, named):
+        if not left.may_go(named):
             console.print(f"left {left.path}: it is {left.state} now", soft_wrap=True, highlight=False, markup=False)
     console.print(f"deleted {files} files, {format_bytes(nbytes)}", highlight=False)
 
@@ -77,9 +85,7 @@ def _tell_strangers(console: Console, leftover: Leftover) -> None:
 
 
 def _table(found: Sequence[Leftover]) -> Table:
-    table = Table(box=None)
-    for heading in ("what", "files", "size", "last written", "state"):
-        table.add_column(heading, justify="left" if heading in ("what", "state") else "right", overflow="fold")
+    table = make_table(("what", "files", "size", "last written", "state"))
     for leftover in found:
         ours = leftover.state != "not ours"
         table.add_row(

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from kvbench.commands.options import ANY_PATH, PATH, config_argument, set_option, skip_option
 from kvbench.config.run_config import load_config, shipped_configs
+from kvbench.console import make_console, make_table
 from kvbench.run.checks.datasize import estimate, print_size
 from kvbench.run.checks.doctor import examine, failed
 from kvbench.run.output.spill_files import SpillOrder
@@ -48,7 +48,7 @@ def datasize(
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:
-        print_size(size, Console())
+        print_size(size, make_console())
 
 
 @click.command()
@@ -56,11 +56,11 @@ def datasize(
 def doctor(directory: Path | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
     findings = examine(directory)
-    table = Table("", "what", "finding", box=None)
+    table = make_table(("", "what", "finding"), left=3)
     for finding in findings:
         style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]
-        table.add_row(f"[{style}]{finding.state}[/]", finding.subject, finding.text)
-    Console().print(table)
+        table.add_row(Text(finding.state, style), finding.subject, finding.text)
+    make_console().print(table)
     if failed(findings):
         sys.exit(1)
 
@@ -70,10 +70,10 @@ def doctor(directory: Path | None) -> None:
 @skip_option
 def info(file: Path, skip_bad_lines: bool) -> None:
     """Print requests, span, token and reuse statistics of a trace FILE."""
-    table = Table(show_header=False, box=None)
+    table = make_table(("", ""), left=2)
     for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
         table.add_row(label, value)
-    Console().print(table)
+    make_console().print(table)
 
 
 @click.command()

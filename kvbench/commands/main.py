@@ -1,16 +1,22 @@
 """The command `kvbench`: hands on to the command that is asked for, and turns its errors into messages. No logic."""
 
+import os
+import signal
 import sys
 from typing import Any, Final, NoReturn
 
 import click
 
 from kvbench.cluster.comm import FailedElsewhere, detect_launcher
+from kvbench.cluster.signals import Interrupt, say
 from kvbench.commands.table import CommandGroup
+from kvbench.console import show_everything
 from kvbench.errors import KvbenchError
 from kvbench.units import printable
 
 _FAILED: Final = 1
+_INTERRUPTED: Final = 128 + signal.SIGINT
+"""As shells have it."""
 
 
 class _Commands(CommandGroup):
@@ -20,6 +26,10 @@ class _Commands(CommandGroup):
     at the first that does not, mpirun ends all ranks, perhaps before the message, and adds notices of its own.
     """
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        show_everything()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -28,6 +38,9 @@ class _Commands(CommandGroup):
             sys.exit(_FAILED)
         except FailedElsewhere:
             sys.exit(0)
+        except KeyboardInterrupt:
+            _say_interrupted("interrupted")
+            sys.exit(_INTERRUPTED)
         except click.UsageError:
             launcher = detect_launcher()
             if launcher is not None and launcher.rank != 0:
@@ -37,8 +50,24 @@ class _Commands(CommandGroup):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    commands(prog_name="kvbench")
+    launched = detect_launcher() is not None
+    asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
+    # What was ignored when we were started (nohup, a script's background job) stays ignored.
+    heard = tuple(number for number in asking if signal.getsignal(number) is not signal.SIG_IGN)
+    with Interrupt(launched, end=_end, asking=heard) as interrupt, interrupt.raising():
+        commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
+
+
+def _end(text: str) -> None:
+    _say_interrupted(text)
+    os._exit(_INTERRUPTED)
+
+
+def _say_interrupted(text: str) -> None:
+    launcher = detect_launcher()
+    if launcher is None or launcher.rank == 0:
+        say(text)
 
 
 @click.group(cls=_Commands)

@@ -9,19 +9,21 @@ from typing import Literal
 import click
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
-from kvbench.commands.options import PATH
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
+from kvbench.commands.options import PATH, RANKS_PATH
+from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
 
 _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
 
 
-@click.command()
+@click.command(cls=RanksCommand)
 @click.option("--division", type=click.Choice(["closed", "open"]), required=True)
 @click.option("--system", required=True, help="Name of the system under test.")
 @click.option("--submitter", required=True, help="Name of the organization.")
-@click.option("--dir", "cache", type=PATH, required=True, help="Directory under test.")
+@click.option("--dir", "cache", type=RANKS_PATH, required=True, help="Directory under test.")
 @click.option("--results", type=PATH, required=True, help="Directory of the results, on another filesystem.")
 @click.option("--hosts", help="Hosts to start clients on, separated by commas (outside a launcher).")
 @click.option("--npernode", type=click.IntRange(min=1), help="Clients on each of --hosts.  [default: 1]")

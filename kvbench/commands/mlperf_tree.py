@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from kvbench.commands.options import PATH
-from kvbench.mlperf.check.checker import check_tree
+from kvbench.console import make_console
+from kvbench.errors import KvbenchError
+from kvbench.mlperf.check.checker import WHERE_RUNS_ARE, check_tree
 from kvbench.mlperf.check.print import print_verdict
 from kvbench.mlperf.check.results_table import FORMATS, table_rows
 
@@ -19,14 +20,14 @@ from kvbench.mlperf.check.results_table import FORMATS, table_rows
 def check(tree: Path, as_json: bool) -> None:
     """Check TREE, a submission of one submitter or a merged tree of many, by every rule of sections 2.1 and 6.
 
-    All violations are reported; exit 1 if there is any.
+    All violations are reported; exit 1 if there is any, or no run to check.
     """
     verdict = check_tree(tree)
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=2))
     else:
-        print_verdict(verdict, Console())
-    if verdict.violations:
+        print_verdict(verdict, make_console())
+    if not verdict.passed:
         sys.exit(1)
 
 
@@ -35,4 +36,7 @@ def check(tree: Path, as_json: bool) -> None:
 @click.option("--format", "form", type=click.Choice(["md", "csv", "html"]), default="md", show_default=True)
 def table(trees: tuple[Path, ...], form: str) -> None:
     """Print the results of the systems in TREEs: headline figures and clients of each option, and what breaks rules."""
-    click.echo(FORMATS[form](table_rows(check_tree(tree) for tree in trees)), nl=False)
+    verdicts = [check_tree(tree) for tree in trees]
+    click.echo(FORMATS[form](table_rows(verdicts)), nl=False)
+    if empty := [str(tree) for tree, verdict in zip(trees, verdicts, strict=True) if not verdict.runs]:
+        raise KvbenchError(f"no run of the KV cache in {', '.join(empty)}: {WHERE_RUNS_ARE}")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from kvbench.commands.options import PATH
+from kvbench.commands.options import OUTPUT_FILE, PATH, RUN_ID
+from kvbench.console import make_console
 from kvbench.records.spill import recover as recovery
 from kvbench.records.spill.header import spill_path
 from kvbench.units import printable
@@ -13,8 +13,8 @@ from kvbench.units import printable
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SPILL...", type=PATH)
-@click.option("-o", "--out", required=True, type=PATH, help="The run file to make.")
-@click.option("--run", "run_id", help="The run to recover, where the files are of several.")
+@click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The run file to make.")
+@click.option("--run", "run_id", type=RUN_ID, help="The run to recover, where the files are of several.")
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> None:
     """Make a run file of what a run that was killed has left: spill files, or directories that hold them.
@@ -22,7 +22,7 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
     The spill files are left where they are.
     """
     made = recovery.recover(sources, out, overwrite, run_id)
-    console = Console()
+    console = make_console()
     console.print(
         f"{made.path} holds {made.records} operations and {made.requests} requests of run {made.run_id}, "
         f"recovered {printable(made.message)}",

@@ -8,18 +8,20 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
-from kvbench.cluster.launch.start import run_console, start_ranks, without_options
+from kvbench.cluster.launch.start import start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.commands.options import ANY_PATH, PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, RANKS_PATH, config_argument, set_option, skip_option
+from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.run import runner
 from kvbench.run.order import Order
 from kvbench.run.output.spill_files import SpillOrder
 
 
-@click.command()
+@click.command(cls=RanksCommand)
 @config_argument
-@click.option("--dir", "directory", type=ANY_PATH, help="Directory under test; needed where there is a file tier.")
-@click.option("--out", type=ANY_PATH, help="The run file.  [default: kvbench-out/NAME.h5]")
+@click.option("--dir", "directory", type=RANKS_PATH, help="Directory under test; needed where there is a file tier.")
+@click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
 @skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
@@ -38,7 +40,7 @@ from kvbench.run.output.spill_files import SpillOrder
 )
 @click.option(
     "--spill",
-    type=ANY_PATH,
+    type=RANKS_PATH,
     help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
     "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
 )
@@ -100,8 +102,8 @@ def run(
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
     )
     console = run_console(inside)
-    path = runner.run(world, order, console)
-    if world.rank == 0:
-        from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
+    with runner.run(world, order, console) as written:
+        if world.rank == 0:
+            from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
 
-        show_result(path, console)
+            show_result(written, console)

@@ -6,20 +6,30 @@ from pathlib import Path
 import click
 
 from kvbench.cluster.comm import get_world, launcher_size
-from kvbench.cluster.launch.start import host_list, run_console, start_ranks, without_options
-from kvbench.commands.options import PATH, repeats_option, seed_option
+from kvbench.cluster.launch.start import host_list, start_ranks, without_options
+from kvbench.commands.options import OUTPUT_FILE, RANKS_PATH, repeats_option, seed_option
+from kvbench.commands.ranks import RanksCommand
+from kvbench.console import run_console
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.options import read_choices
 
 
-@click.command(name="copy-path")
-@click.option("--dir", "directories", multiple=True, required=True, type=PATH, help="Directory under test; repeatable.")
+@click.command(name="copy-path", cls=RanksCommand)
+@click.option(
+    "--dir", "directories", multiple=True, required=True, type=RANKS_PATH, help="Directory under test; repeatable."
+)
 @click.option("--ranks", default="1,2", show_default=True, help="Ranks of each node at once.")
 @click.option("--threads", default="1,4,16", show_default=True, help="Threads of each rank.")
 @click.option("--paths", default="all", show_default=True, help="Read paths.")
 @click.option("--size", "sizes", default="1MiB,64MiB", show_default=True, help="Bytes of an object.")
 @click.option("--seconds", default="2s", show_default=True, help="Of each turn: a rank alone, or all at once.")
-@click.option("--out", type=PATH, default=Path("kvbench-out/copy-path.h5"), show_default=True, help="The study file.")
+@click.option(
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/copy-path.h5"),
+    show_default=True,
+    help="The study file.",
+)
 @repeats_option
 @seed_option
 @click.option("--model", default="llama3.1-8b", show_default=True, help="Whose tokens are counted.")
@@ -65,8 +75,10 @@ def copy_path(
         sys.exit(start_ranks(largest * max(1, len(names)), without_options(sys.argv[1:], ("--hosts",)), placed))
     world = get_world()
     console = run_console(inside)
-    path = run_copy_path(world, StudyOrder(choices, out, overwrite), console)
-    if world.rank == 0:
-        from kvbench.commands.study_show import print_study  # noqa: PLC0415 - pandas, on the rank that prints alone
+    with run_copy_path(world, StudyOrder(choices, out, overwrite), console) as written:
+        if world.rank == 0:
+            # pandas, on the rank that prints alone
+            from kvbench.commands.study_show import print_study, tell_if_replaced  # noqa: PLC0415
 
-        print_study(path, console)
+            print_study(written, console)
+            tell_if_replaced(written, console)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from kvbench.cluster.launch.start import host_list
-from kvbench.commands.options import PATH, config_argument, repeats_option, seed_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, config_argument, repeats_option, seed_option
 from kvbench.commands.study_show import print_scaling
+from kvbench.console import make_console
 from kvbench.studies.options import MOST_RANKS, read_counts, read_duration
 from kvbench.studies.scaling import BOTH, ScalingChoices, node_counts, run_scaling
 from kvbench.studies.scaling_table import ScalingTable
@@ -23,7 +23,11 @@ from kvbench.studies.scaling_table import ScalingTable
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
 @click.option("--seconds", help="Of each run.  [default: duration_s of the configuration]")
 @click.option(
-    "--out", type=PATH, default=Path("kvbench-out/scaling.csv"), show_default=True, help="The table; runs beside it."
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/scaling.csv"),
+    show_default=True,
+    help="The table; runs beside it.",
 )
 @repeats_option
 @seed_option
@@ -61,6 +65,6 @@ def scaling(
         out=out,
         overwrite=overwrite,
     )
-    console = Console()
+    console = make_console()
     run_scaling(choices, ScalingTable(out).add, console)
     print_scaling(out, console, as_json=False)

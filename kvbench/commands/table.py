@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from kvbench.cluster.signals import at_once
+
 
 class Entry(NamedTuple):
     """A command, or a group of them, which has no place."""
@@ -23,7 +25,8 @@ class Entry(NamedTuple):
     def command(self) -> click.Command:
         """The command itself; its module is imported."""
         module, name = self.place.split(":")
-        command: click.Command = getattr(import_module(module), name)
+        with at_once():
+            command: click.Command = getattr(import_module(module), name)
         return command
 
 

@@ -45,6 +45,8 @@ _UNITS: Final = {
 }
 """End of a key -> its unit; the first that fits counts."""
 
+_LONGEST_SHOWN: Final = 200
+
 _IN_QUOTES: Final = re.compile(r"'([^']*)'")
 
 
@@ -104,7 +106,10 @@ def _one_of(key: str, choices: list[str], given: object) -> str:
 
 
 def _given(value: object) -> str:
-    return f" (given: {json.dumps(value)})" if value is None or isinstance(value, str | int | float) else ""
+    if value is not None and not isinstance(value, str | int | float):
+        return ""
+    shown = json.dumps(value)
+    return f" (given: {shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 3] + '...'})"
 
 
 def _locate(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:

@@ -6,13 +6,14 @@ from importlib import resources
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from kvbench.errors import KvbenchError
+from kvbench.units import as_whole
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "int8": 1}
 
-_Count = Annotated[int, Strict(), Field(ge=1)]
+_Count = Annotated[int, BeforeValidator(as_whole), Strict(), Field(ge=1)]
 
 
 class ModelGeometry(BaseModel):

@@ -1,15 +1,29 @@
 """The kinds of values that a configuration holds, and how each is read: counts, numbers, sizes, durations, models."""
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Strict, Tag, WrapValidator
+from pydantic_core import PydanticKnownError
 
 from kvbench.config.models import ModelGeometry, shipped_model
-from kvbench.config.names import POLICY_NAMES
-from kvbench.units import parse_bytes, parse_seconds
+from kvbench.config.names import CACHE_POLICIES, TIER_KINDS, TRACE_FORMATS
+from kvbench.units import as_whole, parse_bytes, parse_seconds, storable
 
 _MOST: Final = 2**53
 _MOST_BYTES: Final = 2**62
+
+
+def one_of(names: Iterable[str], *, besides: tuple[str, ...] = ()) -> PlainValidator:
+    """A value that must be among `names`, as they are when it is read, or `besides`."""
+
+    def check(value: object) -> str:
+        known = (*besides, *names)
+        if isinstance(value, str) and value in known:
+            return value
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(repr(name) for name in known)})
+
+    return PlainValidator(check)
 
 
 def _parse_bytes(value: object) -> int:
@@ -38,6 +52,11 @@ def _refuse_too_many(value: int) -> int:
     return value
 
 
+def _keep_bytes(value: object, check: Callable[[object], str]) -> str:
+    """A path may hold bytes that are no text, which pydantic takes for no string."""
+    return value if isinstance(value, str) and storable(value) != value else check(value)
+
+
 def _check_model_name(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("expected the name of a model, or a mapping with its geometry")
@@ -45,17 +64,20 @@ def _check_model_name(value: object) -> str:
     return value
 
 
-Count = Annotated[int, Strict(), AfterValidator(_refuse_too_many)]
+Count = Annotated[int, BeforeValidator(as_whole), Strict(), AfterValidator(_refuse_too_many)]
+"""A whole number, in whatever way it is written: 1000, 1e3."""
 Number = Annotated[float, BeforeValidator(_refuse_switch)]
 Bytes = Annotated[int, BeforeValidator(_parse_bytes)]
 """A size in bytes, written as a number or with a unit (`4GiB`)."""
 BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_auto)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 """A duration in seconds, written as a number or with a unit (`2min`)."""
-PolicyName = Annotated[str, BeforeValidator(POLICY_NAMES.check)]
-"""One of the names that the table of cache policies offers."""
+FilePath = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
+PolicyName = Annotated[str, one_of(CACHE_POLICIES)]
 Model = Annotated[
     Annotated[str, BeforeValidator(_check_model_name), Tag("name")] | Annotated[ModelGeometry, Tag("geometry")],
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),
 ]
 """A model that comes with kvbench, by name, or the geometry of any other."""
+TierKindName = Annotated[str, one_of(TIER_KINDS)]
+TraceFormat = Annotated[str, one_of(TRACE_FORMATS, besides=("auto",))]

@@ -17,10 +17,11 @@ from kvbench.engine.row import describe, note_times, set_error, set_resident
 from kvbench.engine.violations import Violations
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
-from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
+from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Mismatch, Payload
 from kvbench.tiers.transfer import Batch, Cell, Part
+from kvbench.units import SECTOR_BYTES
 
 _READ, _WRITE, _DELETE = Op.READ, Op.WRITE, Op.DELETE
 _NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))

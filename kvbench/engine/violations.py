@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kvbench.records.tables import VIOLATION_DTYPE
 from kvbench.tiers.contract import NotAsWrittenError
 from kvbench.tiers.payload import Mismatch
+from kvbench.units import storable
 
 MOST_ROWS: Final = 64
 """Violations of one rank that are described; all are counted."""
@@ -54,7 +55,7 @@ class Violations:
         with self._lock:
             rows = np.zeros(len(self._rows), VIOLATION_DTYPE)
             for place, row in enumerate(self._rows):
-                rows[place] = (*row[:5], row[5].encode(), row[6].encode()[:240])
+                rows[place] = (*row[:5], row[5].encode(), storable(row[6]).encode()[:240])
             return rows
 
 

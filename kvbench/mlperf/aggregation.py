@@ -10,8 +10,8 @@ from typing import Final
 
 from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
 from kvbench.mlperf.tree.parts import Run
-from kvbench.mlperf.tree.rank_result import RankFile
-from kvbench.mlperf.tree.untrusted import MISSING, number
+from kvbench.mlperf.tree.rank_result import RANK_RESULT, RankFile
+from kvbench.mlperf.tree.untrusted import MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,17 @@ class Figure:
     """Over the ranks of a trial."""
     across: Callable[[Sequence[float]], float]
     """Over the trials."""
-    moved: str
-    """The dotted key of the bytes that it is about: without any, a rank has no percentile."""
     rule: str
     """The id of the rule that defines it."""
     title: str
     """For tables, with its unit."""
 
 
-_READ: Final = "summary.cache_stats.tier_storage_kv_bytes_read_gb"
-_WRITTEN: Final = "summary.cache_stats.tier_storage_kv_bytes_written_gb"
-
 READ_BANDWIDTH: Final = Figure(
     "aggregated_read_bandwidth_gbps",
     "summary.cache_stats.tier_storage_read_bandwidth_gbps",
     sum,
     fmean,
-    _READ,
     "kvcacheAggregateBandwidth",
     "read GiB/s",
 )
@@ -51,7 +45,6 @@ WRITE_BANDWIDTH: Final = Figure(
     "summary.cache_stats.tier_storage_write_bandwidth_gbps",
     sum,
     fmean,
-    _WRITTEN,
     "kvcacheAggregateBandwidth",
     "write GiB/s",
 )
@@ -60,7 +53,6 @@ AVG_THROUGHPUT: Final = Figure(
     "summary.avg_throughput_tokens_per_sec",
     sum,
     fmean,
-    _READ,
     "kvcacheAggregateThroughput",
     "average tokens/s",
 )
@@ -69,7 +61,6 @@ STORAGE_THROUGHPUT: Final = Figure(
     "summary.storage_throughput_tokens_per_sec",
     sum,
     fmean,
-    _READ,
     "kvcacheAggregateThroughput",
     "storage tokens/s",
 )
@@ -78,7 +69,6 @@ READ_P95: Final = Figure(
     "summary.cache_stats.storage_read_device_p95_ms",
     max,
     max,
-    _READ,
     "kvcacheAggregateDeviceLatency",
     "read P95 ms",
 )
@@ -87,7 +77,6 @@ WRITE_P95: Final = Figure(
     "summary.cache_stats.storage_write_device_p95_ms",
     max,
     max,
-    _WRITTEN,
     "kvcacheAggregateDeviceLatency",
     "write P95 ms",
 )
@@ -99,15 +88,14 @@ HEADLINE: Final = (READ_BANDWIDTH, READ_P95, WRITE_P95, STORAGE_THROUGHPUT)
 
 def memory_only(result: RankFile) -> bool:
     """Whether the rank's working set never left its memory tier (6.3.4.4)."""
-    return number(result["summary.cache_stats.storage_entries"]) == 0
+    return result.number("summary.cache_stats.storage_entries") == 0
 
 
 def rank_value(result: RankFile, figure: Figure) -> float | None:
     """The figure of one rank; None where it has none. A rank that moved nothing has no percentile, and counts as 0."""
-    found = result[figure.source]
-    if found is MISSING and (memory_only(result) or number(result[figure.moved]) == 0):
+    if result[figure.source] is MISSING and RANK_RESULT[figure.source].absent(result.content):
         return 0.0
-    return number(found)
+    return result.number(figure.source)
 
 
 def results_of(run: Run, option: int) -> list[list[RankFile]] | None:

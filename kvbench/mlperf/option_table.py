@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any, Final
 
 from kvbench.config.run_config import RunConfig, load_config
+from kvbench.mlperf.tree.numbers import AMOUNT
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, whole
 from kvbench.units import GIB
 
@@ -27,10 +28,7 @@ class OptionSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The values by their names."""
-        return {name: getattr(self, name) for name in SETTING_NAMES}
-
-
-SETTING_NAMES: Final = tuple(OptionSettings.__dataclass_fields__)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @cache
@@ -58,12 +56,6 @@ def settings_of(config: Any) -> OptionSettings:
         max_concurrent_allocs=dig(config, "io", "max_concurrent_allocs"),
         generation=MISSING if per_token is None else "none" if per_token == 0 else f"{per_token:g} ms per token",
     )
-
-
-def recorded_settings(recorded: Any) -> OptionSettings:
-    """The row in the `settings` of an option of kvbench_sequence.json."""
-    settings = dig(recorded, "settings")
-    return OptionSettings(**{name: dig(settings, name) for name in SETTING_NAMES})
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +90,16 @@ def differences(found: Any, wanted: Mapping[str, Any], prefix: str = "") -> list
         elif not same(left, right):
             different.append((f"{prefix}{name}", left, right))
     return different
+
+
+def bad_values(found: Any, wanted: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted key, value) of what is no number in a configuration, and should be: since it is NaN, Infinity or below
+    zero, or since `wanted` has a number there. null is let be, which many settings may be."""
+    if isinstance(found, Mapping | list):
+        inside = found.items() if isinstance(found, Mapping) else enumerate(found)
+        return [bad for key, value in inside for bad in bad_values(value, dig(wanted, key), f"{prefix}{key}.")]
+    should_be = any(isinstance(value, int | float) and not isinstance(value, bool) for value in (found, wanted))
+    return [(prefix[:-1], found)] if should_be and found is not None and AMOUNT.problem(found) is not None else []
 
 
 def _tier_gib(config: Any, kind: str) -> Any:

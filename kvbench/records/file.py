@@ -1,13 +1,13 @@
 """Writing a run file: an HDF5 file with one dataset per column (`docs/hdf5-schema.md`). `reader` reads it.
 
-The file has a temporary name beside its target until it is complete. Metadata has HDF5's checksums (format 1.10) and
-chunks have Fletcher-32, so damage is found when the file is read. Nothing here knows what the figures mean.
+The file has a temporary name beside its target until it is complete (`unfinished`). Metadata has HDF5's checksums
+(format 1.10) and chunks have Fletcher-32, so damage is found when the file is read. Nothing here knows what the figures
+mean.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import HDF5, Written, check_output
 from kvbench.records.schema import (
     CODES,
     FILE_CHUNK_ROWS,
@@ -27,7 +28,8 @@ from kvbench.records.schema import (
     REQUEST_DTYPE,
     labels,
 )
-from kvbench.records.sink import FailSafeFile
+from kvbench.records.unfinished import UnfinishedFile
+from kvbench.units import storable
 
 FORMAT_VERSION: Final = 1
 """Raised whenever a reader of the format before would misread the file."""
@@ -42,7 +44,7 @@ _HDF5_ERRORS: Final = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 def text_array(value: str) -> NDArray[np.bytes_]:
     """`value` as fixed-length UTF-8: variable-length strings live in HDF5's global heap, which has no checksum."""
-    encoded = value.encode("utf-8", "backslashreplace")
+    encoded = storable(value).encode()
     return np.array(encoded, h5py.string_dtype("utf-8", max(1, len(encoded))))
 
 
@@ -116,15 +118,30 @@ class RunFileWriter:
     the context without `finish` aborts.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Open a temporary file beside `path`. Raises KvbenchError: `path` exists (and not `overwrite`), bad folder."""
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[str | os.PathLike[str]] = (),
+        run_id: str = "",
+    ) -> None:
+        """Open a temporary file beside `path`, marked with `run_id` if it is given.
+
+        Raises KvbenchError: `path` exists (and not `overwrite`), or is anything but a run file to replace, one of
+        `inputs` included; bad folder.
+        """
         self.path = Path(path)
         self._overwrite = overwrite
-        if self.path.is_dir():
-            raise KvbenchError(f"cannot write {self.path}: it is a directory; give the name of a file")
-        if not overwrite and os.path.lexists(self.path):
-            raise KvbenchError(f"{self.path} exists: give another name, or --overwrite to replace it")
-        self.temporary, self._sink = self._open_temporary()
+        self._inputs = tuple(inputs)
+        output = check_output(path, HDF5, replace=overwrite, inputs=self._inputs)
+        assert output.file is not None, "no stream was asked for"
+        self._target = output.file
+        try:
+            self._sink = UnfinishedFile(self._target, run_id)
+        except OSError as error:
+            raise KvbenchError(f"cannot write {self.path}: {error.strerror} ({error.filename})") from error
+        self._descriptor = -1
         self._tables = {
             "records": _ColumnTable("records", RECORD_DTYPE, RECORD_COLUMNS),
             "requests": _ColumnTable("requests", REQUEST_DTYPE, REQUEST_COLUMNS),
@@ -134,6 +151,11 @@ class RunFileWriter:
             # No chunk cache: every write is whole chunks, and a failure is seen by the call that caused it.
             self._file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=0)
             self._file.attrs["format_version"] = FORMAT_VERSION
+
+    @property
+    def temporary(self) -> Path:
+        """The file's name until it is finished."""
+        return self._sink.temporary
 
     def append_records(self, rows: NDArray[Any]) -> None:
         """Append rows of RECORD_DTYPE to /records; any number at a time. The caller keeps a rank's rows together."""
@@ -167,26 +189,37 @@ class RunFileWriter:
 
     def finish(self) -> Path:
         """Write what is buffered and what wrote it, bring it to the device, and give the file its name. Returns the
-        path."""
+        path; `written` has the file itself."""
         self.set_attributes({"h5py": h5py.__version__})
         with self._guard():
             for table in self._tables.values():
                 table.flush(self._file)
             self._file.close()
-            self._sink.sync()
+            self._sink.complete(to_device=True)
+            self._descriptor = self._sink.open_again()
             self._sink.close()
         if not self._overwrite and os.path.lexists(self.path):
             raise KvbenchError(f"{self.path} has appeared during the run: the results are kept in {self.temporary}")
         try:
-            self.temporary.replace(self.path)
+            # What is there may have become something else during the run.
+            check_output(self._target, HDF5, inputs=self._inputs)
+            self.temporary.replace(self._target)
         except OSError as error:
             raise KvbenchError(
                 f"cannot rename {self.temporary} to {self.path}: {error.strerror}; the results are kept in the former"
             ) from error
+        except KvbenchError as error:
+            raise KvbenchError(f"{error}; the results are kept in {self.temporary}") from error
         return self.path
 
+    def written(self) -> Written:
+        """The finished file, open for reading, whatever stands under its name by now. It is the caller's to close."""
+        descriptor, self._descriptor = self._descriptor, -1
+        return Written(self.path, descriptor)
+
     def abort(self) -> None:
-        """Give up: remove the temporary file. Does nothing once finished or aborted."""
+        """Give up: remove the temporary file. Once finished or aborted, that does nothing."""
+        self.written().close()
         if self._sink.closed:
             return
         try:
@@ -196,8 +229,7 @@ class RunFileWriter:
             # What HDF5 thinks of a file that is about to be removed does not matter.
             pass
         finally:
-            self._sink.close()
-            self.temporary.unlink(missing_ok=True)
+            self._sink.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -206,18 +238,6 @@ class RunFileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.abort()
-
-    def _open_temporary(self) -> tuple[Path, FailSafeFile]:
-        for number in count():
-            suffix = f"-{os.getpid()}-{number}{self.path.suffix}.partial"
-            temporary = self.path.with_name(self.path.stem + suffix)
-            try:
-                return temporary, FailSafeFile(temporary)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise KvbenchError(f"cannot write {self.path}: {error.strerror} ({temporary})") from error
-        raise AssertionError("unreachable: count() never ends")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

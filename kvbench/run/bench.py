@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.node import peak_resident_bytes
+from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.engine import Engine, Home
@@ -24,12 +25,13 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import block_device, build_tiers, make_arena, make_payload, probe_paths, run_number
+from kvbench.run.build import check_paths, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
     Turns,
     delete_calibration_object,
     memory_copy_gib_per_s,
     storage_read_gib_per_s,
+    turns_s,
     write_calibration_object,
 )
 from kvbench.run.checks.sizes import Sizes, plan_sizes
@@ -41,8 +43,9 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.run_directory import Nowhere, RunDirectory
+from kvbench.tiers.kinds import open_tiers, target_of
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import Area
 from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
@@ -53,7 +56,8 @@ class Bench:
     config: RunConfig
     around: Surroundings
     sizes: Sizes
-    rundir: RunDirectory
+    run_id: str
+    area: Area
     tiers: list[Tier]
     arena: Arena
     payload: Payload
@@ -77,14 +81,18 @@ class Bench:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
         cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
         run_id, directory = plan.run_id, plan.order.directory
-        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
+        target = target_of(plan.config, None if directory is None else str(directory))
+        area = target.area(run_id, topology.rank)
         around = look_around(topology, agreement, plan.order, run_id)
         if sharing is not None:
             group = around.group
-            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, rundir.directory)
-        with cleaned_up(agreement, rundir), ExitStack() as stack:
-            yield agreement.run("check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing))
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, area.address)
+        with cleaned_up(agreement, area), ExitStack() as stack:
+            interrupt = agreement.interrupt
+            yield agreement.run(
+                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, area, sharing, interrupt)
+            )
 
     @classmethod
     def _assemble(
@@ -94,19 +102,21 @@ class Bench:
         plan: Plan,
         around: Surroundings,
         sizes: Sizes,
-        rundir: RunDirectory,
+        area: Area,
         sharing: Sharing | None,
+        interrupt: Interrupt,
     ) -> Self:
         config = plan.config
-        rundir.create()
-        payload = make_payload(config, run_number(rundir.run_id, topology.rank))
-        arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
-        tiers = build_tiers(config, sizes.capacities, rundir.objects)
+        area.create()
+        with interrupt.raising():
+            payload = make_payload(config, run_number(plan.run_id, topology.rank))
+            arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
+        tiers = open_tiers(config, sizes.capacities, area)
         for tier in tiers:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
-            probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+            check_paths(config, tiers[-1], around.filesystem)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None
@@ -121,7 +131,7 @@ class Bench:
                 attributes=known_attributes(
                     plan, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
                 ),
-                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
+                node_row=node_facts(around.node, _place_row(topology, around, area)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
             )
             spill = open_spill(around.spill, header, lambda: _pulse(engine))
@@ -131,7 +141,9 @@ class Bench:
         takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
         stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
         stack.callback(_leave, stream, spill)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
+        return cls(
+            config, around, sizes, plan.run_id, area, tiers, arena, payload, engine, tally, digest, spill, stream
+        )
 
     @property
     def tier_names(self) -> list[str]:
@@ -140,14 +152,21 @@ class Bench:
 
     def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
         """This node's row of /nodes."""
-        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
+        return node_row(self.around.node, _place_row(topology, self.around, self.area), clock)
 
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
         return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
 
+    def farewell(self, within_s: float) -> None:
+        """What is left to do in a rank that is ended without leaving in good order: keep the rows that it holds."""
+        if self.stream.started:
+            self.stream.hand_on(within_s)
+        elif self.spill is not None:
+            self.spill.remove()
+
     def note(self, **facts: object) -> None:
-        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        """Have `facts` (`header.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
             self.spill.add_facts(facts)
 
@@ -156,34 +175,45 @@ class Bench:
         sharing, violations = self.engine.sharing, self.engine.violations
         if sharing is None or violations is None or topology.size == 1:
             return None
-        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disk that the filesystem under test is on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, block_device(self.around.filesystem), taker)
+        return Sampler(topology.node, self.around.filesystem.disk, taker)
 
-    def calibrate(self, topology: Topology) -> npt.NDArray[np.void]:
+    def calibration_s(self, topology: Topology) -> float:
+        """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
+        seconds = self.config.calibration.seconds
+        return (2 if self._calibrates_storage else 1) * (turns_s(seconds, topology.local_size) + seconds)
+
+    def calibrate(self, topology: Topology, interrupt: Interrupt) -> npt.NDArray[np.void]:
         """Memory copy and storage read bandwidth, each rank of the node alone and then all at once (CALIBRATION_DTYPE).
 
-        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over.
+        The ranks of a node take turns, so run it in an agreement: an error is raised when all turns are over, or
+        Interrupted when one of them is asked to end.
         """
         settings = self.config.calibration
-        turns = Turns(topology, settings.seconds)
+        turns = Turns(topology, settings.seconds, interrupt)
         if settings.seconds == 0:
             return turns.rows()
-        turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes))
+        stop = turns.stop
+        turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes, stop))
         storage = self.tiers[-1]
-        if storage.storage and storage.holds_bytes:
+        if self._calibrates_storage:
             nbytes = settings.bytes
-            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes))
-            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s))
+            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes, stop))
+            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s, stop))
             turns.attempt(lambda: delete_calibration_object(storage))
         return turns.rows()
 
+    @property
+    def _calibrates_storage(self) -> bool:
+        return self.tiers[-1].storage and self.tiers[-1].holds_bytes
 
-def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
-    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
+
+def _place_row(topology: Topology, around: Surroundings, area: Area) -> dict[str, str | int]:
+    return place_row(topology.node, area.address, around.filesystem, around.group.group)
 
 
 def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
@@ -220,37 +250,37 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
 
 
 @contextmanager
-def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+def cleaned_up(agreement: Agreement, area: Area) -> Iterator[None]:
     """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
     try:
         yield
     except (RanksFailed, FailedElsewhere) as first:
         try:
-            _clean_up(agreement, rundir)
+            _clean_up(agreement, area)
         except RanksFailed as second:
             raise RanksFailed(f"{first}\n{second}") from first
         raise
     except BaseException:
         # Not agreed on: the other ranks are not here to agree on this either.
-        rundir.remove()
+        area.remove()
         raise
     else:
-        _clean_up(agreement, rundir)
+        _clean_up(agreement, area)
 
 
-def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
+def _clean_up(agreement: Agreement, area: Area) -> None:
     def remove() -> None:
         try:
-            strangers = rundir.remove()
+            strangers = area.remove()
         except OSError as error:
             raise KvbenchError(
-                f"cannot remove all of {rundir.objects}: {error.strerror}; 'kvbench clean {rundir.directory}' does, "
+                f"cannot remove all of {area.where}: {error.strerror}; 'kvbench clean {area.address}' does, "
                 "once the storage works"
             ) from error
         if strangers:
             raise KvbenchError(
-                f"left {rundir.objects}, as it holds files that kvbench did not make: "
-                + ", ".join(str(path.name) for path in strangers[:5])
+                f"left {area.where}, as it holds files that kvbench did not make: " + ", ".join(strangers[:5])
             )
 
+    agreement.interrupt.waits_for = f"removing the cache files in {area.address}"
     agreement.run("clean up", remove)

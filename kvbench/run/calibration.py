@@ -1,10 +1,13 @@
 """Bandwidth of memory copies and of storage reads: the ranks of a node one after the other, and then all at once.
 
-Measured with the run's own stopwatch and buffers.
+Measured with the run's own stopwatch and buffers. However many ranks a node has, their turns take LONGEST_TURNS_S at
+most: the more ranks, the shorter each one's. Where even that does not suffice, as one read of a slow storage takes
+longer, those whose turn would come later have no figure of their own alone.
 
-What travels: empty barriers among the ranks of one node, one for each rank and one more, for each figure.
+What travels: one sum of one integer among the ranks of one node, for each rank and one more, for each figure.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,49 +15,76 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
-from kvbench.cluster.comm import quiet_barrier
+from kvbench.cluster.broadcast import total
+from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.cluster.topology import Topology
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.tables import CALIBRATION_DTYPE
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import GIB
+from kvbench.units import GIB, SEGMENT_BYTES
 
-_LONGEST_ALONE_S: Final = 10.0
-"""Calibrating the ranks of a node one after the other takes no longer than this in all, for each figure."""
+LONGEST_TURNS_S: Final = 5.0
+"""The turns of the ranks of a node take no longer than this in all, for each figure."""
+
+Stop = npt.NDArray[np.int32]
+"""One number; when it is not 0, what is under way ends at its next chance."""
+
+
+def turns_s(seconds: float, ranks: int) -> float:
+    """How long the turns of the ranks of a node take, for one figure, where each is to take `seconds`."""
+    return min(seconds * ranks, LONGEST_TURNS_S)
 
 
 class Turns:
-    """Measurements that the ranks of a node take one after the other and then together."""
+    """Measurements that the ranks of a node take one after the other and then together, until one is asked to end."""
 
-    def __init__(self, topology: Topology, seconds: float) -> None:
+    def __init__(self, topology: Topology, seconds: float, interrupt: Interrupt) -> None:
         self._topology = topology
         self._seconds = seconds
+        self._interrupt = interrupt
         self._rows: list[tuple[int, int, str, str, float]] = []
         self._error: Exception | None = None
+        self._over = False
+
+    @property
+    def stop(self) -> Stop:
+        """Not 0 once this rank is asked to end."""
+        return np.frombuffer(self._interrupt.flag, dtype=np.int32)
 
     def measure(self, kind: str, figure: Callable[[float], float]) -> None:
         """Record `figure(seconds)`, in GiB/s, of this rank alone and of all ranks of the node at once."""
-        alone_s = min(self._seconds, _LONGEST_ALONE_S / self._topology.local_size)
-        for turn in range(self._topology.local_size):
-            if turn == self._topology.local_rank:
-                self.attempt(lambda: self._record(kind, "alone", figure(alone_s)))
-            quiet_barrier(self._topology.node_comm)
-        self.attempt(lambda: self._record(kind, "together", figure(self._seconds)))
-        quiet_barrier(self._topology.node_comm)
+        ranks = self._topology.local_size
+        longest_s = turns_s(self._seconds, ranks)
+        end_s = time.monotonic() + longest_s
+        for turn in range(ranks):
+            if self._over:
+                return
+            if turn == self._topology.local_rank and (turn == 0 or time.monotonic() < end_s):
+                self.attempt(lambda: self._record(kind, "alone", figure(longest_s / ranks)))
+            self._meet()
+        if not self._over:
+            self.attempt(lambda: self._record(kind, "together", figure(self._seconds)))
+            self._meet()
+
+    def _meet(self) -> None:
+        """Wait for the other ranks of the node, and hear whether one of them is asked to end."""
+        self._over = total(self._topology.node_comm, self._interrupt.seen)[0] > 0
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Do `action` unless something failed before: a rank that failed still takes part in the turns."""
-        if self._error is None:
+        if self._error is None and not self._over:
             try:
                 action()
             except Exception as error:  # noqa: BLE001 - whatever it is, the other ranks wait for this one's turns
                 self._error = error
 
     def rows(self) -> npt.NDArray[np.void]:
-        """What was recorded (CALIBRATION_DTYPE). Raises the error that ended it."""
+        """What was recorded (CALIBRATION_DTYPE). Raises the error that ended it, or Interrupted."""
+        if self._over:
+            raise Interrupted
         if self._error is not None:
             raise self._error
         return np.array(self._rows, dtype=CALIBRATION_DTYPE)
@@ -67,7 +97,7 @@ CALIBRATION_KEY: Final = 0xCA11B7A7E0000000
 """Key of the object that is read; of no meaning to the workload, and deleted before it starts."""
 
 
-def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int) -> float:
+def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int, stop: Stop | None = None) -> float:
     """Bytes copied per second from one half of the arena to the other, segment by segment, by one thread (GiB/s).
 
     An arena of one segment is copied to memory taken for the purpose.
@@ -79,7 +109,7 @@ def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int) -> float:
         half = 1
     copied, wall_ns, segment = 0, 0, 0
     until_ns = timed_io.now_ns() + int(seconds * 1e9)
-    while copied == 0 or timed_io.now_ns() < until_ns:
+    while copied == 0 or (timed_io.now_ns() < until_ns and not _stopped(stop)):
         source = np.array([[segment * SEGMENT_BYTES, SEGMENT_BYTES]], dtype=np.int64)
         target = np.array([[(half + segment) * SEGMENT_BYTES, SEGMENT_BYTES]], dtype=np.int64)
         timed_io.copy(
@@ -99,9 +129,9 @@ def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int) -> float:
     return copied / wall_ns * 1e9 / GIB
 
 
-def write_calibration_object(tier: Tier, arena: Arena, payload: Payload, nbytes: int) -> None:
-    """Write the object that `storage_read_gib_per_s` reads. Raises OSError."""
-    cell = _scratch_cell()
+def write_calibration_object(tier: Tier, arena: Arena, payload: Payload, nbytes: int, stop: Stop | None = None) -> None:
+    """Write the object that `storage_read_gib_per_s` reads. Raises OSError (ECANCELED when stopped)."""
+    cell = _scratch_cell(stop)
     tier.allocate(CALIBRATION_KEY, nbytes)
     with arena.lease(nbytes) as lease:
         handle, offset = -1, 0
@@ -114,12 +144,15 @@ def write_calibration_object(tier: Tier, arena: Arena, payload: Payload, nbytes:
             offset += length
 
 
-def storage_read_gib_per_s(tier: Tier, arena: Arena, nbytes: int, seconds: float) -> float:
-    """Bytes read per second of read time with the run's read path, the page cache dropped before each (GiB/s)."""
-    cell = _scratch_cell()
+def storage_read_gib_per_s(tier: Tier, arena: Arena, nbytes: int, seconds: float, stop: Stop | None = None) -> float:
+    """Bytes read per second of read time with the run's read path, the page cache dropped before each (GiB/s).
+
+    Raises OSError (ECANCELED when stopped).
+    """
+    cell = _scratch_cell(stop)
     read, wall_ns = 0, 0
     until_ns = timed_io.now_ns() + int(seconds * 1e9)
-    while read == 0 or timed_io.now_ns() < until_ns:
+    while read == 0 or (timed_io.now_ns() < until_ns and not _stopped(stop)):
         tier.prepare_read(CALIBRATION_KEY)
         with arena.lease(nbytes) as lease:
             tier.read(cell, CALIBRATION_KEY, WHOLE, lease.memory(CALIBRATION_KEY, nbytes, 0, nbytes))
@@ -133,9 +166,13 @@ def delete_calibration_object(tier: Tier) -> None:
     tier.delete(_scratch_cell(), CALIBRATION_KEY)
 
 
-def _scratch_cell() -> Cell:
+def _stopped(stop: Stop | None) -> bool:
+    return stop is not None and bool(stop[0])
+
+
+def _scratch_cell(stop: Stop | None = None) -> Cell:
     rows = np.zeros(RECORD_DTYPE.itemsize, dtype=np.uint8)
-    return Cell(rows, 0, np.zeros(1, dtype=np.int32))
+    return Cell(rows, 0, np.zeros(1, dtype=np.int32) if stop is None else stop)
 
 
 def _row(cell: Cell) -> np.void:

@@ -11,10 +11,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from rich.box import HEAVY_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
+from kvbench.console import make_table
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op
 from kvbench.units import GIB
@@ -80,7 +82,7 @@ class View:
         self._console = console
         self._tier_names = tier_names
         self._ranks = ranks
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_interactive else None
         self._last_plain_s = time.monotonic()
 
     def __enter__(self) -> "View":
@@ -102,15 +104,13 @@ class View:
             self._last_plain_s = time.monotonic()
             self._console.print(self._line(totals, elapsed_s, duration_s), soft_wrap=True, highlight=False)
 
-    def _table(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> Table:
-        table = Table(title=f"{self._clock(elapsed_s, duration_s)}, {self._ranks} ranks", title_justify="left")
-        for heading in ("tier", "GiB/s", "operations/s", "P95 so far, ms", "failed"):
-            table.add_column(heading, justify="left" if heading == "tier" else "right")
+    def _table(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> Group:
+        table = make_table(("tier", "GiB/s", "operations/s", "P95 so far, ms", "failed"), lines=HEAVY_HEAD)
         for name, operations, nbytes, failed, p95_ms in self._figures(totals):
             seconds = max(elapsed_s, 1e-9)
             gib_per_s, per_s = nbytes / GIB / seconds, operations / seconds
             table.add_row(name, f"{gib_per_s:.2f}", f"{per_s:.0f}", f"{p95_ms:.3g}", f"{failed}")
-        return table
+        return Group(Text(f"{self._clock(elapsed_s, duration_s)}, {self._ranks} ranks", "italic"), table)
 
     def _line(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> str:
         seconds = max(elapsed_s, 1e-9)

@@ -27,6 +27,7 @@ from kvbench.run.checks.expectation import Expect
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier
+from kvbench.units import storable
 from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.traces import Trace, load_trace
@@ -107,19 +108,21 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
             return None, None
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
-        if config.keeps_files and order.directory is None:
-            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
+        if config.has_target and order.directory is None:
+            raise KvbenchError(
+                f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
+            )
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 
-    made, trace = agreement.run("plan", read)
+    made, trace = agreement.run("plan", read, computes=True)
     plan = Plan.from_json(share(comm, None if made is None else made.to_json()))
     config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):
         workload, roles = config.workload, config.role_ranks
         parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
         part = Trace.from_arrays(*deal_out(comm, parts))
-    return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part)), part)
+    return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part), computes=True), part)
 
 
 def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -> Plan:
@@ -127,7 +130,7 @@ def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -
     facts: dict[str, str | int] = {}
     if trace is not None:
         facts = {
-            "trace_source": trace.source,
+            "trace_source": storable(trace.source),
             "trace_requests": len(trace),
             "trace_digest": trace.digest,
             "trace_bad_lines": trace.bad_lines,

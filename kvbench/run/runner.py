@@ -5,14 +5,16 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from kvbench import timed_io
-from kvbench.cluster.agree import Agreement, FailedElsewhere, together
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RunInterrupted, together
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
@@ -20,9 +22,12 @@ from kvbench.cluster.gather import choose_gathering
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
+from kvbench.config.run_config import TraceWorkload
 from kvbench.engine.arrivals import Timeline
+from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.outputs import Written
 from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.tables import SAMPLE_DTYPE
@@ -30,61 +35,85 @@ from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
 from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
-from kvbench.run.outcome import Outcome, gather_outcome
-from kvbench.run.output.run_file import open_output
+from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
+from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
-from kvbench.units import printable
+from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Schedule
 
 START_DELAY_S: Final = 0.1
 """Between the agreement to start and the common start, so that every rank has heard of it."""
 
+_LONG_S: Final = 2.0
+"""A calibration that takes so long is announced."""
 
-def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Path:
-    """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
+
+def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Written:
+    """Carry out one run on all ranks of `comm`; returns the run file, which rank 0 has written and open.
 
     `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
     Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
     ended early; what was measured until then is in the file all the same.
     """
-    agreement = Agreement(comm)
-    launched = detect_launcher() is not None
-    with Interrupt(launched) as interrupt, together(comm), Watch(comm, order.patience_s) as watch:
+    interrupt = Interrupt(launched=detect_launcher() is not None, speaks=comm.rank == 0)
+    agreement = Agreement(comm, interrupt)
+    with (
+        interrupt,
+        together(comm),
+        Watch(comm, order.patience_s) as watch,
+        interrupt.ended_by(watch.give_up),
+        ExitStack() as stack,
+    ):
         topology = discover(comm)
         watch.connect(topology, console.print)
         plan, work = make_plan(comm, agreement, order)
         order = plan.order
-        writer = agreement.run("check", lambda: open_output(comm, order.out, order.overwrite))
-        try:
-            wishes = order.gather, order.gather_memory_bytes
-            gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
-            _announce(console, topology, plan)
-            sharing = join(topology, plan.config, work.part)
-            with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
-                watch.before_end.append(lambda: bench.stream.hand_on(FAREWELL_S))
-                watch.advice = how_to_go_on(bench.spill, plan.run_id, order.out, order.directory)
-                announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
-                outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
-                with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
-                    status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
-                discard(agreement, bench.spill)
-                watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
-                if comm.rank == 0 and status != "complete":
-                    console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
-                agreement.run("measure", lambda: _raise_failure(outcome))
-        finally:
-            if writer is not None:
-                writer.abort()
-    if outcome.interrupted:
+        inputs = _files_read(plan)
+        writer = agreement.run(
+            "check", lambda: open_until(stack, comm, order.out, order.overwrite, plan.run_id, inputs)
+        )
+        wishes = order.gather, order.gather_memory_bytes
+        gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
+        _announce(console, topology, plan)
+        sharing = join(topology, plan.config, work.part)
+        watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
+        with Bench.build(topology, agreement, plan, work.schedule, sharing) as bench:
+            watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
+            announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
+            outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
+            interrupt.waits_for = f"writing {order.out}"
+            with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
+                status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
+            discard(agreement, bench.spill)
+            watch.advice = how_to_go_on(None, plan.run_id, order.out, order.directory)
+            if comm.rank == 0 and status != "complete":
+                console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
+            agreement.run("measure", lambda: _raise_failure(outcome))
+            nothing = "" if outcome.interrupted else why_nothing(topology, bench)
+        written = Written(order.out) if writer is None else writer.written()
+    if outcome.interrupted or interrupt.seen:
+        written.close()
         if comm.rank != 0:
             raise FailedElsewhere
-        raise KvbenchError("interrupted")
-    return order.out
+        late = "" if outcome.interrupted else f", after all was measured: {order.out} is complete"
+        raise RunInterrupted(f"interrupted{late}")
+    if nothing:
+        written.close()
+        if comm.rank != 0:
+            raise FailedElsewhere
+        raise KvbenchError(f"{nothing} ({order.out} holds the run)")
+    return written
 
 
 # Plan
+
+
+def _files_read(plan: Plan) -> list[str | Path]:
+    """What the run file must not replace: the configuration, and the trace if there is one."""
+    workload = plan.config.workload
+    return [plan.order.source, *([workload.path] if isinstance(workload, TraceWorkload) else [])]
 
 
 def _announce(console: Console, topology: Topology, plan: Plan) -> None:
@@ -118,23 +147,18 @@ def _load(
     sharing = bench.engine.sharing
     if sharing is not None:
         exchange_offsets(topology, sharing, before)
-    calibration = agreement.run("calibrate", lambda: bench.calibrate(topology))
+    calibration = _calibrate(topology, agreement, bench, interrupt, console)
     bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
     view = View(console, bench.tier_names, topology.size, heading) if topology.rank == 0 else None
     drive = Drive(topology, bench, interrupt, watch, view)
+    in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
+    watch.advice = how_to_go_on(bench.spill, plan.run_id, plan.order.out, plan.order.directory)
 
-    stopped = False
-    bench.stream.start()
-    anything = next(schedule.preconditioning(), None) is not None
-    if total(topology.comm, anything)[0]:
-        filling = PreconditionSchedule(schedule)
-        load = agreement.run("set up", lambda: bench.engine.prepare(filling, "asap"))
-        now_ns = timed_io.now_ns()
-        load.begin(Timeline.untimed(now_ns, Phase.PRECONDITION))
-        stopped = drive.until_done(load, now_ns, None)
-
+    filled = _fill(topology, agreement, schedule, bench, drive, in_flight)
+    stopped = filled == "stopped"
     # What takes time before the first operation is over on every rank before a common start is agreed on.
-    measured = None if stopped else agreement.run("set up", lambda: bench.engine.prepare(schedule))
+    measured = None if stopped else _set_up(topology, agreement, plan, schedule, bench, filled != "nothing")
+    interrupt.waits_for = in_flight
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * 1e9)
@@ -156,7 +180,8 @@ def _load(
     # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
-    bench.note(clock_after=reading_as_list(after), ended=ended, failures=bench.engine.failures[:16])
+    failures = [storable(failure) for failure in bench.engine.failures[:16]]
+    bench.note(clock_after=reading_as_list(after), ended=ended, failures=failures)
     bench.stream.stop()
     clock = CommonClock(before, after)
     samples["t_ns"] = clock.to_common(samples["t_ns"])
@@ -169,6 +194,44 @@ def _load(
         calibration=calibration,
         shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
     )
+
+
+def _calibrate(
+    topology: Topology, agreement: Agreement, bench: Bench, interrupt: Interrupt, console: Console
+) -> npt.NDArray[np.void]:
+    seconds = bench.calibration_s(topology)
+    if topology.rank == 0 and seconds >= _LONG_S:
+        text = f"calibrating for about {seconds:.0f} s: each rank of a node alone, then all of them at once"
+        console.print(text, highlight=False, soft_wrap=True)
+    return agreement.run("calibrate", lambda: bench.calibrate(topology, interrupt))
+
+
+def _fill(
+    topology: Topology, agreement: Agreement, schedule: Schedule, bench: Bench, drive: Drive, in_flight: str
+) -> Literal["nothing", "filled", "stopped"]:
+    """Fill the tiers with what is there before anything is measured; "nothing" where no rank has any."""
+    anything = next(schedule.preconditioning(), None) is not None
+    if not total(topology.comm, anything)[0]:
+        return "nothing"
+    objects = PreconditionSchedule(schedule)
+    load = agreement.run("set up", lambda: bench.engine.prepare(objects, "asap"), computes=True)
+    bench.stream.start()
+    agreement.interrupt.waits_for = in_flight
+    now_ns = timed_io.now_ns()
+    load.begin(Timeline.untimed(now_ns, Phase.PRECONDITION))
+    return "stopped" if drive.until_done(load, now_ns, None) else "filled"
+
+
+def _set_up(
+    topology: Topology, agreement: Agreement, plan: Plan, schedule: Schedule, bench: Bench, filled: bool
+) -> Load:
+    """The load that is measured, ready to begin."""
+    agreement.interrupt.waits_for = ""
+    with saying_what_is_left(topology, bench.spill if filled else None, plan.run_id, plan.order.out):
+        load = agreement.run("set up", lambda: bench.engine.prepare(schedule), computes=True)
+    if not filled:
+        bench.stream.start()
+    return load
 
 
 def _common_start(topology: Topology, reading: ClockReading) -> int:

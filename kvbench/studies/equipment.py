@@ -1,27 +1,30 @@
 """One rank's part of a copy-path study: its objects on every directory, its memory, and what reads the one into the
 other. Talks to no other rank."""
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path as FilePath
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.cluster.signals import Interrupt
+from kvbench.config.run_config import Io
+from kvbench.config.run_config import Tier as TierSection
 from kvbench.engine.carrier import Equipment
-from kvbench.errors import KvbenchError
 from kvbench.records.recorder import RowStore
-from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.run.build import make_arena, run_number
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import layouts, objects_of
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import Area, TierSettings
 from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import MIB
 
@@ -31,13 +34,19 @@ IO_BYTES: Final = MIB
 _CHUNK_ROWS: Final = 4096
 
 
+def tier_settings(read_path: Path) -> TierSettings:
+    """Of a tier that is read on `read_path`, and written as a run does where nothing else is said."""
+    io = Io.model_validate({"read_path": label(read_path), "io_bytes": IO_BYTES})
+    return TierSettings(TierSection(kind="file"), io, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where this rank is, and the directories that belong to it alone, one on each directory under test."""
+    """Where this rank is, and what belongs to it alone in each directory under test."""
 
     rank: int
     host: str
-    directories: tuple[FilePath, ...]
+    areas: tuple[Area, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +59,45 @@ class Stock:
     payload: Payload
     equipment: dict[Path, Equipment]
     stop: npt.NDArray[np.int32]
-    """Set to 1, it ends what is under way."""
+    """Set to 1, by a signal too, it ends what is under way."""
     stores: list[RowStore]
     """Records, one store for each thread."""
     failures: list[str] = field(default_factory=list)
 
     @classmethod
-    def build(cls, stack: ExitStack, choices: CopyPathChoices, home: Home, run_id: str, arena_bytes: int) -> Self:
+    def build(
+        cls,
+        stack: ExitStack,
+        choices: CopyPathChoices,
+        home: Home,
+        run_id: str,
+        arena_bytes: int,
+        interrupt: Interrupt,
+    ) -> Self:
         """Take the memory and open the directories, until `stack` is left. Raises KvbenchError and OSError."""
-        payload = Payload("stamped", run_number(run_id, home.rank), choices.seed)
-        arena = make_arena(arena_bytes, max(choices.threads), payload)
-        stop = np.zeros(1, dtype=np.int32)
+        with interrupt.raising():
+            payload = Payload("stamped", run_number(run_id, home.rank), choices.seed)
+            arena = make_arena(arena_bytes, max(choices.threads), payload)
+        stop = np.frombuffer(interrupt.flag, dtype=np.int32)
         failures: list[str] = []
         equipment = {}
         for path in choices.read_paths:
-            tiers = [FileTier(directory, path, Path.BUFFERED, IO_BYTES, True) for directory in home.directories]
+            tiers = [area.open_tier(tier_settings(path)) for area in home.areas]
             for tier in tiers:
                 stack.callback(tier.close)
             equipment[path] = Equipment(home.rank, home.host, tiers, arena, payload, False, stop, failures.append)
         stores = [RowStore(RECORD_DTYPE, _CHUNK_ROWS) for _ in range(max(choices.threads))]
         return cls(choices, home.rank, arena, payload, equipment, stop, stores, failures)
 
-    def write(self, interrupted: Callable[[], bool]) -> None:
-        """Write all objects, once for each directory, size and file layout. Raises OSError, or KvbenchError when
-        `interrupted` says that the study is to end."""
+    def write(self) -> None:
+        """Write all objects, once for each directory, size and file layout. Raises OSError (ECANCELED when stopped)."""
         writers = layouts(self.choices.read_paths)
         for path, (number, size) in product(self.choices.read_paths, enumerate(self.choices.sizes)):
             for tier, key in product(self.equipment[path].tiers, self.keys(number)):
                 tier.allocate(key, size)
                 if path in writers:
-                    if interrupted():
-                        raise KvbenchError("interrupted before anything was measured")
+                    if self.stop[0]:
+                        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                     self._write(tier, key, size)
 
     def keys(self, size_number: int, thread: int = 0, threads: int = 1) -> Sequence[int]:

@@ -23,7 +23,6 @@ from kvbench.cluster.topology import Topology
 from kvbench.config.models import shipped_model
 from kvbench.records.clock import CommonClock
 from kvbench.records.tables import CALIBRATION_DTYPE, SAMPLE_DTYPE
-from kvbench.run.build import block_device
 from kvbench.run.calibration import memory_copy_gib_per_s
 from kvbench.run.outcome import Outcome
 from kvbench.run.sampler import Sampler
@@ -75,12 +74,13 @@ def measure(
     `stock` is None on a rank that takes no part. A failure in a step is in the outcome; one before them is raised as an
     agreement does.
     """
-    agreement.run("write", lambda: stock.write(lambda: interrupt.seen) if stock is not None else None)
+    agreement.run("write", lambda: stock.write() if stock is not None else None)
+    interrupt.waits_for = "waiting for the turns of all ranks to end"
     before = read_clock(topology, timed_io.now_ns)
     measurement = _Measurement(topology, choices, stock, interrupt)
     sampler = None
     if topology.local_rank == 0:
-        disks = [disk for place in places if (disk := block_device(place.filesystem))]
+        disks = [disk for place in places if (disk := place.filesystem.disk)]
         sampler = Sampler(topology.node, disks[0] if disks else None)
         sampler.start()
     start_ns = timed_io.now_ns()
@@ -144,7 +144,7 @@ class _Measurement:
                 time.sleep(min(left_s, _BYSTANDER_PAUSE_S))
             return None
         if isinstance(step, CopyLevel):
-            return memory_copy_gib_per_s(self._stock.arena, seconds, IO_BYTES)
+            return memory_copy_gib_per_s(self._stock.arena, seconds, IO_BYTES, self._stock.stop)
         self.verified_sectors += read_in_turn(
             self._stock, step, seconds, self._bytes_per_token, lambda: self._interrupt.seen
         )

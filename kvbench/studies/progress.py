@@ -23,7 +23,7 @@ class StudyProgress:
         self._done = 0
         self._start_s = self._shown_s = time.monotonic()
         self._bar: Progress | None = None
-        if console.is_terminal:
+        if console.is_interactive:
             columns = (TextColumn("{task.description}"), BarColumn())
             self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
             self._task = self._bar.add_task(what, total=total)

@@ -20,11 +20,14 @@ from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
 from kvbench.records.reader import open_run
 from kvbench.run.order import Order
 from kvbench.studies.one_run import PROGRAM, arguments_of
 
 Scaling = Literal["weak", "strong"]
+TABLE: Final = Kind("the table of a scaling study", (b"scaling,nodes,ranks_per_node,",))
+"""What the runs' figures are kept in (`scaling_table`)."""
 BOTH: Final[tuple[Scaling, ...]] = ("weak", "strong")
 
 
@@ -145,37 +148,35 @@ def run_scaling(
             f"kvbench study scaling starts an MPI job for each run, and {launcher.name} has started this one: start it "
             "outside, with --hosts for other nodes"
         )
-    if choices.out.exists() and not choices.overwrite:
-        raise KvbenchError(f"{choices.out} exists: give another name with --out, or --overwrite to replace it")
+    check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
     config = load_config(choices.source, choices.overrides)
     runs = plan_runs(choices, config)
     folder = choices.out.with_name(f"{choices.out.stem}-runs")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    make_folder(folder, "the run files", "choose another --out")
     done: list[tuple[ScalingRun, Path]] = []
-    for run in runs:
-        path = folder / f"{run.name}.h5"
-        path.unlink(missing_ok=True)
-        order = Order(
-            source=choices.source,
-            directory=choices.directory.absolute(),
-            out=path,
-            overrides=run.overrides,
-            overwrite=True,
-        )
-        hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
-        code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
-        if code:
-            raise KvbenchError(_what_happened(path, code, len(done), choices.out))
-        done.append((run, path))
-        figures = record(done)
-        console.print(
-            f"run {len(done)} of {len(runs)}: {run.scaling}, {run.nodes} x {run.ranks_per_node} ranks: {figures}",
-            soft_wrap=True,
-            highlight=False,
-        )
+    with alone_in(folder, "wait until it has ended, or choose another --out"):
+        for run in runs:
+            path = folder / f"{run.name}.h5"
+            check_output(path, HDF5)
+            path.unlink(missing_ok=True)
+            order = Order(
+                source=choices.source,
+                directory=choices.directory.absolute(),
+                out=path,
+                overrides=run.overrides,
+                overwrite=True,
+            )
+            hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
+            code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
+            if code:
+                raise KvbenchError(_what_happened(path, code, len(done), choices.out))
+            done.append((run, path))
+            figures = record(done)
+            console.print(
+                f"run {len(done)} of {len(runs)}: {run.scaling}, {run.nodes} x {run.ranks_per_node} ranks: {figures}",
+                soft_wrap=True,
+                highlight=False,
+            )
 
 
 def _what_happened(path: Path, code: int, done: int, table: Path) -> str:

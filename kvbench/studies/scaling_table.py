@@ -1,6 +1,5 @@
 """The table of a scaling study: one row per run, kept as CSV after every run. `kvbench_analysis` fits it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,14 +7,19 @@ from typing import Any, Final
 import kvbench_analysis
 import pandas as pd
 
-from kvbench.errors import KvbenchError
-from kvbench.studies.scaling import ScalingRun
+from kvbench.records.outputs import check_output, write_output
+from kvbench.studies.scaling import TABLE, ScalingRun
+from kvbench.units import storable
 
 COLUMNS: Final = (
     "scaling", "nodes", "ranks_per_node", "ranks", "users_per_rank", "repeat", "order", "storage_gib_per_s",
     "requests_per_s", "storage_read_p95_ns", "fingerprint", "run_file",
 )  # fmt: skip
 """Rates are of all ranks together, over the measured window; storage counts reads and writes."""
+
+
+_DISTORTING: Final = {"long-window", "short-window", "late-start", "early-end", "idle-ranks"}
+"""Warnings of a run that bend the curve it is a point of."""
 
 
 class ScalingTable:
@@ -28,20 +32,16 @@ class ScalingTable:
     def add(self, runs: Sequence[tuple[ScalingRun, Path]]) -> str:
         """Add the last of `runs` and write the table; returns its figures for people."""
         run, path = runs[-1]
-        row = _row(run, path, len(self._rows))
+        summary = kvbench_analysis.summarize(kvbench_analysis.load(path))
+        row = _row(run, path, summary, len(self._rows))
         self._rows.append(row)
-        temporary = self._path.with_name(f"{self._path.name}-{os.getpid()}.partial")
-        try:
-            pd.DataFrame(self._rows, columns=COLUMNS).to_csv(temporary, index=False)
-            temporary.replace(self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise KvbenchError(f"cannot write {self._path}: {error.strerror}; choose another --out") from error
-        return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s"
+        content = pd.DataFrame(self._rows, columns=COLUMNS).to_csv(index=False)
+        write_output(check_output(self._path, TABLE), content.encode(), TABLE)
+        warnings = "".join(f"; {caution.message}" for caution in summary.warnings if caution.code in _DISTORTING)
+        return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s{warnings}"
 
 
-def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
-    summary = kvbench_analysis.summarize(kvbench_analysis.load(path))
+def _row(run: ScalingRun, path: Path, summary: kvbench_analysis.Summary, order: int) -> dict[str, Any]:
     totals = summary.totals
     storage = totals[(totals["storage"] == "storage") & totals["op"].isin(["read", "write"])]
     reads = storage[storage["op"] == "read"]
@@ -58,5 +58,5 @@ def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
         "requests_per_s": float(requests[requests["qos"] == "all"]["requests_per_s"].sum()),
         "storage_read_p95_ns": float(reads["wall_p95_ns"].iloc[0]) if len(reads) else float("nan"),
         "fingerprint": summary.run["fingerprint"],
-        "run_file": str(path),
+        "run_file": storable(str(path)),
     }

@@ -69,7 +69,12 @@ def test_report_writes_a_page_and_pictures(folder: Path, tmp_path: Path) -> None
 
 
 def test_report_names_a_place_it_cannot_write(folder: Path, tmp_path: Path) -> None:
-    done = call(folder, "report", "a1.h5", "-o", str(tmp_path / "missing" / "page.html"))
+    (tmp_path / "file").touch()
+    done = call(folder, "report", "a1.h5", "-o", str(tmp_path / "file" / "page.html"))
     assert done.exit_code == 1
-    assert "missing" in done.output
-    assert "Traceback" not in done.output
+    assert f"cannot make {tmp_path / 'file'} for page.html: File exists" in done.output
+
+
+def test_report_makes_the_folder_of_its_page(folder: Path, tmp_path: Path) -> None:
+    assert call(folder, "report", "a1.h5", "-o", str(tmp_path / "new" / "deep" / "page.html")).exit_code == 0
+    assert (tmp_path / "new" / "deep" / "page.html").exists()

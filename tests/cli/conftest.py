@@ -114,18 +114,21 @@ def start_run(start: Start, folder: Path, tmp_path: Path, spills: Path) -> Start
     """Start `kvbench run smoke` on `folder` with KEY=VALUE settings; the run file is tmp_path/run.h5, and spill files
     are in `spills`.
 
-    `options` are more options of the command, `directory` and `out` replace the defaults, `launcher` stands before it.
+    `options` are more options of the command, `config`, `directory` and `out` replace the defaults, `launcher` stands
+    before it, and `program` in place of kvbench.
     """
 
     def begin(
         *settings: str,
         options: tuple[object, ...] = (),
+        config: object = "smoke",
         directory: Path = folder,
         out: Path = tmp_path / "run.h5",
         launcher: tuple[object, ...] = (),
+        program: tuple[object, ...] = KVBENCH,
         environment: Mapping[str, str] | None = None,
     ) -> Command:
-        words = (*launcher, *KVBENCH, "run", "smoke", "--dir", directory, "--out", out, "--spill", spills)
+        words = (*launcher, *program, "run", config, "--dir", directory, "--out", out, "--spill", spills)
         return start(*words, *overrides(*settings), *options, environment=environment)
 
     return begin

@@ -108,6 +108,17 @@ def test_everything_else_is_shown_byte_for_byte(notice: bytes) -> None:
     assert shown([b"before\n" + notice + b"after\n"]) == b"before\n" + notice + b"after\n"
 
 
+USED = FRAME + b"prterun noticed that process rank 1 with PID 29170 on node vm exited on\n"
+USED += b"signal 10 (User defined signal 1).\n" + FRAME
+
+
+def test_a_rank_that_ended_by_being_asked_to_is_told_only_when_nobody_asked() -> None:
+    boilerplate = BoilerplateFilter()
+    assert boilerplate.feed(b"before\n" + USED + b"between\n") == b"before\n" + USED + b"between\n"
+    boilerplate.asked = True
+    assert boilerplate.feed(USED + KILLED + b"after\n") == KILLED + b"after\n"
+
+
 def test_text_without_a_line_end_is_shown_at_once() -> None:
     boilerplate = BoilerplateFilter()
     assert boilerplate.feed(b"50 %\r") == b"50 %\r"

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,8 +18,8 @@ from kvbench.config.run_config import (
     shipped_configs,
 )
 from kvbench.errors import KvbenchError
-from kvbench.tiers import arena
-from kvbench.units import GIB, MIB
+from kvbench.records.schema import READ_PATHS, WRITE_PATHS, label
+from kvbench.units import GIB
 
 TRACE = "workload: {kind: trace, path: x.jsonl}\npacing: {mode: open}\n"
 
@@ -126,8 +126,27 @@ def test_the_message_starts_with_the_file_and_the_overrides(tmp_path: Path) -> N
     assert said.startswith(" --set io.threads=0: io.threads: expected 1 or more")
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path, "") == RunConfig()
+NOTHING = {
+    "an empty file": "",
+    "comments only": "# workload:\n#   users: 4\n",
+    "an empty mapping": "{}",
+    "a name alone": "name: mine",
+    "all but the load and where it goes": "seed: 7\nduration_s: 10\nio: {threads: 4}\nmodel: tiny-1b",
+    "an empty workload": "workload: {}",
+}
+
+
+@pytest.mark.parametrize("text", NOTHING.values(), ids=NOTHING.keys())
+def test_a_file_that_chooses_neither_a_workload_nor_tiers_is_told_what_to_choose(tmp_path: Path, text: str) -> None:
+    said = complaint(tmp_path, text)
+    assert said.startswith(": nothing is chosen: give at least a workload, such as `workload: {users: 4}`, or tiers")
+    assert "`kvbench configs`" in said
+    for choice in ("workload.users=20", "tiers.0.kind=file", "workload={users: 4}"):
+        load(tmp_path, text, choice)
+
+
+def test_what_is_not_chosen_is_as_by_default(tmp_path: Path) -> None:
+    assert load(tmp_path, "workload: {kind: personas}") == load(tmp_path, "tiers: [{kind: file}]") == RunConfig()
 
 
 def test_sizes_and_durations_may_have_units(tmp_path: Path) -> None:
@@ -135,8 +154,59 @@ def test_sizes_and_durations_may_have_units(tmp_path: Path) -> None:
     assert (config.duration_s, config.warmup_s, config.tiers[0].capacity_bytes) == (120, 0.5, 3 * GIB // 2)
 
 
+@pytest.mark.parametrize("thousand", ["1000", "1e3", "1E3", "1e+3", "1.0e3", "1.0e+3", "10e2", "100000e-2"])
+def test_a_number_may_have_an_exponent_wherever_one_is_expected(tmp_path: Path, thousand: str) -> None:
+    keys = ("workload.users", "seed", "io.threads", "io.arena_bytes", "duration_s", "workload.think_time_scale")
+    keys += ("model.layers", "tiers.0.capacity_bytes", "workload.mix.coding", "calibration.bytes")
+    values = dict.fromkeys(keys, "1000") | {"io.arena_bytes": "4194304e3", "calibration.bytes": "4096e3"}
+    told = [f"{key}={value.replace('1000', thousand)}" for key, value in values.items()]
+    text = "model: {layers: 1, kv_heads: 1, head_dim: 8}\ntiers: [{kind: file}]\n"
+    by_override = load(tmp_path, text, *told)
+    assert by_override.workload.model_dump()["users"] == by_override.io.threads == by_override.seed == 1000
+    assert (by_override.duration_s, by_override.tiers[0].capacity_bytes) == (1000, 1000)
+    assert by_override.model_dump()["model"]["layers"] == 1000
+    content = f"workload: {{users: {thousand}, think_time_scale: {thousand}, mix: {{coding: {thousand}}}}}"
+    in_file = load(tmp_path, f"{content}\nduration_s: {thousand}\ntiers: [{{kind: file, capacity_bytes: {thousand}}}]")
+    assert in_file.workload.model_dump()["users"] == in_file.workload.model_dump()["mix"]["coding"] == 1000
+    assert (in_file.duration_s, in_file.tiers[0].capacity_bytes) == (1000, 1000)
+    assert in_file.fingerprint(2) == load(
+        tmp_path, content.replace(thousand, "1000"), "duration_s=1000", "tiers.0.capacity_bytes=1000"
+    ).fingerprint(2)
+
+
+def test_a_small_number_with_an_exponent_is_a_number_and_a_duration(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, "tiers: [{kind: file}]", "duration_s=1e-3", "workload.end_probability=1e-3", "warmup_s=2.5e-1s"
+    )
+    assert (config.duration_s, config.warmup_s, config.workload.model_dump()["end_probability"]) == (0.001, 0.25, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        ("workload.users=1e-3", r'workload\.users: expected a whole number \(given: "1e-3"\)'),
+        ("workload.users=1.5e0", r"workload\.users: expected a whole number"),
+        ("seed=1.25e+1", r"seed: expected a whole number \(given: 12\.5\)"),
+        ("io.threads=1e", r'io\.threads: expected a whole number \(given: "1e"\)'),
+        ("seed=-1e3", r"seed: expected 0 or more"),
+        ("seed=1e999", r"seed: expected less than 4\.29497e\+09 \(given: 10{150,200}\.\.\.\)"),
+        ("seed=1e99999999", r"seed: expected a whole number"),
+        ("io.io_bytes=1e-3", r"io\.io_bytes: expected a size that is a whole number of bytes"),
+        ("pacing.speedup=1e999", r"pacing\.speedup: expected a finite number"),
+        ("duration_s=1e999", r"duration_s: expected a duration of at most 1e\+300 seconds"),
+    ],
+)
+def test_a_number_of_the_wrong_kind_is_refused_however_it_is_written(tmp_path: Path, setting: str, answer: str) -> None:
+    said = complaint(tmp_path, "tiers: [{kind: file}]", setting)
+    assert re.search(answer, said), said
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    assert load(tmp_path, "tiers: [{kind: file}]\nname: 1e9").name == "1e9"
+
+
 def test_a_model_may_be_a_geometry(tmp_path: Path) -> None:
-    config = load(tmp_path, "model: {layers: 2, kv_heads: 3, head_dim: 4, dtype: fp8}")
+    config = load(tmp_path, "model: {layers: 2, kv_heads: 3, head_dim: 4, dtype: fp8}", "workload.users=1")
     assert config.geometry.bytes_per_token == 2 * 2 * 3 * 4
 
 
@@ -164,8 +234,10 @@ def test_a_file_that_cannot_be_read_is_answered_with_the_shipped_names(tmp_path:
 def test_an_override_sets_one_key_whether_or_not_the_file_has_it(
     tmp_path: Path, override: str, key: tuple[str | int, ...], value: object
 ) -> None:
-    for text in ("", "workload: {users: 3}\nio: {threads: 3}\n", "workload:\n" if key[0] == "workload" else "name: x"):
-        found: Any = load(tmp_path, text, override).model_dump(mode="json")
+    chosen = "" if key[0] in ("workload", "tiers") else "tiers: [{kind: file}]\n"
+    others = ("", "workload: {users: 3}\nio: {threads: 3}\n", "workload:\n" if key[0] == "workload" else "name: x\n")
+    for text in others:
+        found: Any = load(tmp_path, text + chosen, override).model_dump(mode="json")
         for part in key:
             found = found[part]
         assert found == value
@@ -181,12 +253,12 @@ def test_the_position_behind_the_last_extends_a_list(tmp_path: Path) -> None:
 def test_null_is_the_name_of_a_tier_with_and_without_quotes(tmp_path: Path, word: str) -> None:
     config = load(tmp_path, f"tiers: [{{kind: {word}, capacity_bytes: 1MiB}}]")
     assert [tier.kind for tier in config.tiers] == ["null"]
-    assert not config.keeps_files
+    assert not config.has_target
     assert not config.keeps_bytes
 
 
 def test_later_overrides_win(tmp_path: Path) -> None:
-    assert load(tmp_path, "seed: 1", "seed=2", "seed=3").seed == 3
+    assert load(tmp_path, "tiers: [{kind: file}]\nseed: 1", "seed=2", "seed=3").seed == 3
 
 
 @pytest.mark.parametrize(
@@ -270,7 +342,8 @@ def test_the_fingerprint_is_the_same_on_every_machine() -> None:
 
 
 def test_a_label_and_the_place_of_a_trace_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
-    assert load(tmp_path, "name: a").fingerprint(2) == load(tmp_path, "name: b").fingerprint(2)
+    a, b = (load(tmp_path, f"name: {name}\ntiers: [{{kind: file}}]") for name in ("a", "b"))
+    assert a.fingerprint(2) == b.fingerprint(2)
     here, there = (load(tmp_path, TRACE, f"workload.path={path}") for path in ("/a/t", "/b/t"))
     assert here.fingerprint(2, "digest") == there.fingerprint(2, "digest")
 
@@ -307,5 +380,6 @@ def test_the_default_users_are_those_of_the_reference_workload() -> None:
     assert (workload.end_probability, workload.max_turns, RunConfig().seed) == (0.2, 50, 42)
 
 
-def test_the_arena_is_lent_in_the_pieces_that_sizes_are_checked_against() -> None:
-    assert config_module.SEGMENT_BYTES == arena.SEGMENT_BYTES == 4 * MIB
+def test_the_paths_that_may_be_configured_are_those_that_rows_know() -> None:
+    assert list(get_args(config_module.ReadPath)) == [label(path) for path in READ_PATHS]
+    assert list(get_args(config_module.WritePath)) == [label(path) for path in WRITE_PATHS]

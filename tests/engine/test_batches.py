@@ -21,8 +21,9 @@ from kvbench.engine.planner import Books
 from kvbench.engine.worker import MOST_TOGETHER
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 
 MakeRank = Callable[..., Rank]
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rank_harness import Rank, Script, busy_script, check_end_state, config_of, operations_of, ref, replay, request
 
 from kvbench.records.schema import Op
-from kvbench.tiers.arena import SECTOR_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Request
 

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from kvbench.cluster.launch.mpirun import launch
 
 Start = Callable[..., Any]
 
@@ -44,6 +47,48 @@ def test_the_first_signal_asks_all_ranks_to_stop_by_themselves(start_launcher: S
     assert outcome.code == 7
     assert outcome.lines == ["rank 0 stopped", "rank 1 stopped"]
     assert outcome.err.startswith("kvbench: stopping")
+
+
+def test_ranks_that_know_nothing_of_the_signal_yet_end_by_it_and_that_is_an_interrupt(start_launcher: Start) -> None:
+    running = start_launcher(2, "-", "waiting", "starting", 0)
+    running.line()
+    os.kill(running.pid, signal.SIGINT)
+    outcome = running.outcome()
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        "kvbench: stopping; what was measured is written (again to end the ranks at once)",
+        "kvbench: interrupted",
+    ]
+
+
+def test_ranks_that_do_not_answer_are_waited_for_and_that_is_said(
+    mpirun: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, go = tmp_path / "there", tmp_path / "go"
+    deaf = "import pathlib, signal, sys, time\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+    deaf += "pathlib.Path(sys.argv[1]).touch()\nwhile not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)"
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "have not answered" in text:
+            go.touch()
+
+    def ask() -> None:
+        while not there.exists():
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("kvbench.cluster.launch.mpirun._say", say)
+    monkeypatch.setattr("kvbench.cluster.launch.mpirun._ANSWER_S", 0)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert launch(1, [], [str(there), str(go)], program=[sys.executable, "-c", deaf]) == 0
+    asking.join()
+    assert said == [
+        "stopping; what was measured is written (again to end the ranks at once)",
+        "the ranks have not answered yet (again to end them at once)",
+    ]
 
 
 @pytest.mark.parametrize("further", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGHUP]])

@@ -298,7 +298,11 @@ def test_a_run_file_that_exists_is_not_replaced(folder: Path, out: Path) -> None
     out.write_text("precious")
     with pytest.raises(KvbenchError, match="exists: give another name, or --overwrite"):
         recover([folder], out)
+    with pytest.raises(KvbenchError, match="what is there is not an HDF5 file, and stays"):
+        recover([folder], out, overwrite=True)
     assert out.read_text() == "precious"
+    out.unlink()
+    recover([folder], out)
     assert recover([folder], out, overwrite=True).records == 20
 
 

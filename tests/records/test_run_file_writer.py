@@ -117,15 +117,16 @@ def test_abort_leaves_nothing_and_leaving_the_context_aborts(tmp_path: Path) -> 
 
 
 def test_an_existing_file_is_refused_and_left_alone_unless_it_may_be_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "run.h5"
-    path.write_text("mine")
+    path = write(tmp_path / "run.h5", noise(RECORD_DTYPE, 10))
+    before = path.read_bytes()
     with pytest.raises(KvbenchError, match=r"run\.h5 exists.*--overwrite"):
         RunFileWriter(path)
-    assert path.read_text() == "mine"
+    assert path.read_bytes() == before
     with RunFileWriter(path, overwrite=True) as writer:
-        assert path.read_text() == "mine"
+        assert path.read_bytes() == before
         writer.finish()
     assert h5py.is_hdf5(path)
+    assert path.read_bytes() != before
 
 
 def test_a_file_that_appears_during_the_run_is_kept_and_so_are_the_results(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.node import Filesystem
 from kvbench.cluster.topology import FilesystemGroup, Sharing, discover
 from kvbench.run.checks.expectation import _ROW, Expect, check_expectation, disappointment
+from kvbench.tiers.file.filesystem import reach_of
+from kvbench.tiers.target import Volume
 
 DIRECTORY = Path("/data/cache")
 ALONE = FilesystemGroup(group=0, ranks=1, nodes=1, groups=1, of_nodes=1)
@@ -17,7 +18,7 @@ ALONE = FilesystemGroup(group=0, ranks=1, nodes=1, groups=1, of_nodes=1)
 
 def check(expect: Expect, kind: str, group: FilesystemGroup = ALONE) -> None:
     comm = SerialComm()
-    filesystem = Filesystem(kind, "/data", "rw", "server:/data", 1, 1)
+    filesystem = Volume(kind, "/data", "rw", "server:/data", 1, 1, reach=reach_of(kind))
     check_expectation(discover(comm), Agreement(comm), expect, DIRECTORY, filesystem, group)
 
 

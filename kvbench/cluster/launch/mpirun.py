@@ -19,19 +19,24 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal, Self
 
 from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch import supervisor as tether
 from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
+from kvbench.units import for_stderr
 
 Family = Literal["openmpi", "hydra"]
+
+_ANSWER_S: Final = 2.0
+"""Ranks that are there have ended or said what they wait for, so long after they were asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ def launch(
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
     command += [*(program or (sys.executable, "-m", "kvbench")), *argv]
     orders, orders_end = os.pipe()
-    with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe):
+    boilerplate = BoilerplateFilter()
+    with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe, boilerplate) as signals:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
@@ -166,19 +172,25 @@ def launch(
             os.close(orders)
         assert process.stderr is not None
         listener = LossListener()
-        pump = threading.Thread(target=_pump, args=(process.stderr, listener), name="mpirun-stderr", daemon=True)
+        streams = (process.stderr, listener, boilerplate)
+        pump = threading.Thread(target=_pump, args=streams, name="mpirun-stderr", daemon=True)
         pump.start()
-        code = None
+        code, told = None, False
         while code is None:
             # Not one long wait: a signal that comes between Python's check and the system call would not end it.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(timeout=0.2)
+            if not (told or listener.spoke) and signals.waited_s > _ANSWER_S:
+                told = True
+                _say("the ranks have not answered yet (again to end them at once)")
         # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
         pump.join(timeout=2)
     if listener.node is not None:
         if not listener.told:
             _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end. {tether.ADVICE}")
         code = code or 1
+    elif signals.asked and code and not listener.spoke:
+        _say("interrupted")
     return code if code >= 0 else 128 - code
 
 
@@ -192,24 +204,41 @@ class _Signals:
         (tether.KILL, "killing the ranks"),
     )
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    def __init__(self, pipe: IO[bytes], boilerplate: BoilerplateFilter) -> None:
         self._pipe = pipe
+        self._boilerplate = boilerplate
         self._count = 0
+        self._asked_s = 0.0
         # What was ignored when we were started (nohup, a script's background job) stays ignored.
         previous = {number: signal.getsignal(number) for number in self._HANDLED}
         self._previous = {number: was for number, was in previous.items() if was is not signal.SIG_IGN}
 
-    def __enter__(self) -> None:
+    @property
+    def asked(self) -> bool:
+        """Whether the ranks were asked to stop, or more."""
+        return self._count > 0
+
+    @property
+    def waited_s(self) -> float:
+        """How long ago the ranks were asked to stop; 0 when they were not, or were told more since."""
+        return time.monotonic() - self._asked_s if self._count == 1 else 0.0
+
+    def __enter__(self) -> Self:
+        self._wakeup = signal.set_wakeup_fd(-1)
         for number in self._previous:
             signal.signal(number, self._handle)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, was in self._previous.items():
             signal.signal(number, was)
+        signal.set_wakeup_fd(self._wakeup)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         order, text = self._ORDERS[min(self._count, len(self._ORDERS) - 1)]
         self._count += 1
+        self._boilerplate.asked = True
+        self._asked_s = self._asked_s or time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # mpirun has just ended
             self._pipe.write(order)
             _say(text)
@@ -217,12 +246,11 @@ class _Signals:
 
 def _say(text: str) -> None:
     """Print, also from a signal handler, where the buffered stderr may be in use."""
-    os.write(2, f"kvbench: {text}\n".encode())
+    os.write(2, for_stderr(f"kvbench: {text}\n"))
 
 
-def _pump(source: IO[bytes], listener: LossListener) -> None:
+def _pump(source: IO[bytes], listener: LossListener, boilerplate: BoilerplateFilter) -> None:
     """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
-    boilerplate = BoilerplateFilter()
     while piece := os.read(source.fileno(), 65536):
         # Open MPI 5 ends some of its notices with a zero byte.
         piece = piece.replace(b"\0", b"")

@@ -4,7 +4,8 @@ Nothing travels between ranks. It only removes whole notices of Open MPI (framed
 with one of a few known sentences and name an exit code that kvbench itself gives (1, 2, 130), and one line of Open
 MPI's daemon, which could not tell of that exit to a rank that had ended too; and one line that mpirun prints by
 chance and that means nothing (its ssh was running before mpirun gave it a process group). Everything else passes byte
-for byte, and so does a notice in any other form. A signal that killed a rank is always told.
+for byte, and so does a notice in any other form. A signal that killed a rank is told, but for the one by which ranks
+are asked to stop, which ends those that have just been started.
 """
 
 import re
@@ -21,6 +22,10 @@ _EXITED: Final = re.compile(
 )
 _ABORTED: Final = re.compile(rb"MPI_ABORT was invoked on rank \d+ in communicator .*?[Ee]rrorcode:?\s*1\b", re.DOTALL)
 _BY_ABORT: Final = re.compile(rb'(prterun|mpirun) has exited due to process rank \d+ .*?calling\s"abort"', re.DOTALL)
+_ASKED: Final = re.compile(
+    rb"(prterun|mpirun) noticed that process rank \d+ with PID \d+ on node \S+ exited on\s+"
+    rb"signal \d+ \(User defined signal 1\)"
+)
 _UNREACHED: Final = re.compile(rb"\[[^\]\n]*:\d+\] PMIX ERROR: PMIX_ERR_UNREACH in file .*pmix_server\.c at line \d+\n")
 _SETPGID: Final = re.compile(
     rb"\[[^\]\n]*:\d+\] plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent with errno=[^\n]*\n"
@@ -32,6 +37,7 @@ _LOST: Final = re.compile(
 _FAILED: Final = re.compile(rb"A daemon failed to report back.*?Remote host: +(\S+)\s", re.DOTALL)
 _CLOSED: Final = re.compile(rb"^Connection to (\S+) closed by remote host", re.MULTILINE)
 """Of ssh, through which Open MPI starts its daemons; its own notice of that goes to standard output."""
+_SPOKE: Final = re.compile(rb"^kvbench: ", re.MULTILINE)
 _TOLD: Final = re.compile(rb"^kvbench: .*; all ranks end", re.MULTILINE)
 _KNOWN: Final = (_EXITED, _ABORTED, _BY_ABORT)
 _STARTS: Final = (b"prterun detected", b"prterun noticed", b"mpirun detected", b"mpirun noticed")
@@ -42,6 +48,8 @@ class BoilerplateFilter:
     """Feed it a stream in pieces of any size; it gives back what is to be shown."""
 
     def __init__(self) -> None:
+        self.asked = False
+        """Whether the ranks were asked to stop."""
         self._held = b""
         self._line_start = True
         self._after_notice = False
@@ -76,7 +84,8 @@ class BoilerplateFilter:
                 self._held = data
                 break
             notice = data[: end + len(_FRAME)] if 0 <= end <= _MOST_BYTES else b""
-            if notice and any(known.match(notice, len(_FRAME)) for known in _KNOWN):
+            known = (*_KNOWN, _ASKED) if self.asked else _KNOWN
+            if notice and any(pattern.match(notice, len(_FRAME)) for pattern in known):
                 data, self._after_notice = data[len(notice) :], True
             else:
                 shown += _FRAME
@@ -100,11 +109,14 @@ class LossListener:
         self.node: str | None = None
         """Where the daemon was that mpirun lost."""
         self.told = False
+        self.spoke = False
+        """A rank has said something."""
         self._recent = b""
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece of the stream."""
         self._recent = (self._recent + piece)[-_MOST_BYTES - len(piece) :]
+        self.spoke |= _SPOKE.search(self._recent) is not None
         self.told |= _TOLD.search(self._recent) is not None
         for notice in (_LOST, _FAILED, _CLOSED):
             found = notice.search(self._recent)

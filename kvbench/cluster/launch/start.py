@@ -1,20 +1,11 @@
-"""How a command that measures gets its ranks: it finds itself among them, or starts mpirun with the same command line.
+"""How a command that measures gets its ranks: it finds itself among them, or has mpirun start its own command line."""
 
-Also the console of rank 0, which cannot see by itself whether its output ends in a terminal.
-"""
-
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
-
-from rich.console import Console
 
 from kvbench.cluster.launch.mpirun import launch
 from kvbench.cluster.watch.watch import PATIENCE_S
-
-_TERMINAL_COLUMNS: Final = "KVBENCH_TERMINAL_COLUMNS"
+from kvbench.console import facts_for_ranks
 
 
 def start_ranks(
@@ -31,34 +22,10 @@ def start_ranks(
         host_list(hosts),
         arguments,
         hostfile=hostfile,
-        environment=terminal_facts(),
+        environment=facts_for_ranks(),
         program=program,
         patience_s=patience_s,
     )
-
-
-class _SteadyConsole(Console):
-    """A run goes on when nobody reads its output any more (`kvbench run ... | head`), which ends other commands."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def run_console(inside_launcher: bool) -> Console:
-    """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
-    one only who started it, and knows, can say that there is a terminal."""
-    if not inside_launcher:
-        return _SteadyConsole()
-    columns = os.environ.get(_TERMINAL_COLUMNS, "")
-    terminal = columns.isdecimal()
-    return _SteadyConsole(force_terminal=terminal, no_color=not terminal, width=int(columns) if terminal else None)
-
-
-def terminal_facts() -> dict[str, str]:
-    """Variables that tell the ranks of this process's terminal."""
-    console = Console()
-    return {_TERMINAL_COLUMNS: str(console.width)} if console.is_terminal else {}
 
 
 def host_list(hosts: str | None) -> list[str]:

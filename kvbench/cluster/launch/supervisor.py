@@ -1,8 +1,9 @@
 """Runs mpirun for a launcher that may die: `python tether.py PROGRAM ...`, told what to do through standard input.
 
-Nothing travels between ranks. The launcher holds the other end of the pipe: `s` asks the ranks to stop (SIGUSR1), `t`
-ends mpirun (SIGTERM, and after 5 s it and its local ranks are killed), `k` kills them at once. The end of the pipe
-means that the launcher died, in whatever way, and is taken as `t`. The exit code is mpirun's.
+Nothing travels between ranks. The launcher holds the other end of the pipe: `s` asks the ranks to stop (SIGUSR1, again
+and again, as ranks that start meanwhile have not heard it), `t` ends mpirun (SIGTERM, and after 5 s it and its local
+ranks are killed), `k` kills them at once. The end of the pipe means that the launcher died, in whatever way, and is
+taken as `t`. The exit code is mpirun's, or 1 where it or a rank had not yet learned what SIGUSR1 means, and died of it.
 
 Why a process between: prctl PR_SET_PDEATHSIG instead sends its signal once for each thread of a dying parent, and
 Open MPI's mpirun takes a second SIGTERM as an order to leave at once, without its ranks.
@@ -27,6 +28,7 @@ ADVICE = (
 )
 
 _KILL_AFTER_S = 5.0
+_ASK_AGAIN_S = 0.5
 _POLL_S = 0.05
 
 
@@ -37,9 +39,13 @@ def main() -> int:
         signal.signal(number, lambda number, frame: None)
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     terminated_s: float | None = None
+    asked_s: float | None = None
     killed = False
     listening = True
     while process.poll() is None:
+        if asked_s is not None and terminated_s is None and time.monotonic() - asked_s > _ASK_AGAIN_S:
+            process.send_signal(signal.SIGUSR1)
+            asked_s = time.monotonic()
         if terminated_s is not None and time.monotonic() - terminated_s > _KILL_AFTER_S:
             kill_with_descendants(process)
         if not listening:
@@ -51,6 +57,7 @@ def main() -> int:
         listening = bool(order)
         if order == ASK_TO_STOP:
             process.send_signal(signal.SIGUSR1)
+            asked_s = time.monotonic()
         elif order == KILL:
             killed = True
             kill_with_descendants(process)
@@ -61,6 +68,8 @@ def main() -> int:
     if code == 0 and terminated_s is not None:
         # Open MPI's mpirun ends with 0 when it was terminated.
         return 128 + signal.SIGTERM
+    if asked_s is not None and code in (-signal.SIGUSR1, 128 + signal.SIGUSR1):
+        return 1
     if code < 0 and terminated_s is None and not killed:
         name = signal.Signals(-code).name
         print(

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import ipaddress
 import json
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -158,16 +157,3 @@ def accepted(server: socket.socket) -> Iterator[socket.socket]:
         except OSError:
             return
         yield connection
-
-
-def launcher_descriptor(parent: int) -> int | None:
-    """A descriptor that becomes readable when process `parent`, this one's parent, ends; None where there is none
-    (Linux before 5.3, or the parent has ended already)."""
-    try:
-        descriptor = os.pidfd_open(parent)
-    except OSError:
-        return None
-    if os.getppid() != parent:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -21,12 +21,10 @@ import os
 import queue
 import secrets
 import selectors
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NoReturn, Self
 
@@ -34,6 +32,7 @@ import numpy as np
 
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.comm import Communicator, detect_launcher
+from kvbench.cluster.signals import say
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.heartbeat import (
     Gone,
@@ -42,11 +41,11 @@ from kvbench.cluster.watch.heartbeat import (
     accepted,
     dial,
     keep_alive,
-    launcher_descriptor,
     listen,
     nearest_first,
     own_networks,
 )
+from kvbench.cluster.watch.launcher import end_launcher, launcher_descriptor
 from kvbench.cluster.watch.stall import Pulse
 
 PATIENCE_S: Final = 30.0
@@ -55,11 +54,13 @@ PATIENCE_S: Final = 30.0
 FAREWELL_S: Final = 5.0
 """A rank that ends gives what it holds so long to be written."""
 
+_SHORT_FAREWELL_S: Final = 0.5
+"""For whom a user waits."""
+
 _LOOK_S: Final = 1.0
 _NO_PIDFD_LOOK_S: Final = 0.5
 _ROLL_CALL_S: Final = 3.0
 _ANSWER_S: Final = 2.0
-_OPEN_MPI: Final = ("prterun", "prted", "mpirun", "mpiexec", "orterun", "orted")
 _EXIT_CODE: Final = 1
 
 
@@ -177,6 +178,15 @@ class Watch:
         self._ask(lambda: self._report(named))
         while True:
             time.sleep(_LOOK_S)
+
+    def give_up(self, text: str) -> None:
+        """End all ranks with `text`, from any thread: the main thread was asked to end and does not. It need not have
+        happened when this returns."""
+        if self._thread.ident is None:
+            self._end(text, farewell_s=_SHORT_FAREWELL_S)
+        # Ranks that are not connected yet have all been asked, and rank 0 says it.
+        told = text if self._comm.rank == 0 or self._parent is not None else None
+        self._ask(lambda: self._end(None) if told is None else self._report(told))
 
     # What follows is called by the thread alone.
 
@@ -368,36 +378,22 @@ class Watch:
 
     # The end
 
-    def _end(self, text: str | None, node_lost: bool = False) -> NoReturn:
+    def _end(self, text: str | None, node_lost: bool = False, farewell_s: float = FAREWELL_S) -> NoReturn:
         """End this process, after all that can be reached have been told to; prints `text`."""
         if text is not None:
-            _say(f"kvbench: {text}; all ranks end" + (f". {self.advice}" if self.advice else ""))
+            others = "" if self._comm.size == 1 else "; all ranks end"
+            say(text + others + (f". {self.advice}" if self.advice else ""))
             if node_lost:
                 time.sleep(_LOOK_S)  # for the message to pass through the launcher, which is going to be ended
         for peer in self._children:
             peer.send({"end": node_lost})
         farewell = threading.Thread(target=self._farewell, daemon=True)
         farewell.start()
-        farewell.join(FAREWELL_S)
-        if node_lost:
-            self._end_launcher()
+        farewell.join(farewell_s)
+        if node_lost and self._launched:
+            end_launcher(self._launcher)
         os._exit(_EXIT_CODE)
 
     def _farewell(self) -> None:
         for function in self.before_end:
             function()
-
-    def _end_launcher(self) -> None:
-        """Open MPI, told of a rank's end while a node does not answer, waits for that node's daemon until TCP gives up,
-        which takes a quarter of an hour. It ends at once when it loses another of its processes before: this rank's
-        parent, which is mpirun itself or its daemon on this node."""
-        with contextlib.suppress(OSError):
-            name = Path(f"/proc/{self._launcher}/comm").read_text(encoding="utf-8").strip()
-            if self._launched and name in _OPEN_MPI and os.getppid() == self._launcher:
-                os.kill(self._launcher, signal.SIGKILL)
-
-
-def _say(text: str) -> None:
-    """Print without Python's buffered stderr, which may be in use; the launcher that reads it may be gone."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())

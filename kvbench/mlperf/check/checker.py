@@ -1,18 +1,22 @@
 """Checking a submission tree: every rule over every part of it that it is about, and all that they find."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.rules import RULES, Rule, Weight
-from kvbench.mlperf.tree.parts import Division, Run, Submitter, System, Tree
+from kvbench.mlperf.rules import RULES, Problem, Rule, Weight
+from kvbench.mlperf.tree.declared import bad_numbers
+from kvbench.mlperf.tree.numbers import BadNumber
+from kvbench.mlperf.tree.parts import DIVISIONS, Division, Run, Submitter, System, Tree
 from kvbench.mlperf.tree.tree_reading import read_tree
 from kvbench.mlperf.tree.untrusted import printable
 
-_PARTS: Final = (Tree, Division, Submitter, System, Run)
+WHERE_RUNS_ARE: Final = "a run is a directory {closed,open}/SUBMITTER/results/SYSTEM/kv_cache/YYYYMMDD_HHmmss"
+"""For messages on trees that have none."""
+_SOMETHING: Final = "something to look at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,23 @@ class Verdict:
 
     tree: Tree
     findings: tuple[Finding, ...]
+    unchecked: Mapping[str, str]
+    """Rules that had nothing at all to look at, by their ids, with the reason."""
 
     @property
     def violations(self) -> tuple[Finding, ...]:
         """The findings that a submission is refused for."""
         return tuple(finding for finding in self.findings if finding.weight == "violation")
+
+    @property
+    def runs(self) -> int:
+        """How many runs of the KV cache the tree holds."""
+        return sum(1 for _ in self.tree.runs())
+
+    @property
+    def passed(self) -> bool:
+        """Whether it can be handed in. Without a run there is nothing that could."""
+        return not self.violations and self.runs > 0
 
     @property
     def broken(self) -> set[str]:
@@ -69,10 +85,17 @@ class Verdict:
         counts = Counter(finding.id for finding in self.violations)
         return {
             "tree": printable(str(self.tree.path)),
-            "passed": not self.violations,
+            "passed": self.passed,
+            "runs": self.runs,
             "violations": len(self.violations),
             "rules": [
-                {"rule": rule.number, "id": rule.id, "violations": counts[rule.id]} for rule in in_order(RULES.values())
+                {
+                    "rule": rule.number,
+                    "id": rule.id,
+                    "violations": counts[rule.id],
+                    "not_checked": self.unchecked.get(rule.id),
+                }
+                for rule in in_order(RULES.values())
             ],
             "findings": [finding.as_dict() for finding in self.findings],
         }
@@ -83,8 +106,20 @@ def check_tree(path: Path) -> Verdict:
     if not path.is_dir():
         raise KvbenchError(f"{path} is no directory: give the root of a submission tree")
     tree = read_tree(path)
-    findings = tuple(finding for rule in in_order(RULES.values()) for finding in _apply(rule, tree))
-    return Verdict(tree, findings)
+    bad = {run.path: tuple(bad_numbers(run)) for run in tree.runs()}
+    findings: list[Finding] = []
+    unchecked: dict[str, str] = {}
+    for rule in in_order(RULES.values()):
+        reasons = []
+        for part in (parts := _parts(rule, tree)):
+            if nothing := rule.nothing(part):
+                reasons.append(nothing)
+                findings.append(_finding(rule, part, tree, Problem(part.path, nothing, _SOMETHING, "not checked")))
+            problems = [*rule.check(part), *_bad_numbers(rule, part, bad)]
+            findings += [_finding(rule, part, tree, problem) for problem in dict.fromkeys(problems)]
+        if len(reasons) == len(parts):
+            unchecked[rule.id] = printable(reasons[0] if reasons else _no_part(rule))
+    return Verdict(tree, tuple(findings), unchecked)
 
 
 def in_order(rules: Iterable[Rule]) -> list[Rule]:
@@ -96,21 +131,40 @@ def in_order(rules: Iterable[Rule]) -> list[Rule]:
     return sorted(rules, key=place)
 
 
-def _apply(rule: Rule, tree: Tree) -> Iterator[Finding]:
-    for part in _parts(rule.part, tree):
-        if isinstance(part, Tree) or part.division in rule.divisions:
-            for problem in dict.fromkeys(rule.check(part)):
-                path = printable(str(problem.path.relative_to(tree.path)))
-                found, wanted = printable(problem.found), printable(problem.wanted)
-                yield Finding(rule.number, rule.id, problem.weight, path, found, wanted, part.path)
+def _finding(rule: Rule, part: Any, tree: Tree, problem: Problem) -> Finding:
+    path = printable(str(problem.path.relative_to(tree.path)))
+    found, wanted = printable(problem.found), printable(problem.wanted)
+    return Finding(rule.number, rule.id, problem.weight, path, found, wanted, part.path)
 
 
-def _parts(kind: type[Any], tree: Tree) -> Iterable[Any]:
-    assert kind in _PARTS, kind
-    if kind is Tree:
-        return (tree,)
-    if kind is Division:
-        return tree.divisions
-    if kind is Submitter:
-        return tree.submitters()
-    return tree.systems() if kind is System else tree.runs()
+def _bad_numbers(rule: Rule, part: Any, bad: Mapping[Path, Sequence[BadNumber]]) -> Iterator[Problem]:
+    """What stands in place of numbers that are the rule's business, in the runs of a part."""
+    for run in (part,) if isinstance(part, Run) else part.runs if isinstance(part, System) else ():
+        for number in bad[run.path]:
+            if _owner(number, run.division) == rule.id:
+                yield Problem(number.path, number.found, number.wanted)
+
+
+def _owner(number: BadNumber, division: str) -> str | None:
+    """The id of the rule whose business a number is."""
+    return next((name for name in number.rules if division in RULES[name].divisions), None)
+
+
+def _parts(rule: Rule, tree: Tree) -> list[Any]:
+    """The parts of the tree that a rule is about."""
+    every: dict[type[Any], Iterable[Any]] = {
+        Tree: (tree,),
+        Division: tree.divisions,
+        Submitter: tree.submitters(),
+        System: tree.systems(),
+        Run: tree.runs(),
+    }
+    return [part for part in every[rule.part] if isinstance(part, Tree) or part.division in rule.divisions]
+
+
+def _no_part(rule: Rule) -> str:
+    """Why a rule has no part to look at."""
+    if rule.part is Division:
+        return f"no directory {rule.divisions[0]}"
+    name = {Submitter: "submitter's directory", System: "system"}.get(rule.part, "run")
+    return f"no {name}" + ("" if rule.divisions == DIVISIONS else f" in {rule.divisions[0]}")

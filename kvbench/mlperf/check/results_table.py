@@ -9,14 +9,15 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+from kvbench.errors import KvbenchError
 from kvbench.mlperf.aggregation import HEADLINE
 from kvbench.mlperf.check.checker import Finding, Verdict
-from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.declared import declared_options, summary_of, summary_options
 from kvbench.mlperf.tree.parts import Run
-from kvbench.mlperf.tree.untrusted import dig, number, printable, shown, whole
+from kvbench.mlperf.tree.untrusted import printable, shown
 
 COLUMNS: Final = (
     "submitter",
@@ -43,7 +44,7 @@ class Row:
     clients: int | None
     hosts: int | None
     figures: tuple[float | None, ...]
-    """In the order of HEADLINE."""
+    """In the order of HEADLINE; None for one that is no number."""
     status: str
 
     @property
@@ -59,8 +60,18 @@ class Row:
 
 
 def table_rows(verdicts: Iterable[Verdict]) -> list[Row]:
-    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first."""
-    rows = [row for verdict in verdicts for run in verdict.tree.runs() for row in _rows(verdict, run)]
+    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first.
+
+    Raises KvbenchError where two trees hold the same run, which would stand there twice.
+    """
+    rows: list[Row] = []
+    seen: dict[tuple[str, ...], Path] = {}
+    for verdict in verdicts:
+        for run in verdict.tree.runs():
+            same = seen.setdefault((run.submitter, run.division, run.system, run.path.name), run.path)
+            if same is not run.path:
+                raise KvbenchError(f"{same} and {run.path} are the same run of one system: give each tree once")
+            rows += _rows(verdict, run)
     return sorted(rows, key=lambda row: (row.option, -(row.figures[0] or 0.0), row.cells()))
 
 
@@ -104,12 +115,13 @@ def _rows(verdict: Verdict, run: Run) -> Iterator[Row]:
     status = _status(findings)
     options = summary_options(run)
     for option in declared_options(run):
+        entry = options.get(option)
         yield Row(
             run=run,
             option=option,
-            clients=whole(dig(run.summary, "total_ranks")),
-            hosts=whole(dig(run.summary, "host_count")),
-            figures=tuple(number(dig(options.get(option), figure.name)) for figure in HEADLINE),
+            clients=summary_of(run).count("total_ranks"),
+            hosts=summary_of(run).count("host_count"),
+            figures=tuple(None if entry is None else entry.number(figure.name) for figure in HEADLINE),
             status=status,
         )
 

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from kvbench.errors import KvbenchError
@@ -23,9 +22,12 @@ from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
 from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Document, Run, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.tree_reading import find_runs, read_run
-from kvbench.mlperf.tree.untrusted import Unreadable, dig, read_json, shown
+from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, shown
+from kvbench.records.outputs import check_folder, make_folder
+from kvbench.records.unfinished import SUFFIX, unfinished_folder
 
 _MOST_NAMED: Final = 20
+_FOLDER_PREFIX: Final = ".kvbench-package-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bo
     Without `records` run files stay behind: figures can then be recomputed from the ranks' results alone. Raises
     KvbenchError, before anything is written, for what is incomplete, not kvbench's, or there already.
     """
+    check_folder(out)
     runs = [_read(path) for path in _chosen(results, stamps)]
     lacking = [lack for run in runs for lack in _lacks(run)]
     if lacking:
@@ -68,15 +71,18 @@ def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bo
             + "\nRun the same `kvbench mlperf run` again: it goes on with what is missing"
         )  # fmt: skip
     groups = _groups(runs)
+    place = out.resolve()
+    if any(run.path == place or run.path in place.parents for run in runs):
+        raise KvbenchError(f"{out} is in the results that the tree is to be made of: give another tree with -o")
     there = [path for group in groups for path in _targets(group, out) if os.path.lexists(path)]
     if there:
         names = "\n  ".join(shown(str(path)) for path in there)
         raise KvbenchError(f"already there, and left as it is:\n  {names}\nGive another tree with -o, or move it away")
+    make_folder(out, "the tree", "choose another -o")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".kvbench-package-", dir=out) as folder:
-            made = [_make(group, Path(folder), records) for group in groups]
-            return [_move(group, Path(folder), out, parts) for group, parts in zip(groups, made, strict=True)]
+        with unfinished_folder(out, _FOLDER_PREFIX) as folder:
+            made = [_make(group, folder, records) for group in groups]
+            return [_move(group, folder, out, parts) for group, parts in zip(groups, made, strict=True)]
     except OSError as error:
         raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
 
@@ -118,7 +124,8 @@ def _lacks(run: Run) -> Iterator[str]:
             yield f"{where}: option {option} was not run"
         for trial in declared_trials(run, option) if option in planned else ():
             name = f"{where}: option {option}, trial {trial}"
-            status = dig(recorded.trials(option).get(trial), "status")
+            told = recorded.trials(option).get(trial)
+            status = MISSING if told is None else told["status"]
             there = run.options[option].trials.get(trial) if option in run.options else None
             if status != "complete":
                 yield f"{name} is {shown(status)}"
@@ -174,7 +181,7 @@ def _make(group: _Group, folder: Path, records: bool) -> list[Path]:
     home = _home(group, folder)
     told: dict[str, Any] = group.runs[-1].sequence.content
     workload = home / "results" / group.system / WORKLOAD
-    ignore = shutil.ignore_patterns(".*") if records else shutil.ignore_patterns(".*", RUN_FILE_NAME)
+    ignore = shutil.ignore_patterns(".*", f"*{SUFFIX}", *(() if records else (RUN_FILE_NAME,)))
     for run in group.runs:
         shutil.copytree(run.path, workload / run.path.name, ignore=ignore)
     code = home / "code" if group.division == "closed" else workload / "code"

@@ -6,7 +6,7 @@ The plots are those of the HTML report (`kvbench report`), of one trial of each 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import kvbench_analysis as ka
 from kvbench_analysis.report.collect import collect
@@ -14,10 +14,11 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from kvbench.mlperf.aggregation import FIGURES
-from kvbench.mlperf.tree.declared import summary_options
+from kvbench.mlperf.tree.declared import summary_of, summary_options
+from kvbench.mlperf.tree.numbers import AMOUNT, Section
 from kvbench.mlperf.tree.parts import Run
 from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.untrusted import dig, number, shown, whole
+from kvbench.mlperf.tree.untrusted import dig, shown
 
 _PAGE_INCHES: Final = (8.27, 11.69)
 _LINES: Final = 68
@@ -46,14 +47,15 @@ def _figures(run: Run) -> Iterator[str]:
     yield f"submitter {run.submitter}, system {run.system}"
     if recorded.rehearsal:
         yield "A REHEARSAL: NOT A SUBMISSION"
-    clients, hosts = whole(dig(run.summary, "total_ranks")), whole(dig(run.summary, "host_count"))
-    yield f"clients: {clients}, hosts: {hosts}, trials of each option: {shown(dig(run.summary, 'trials_per_option'))}"
+    summary = summary_of(run)
+    clients, hosts, trials = (summary.count(key) for key in ("total_ranks", "host_count", "trials_per_option"))
+    yield f"clients: {clients}, hosts: {hosts}, trials of each option: {trials}"
     yield ""
     width = max(len(figure.name) for figure in FIGURES) + 2
     options = summary_options(run)
     yield "".ljust(width) + "".join(f"option {option}".rjust(14) for option in options)
     for figure in FIGURES:
-        values = [number(dig(entry, figure.name)) for entry in options.values()]
+        values = [entry.number(figure.name) for entry in options.values()]
         yield figure.name.ljust(width) + "".join(_digits(value).rjust(14) for value in values)
     yield ""
     yield from textwrap.wrap(
@@ -67,8 +69,8 @@ def _figures(run: Run) -> Iterator[str]:
         yield from _ours(option, entry)
 
 
-def _ours(option: int, entry: Any) -> Iterator[str]:
-    population = dig(entry, "kvbench", "population")
+def _ours(option: int, entry: Section) -> Iterator[str]:
+    population = entry["kvbench.population"]
     if not isinstance(population, Mapping) or not population:
         return
     yield ""
@@ -78,7 +80,7 @@ def _ours(option: int, entry: Any) -> Iterator[str]:
         + "P95".rjust(10)
     )
     for name, figures in population.items():
-        values = [number(dig(figures, key)) for key in ("p50_ms", "p95_ms")]
+        values = [AMOUNT.read(dig(figures, key)) for key in ("p50_ms", "p95_ms")]
         yield f"  {shown(name)}".ljust(70) + "".join(_digits(value).rjust(10) for value in values)
 
 

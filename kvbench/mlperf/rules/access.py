@@ -23,6 +23,13 @@ _MOST_RESIDENT: Final = 0.01
 """Part of what is read that may be in the page cache: the kernel keeps a page that is in use as it drops the others."""
 
 
+def _no_filesystems(run: Run) -> str:
+    recorded = Recorded(run)
+    if items(recorded["filesystems"]):
+        return ""
+    return f"the filesystem of the cache {recorded.absence}"
+
+
 @rule("6.4.1", "kvcachePosixCacheDir", Run)
 def kvcache_posix_cache_dir(run: Run) -> Iterator[Problem]:
     """Cache and results directories are set, and on different filesystems."""
@@ -71,6 +78,9 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
             yield Problem(records.path, f"storage of the kind {shown(kinds[-1])}", "files")
         nbytes = sum(rank.reads.nbytes for rank in records.ranks.values())
         resident = sum(rank.resident_bytes for rank in records.ranks.values())
+        if nbytes and not any(rank.looked_at_bytes for rank in records.ranks.values()):
+            found = f"nobody looked whether the {format_bytes(nbytes)} read from storage were in the page cache"
+            yield Problem(records.path, found, "objects that are not in the page cache", "not recorded")
         if resident > _MOST_RESIDENT * nbytes:
             yield Problem(
                 records.path,
@@ -79,7 +89,7 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
             )
 
 
-@rule("6.5.1", "kvcacheObjectViaGateway", Run)
+@rule("6.5.1", "kvcacheObjectViaGateway", Run, nothing=_no_filesystems)
 def kvcache_object_via_gateway(run: Run) -> Iterator[Problem]:
     """Object stores are reached as files, and the software of the gateway or of the NFS client is named."""
     cache = Recorded(run)["cache_directory"]
@@ -92,7 +102,7 @@ def kvcache_object_via_gateway(run: Run) -> Iterator[Problem]:
             yield Problem(run.description.path, found, "the gateway's or NFS client's software and its version")
 
 
-@rule("6.5.2", "kvcacheObjectLatencyScope", Run)
+@rule("6.5.2", "kvcacheObjectLatencyScope", Run, nothing=_no_filesystems)
 def kvcache_object_latency_scope(run: Run) -> Iterator[Problem]:
     """For gateways and NFS, whose latency is that of the mount, the mount options are recorded."""
     for host, storage in _between(run):

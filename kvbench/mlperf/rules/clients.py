@@ -2,70 +2,75 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from kvbench.mlperf.option_table import recorded_settings, same
-from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree.declared import declared_options, declared_ranks, declared_trials, summary_options
-from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp
-from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown, whole
+from kvbench.mlperf.rules.registry import Problem, Weight, rule
+from kvbench.mlperf.tree.declared import (
+    SUMMARY,
+    declared_options,
+    declared_ranks,
+    declared_trials,
+    summary_options,
+)
+from kvbench.mlperf.tree.numbers import Section
+from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp, no_results
+from kvbench.mlperf.tree.recorded import SEQUENCE, Recorded
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _RESULT_NAME: Final = re.compile(r"kvcache_results_(.*)\.json", re.DOTALL)
 _MOST_NAMED: Final = 20
 """Missing ranks that are named one by one; a thousand lines would say no more."""
 
 
-@rule("6.3.3.1", "kvcacheClientDefinition", Run)
+def _nobody_counts(run: Run) -> str:
+    some = any(document.readable for document in (run.sequence, *run.summaries))
+    return "" if some else "no sequence and no run summary that says how many clients there are"
+
+
+@rule("6.3.3.1", "kvcacheClientDefinition", Run, nothing=_nobody_counts)
 def kvcache_client_definition(run: Run) -> Iterator[Problem]:
     """A client is one process: total, per node and hosts agree, in summary, sequence and what is there."""
-    for document, content in ((run.sequence, run.sequence.content), *((s, s.content) for s in run.summaries)):
-        if not document.readable:
-            continue
-        total, npernode, hosts = (dig(content, "total_ranks"), dig(content, "npernode"), _hosts(content))
-        if not (isinstance(whole(total), int) and (whole(total) or 0) > 0):
-            yield Problem(document.path, f"total_ranks {shown(total)}", "the number of clients")
-        elif (whole(npernode) or 0) * hosts != whole(total):
-            claim = f"total_ranks {shown(total)} with npernode {shown(npernode)} on {hosts} hosts"
+    for document, table in ((run.sequence, SEQUENCE), *((summary, SUMMARY) for summary in run.summaries)):
+        content = Section(document.content, table)
+        total, npernode, hosts = content.count("total_ranks"), content.count("npernode"), _hosts(content)
+        if None not in (total, npernode, hosts) and (npernode or 0) * (hosts or 0) != total:
+            claim = f"total_ranks {total} with npernode {npernode} on {hosts} hosts"
             yield Problem(document.path, claim, "total_ranks = npernode x hosts")
     total = declared_ranks(run)
-    recorded = Recorded(run)["total_ranks"]
-    if run.summaries and recorded is not MISSING and not same(recorded, total):
-        yield Problem(run.sequence.path, f"total_ranks {shown(recorded)}", f"{total}, as in the summary")
+    recorded = Recorded(run).number("total_ranks")
+    if run.summaries and recorded is not None and recorded != total:
+        yield Problem(run.sequence.path, f"total_ranks {recorded:.0f}", f"{total}, as in the summary")
     for option, entry in summary_options(run).items():
-        if not same(count := dig(entry, "rank_count"), total):
-            yield Problem(
-                run.summaries[0].path, f"rank_count {shown(count)} of option {option}", f"total_ranks, {total}"
-            )
+        if (count := entry.count("rank_count")) not in (None, total):
+            yield Problem(run.summaries[0].path, f"rank_count {count} of option {option}", f"total_ranks, {total}")
     for _, trial in run.trials():
         for rank in sorted(set(trial.ranks) - set(range(total))):
             yield Problem(trial.ranks[rank].path, f"a client beyond the {total}", f"rank_0 to rank_{total - 1}")
 
 
-@rule("6.3.3.2", "kvcacheScaleUpModel", Run)
+@rule("6.3.3.2", "kvcacheScaleUpModel", Run, nothing=no_results)
 def kvcache_scale_up_model(run: Run) -> Iterator[Problem]:
     """Every client has all users of the option and its whole concurrency, however many clients there are."""
     recorded = Recorded(run)
     unsaid = 0
     for option, trial in run.trials():
-        wanted = recorded_settings(recorded.options().get(option.number)).as_dict()
+        told = recorded.options().get(option.number)
         for rank in trial.ranks.values():
-            said = [name for name in ("users", "max_concurrent_allocs") if rank.file[f"kvbench.{name}"] is not MISSING]
-            unsaid += rank.file.readable and len(said) < 2
-            for name in said:
-                found = rank.file[f"kvbench.{name}"]
-                if wanted[name] is not MISSING and not same(found, wanted[name]):
+            unsaid += rank.file.readable and rank.file["kvbench"] is MISSING
+            for name in ("users", "max_concurrent_allocs"):
+                found = rank.file.number(f"kvbench.{name}")
+                wanted = None if told is None else told.number(f"settings.{name}")
+                if None not in (found, wanted) and found != wanted:
                     yield Problem(
-                        rank.file.path,
-                        f"{name} {shown(found)}",
-                        f"{name} {shown(wanted[name])}, in full for each client",
+                        rank.file.path, f"{name} {found:.0f}", f"{name} {wanted:.0f}, in full for each client"
                     )
     if unsaid:
         what = f"users and concurrent allocations of {unsaid} ranks' results not recorded"
-        yield Problem(run.path, what, "every client at the full user count and concurrency", "not recorded")
+        wanted_of_all = "every client at the full user count and concurrency"
+        yield Problem(run.path, what, wanted_of_all, "violation" if recorded.ours else "not recorded")
 
 
-@rule("6.3.3.3", "kvcachePerClientIsolation", Run)
+@rule("6.3.3.3", "kvcachePerClientIsolation", Run, nothing=no_results)
 def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
     """No two clients share a result file or a cache directory."""
     unsaid = 0
@@ -94,7 +99,8 @@ def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
                     yield Problem(rank.file.path, found, "a cache directory of each rank's own")
     if unsaid:
         what = f"the cache directory of {unsaid} ranks' results not recorded"
-        yield Problem(run.path, what, "a cache directory for each client", "not recorded")
+        weight: Weight = "violation" if Recorded(run).ours else "not recorded"
+        yield Problem(run.path, what, "a cache directory for each client", weight)
 
 
 @rule("6.3.3.4", "kvcacheSharedResultsDir", Run)
@@ -106,7 +112,8 @@ def kvcache_shared_results_dir(run: Run) -> Iterator[Problem]:
     for option in declared_options(run):
         there = run.options[option].trials if option in run.options else {}
         for trial in declared_trials(run, option):
-            status = dig(recorded.trials(option).get(trial), "status")
+            told = recorded.trials(option).get(trial)
+            status = MISSING if told is None else told["status"]
             if status not in (MISSING, "complete"):
                 found = f"trial {trial} of option {option} is {shown(status)}"
                 yield Problem(run.sequence.path, found, "complete trials; a failed one can be repeated alone")
@@ -142,8 +149,8 @@ def _result(rank: Rank) -> Iterator[Problem]:
 
 def _reported_failures(run: Run) -> Iterator[Problem]:
     for summary in run.summaries:
-        where = [("", summary.content), *((f" of option {o}", entry) for o, entry in summary_options(run).items())]
-        for name, content in where:
+        options = ((f" of option {number}", option.content) for number, option in summary_options(run).items())
+        for name, content in [("", summary.content), *options]:
             if dig(content, "partial_failure") not in (False, MISSING):
                 yield Problem(
                     summary.path, f"partial_failure {shown(dig(content, 'partial_failure'))}{name}", "no failure"
@@ -152,7 +159,8 @@ def _reported_failures(run: Run) -> Iterator[Problem]:
                 yield Problem(summary.path, f"missing_files {shown(missing)}{name}", "no missing files")
 
 
-def _hosts(content: Any) -> int:
+def _hosts(content: Section) -> int | None:
     """The number of hosts in a summary (host_count) or a sequence (hosts)."""
-    count = whole(dig(content, "host_count"))
-    return count if count is not None else len({str(host).split(":")[0] for host in items(dig(content, "hosts"))})
+    if content.table is SUMMARY:
+        return content.count("host_count")
+    return len({str(host).split(":")[0] for host in items(content["hosts"])})

@@ -12,16 +12,26 @@ from kvbench.mlperf.tree.tree_reading import read_document
 from kvbench.mlperf.tree.untrusted import Unreadable, dig, shown
 
 
-@rule("2.1.6", "codeDirectoryContents", Submitter)
+def _no_code(submitter: Submitter) -> str:
+    return "" if any(_code_directories(submitter)) else "no directory of code"
+
+
+@rule("2.1.6", "codeDirectoryContents", Submitter, nothing=_no_code)
 def code_directory_contents(submitter: Submitter) -> Iterator[Problem]:
     """Every code directory has a .code-hash.json that is complete, and whose hash recomputes."""
+    for path, runs in _code_directories(submitter):
+        yield from _check(path, runs)
+
+
+def _code_directories(submitter: Submitter) -> Iterator[tuple[Path, list[Run]]]:
+    """Those that are there, each with the runs of its code."""
     if submitter.division == "closed":
         if submitter.has("code"):
-            yield from _check(submitter.path / "code", [run for system in submitter.systems for run in system.runs])
+            yield submitter.path / "code", [run for system in submitter.systems for run in system.runs]
         return
     for system in submitter.systems:
         if any(entry.name == "code" and entry.kind == "directory" for entry in system.workload):
-            yield from _check(system.path / WORKLOAD / "code", list(system.runs))
+            yield system.path / WORKLOAD / "code", list(system.runs)
 
 
 def _check(code: Path, runs: list[Run]) -> Iterator[Problem]:

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 from kvbench.mlperf.option_table import (
     OPTIONS,
+    bad_values,
     comparable,
     differences,
     option_preset,
-    recorded_settings,
-    same,
     wanted_settings,
 )
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.numbers import AMOUNT
+from kvbench.mlperf.tree.parts import Run, no_results
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
@@ -64,6 +65,8 @@ def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
         if name.startswith("--") and name not in allowed:
             yield Problem(where, f"{shown(word)} in the invocation", "names, directories, hosts and ranks alone")
     for option, path, config in _configurations(run):
+        if path == where:
+            yield from _no_numbers(option, path, config)
         for key, found, wanted in differences(
             comparable(config), comparable(option_preset(option).model_dump(mode="json"))
         ):
@@ -83,12 +86,13 @@ def kvcache_open_allowances(run: Run) -> Iterator[Problem]:
     for option, entry in recorded.options().items():
         if option not in OPTIONS:
             continue
-        found, wanted = recorded_settings(entry).as_dict(), wanted_settings(option).as_dict()
         allocations = "max_concurrent_allocs"
-        if not same(found[allocations], wanted[allocations]):
-            claim = f"{allocations} {shown(found[allocations])} in option {option}"
-            yield Problem(where, claim, f"{shown(wanted[allocations])}: open does not change it")
+        found, wanted = entry.number(f"settings.{allocations}"), wanted_settings(option).max_concurrent_allocs
+        if found not in (None, wanted):
+            claim = f"{allocations} {found:.0f} in option {option}"
+            yield Problem(where, claim, f"{shown(wanted)}: open does not change it")
     for option, path, config in _configurations(run):
+        yield from _no_numbers(option, path, config)
         for key, value, wanted_value in differences(
             comparable(config), comparable(option_preset(option).model_dump(mode="json"))
         ):
@@ -110,7 +114,13 @@ def kvcache_open_invocation_note(run: Run) -> Iterator[Problem]:
         yield Problem(run.sequence.path, f"invocation {found}", "the exact invocation, word by word")
 
 
-@rule("kvbench", "kvbenchRehearsal", Run)
+def _nobody_says(run: Run) -> str:
+    documents = (run.sequence, run.description, *run.summaries)
+    some = any(document.readable for document in documents) or not no_results(run)
+    return "" if some else "no file that would say so"
+
+
+@rule("kvbench", "kvbenchRehearsal", Run, nothing=_nobody_says)
 def kvbench_rehearsal(run: Run) -> Iterator[Problem]:
     """A rehearsal is no submission, wherever it says that it is one."""
     flags = [
@@ -125,11 +135,17 @@ def kvbench_rehearsal(run: Run) -> Iterator[Problem]:
         yield Problem(flagged[0], f"a rehearsal{also}", "a sequence that was run in full")
 
 
+def _no_numbers(option: int, path: Path, config: Any) -> Iterator[Problem]:
+    """What no change can have made of a configuration, whether it is said or not."""
+    for key, value in bad_values(config, option_preset(option).model_dump(mode="json")):
+        yield Problem(path, f"{key} {shown(value)} of option {option}", AMOUNT.wanted)
+
+
 def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
     """(option, path, configuration) of everything that ran: as the sequence says it, and as the run files do."""
     for option, entry in Recorded(run).options().items():
-        if option in OPTIONS and isinstance(dig(entry, "config"), dict):
-            yield option, run.sequence.path, dig(entry, "config")
+        if option in OPTIONS and isinstance(entry["config"], dict):
+            yield option, run.sequence.path, entry["config"]
     for option_results, trial in run.trials():
         if option_results.number in OPTIONS and trial.records is not None and trial.records.readable:
             yield option_results.number, trial.records.path, trial.records.config

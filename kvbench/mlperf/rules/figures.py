@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from math import isclose
 from typing import Final
 
-from kvbench.mlperf.aggregation import FIGURES, HEADLINE, aggregate, memory_only, rank_value, results_of
+from kvbench.mlperf.aggregation import FIGURES, aggregate, memory_only, results_of
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.declared import declared_options, summary_options
-from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp
+from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp, no_results
 from kvbench.mlperf.tree.rank_result import RankFile
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.trial_records import RankRecords
-from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, shown, whole
+from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _SAME: Final = 1e-6
 """Relative difference within which two figures are the same: what is computed twice differs in its last digits."""
@@ -21,7 +21,7 @@ Derived = tuple[str, float | None]
 """A key of a rank's result, and what it should be by other things that are known of the rank; None if not known."""
 
 
-@rule("6.3.4.1", "kvcacheAggregateBandwidth", Run)
+@rule("6.3.4.1", "kvcacheAggregateBandwidth", Run, nothing=no_results)
 def kvcache_aggregate_bandwidth(run: Run) -> Iterator[Problem]:
     """Bandwidth: the sum over ranks, the mean over trials; a rank's is its bytes over its time."""
     yield from _recomputed(run, "kvcacheAggregateBandwidth")
@@ -30,21 +30,21 @@ def kvcache_aggregate_bandwidth(run: Run) -> Iterator[Problem]:
         yield from _records_belong(run, trial)
 
 
-@rule("6.3.4.2", "kvcacheAggregateThroughput", Run)
+@rule("6.3.4.2", "kvcacheAggregateThroughput", Run, nothing=no_results)
 def kvcache_aggregate_throughput(run: Run) -> Iterator[Problem]:
     """Tokens per second: the sum over ranks, the mean over trials; a rank's is its tokens over its (storage) time."""
     yield from _recomputed(run, "kvcacheAggregateThroughput")
     yield from _derived(run, _throughput)
 
 
-@rule("6.3.4.3", "kvcacheAggregateDeviceLatency", Run)
+@rule("6.3.4.3", "kvcacheAggregateDeviceLatency", Run, nothing=no_results)
 def kvcache_aggregate_device_latency(run: Run) -> Iterator[Problem]:
     """Device P95: the largest of all ranks and trials; a rank's is the percentile of its spans."""
     yield from _recomputed(run, "kvcacheAggregateDeviceLatency")
     yield from _derived(run, _latency)
 
 
-@rule("6.3.4.4", "kvcacheLatencyValidity", Run)
+@rule("6.3.4.4", "kvcacheLatencyValidity", Run, nothing=no_results)
 def kvcache_latency_validity(run: Run) -> Iterator[Problem]:
     """Storage was read: no option whose ranks all stayed in memory, and none at all where there is no memory tier."""
     for number_of, option in run.options.items():
@@ -53,10 +53,11 @@ def kvcache_latency_validity(run: Run) -> Iterator[Problem]:
             continue
         idle = [result for result in results if _never_read(result)]
         for result in idle:
-            memory = number(dig(Recorded(run).options().get(number_of), "settings", "cpu_gb"))
-            if len(idle) == len(results) or memory == 0:
+            told = Recorded(run).options().get(number_of)
+            if len(idle) == len(results) or (told is not None and told.number("settings.cpu_gb") == 0):
                 yield Problem(result.path, "a rank that never read from storage", "reads from storage by every rank")
-        listed = {str(path) for path in items(dig(summary_options(run).get(number_of), "cpu_tier_ranks"))}
+        entry = summary_options(run).get(number_of)
+        listed = {str(path) for path in items(MISSING if entry is None else entry["cpu_tier_ranks"])}
         for result in results:
             if (
                 memory_only(result)
@@ -85,17 +86,12 @@ def kvcache_headline_result(run: Run) -> Iterator[Problem]:
     for option in declared_options(run):
         if option not in options:
             yield Problem(summary.path, f"nothing on option {option}", "the headline figures of every option")
-            continue
-        for figure in HEADLINE:
-            value = number(found := dig(options[option], figure.name))
-            if value is None or value < 0:
-                yield Problem(
-                    summary.path, f"{figure.name} {shown(found)} of option {option}", f"a number: {figure.title}"
-                )
 
 
 def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
     """The figures of the summary that the rule `identifier` defines, against those of the ranks' results."""
+    if not summary_options(run) and not no_results(run):
+        yield Problem(run.path, "no run summary with any option", "figures to recompute", "not checked")
     for option, entry in summary_options(run).items():
         trials = results_of(run, option)
         place = run.summaries[0].path
@@ -104,11 +100,7 @@ def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
             yield Problem(place, found, "figures that can be recomputed", "not recorded")
             continue
         for figure in (figure for figure in FIGURES if figure.rule == identifier):
-            for result in (result for results in trials for result in results):
-                if rank_value(result, figure) is None:
-                    yield Problem(result.path, f"{figure.source} {shown(result[figure.source])}", "a number")
-            wanted, found_value = aggregate(trials, figure), number(dig(entry, figure.name))
-            # A headline figure that is no number is the business of 6.3.4.5.
+            wanted, found_value = aggregate(trials, figure), entry.number(figure.name)
             if wanted is not None and found_value is not None and not _close(found_value, wanted):
                 yield Problem(
                     place,
@@ -127,7 +119,7 @@ def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Der
             if not rank.file.readable:
                 continue
             for key, wanted in derive(rank.file, records.get(rank.number)):
-                found = number(rank.file[key])
+                found = rank.file.number(key)
                 if wanted is not None and found is not None and not _close(found, wanted):
                     yield Problem(rank.file.path, f"{key} {found:.6g}", f"{wanted:.6g}, {_source(rank, records)}")
     if without:
@@ -135,16 +127,16 @@ def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Der
 
 
 def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
-    elapsed = number(result["summary.elapsed_time"])
+    elapsed = result.number("summary.elapsed_time")
     derived: list[Derived] = []
     if records is not None:
         derived.append(("summary.elapsed_time", records.elapsed_s))
         elapsed = records.elapsed_s or elapsed
     for direction in ("read", "write"):
-        gib = number(result[f"{_STATS}.tier_storage_kv_bytes_{'read' if direction == 'read' else 'written'}_gb"])
+        name = "read" if direction == "read" else "written"
+        gib = result.number(f"{_STATS}.tier_storage_kv_bytes_{name}_gb")
         if records is not None:
             moved = records.reads if direction == "read" else records.writes
-            name = "read" if direction == "read" else "written"
             derived.append((f"{_STATS}.tier_storage_kv_bytes_{name}_gb", moved.gib))
             gib = moved.gib
         bandwidth = gib / elapsed if gib is not None and elapsed else None
@@ -153,17 +145,24 @@ def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
 
 
 def _throughput(result: RankFile, records: RankRecords | None) -> list[Derived]:
-    tokens = number(result["summary.total_tokens"])
-    elapsed, storage = number(result["summary.elapsed_time"]), number(result["summary.total_storage_io_time"])
+    tokens = result.number("summary.total_tokens")
+    elapsed, storage = result.number("summary.elapsed_time"), result.number("summary.total_storage_io_time")
     derived: list[Derived] = []
     if records is not None:
         derived += [("summary.total_tokens", records.tokens), ("summary.total_storage_io_time", records.io_s)]
-        tokens, storage = float(records.tokens), records.io_s
+        tokens, storage = records.tokens, records.io_s
     return [
         *derived,
         ("summary.avg_throughput_tokens_per_sec", tokens / elapsed if tokens is not None and elapsed else None),
-        ("summary.storage_throughput_tokens_per_sec", tokens / storage if tokens is not None and storage else None),
+        ("summary.storage_throughput_tokens_per_sec", _per(tokens, storage)),
     ]
+
+
+def _per(tokens: float | None, seconds: float | None) -> float | None:
+    """Where no time was spent there is no throughput: it is 0 then."""
+    if tokens is None or seconds is None:
+        return None
+    return tokens / seconds if seconds else 0.0
 
 
 def _latency(result: RankFile, records: RankRecords | None) -> list[Derived]:
@@ -185,10 +184,9 @@ def _records_belong(run: Run, trial: Trial) -> Iterator[Problem]:
         return
     if (status := trial.records.attributes.get("status")) != "complete":
         yield Problem(path, f"status {shown(status)}", "a complete run")
-    option = whole(trial.path.parent.name.removeprefix("option_")) or int(
-        trial.path.parent.name.removeprefix("option_")
-    )
-    told = dig(Recorded(run).trials(option).get(trial.number), "run_id")
+    option = int(trial.path.parent.name.removeprefix("option_"))
+    entry = Recorded(run).trials(option).get(trial.number)
+    told = MISSING if entry is None else entry["run_id"]
     if told is not MISSING and told != trial.records.attributes.get("run_id"):
         yield Problem(
             path, f"run_id {shown(trial.records.attributes.get('run_id'))}", f"{shown(told)}, as in the sequence"
@@ -196,10 +194,8 @@ def _records_belong(run: Run, trial: Trial) -> Iterator[Problem]:
 
 
 def _never_read(result: RankFile) -> bool:
-    moved = number(result[f"{_STATS}.tier_storage_kv_bytes_read_gb"])
-    if moved is None:
-        moved = number(result[f"{_STATS}.tier_storage_read_bandwidth_gbps"])
-    return memory_only(result) or not moved
+    """What is said of it is what counts: bytes that are no number are no proof that nothing was read."""
+    return memory_only(result) or result.number(f"{_STATS}.tier_storage_kv_bytes_read_gb") == 0
 
 
 def _source(rank: Rank, records: dict[int, RankRecords] | object) -> str:

@@ -19,19 +19,29 @@ _CLOSED_DIRECTORIES: Final = ("code", "results", "systems")
 _OPEN_DIRECTORIES: Final = ("results", "systems")
 
 
-@rule("2.1.1", "submitterRootDirectory", Tree)
+def _no_submitter(tree: Tree) -> str:
+    return "" if any(True for _ in tree.submitters()) else "no submitter's directory"
+
+
+def _no_descriptions(submitter: Submitter) -> str:
+    return "" if any(not entry.hidden for entry in submitter.descriptions) else "nothing in a directory systems"
+
+
+def _no_results(submitter: Submitter) -> str:
+    return "" if submitter.has("results") else "no directory results"
+
+
+@rule("2.1.1", "submitterRootDirectory", Tree, nothing=_no_submitter)
 def submitter_root_directory(tree: Tree) -> Iterator[Problem]:
     """One root directory, called as its submitter is, in characters that a name of a file can hold."""
     names = sorted({submitter.name for submitter in tree.submitters()})
-    if not names:
-        return
     for run in tree.runs():
         told = Recorded(run)["submitter"]
         if isinstance(told, str) and _NO_NAME.sub("-", told) != run.submitter:
             yield Problem(
                 run.sequence.path, f"the submitter {shown(told)}", f"{shown(run.submitter)}, as the directory"
             )
-    for name in dict.fromkeys([tree.path.name, *names]):
+    for name in dict.fromkeys([tree.path.name, *names] if names else ()):
         if _NO_NAME.search(name):
             yield Problem(tree.path, f"the name {shown(name)!r}", "a name without blanks; `-` in the place of each")
     if len(names) == 1 and tree.path.name != names[0]:
@@ -82,7 +92,7 @@ def required_subdirectories_open(submitter: Submitter) -> Iterator[Problem]:
             )
 
 
-@rule("2.1.7", "systemsDirectoryFiles", Submitter)
+@rule("2.1.7", "systemsDirectoryFiles", Submitter, nothing=_no_descriptions)
 def systems_directory_files(submitter: Submitter) -> Iterator[Problem]:
     """A .yaml and a .pdf per system; Markdown and dot entries besides, and nothing else."""
     kinds = {entry.name: entry for entry in submitter.descriptions if not entry.hidden}
@@ -105,7 +115,7 @@ def systems_directory_files(submitter: Submitter) -> Iterator[Problem]:
             yield Problem(entry.path, "no PDF", "a PDF")
 
 
-@rule("2.1.8", "resultsDirectorySystems", Submitter)
+@rule("2.1.8", "resultsDirectorySystems", Submitter, nothing=_no_results)
 def results_directory_systems(submitter: Submitter) -> Iterator[Problem]:
     """A directory of results for each system that is described, and no other; its runs named by their time."""
     if not submitter.has("results"):

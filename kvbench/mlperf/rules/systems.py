@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree.numbers import Section
 from kvbench.mlperf.tree.parts import Run, System
-from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.recorded import NODE, Recorded
 from kvbench.mlperf.tree.trial_records import TrialRecords
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
-_OF_A_NODE: Final = ("cpus", "cpu_model", "memory_bytes", "kernel")
+_OF_A_NODE: Final = ("cpu_model", "kernel")
 _OF_A_STORAGE: Final = ("type", "device", "mount_point", "options")
 _STORAGE_COLUMNS: Final = {"filesystem": "type", "device": "device", "mount_point": "mount_point"}
 """Of /nodes in a run file, and what they are called in a sequence."""
@@ -19,7 +20,7 @@ _LONGEST_KEPT: Final = 32
 _OF_A_RUN_FILE: Final = ("kvbench_version", "timer", "mpi", "python")
 
 
-@rule("2.1.9", "identicalSystemConfig", System)
+@rule("2.1.9", "identicalSystemConfig", System, nothing=lambda system: "" if system.runs else "no run")
 def identical_system_config(system: System) -> Iterator[Problem]:
     """Every host is the same machine with the same storage and software, in every trial of every run."""
     first: dict[str, tuple[Any, Path]] = {}
@@ -42,11 +43,8 @@ def _facts(run: Run) -> Iterator[tuple[str, Any, Path]]:
     recorded, where = Recorded(run), run.sequence.path
     if isinstance(version := recorded["kvbench_version"], str):
         yield "kvbench_version", version, where
-    for node in items(recorded["nodes"]):
-        host = dig(node, "host")
-        for name in _OF_A_NODE:
-            if isinstance(host, str) and (value := dig(node, name)) is not MISSING:
-                yield f"{name} of {shown(host)}", value, where
+    for node in recorded.nodes():
+        yield from _facts_of_node(node, where)
     for place in items(recorded["filesystems"]):
         host = dig(place, "host")
         for name in _OF_A_STORAGE:
@@ -57,14 +55,24 @@ def _facts(run: Run) -> Iterator[tuple[str, Any, Path]]:
             yield from _facts_of_records(trial.records)
 
 
+def _facts_of_node(node: Section, where: Path) -> Iterator[tuple[str, Any, Path]]:
+    host = node["host"]
+    if not isinstance(host, str):
+        return
+    for name in _OF_A_NODE:
+        if (value := node[name]) is not MISSING:
+            yield f"{name} of {shown(host)}", value, where
+    for name in NODE:
+        if (number := node.count(name)) is not None:
+            yield f"{name} of {shown(host)}", number, where
+
+
 def _facts_of_records(records: TrialRecords) -> Iterator[tuple[str, Any, Path]]:
     for name in _OF_A_RUN_FILE:
         if name in records.attributes:
             yield name, records.attributes[name], records.path
     for node in records.nodes:
-        for name in _OF_A_NODE:
-            if isinstance(node.get("host"), str) and name in node:
-                yield f"{name} of {shown(node['host'])}", node[name], records.path
+        yield from _facts_of_node(Section(node, NODE), records.path)
         for column, name in _STORAGE_COLUMNS.items():
             if isinstance(node.get("host"), str) and column in node and len(node[column].encode()) < _LONGEST_KEPT:
                 yield f"{name} of the storage of {shown(node['host'])}", node[column], records.path

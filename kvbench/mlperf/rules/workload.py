@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from kvbench.mlperf.option_table import OPTIONS, recorded_settings, same, settings_of, wanted_settings
+from kvbench.mlperf.option_table import OPTIONS, same, settings_of, wanted_settings
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree.declared import declared_options, declared_trials, summary_options
+from kvbench.mlperf.tree.declared import declared_options, declared_trials, summary_of, summary_options
+from kvbench.mlperf.tree.numbers import AMOUNT
 from kvbench.mlperf.tree.parts import Run, Trial
 from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, shown, whole
+from kvbench.mlperf.tree.untrusted import MISSING, items, shown
 
 SEED: Final = 42
 TRIALS: Final = 3
@@ -45,8 +46,8 @@ def kvcache_closed_sequence_locks(run: Run) -> Iterator[Problem]:
     """Seed 42 (42 + r on rank r), 3 trials one after the other, the delay between options, no configuration file."""
     recorded = Recorded(run)
     where = run.sequence.path
-    if not same(seed := recorded["seed"], SEED):
-        yield Problem(where, f"seed {_or_absent(seed, recorded)}", str(SEED))
+    if recorded["seed"] is MISSING or recorded.number("seed") not in (None, SEED):
+        yield Problem(where, f"seed {_or_absent(recorded['seed'], recorded)}", str(SEED))
     config_file = recorded["config_file"]
     if config_file is not None:
         yield Problem(where, f"configuration file {_or_absent(config_file, recorded)}", "none")
@@ -74,16 +75,17 @@ def kvcache_autoscaling_prohibited(run: Run) -> Iterator[Problem]:
 
 def _settings(run: Run, recorded: Recorded, option: int) -> Iterator[Problem]:
     wanted = wanted_settings(option).as_dict()
-    entry = recorded.options().get(option, MISSING)
-    if entry is MISSING:
+    entry = recorded.options().get(option)
+    if entry is None:
         names = ", ".join(wanted)
         yield Problem(run.path / f"option_{option}", f"{names} {recorded.absence}", _row(wanted))
         return
-    found = recorded_settings(entry).as_dict()
     for name, value in wanted.items():
-        short = name == "duration_s" and recorded.rehearsal and number(found[name]) is not None
-        if not same(found[name], value) and not short:
-            problem = f"{name} {_or_absent(found[name], recorded)}"
+        found = entry[key := f"settings.{name}"]
+        bad = key in entry.table and entry.number(key) is None
+        short = name == "duration_s" and recorded.rehearsal
+        if not bad and not same(found, value) and not short:
+            problem = f"{name} {_or_absent(found, recorded)}"
             yield Problem(run.sequence.path, f"{problem} in option {option}", f"{name} {shown(value)}")
 
 
@@ -92,17 +94,18 @@ def _run_file_settings(recorded: Recorded, option: int, trial: Trial) -> Iterato
         return
     found = settings_of(trial.records.config).as_dict()
     for name, value in wanted_settings(option).as_dict().items():
-        short = name == "duration_s" and recorded.rehearsal and number(found[name]) is not None
+        short = name == "duration_s" and recorded.rehearsal and AMOUNT.read(found[name])
         if not same(found[name], value) and not short:
             yield Problem(trial.records.path, f"{name} {shown(found[name])}", f"{name} {shown(value)}")
 
 
 def _durations(recorded: Recorded, option: int, trial: Trial) -> Iterator[Problem]:
-    wanted = number(wanted_settings(option).duration_s)
+    wanted: float | None = wanted_settings(option).duration_s
     if recorded.rehearsal:
-        wanted = number(dig(recorded.options().get(option), "settings", "duration_s"))
+        told = recorded.options().get(option)
+        wanted = None if told is None else told.number("settings.duration_s")
     for rank in trial.ranks.values() if wanted else ():
-        elapsed = number(rank.file["summary.elapsed_time"])
+        elapsed = rank.file.number("summary.elapsed_time")
         if wanted and elapsed is not None and elapsed < _ELAPSED * wanted:
             yield Problem(rank.file.path, f"elapsed_time {elapsed:g} s", f"at least the duration, {wanted:g} s")
 
@@ -110,22 +113,16 @@ def _durations(recorded: Recorded, option: int, trial: Trial) -> Iterator[Proble
 def _seeds(run: Run) -> Iterator[Problem]:
     for _, trial in run.trials():
         for rank in trial.ranks.values():
-            if rank.file.readable and not same(seed := rank.file["seed"], SEED + rank.number):
-                yield Problem(rank.file.path, f"seed {shown(seed)}", f"{SEED + rank.number}, for rank {rank.number}")
+            if (seed := rank.file.number("seed")) not in (None, SEED + rank.number):
+                yield Problem(rank.file.path, f"seed {seed:.0f}", f"{SEED + rank.number}, for rank {rank.number}")
 
 
 def _trials(run: Run) -> Iterator[Problem]:
-    if dig(run.summary, "trials_per_option") is not MISSING:
-        found = whole(dig(run.summary, "trials_per_option"))
-        if found != TRIALS:
-            yield Problem(
-                run.summaries[0].path,
-                f"trials_per_option {shown(dig(run.summary, 'trials_per_option'))}",
-                str(TRIALS),
-            )
+    if (found := summary_of(run).count("trials_per_option")) not in (None, TRIALS):
+        yield Problem(run.summaries[0].path, f"trials_per_option {found}", str(TRIALS))
     for number_of, entry in summary_options(run).items():
-        if not same(count := dig(entry, "trial_count"), TRIALS) and count is not MISSING:
-            yield Problem(run.summaries[0].path, f"trial_count {shown(count)} of option {number_of}", str(TRIALS))
+        if (count := entry.count("trial_count")) not in (None, TRIALS):
+            yield Problem(run.summaries[0].path, f"trial_count {count} of option {number_of}", str(TRIALS))
     for option in run.options.values():
         declared = declared_trials(run, option.number)
         if len(declared) != TRIALS:
@@ -135,15 +132,14 @@ def _trials(run: Run) -> Iterator[Problem]:
 
 
 def _delay(recorded: Recorded) -> Iterator[Problem]:
-    where, delay = recorded.run.sequence.path, recorded["delay_between_options_s"]
+    where, name = recorded.run.sequence.path, "delay_between_options_s"
+    delay = recorded.number(name)
     wanted = " or ".join(f"{seconds} s ({source})" for seconds, source in DELAYS_S.items())
-    if whole(delay) in DELAYS_S:
-        source = DELAYS_S[whole(delay) or 0]
-        yield Problem(
-            where, f"a delay between options of {whole(delay)} s", f"{wanted}; this is that of {source}", "note"
-        )
-    elif not (recorded.rehearsal and number(delay) is not None):
-        yield Problem(where, f"delay between options {_or_absent(delay, recorded)}", wanted)
+    if delay in DELAYS_S:
+        source = DELAYS_S[int(delay)]
+        yield Problem(where, f"a delay between options of {delay:g} s", f"{wanted}; this is that of {source}", "note")
+    elif recorded[name] is MISSING or (delay is not None and not recorded.rehearsal):
+        yield Problem(where, f"{name} {_or_absent(recorded[name], recorded)}", wanted)
 
 
 def _order(recorded: Recorded) -> Iterator[Problem]:
@@ -152,24 +148,24 @@ def _order(recorded: Recorded) -> Iterator[Problem]:
     before: tuple[int, int, datetime] | None = None
     for option, entry in sorted(recorded.options().items()):
         for trial, told in sorted(recorded.trials(option).items()):
-            started, ended = _time(dig(told, "started_at")), _time(dig(told, "ended_at"))
+            started, ended = _time(told["started_at"]), _time(told["ended_at"])
             name = f"trial {trial} of option {option}"
             if started is None or ended is None or ended < started:
-                times = f"{shown(dig(told, 'started_at'))} to {shown(dig(told, 'ended_at'))}"
+                times = f"{shown(told['started_at'])} to {shown(told['ended_at'])}"
                 yield Problem(where, f"{name} from {times}", "the times at which it started and ended")
                 continue
             if before is not None:
                 gap = (started - before[2]).total_seconds()
-                delay = number(recorded["delay_between_options_s"]) or 0.0
+                delay = recorded.number("delay_between_options_s") or 0.0
                 least = delay if option != before[0] else 0.0
-                duration = number(dig(entry, "settings", "duration_s")) or 0.0
+                duration = entry.number("settings.duration_s") or 0.0
                 # A trial that is repeated alone runs when the others have ended.
-                alone = (dig(told, "repeated") is True or before[1] < 0) and bool(items(recorded["resumed"]))
-                most = max(delay, number(dig(told, "delay_before_s")) or 0.0) + max(duration, _LEAST_ROOM_S)
+                alone = (told["repeated"] is True or before[1] < 0) and bool(items(recorded["resumed"]))
+                most = max(delay, told.number("delay_before_s") or 0.0) + max(duration, _LEAST_ROOM_S)
                 if not alone and not least - _CLOCK_S <= gap <= most + _CLOCK_S:
                     span = f"from {least:g} s to {most:g} s (the delay and the duration of a trial)"
                     yield Problem(where, f"{name} {gap:g} s after the trial before it", span)
-            before = (option, -1 if dig(told, "repeated") is True else trial, ended)
+            before = (option, -1 if told["repeated"] is True else trial, ended)
 
 
 def _time(value: Any) -> datetime | None:

@@ -170,6 +170,12 @@ class Tree:
             yield from system.runs
 
 
+def no_results(run: Run) -> str:
+    """That there is no rank's result to look at; "" where there is one."""
+    some = any(rank.file.readable for _, trial in run.trials() for rank in trial.ranks.values())
+    return "" if some else "no rank's result that can be read"
+
+
 def is_stamp(text: str) -> bool:
     """Whether `text` is a time as the rules write it, YYYYMMDD_HHmmss, and on the calendar."""
     if not _STAMP.fullmatch(text):

@@ -5,10 +5,13 @@ The long lists (a number per request) are kept as a digest, which tells whether 
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from kvbench.mlperf.tree.numbers import BadNumber, Number, NumberList, Section, always
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json
 
 _LISTS: Final = (
@@ -19,6 +22,63 @@ _LISTS: Final = (
     "prefill_latencies",
     "decode_latencies",
 )
+_MEASURED: Final = ("end_to_end_latencies", "storage_latencies")
+"""The lists by which two results are told apart."""
+_STATS: Final = "summary.cache_stats"
+_PERCENTILES: Final = ("p50", "p95", "p99", "p999", "p9999")
+
+_BANDWIDTH: Final = ("kvcacheAggregateBandwidth",)
+_THROUGHPUT: Final = ("kvcacheAggregateThroughput",)
+_LATENCY: Final = ("kvcacheAggregateDeviceLatency",)
+_SCALE_UP: Final = ("kvcacheScaleUpModel",)
+_VERB: Final = {"read": "read", "write": "written"}
+
+
+def _moved_nothing(direction: str) -> Callable[[Any], bool]:
+    """Whether a result says that nothing was read from storage (or written to it): then it has no percentile."""
+
+    def answer(content: Any) -> bool:
+        keys = ("storage_entries", f"tier_storage_kv_bytes_{_VERB[direction]}_gb")
+        stats = dig(content, *_STATS.split("."))
+        return any(RANK_RESULT[f"{_STATS}.{key}"].read(dig(stats, key)) == 0 for key in keys)
+
+    return answer
+
+
+def _of_another_tool(content: Any) -> bool:
+    return dig(content, "kvbench") is MISSING
+
+
+def _percentiles(direction: str) -> dict[str, Number]:
+    """The one of the rules has to be there where something was moved; the others are looked at for their order."""
+    return {
+        f"{_STATS}.storage_{direction}_device_{name}_ms": Number(
+            _LATENCY, absent=_moved_nothing(direction) if name == "p95" else always
+        )
+        for name in _PERCENTILES
+    }
+
+
+RANK_RESULT: Final[Mapping[str, Number]] = {
+    "seed": Number(("kvcacheClosedSequenceLocks",), whole=True),
+    "end_to_end_latencies": NumberList(("kvcachePerClientIsolation",)),
+    "storage_latencies": NumberList(("kvcachePerClientIsolation",)),
+    "summary.elapsed_time": Number(_BANDWIDTH, positive=True),
+    "summary.total_tokens": Number(_THROUGHPUT, whole=True),
+    "summary.total_storage_io_time": Number(_THROUGHPUT),
+    "summary.avg_throughput_tokens_per_sec": Number(_THROUGHPUT),
+    "summary.storage_throughput_tokens_per_sec": Number(_THROUGHPUT),
+    f"{_STATS}.storage_entries": Number(("kvcacheLatencyValidity",), whole=True),
+    f"{_STATS}.tier_storage_kv_bytes_read_gb": Number(_BANDWIDTH),
+    f"{_STATS}.tier_storage_kv_bytes_written_gb": Number(_BANDWIDTH),
+    f"{_STATS}.tier_storage_read_bandwidth_gbps": Number(_BANDWIDTH),
+    f"{_STATS}.tier_storage_write_bandwidth_gbps": Number(_BANDWIDTH),
+    **_percentiles("read"),
+    **_percentiles("write"),
+    "kvbench.users": Number(_SCALE_UP, whole=True, positive=True, absent=_of_another_tool),
+    "kvbench.max_concurrent_allocs": Number(_SCALE_UP, whole=True, positive=True, absent=_of_another_tool),
+}
+"""The numbers of a result that rules look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +92,7 @@ class RankFile:
     """Why not; "" where it can."""
     measured: str
     """Digest of the latencies of its requests; "" where it has none."""
+    bad: tuple[BadNumber, ...] = ()
 
     @property
     def readable(self) -> bool:
@@ -39,8 +100,12 @@ class RankFile:
         return not self.problem
 
     def __getitem__(self, key: str) -> Any:
-        """The value at a dotted key, such as `summary.cache_stats.storage_entries`; MISSING where there is none."""
+        """The value at a dotted key, such as `kvbench.cache_directory`; MISSING where there is none."""
         return dig(self.content, *key.split("."))
+
+    def number(self, key: str) -> float | None:
+        """The number at a key of RANK_RESULT; None where it is bad (then it is among `bad`) or absent."""
+        return RANK_RESULT[key].read(self[key])
 
 
 def read_rank_file(path: Path) -> RankFile:
@@ -51,9 +116,28 @@ def read_rank_file(path: Path) -> RankFile:
         return RankFile(path, MISSING, str(error), "")
     if not isinstance(content, dict):
         return RankFile(path, MISSING, "no JSON object", "")
-    lists = [content[name] for name in ("end_to_end_latencies", "storage_latencies") if content.get(name)]
+    lists = [content[name] for name in _MEASURED if content.get(name)]
     try:
         digest = hashlib.sha256(json.dumps(lists).encode()).hexdigest() if lists else ""
     except RecursionError:
         return RankFile(path, MISSING, "JSON nested too deeply", "")
-    return RankFile(path, {key: value for key, value in content.items() if key not in _LISTS}, "", digest)
+    section = Section(content, RANK_RESULT)
+    bad = (*section.bad(path), *_out_of_order(section, path))
+    return RankFile(path, {key: value for key, value in content.items() if key not in _LISTS}, "", digest, bad)
+
+
+def _out_of_order(section: Section, path: Path) -> list[BadNumber]:
+    """Percentiles that are less than a lower one: such numbers are of no set of operations."""
+    found = []
+    for direction in _VERB:
+        there = [
+            (key, value)
+            for name in _PERCENTILES
+            if (value := section.number(key := f"{_STATS}.storage_{direction}_device_{name}_ms")) is not None
+        ]
+        found += [
+            BadNumber(path, f"{key} {value:.6g}", f"{least:.6g} or more, which is {lower.rpartition('.')[2]}", _LATENCY)
+            for (lower, least), (key, value) in pairwise(there)
+            if value < least * (1 - 1e-9)
+        ]
+    return found

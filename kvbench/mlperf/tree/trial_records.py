@@ -54,6 +54,8 @@ class RankRecords:
     resident_bytes: float
     """Of what was read from storage, how much was in the page cache just before (rounded up to whole percents of each
     object)."""
+    looked_at_bytes: int
+    """Of what was read from storage, how much it is known of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +112,22 @@ def _rank(run: RunFile, config: Mapping[str, Any], place: Mapping[str, Any]) -> 
     carried_out = (asked["phase"] == Phase.MEASURE) & (asked["state"] == RequestState.DONE)
     moved = (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0) & np.isin(rows["op"], (Op.READ, Op.WRITE))
     of_requests = moved & np.isin(rows["request"], asked["request"][carried_out])
-    storage = np.array([tier["kind"] != "memory" for tier in run.tiers] or [False])
+    storage = np.array(run.tiers_are_storage or [False])
     done = storage[rows["tier"]] & (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)
     reads = done & (rows["op"] == Op.READ)
+    for name in ("nbytes", "wall_ns", "span_ns"):
+        if (rows[name][moved] < 0).any():
+            raise KvbenchError(f"{run.path}: {name} below zero in the rows of rank {place['rank']}")
     resident = rows["resident_pct"][reads].astype(np.float64)
+    known = resident != RESIDENT_UNKNOWN
     return RankRecords(
         reads=_moved(rows, reads),
         writes=_moved(rows, done & (rows["op"] == Op.WRITE)),
         tokens=int(asked["output_tokens"][carried_out].sum()),
         io_s=float(rows["wall_ns"][of_requests].sum()) / 1e9,
         elapsed_s=_elapsed_s(run, config, place),
-        resident_bytes=float((resident * rows["nbytes"][reads])[resident != RESIDENT_UNKNOWN].sum()) / 100,
+        resident_bytes=float((resident * rows["nbytes"][reads])[known].sum()) / 100,
+        looked_at_bytes=int(rows["nbytes"][reads][known].sum()),
     )
 
 

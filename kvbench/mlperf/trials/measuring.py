@@ -8,13 +8,14 @@ which need not be where another rank sees them.
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
 
-from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed, together
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed, RunInterrupted, together
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.signals import Interrupt
@@ -34,6 +35,7 @@ from kvbench.mlperf.trials.sequence import (
 )
 from kvbench.mlperf.trials.surroundings import cache_is_empty, clients_per_node, drop_page_cache, look_around
 from kvbench.mlperf.trials.trial_results import ranks_of, result_of
+from kvbench.records.outputs import alone_in
 from kvbench.records.reader import open_run
 from kvbench.run import runner
 from kvbench.run.order import Order
@@ -69,8 +71,9 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
     Returns the directory of the results (rank 0 has them). Raises KvbenchError on rank 0 and FailedElsewhere on the
     others where something is refused, before anything is measured, or a trial fails; the trials before it stay.
     """
-    agreement = Agreement(comm)
-    with Interrupt(detect_launcher() is not None) as interrupt, together(comm):
+    interrupt = Interrupt(launched=detect_launcher() is not None, speaks=comm.rank == 0)
+    agreement = Agreement(comm, interrupt)
+    with interrupt, together(comm), ExitStack() as alone:
         topology = discover(comm)
         agreement.run("check", lambda: check_choices(choices) if comm.rank == 0 else None)
         around = look_around(topology, agreement, choices.cache, choices.results)
@@ -78,13 +81,17 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
         def begin() -> tuple[TrialSequence | None, bool]:
             if comm.rank != 0:
                 return None, False
-            return begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
+            begun = begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
+            alone.enter_context(alone_in(begun[0].directory, "wait until it has ended, or give another --results"))
+            return begun
 
         sequence, resumed = agreement.run("check", begin)
         quiet_barrier(comm)
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
         trials = _Trials(topology, agreement, choices, sequence, _Clock([Step(**step) for step in told]), console)
         trials.announce(resumed)
+        # From here on results are written, and between trials `wait` sees a signal.
+        interrupt.waits_for = "writing the results of a trial"
         for place in range(len(told)):
             trials.wait(place, interrupt)
             trials.carry_out(place)
@@ -153,9 +160,10 @@ class _Trials:
             overwrite=True,
         )
         try:
-            runner.run(self._topology.comm, order, self._console, lambda left_s: self._clock.heading(place, left_s))
+            heading = self._clock.heading
+            runner.run(self._topology.comm, order, self._console, lambda left_s: heading(place, left_s)).close()
         except KvbenchError as error:
-            self._note_failure(step, str(error))
+            self._note_failure(step, error)
         self._agreement.run("results", lambda: self._keep(step, out))
         self._clock.overheads_s.append(max(0.0, time.monotonic() - begun_s - step.seconds))
         self._check_emptied(step)
@@ -238,11 +246,11 @@ class _Trials:
             path = self._sequence.directory / f"kvcache_run_summary_{self._sequence.stamp}.json"
             write_json(path, summary_of(self._sequence))
 
-    def _note_failure(self, step: Step, message: str) -> NoReturn:
+    def _note_failure(self, step: Step, error: KvbenchError) -> NoReturn:
         """Rank 0: a trial that failed or was interrupted."""
         assert self._sequence is not None, "only rank 0 hears of it"
-        interrupted = message == "interrupted"
-        status = "interrupted" if interrupted else "failed"
+        message = str(error)
+        status = "interrupted" if isinstance(error, RunInterrupted) else "failed"
         self._sequence.update(step.option, step.trial, status=status, ended_at=now(), message=message)
         self._give_up(f"option {step.option}, trial {step.trial + 1} of {step.trials}: {message}")
 

@@ -5,7 +5,6 @@ can be gone on with: a complete trial is never carried out again.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from kvbench.mlperf.option_table import settings_of
 from kvbench.mlperf.tree.parts import SEQUENCE_NAME, WORKLOAD
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.surroundings import git_sha
+from kvbench.records.outputs import JSON, check_output, write_output
 
 FORMAT: Final = "kvbench-mlperf-sequence"
 VERSION: Final = 1
@@ -225,12 +225,8 @@ def read_sequence(path: Path) -> TrialSequence:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` to `path` so that it is there whole or not at all. Raises KvbenchError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise KvbenchError(f"cannot write {path}: {error.strerror}") from error
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_output(check_output(path, JSON), text.encode(), JSON)
 
 
 def _stamp() -> str:

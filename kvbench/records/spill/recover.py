@@ -18,6 +18,7 @@ import kvbench
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import RECORD_TIMES, REQUEST_TIMES, on_common_clock
 from kvbench.records.file import RunFileWriter
+from kvbench.records.outputs import make_folder
 from kvbench.records.reader import REQUIRED_ATTRIBUTES
 from kvbench.records.spill.header import SpillHeader, checked_facts, checked_header, spill_path
 from kvbench.records.spill.reader import SpillFile, check_rows
@@ -61,7 +62,7 @@ def recover(sources: Sequence[Path], out: Path, overwrite: bool = False, run_id:
     of one rank, `out` exists (and not `overwrite`) or cannot be written.
     """
     found, unreadable = _read_all(_files(sources), run_id)
-    with _writer(out, overwrite) as writer:
+    with _writer(out, overwrite, [one.path for one in found], found[0].header.run_id) as writer:
         for one in found:
             for rows in _rows(one, RECORDS, RECORD_TIMES):
                 writer.append_records(rows)
@@ -197,12 +198,9 @@ def _rows(one: Found, kind: int, times: Sequence[str]) -> Iterator[npt.NDArray[n
         raise KvbenchError(f"{one.path} has changed while it was read: wait until nothing writes there, and try again")
 
 
-def _writer(out: Path, overwrite: bool) -> RunFileWriter:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(f"cannot make {out.parent} for the run file: {error.strerror}; choose another -o") from error
-    return RunFileWriter(out, overwrite=overwrite)
+def _writer(out: Path, overwrite: bool, spills: Sequence[Path], run_id: str) -> RunFileWriter:
+    make_folder(out.parent, "the run file", "choose another -o")
+    return RunFileWriter(out, overwrite=overwrite, inputs=spills, run_id=run_id)
 
 
 def _attributes(found: Sequence[Found], unreadable: Sequence[str]) -> tuple[str, dict[str, str | int | float]]:
@@ -264,6 +262,7 @@ def _rank_values(one: Found) -> Mapping[str, str | int]:
         "failed_ops": tally.failed,
         "verified_sectors": facts.verified_sectors,
         "too_large_objects": facts.too_large_objects,
+        "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": tally.records,
         "spill_bytes": one.ending.good_bytes,

@@ -8,12 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.node import describe_node, filesystem_of
+from kvbench.cluster.node import describe_node
 from kvbench.config.run_config import RunConfig
+from kvbench.console import make_table
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
@@ -25,6 +26,7 @@ from kvbench.run.checks.forecast import (
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.tiers.kinds import target_of
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
@@ -104,17 +106,17 @@ def estimate(
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
     capacity: int | None = None
-    if config.tiers[-1].kind == "file":
+    if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
         if wanted != "auto":
             capacity = wanted
         elif directory is not None:
             try:
-                filesystem = filesystem_of(directory)
+                volume = target_of(config, str(directory)).describe()
             except OSError as error:
                 raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
-            if filesystem.tells_space:
-                capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+            if volume.tells_space:
+                capacity = int(volume.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
@@ -130,9 +132,8 @@ def estimate(
 def print_size(size: DataSize, console: Console) -> None:
     """Print `size` as two tables."""
     demand, most = size.demand, "at most " if size.demand.at_most else ""
-    table = Table(title="Bytes that the run needs", title_justify="left")
-    for heading in ("", "per rank", "per node", f"in all ({size.ranks} ranks, {size.nodes} nodes)"):
-        table.add_column(heading, justify="right" if heading else "left")
+    in_all = f"in all ({size.ranks} ranks, {size.nodes} nodes)"
+    table = make_table(("", "per rank", "per node", in_all), lines=HEAVY_HEAD)
     storage = demand.peak_storage_bytes
     factors = (1, size.ranks_per_node, size.ranks)
     table.add_row(f"storage, {most}", *(format_bytes(storage * n) for n in factors))
@@ -143,6 +144,7 @@ def print_size(size: DataSize, console: Console) -> None:
     table.add_row(f"read from storage, {most}", *(format_bytes(demand.read_bytes * n) for n in factors))
     if size.spill is not None:
         table.add_row(f"spill files, {most}", *(format_bytes(size.spill_bytes * n) for n in factors))
+    console.print("Bytes that the run needs", style="italic")
     console.print(table)
     parts = ", ".join(f"{name.replace('_', ' ')} {format_bytes(n)}" for name, n in _parts(size.memory) if n)
     console.print(f"A rank's memory: {parts} (gathering: rank 0 alone).", highlight=False)

@@ -6,7 +6,8 @@ a rank.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +18,26 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import STRAIGHT, Gathering, gather_rows, gather_table
-from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.node import Node
 from kvbench.config.run_config import RunConfig
-from kvbench.errors import KvbenchError
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows
+from kvbench.records.outputs import make_folder
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.tables import as_columns, clock_columns, number_rows
+from kvbench.tiers.target import Volume
+from kvbench.units import storable
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
 
 
-def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
+def place_row(node: int, directory: str, filesystem: Volume, group: int) -> dict[str, str | int]:
     """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
     return {
         "node": node,
-        "directory": str(directory),
+        "directory": storable(directory),
         "filesystem": filesystem.kind,
         "mount_point": filesystem.mount_point,
         "mount_options": filesystem.options,
@@ -62,19 +65,32 @@ def node_facts(node: Node, place: Mapping[str, str | int]) -> dict[str, str | in
     }
 
 
-def open_output(comm: Communicator, out: Path, overwrite: bool) -> "RunFileWriter | None":
-    """On rank 0 the writer of `out`, whose directory is made; None on the others. Raises KvbenchError."""
+def open_output(
+    comm: Communicator, out: Path, overwrite: bool, run_id: str = "", inputs: Sequence[str | Path] = ()
+) -> "RunFileWriter | None":
+    """On rank 0 the writer of `out`, whose directory is made; None on the others. `inputs` are files that the run
+    reads. Raises KvbenchError."""
     if comm.rank != 0:
         return None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KvbenchError(
-            f"cannot make {out.parent} for the run file: {error.strerror}; choose another directory with --out"
-        ) from error
+    make_folder(out.parent, "the run file", "choose another directory with --out")
     from kvbench.records.file import RunFileWriter  # noqa: PLC0415 - HDF5, which no other rank needs
 
-    return RunFileWriter(out, overwrite=overwrite)
+    return RunFileWriter(out, overwrite=overwrite, run_id=run_id, inputs=inputs)
+
+
+def open_until(
+    stack: ExitStack,
+    comm: Communicator,
+    out: Path,
+    overwrite: bool,
+    run_id: str = "",
+    inputs: Sequence[str | Path] = (),
+) -> "RunFileWriter | None":
+    """As `open_output`; a file that is not finished when `stack` is left is removed. Raises KvbenchError."""
+    writer = open_output(comm, out, overwrite, run_id, inputs)
+    if writer is not None:
+        stack.callback(writer.abort)
+    return writer
 
 
 def write_rows(

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.node import Filesystem, filesystem_of
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
+from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
+from kvbench.tiers.target import Volume
 from kvbench.units import format_bytes
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
@@ -41,7 +42,7 @@ class SpillPlace:
     """The directory that a node's spill files are made in."""
 
     directory: Path
-    filesystem: Filesystem
+    filesystem: Volume
 
 
 def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
@@ -57,7 +58,7 @@ def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
     for directory in _usual_places():
         if os.access(directory, os.W_OK | os.X_OK) and directory.is_dir():
             place = SpillPlace(directory, filesystem_of(directory))
-            if not _same_filesystem(place, tested):
+            if tested is None or not on_one_filesystem(directory, tested):
                 return place
     return None
 
@@ -70,7 +71,7 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"the directory {directory} for spill files cannot be written; give another with --spill")
     place = SpillPlace(directory, filesystem_of(directory))
-    if _same_filesystem(place, tested):
+    if tested is not None and on_one_filesystem(directory, tested):
         raise KvbenchError(
             f"the directory {directory} for spill files is on the filesystem under test "
             f"({place.filesystem.kind} at {place.filesystem.mount_point}), which writing there would disturb: give one "
@@ -82,16 +83,6 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
 def _usual_places() -> Iterable[Path]:
     for place in _USUAL_PLACES:
         yield Path(place if isinstance(place, str) else place())
-
-
-def _same_filesystem(place: SpillPlace, tested: Path | None) -> bool:
-    """The same device number, or (subvolumes have their own) the same block device or export."""
-    if tested is None:
-        return False
-    if place.directory.stat().st_dev == tested.stat().st_dev:
-        return True
-    mine, other = place.filesystem.device, filesystem_of(tested).device
-    return mine == other and (mine.startswith("/") or ":" in mine)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -177,7 +168,7 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
             raise
         files = spill_path(spill.path.parent, run_id, "*")
         lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
-        raise RanksFailed(
+        raise type(error)(
             f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
             f"'{recovering(spill, run_id, out)}' makes a run file of them"
         ) from error
