@@ -23,7 +23,7 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
 from kvbench.config.run_config import TraceWorkload
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock

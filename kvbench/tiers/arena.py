@@ -7,7 +7,7 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -65,11 +65,20 @@ class Lease:
     lies there: another object would be blamed.
     """
 
-    __slots__ = ("arena", "segments")
+    __slots__ = ("arena", "doubtful", "more", "segments")
 
     def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
         self.arena = arena
         self.segments = segments
+        self.more: list[int] = []
+        """Segments of the leases beside it, which are given back with it."""
+        self.doubtful = False
+        """Whether something went wrong that was no error of the context."""
+
+    def beside(self, sizes: Sequence[int]) -> "list[Lease]":
+        """Leases for further objects that are moved together with this one's, each of which takes a whole object; as
+        many, from the first of `sizes` on, as leave a segment for each other thread."""
+        return self.arena.lease_beside(self, sizes) if sizes else []
 
     def __enter__(self) -> Self:
         return self
@@ -77,8 +86,8 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self.arena.renew(self.segments)
+        if error is not None or self.doubtful:
+            self.arena.renew((*self.segments, *self.more))
         self.arena.take_back(self)
 
     @property
@@ -155,8 +164,22 @@ class Arena:
         for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
             self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
 
+    def lease_beside(self, lease: Lease, sizes: Sequence[int]) -> list[Lease]:
+        """See `Lease.beside`."""
+        leases = []
+        with self._lock:
+            for nbytes in sizes:
+                count = -(-nbytes // SEGMENT_BYTES)
+                if count > len(self._free) - max(0, self._threads - self._leases):
+                    break
+                segments = tuple([self._free.popleft() for _ in range(count)])
+                lease.more.extend(segments)
+                leases.append(Lease(self, segments))
+        return leases
+
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""
         with self._lock:
             self._free.extend(lease.segments)
+            self._free.extend(lease.more)
             self._leases -= 1
