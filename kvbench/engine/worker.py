@@ -30,7 +30,8 @@ from kvbench.records.schema import (
 )
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.payload import Mismatch, Payload
+from kvbench.tiers.failures import VerificationError, why_failed
+from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
 from kvbench.units import SECTOR_BYTES
 
@@ -43,14 +44,6 @@ _RESIDENT_OFFSET: Final = RECORD_DTYPE.fields["resident_pct"][1] if RECORD_DTYPE
 _INT64: Final = struct.Struct("<q")
 _START_AND_WALL: Final = struct.Struct("<qq")
 assert _INT64.size == _WALL_OFFSET, "a row begins with t_start_ns and wall_ns"
-
-
-class VerificationError(Exception):
-    """What was read is not what was written."""
-
-    def __init__(self, where: str, mismatch: Mismatch) -> None:
-        super().__init__(f"{where}: the data is not what was written: {mismatch}")
-        self.mismatch = mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +101,8 @@ class Worker:
                 return 0
             text = str(error)
         except MemoryError as error:
-            text = str(error) or "out of memory"
+            text = self._describe(operation, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            text += f" ({error})" if str(error) else ""
         except BaseException:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
             text = f"internal error\n{traceback.format_exc()}"
         self._equipment.report_failure(text)
@@ -146,12 +140,7 @@ class Worker:
         tier = step.target if step.target is not None and step.op != Op.PROMOTE else step.source
         assert tier is not None
         where = self._source(operation, tier).where(step.key)
-        advice = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "; free space there, or set a smaller capacity_bytes for the file tier"
-        elif error.errno == errno.EIO:
-            advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
-        return f"{label(step.op)} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
+        return why_failed(label(step.op), where, error)
 
     def _carry_out(self, operation: Operation) -> int:
         """Move the bytes of `operation`; returns the wall time of the row (ns)."""
@@ -271,15 +260,27 @@ class Worker:
                 source.inspect(key, 0, destination)
             elif landed.buffer is not destination.buffer:
                 _copy_into(destination, landed)
-            self._check(source, self._equipment.payload, key, nbytes, 0, destination)
+            # All of what comes up, so that no later read of the memory tier is blamed for what the storage gave.
+            self._check(source, self._equipment.payload, key, nbytes, 0, destination, every_sector=True)
             wall_ns = _wall_ns(cell)
         operation.ready_ns = timed_io.now_ns()  # the old copy may go only now
         self._delete(operation, source, operation.step.source)
         return wall_ns
 
-    def _check(self, tier: Tier, payload: Payload, key: int, object_bytes: int, offset: int, memory: Memory) -> None:
+    def _check(
+        self,
+        tier: Tier,
+        payload: Payload,
+        key: int,
+        object_bytes: int,
+        offset: int,
+        memory: Memory,
+        every_sector: bool = False,
+    ) -> None:
         if self._equipment.verify_full:
             checked, mismatch = payload.check_full(memory, key, object_bytes, offset)
+        elif every_sector:
+            checked, mismatch = payload.check_stamps(memory, key, offset)
         else:
             checked, mismatch = payload.check_sampled(memory, key, offset)
         self.verified_sectors += checked
