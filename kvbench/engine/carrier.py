@@ -19,7 +19,8 @@ from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.payload import Mismatch, Payload
+from kvbench.tiers.failures import VerificationError
+from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SECTOR_BYTES
 
@@ -28,14 +29,6 @@ _NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.
 
 Errors = dict[int, BaseException]
 """What went wrong, by the number of the operation in its batch."""
-
-
-class VerificationError(Exception):
-    """What was read is not what was written."""
-
-    def __init__(self, where: str, mismatch: Mismatch) -> None:
-        super().__init__(f"{where}: the data is not what was written: {mismatch}")
-        self.mismatch = mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +108,7 @@ class Carrier:
                     tier.read_path,
                     (),
                     run=lambda batch: self._read_in_parts(batch, tier, first, lease),
+                    lease=lease,
                 )
             leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
             operations = operations[: len(leases)]
@@ -123,7 +117,9 @@ class Carrier:
             def check_leased(at: int, landed: Memory | None) -> None:
                 self._check_leased(tier, operations[at], leases[at], memories[at], touched=landed is None)
 
-            return self._move(operations, _READ, tier, number, tier.read_path, memories, after=check_leased)
+            return self._move(
+                operations, _READ, tier, number, tier.read_path, memories, after=check_leased, lease=lease
+            )
 
     def _write(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         first = operations[0]
@@ -144,6 +140,7 @@ class Carrier:
                     tier.write_path,
                     (),
                     run=lambda batch: self._write_in_parts(batch, tier, first, lease),
+                    lease=lease,
                 )
             leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
             operations = operations[: len(leases)]
@@ -153,7 +150,7 @@ class Carrier:
             def make(at: int) -> None:
                 self._equipment.payload.make(memories[at], operations[at].step.key, 0)
 
-            return self._move(operations, _WRITE, tier, number, tier.write_path, memories, before=make)
+            return self._move(operations, _WRITE, tier, number, tier.write_path, memories, before=make, lease=lease)
 
     def _delete(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         number = operations[0].step.source
@@ -198,7 +195,8 @@ class Carrier:
                 source.inspect(key, 0, memory)
             elif landed.buffer is not memory.buffer:
                 _copy_into(memory, landed)
-            self._check(source, operations[at], 0, memory)
+            # All of what comes up, so that no later read of the memory tier is blamed for what the storage gave.
+            self._check(source, operations[at], 0, memory, every_sector=True)
 
         count, errors = self._move(operations, _READ, source, number, source.read_path, memories, after=check)
         self._delete_promoted([at for at in range(count) if at not in errors], operations, errors)
@@ -230,11 +228,12 @@ class Carrier:
         before: Callable[[int], None] | None = None,
         after: Callable[[int, Memory | None], None] | None = None,
         run: Callable[[Batch], None] | None = None,
+        lease: Lease | None = None,
     ) -> tuple[int, Errors]:
         """Have `tier` carry out one batch, into rows with tier `number` and `path`.
 
         `before` and `after` are called for each object, untimed; `after` is told where what was read lies. `run` moves
-        the objects in place of the tier's own way.
+        the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
         rows, first_row = self._store.reserve(len(operations))
         describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread)
@@ -260,6 +259,8 @@ class Carrier:
         for at, wrong in errors.items():
             operations[at].wall_ns = 0
             set_error(Cell(rows, first_row + at, self._equipment.stop), wrong)
+        if errors and lease is not None:
+            lease.renew()
         count = batch.begun + (ready in errors)
         self._store.commit(count)
         return count, errors
@@ -288,11 +289,13 @@ class Carrier:
                 tier.inspect(key, offset, sector)
                 self._check(tier, operation, offset, sector)
 
-    def _check(self, tier: Tier, operation: Operation, offset: int, memory: Memory) -> None:
+    def _check(self, tier: Tier, operation: Operation, offset: int, memory: Memory, every_sector: bool = False) -> None:
         """Compare `memory`, which holds the object of `operation` from `offset` on, with what was written."""
         payload, key = self._payload(operation), operation.step.key
         if self._equipment.verify_full:
             checked, mismatch = payload.check_full(memory, key, operation.step.nbytes, offset)
+        elif every_sector:
+            checked, mismatch = payload.check_stamps(memory, key, offset)
         else:
             checked, mismatch = payload.check_sampled(memory, key, offset)
         self.verified_sectors += checked

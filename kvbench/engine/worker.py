@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvbench import timed_io
-from kvbench.engine.carrier import Carrier, Equipment, VerificationError
+from kvbench.engine.carrier import Carrier, Equipment
 from kvbench.engine.operation import Operation
 from kvbench.engine.source import OperationSource
 from kvbench.engine.violations import Violation, of_error, of_mismatch
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, RequestState, label
+from kvbench.tiers.failures import VerificationError, why_failed
 
 MOST_TOGETHER: Final = 64
 """Operations of a batch where no tier keeps bytes."""
@@ -74,7 +75,8 @@ class Worker:
         elif isinstance(error, VerificationError):
             text = str(error)
         elif isinstance(error, MemoryError):
-            text = str(error) or "out of memory"
+            text = self._describe(operation, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            text += f" ({error})" if str(error) else ""
         else:
             text = "internal error\n" + "".join(traceback.format_exception(error))
         self._equipment.report_failure(text)
@@ -109,9 +111,4 @@ class Worker:
         tier = step.target if step.target is not None and step.op != Op.PROMOTE else step.source
         assert tier is not None
         where = self._equipment.source(operation, tier).where(step.key)
-        advice = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "; free space there, or set a smaller capacity_bytes for the file tier"
-        elif error.errno == errno.EIO:
-            advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
-        return f"{label(step.op)} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
+        return why_failed(label(step.op), where, error)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -25,14 +26,12 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import check_paths, make_arena, make_payload, run_number
+from kvbench.run.build import check_paths, disks_of, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
+    CalibrationObject,
     Turns,
-    delete_calibration_object,
     memory_copy_gib_per_s,
-    storage_read_gib_per_s,
     turns_s,
-    write_calibration_object,
 )
 from kvbench.run.checks.sizes import Sizes, plan_sizes
 from kvbench.run.checks.surroundings import Surroundings, look_around
@@ -43,6 +42,7 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.kinds import open_tiers, target_of
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import Area
@@ -75,15 +75,16 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
+        directories: tuple[Path, ...],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
-        run_id, directory = plan.run_id, plan.order.directory
-        target = target_of(plan.config, None if directory is None else str(directory))
-        area = target.area(run_id, topology.rank)
-        around = look_around(topology, agreement, plan.order, run_id)
+        cleaning up after an error that was not agreed on. `directories` are those under test of this node's ranks;
+        `sharing` is this rank's part in a shared key space."""
+        around = look_around(topology, agreement, plan, directories)
+        target = target_of(plan.config, str(around.directory) if around.directories else None)
+        area = target.area(plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
@@ -131,8 +132,9 @@ class Bench:
                 attributes=known_attributes(
                     plan, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
                 ),
-                node_row=node_facts(around.node, _place_row(topology, around, area)),
+                node_row=node_facts(around.node, _place_row(topology, around)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
+                directory_row=_directory_row(topology, around) if plan.own_directories else {},
             )
             spill = open_spill(around.spill, header, lambda: _pulse(engine))
         if config.records != "full":
@@ -152,7 +154,11 @@ class Bench:
 
     def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
         """This node's row of /nodes."""
-        return node_row(self.around.node, _place_row(topology, self.around, self.area), clock)
+        return node_row(self.around.node, _place_row(topology, self.around), clock)
+
+    def directory_row(self, topology: Topology) -> dict[str, str | int]:
+        """This rank's row of /directories."""
+        return _directory_row(topology, self.around)
 
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
@@ -178,9 +184,9 @@ class Bench:
         return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
-        """The node's sampler, for the disk that the filesystem under test is on."""
+        """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, self.around.filesystem.disk, taker)
+        return Sampler(topology.node, disks_of(map(filesystem_of, self.around.directories)), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
@@ -201,10 +207,13 @@ class Bench:
         turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes, stop))
         storage = self.tiers[-1]
         if self._calibrates_storage:
-            nbytes = settings.bytes
-            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes, stop))
-            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s, stop))
-            turns.attempt(lambda: delete_calibration_object(storage))
+            full = self.config.payload.verify == "full"
+            tried = CalibrationObject(storage, self.arena, self.payload, settings.bytes, full, stop)
+            turns.attempt(tried.told("write")(tried.write))
+            turns.measure("storage-read", tried.told("read")(tried.read_gib_per_s))
+            turns.attempt(tried.told("delete")(tried.delete))
+            # Not all that was read was compared, and what objects are made of lies there.
+            self.arena.renew()
         return turns.rows()
 
     @property
@@ -212,8 +221,17 @@ class Bench:
         return self.tiers[-1].storage and self.tiers[-1].holds_bytes
 
 
-def _place_row(topology: Topology, around: Surroundings, area: Area) -> dict[str, str | int]:
-    return place_row(topology.node, area.address, around.filesystem, around.group.group)
+def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return place_row(topology.node, str(around.directory), around.filesystem, around.group.group)
+
+
+def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return _place_row(topology, around) | {
+        "rank": topology.rank,
+        "filesystem_group": around.group.first_rank,
+        "sharing_ranks": around.group.ranks,
+        "free_bytes": around.filesystem.free_bytes,
+    }
 
 
 def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:

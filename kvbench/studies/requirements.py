@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
+from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group
 from kvbench.cluster.node import Node, describe_node
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
@@ -14,6 +16,7 @@ from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import usual_arena_bytes, whole_segments
+from kvbench.tiers.file.filesystem import on_one_filesystem
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Area, Target, Volume
 from kvbench.tiers.trial import try_out
@@ -55,7 +58,8 @@ def look_around(
     node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
     for directory, target, filesystem in zip(choices.directories, targets, filesystems, strict=True):
-        group = agreement.run("check", lambda where=directory: filesystem_group(topology, where, run_id))  # type: ignore[misc]
+        find = partial(filesystem_group, topology, directory, on_one_filesystem, run_id)
+        group = agreement.run("check", find)
         places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:

@@ -7,7 +7,7 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -59,7 +59,11 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
 
 
 class Lease:
-    """Segments of the arena that one operation may use; a context that gives them back."""
+    """Segments of the arena that one operation may use; a context that gives them back.
+
+    After an error nobody knows what landed in them. They are made as new, since what is written next stands on what
+    lies there: another object would be blamed.
+    """
 
     __slots__ = ("arena", "more", "segments")
 
@@ -80,7 +84,13 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.renew()
         self.arena.take_back(self)
+
+    def renew(self) -> None:
+        """Make what was lent as new: something went wrong with an object that was moved."""
+        self.arena.renew((*self.segments, *self.more))
 
     @property
     def nbytes(self) -> int:
@@ -128,8 +138,8 @@ class Arena:
         self.nbytes = segments * SEGMENT_BYTES
         self._memory = anonymous_memory(self.nbytes + _SPARE_BYTES)
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8)
-        for segment in range(segments):
-            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = body
+        self._body = body
+        self.renew(range(segments))
         self._threads = threads
         self._leases = 0
         self._free = deque(range(segments))
@@ -163,6 +173,11 @@ class Arena:
                 lease.more.extend(segments)
                 leases.append(Lease(self, segments))
         return leases
+
+    def renew(self, segments: Iterable[int] | None = None) -> None:
+        """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
+        for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
+            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
 
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""

@@ -4,11 +4,10 @@ A filesystem that was forgotten to be mounted on one node leaves an empty direct
 it works, and measures something else. `--expect` makes that an error before anything is measured.
 
 What travels, where something is expected: one sum of one integer over all ranks; and where that is not so, one row of
-half a KB for each node to rank 0.
+half a KB for each filesystem of each node to rank 0.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -16,8 +15,9 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
+from kvbench.cluster.filesystems import FilesystemGroup
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.topology import FilesystemGroup, Topology
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
 from kvbench.tiers.file.filesystem import reach_of
@@ -45,11 +45,12 @@ def check_expectation(
     topology: Topology,
     agreement: Agreement,
     expect: Expect,
-    directory: Path,
+    given: str,
     filesystem: Volume,
     group: FilesystemGroup,
 ) -> None:
-    """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where `directory` is not as expected. Collective.
+    """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where the directory that was `given` is not as
+    expected. Collective.
 
     With one node the kind of its filesystem has to tell: a local one is not shared, and a network one not local. Of any
     other kind nothing can be told, and the expectation is taken to hold; the run file says `single-node` then.
@@ -64,11 +65,11 @@ def check_expectation(
         "device": filesystem.device,
         "mount_point": filesystem.mount_point,
     }
-    table = gather_table(topology.comm, as_rows([mine] if topology.local_rank == 0 else [], _ROW))
+    table = gather_table(topology.comm, as_rows([mine] if group.leads else [], _ROW))
 
     def complain() -> None:
         if table is not None:
-            raise KvbenchError(disappointment(expect, directory, table))
+            raise KvbenchError(disappointment(expect, given, table))
 
     agreement.run("check", complain)
 
@@ -79,7 +80,7 @@ def _disappoints(expect: Expect, filesystem: Volume, group: FilesystemGroup) -> 
     return group.sharing != expect
 
 
-def disappointment(expect: Expect, directory: Path, table: npt.NDArray[np.void]) -> str:
+def disappointment(expect: Expect, given: str, table: npt.NDArray[np.void]) -> str:
     """What is wrong, on which nodes, and what may have caused it; `table` has a row of what each node sees."""
     places: dict[tuple[int, str, str, str], list[str]] = {}
     for row in table:
@@ -91,14 +92,14 @@ def disappointment(expect: Expect, directory: Path, table: npt.NDArray[np.void])
     ]
     if len(places) > _MOST_PLACES:
         lines.append(f"  and {len(places) - _MOST_PLACES} more")
-    alone = len(table) == 1
+    alone = len(np.unique(table["node"])) == 1
     if expect == "local":
         wrong = "is a network filesystem" if alone else "is the same place on several nodes"
         advice = "give a directory on a disk of the node itself, or leave out --expect"
     else:
         wrong = "is on a filesystem of this node alone" if alone else "is not the same place on all nodes"
         advice = _forgotten(places)
-    return "\n".join([f"--expect {expect}, but {directory} {wrong}:", *lines, f"  {advice}"])
+    return "\n".join([f"--expect {expect}, but {given} {wrong}:", *lines, f"  {advice}"])
 
 
 def _forgotten(places: Mapping[tuple[int, str, str, str], list[str]]) -> str:

@@ -161,8 +161,9 @@ def plan_sizes(
     in_memory = around.filesystem.in_memory and config.has_target
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
-    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
-    left = memory_limit(around.node) - planned
+    planned, in_memory_ranks = total(topology.node_comm, planned_bytes(need) + spilled, in_memory)
+    # Of what is left, the part of the ranks that are on this filesystem: those on others in memory have theirs.
+    left = (memory_limit(around.node) - planned) * storage.sharing_ranks // max(1, in_memory_ranks)
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need, spilled)

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from kvbench.cluster.agree import Agreement, RanksFailed
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
@@ -45,9 +45,9 @@ class SpillPlace:
     filesystem: Volume
 
 
-def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
-    """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of `tested`
-    (the directory under test, if there is one) and can be written. None: nowhere, or not wanted.
+def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
+    """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
+    `tested` (the directories under test of the node's ranks) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -58,12 +58,12 @@ def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
     for directory in _usual_places():
         if os.access(directory, os.W_OK | os.X_OK) and directory.is_dir():
             place = SpillPlace(directory, filesystem_of(directory))
-            if tested is None or not on_one_filesystem(directory, tested):
+            if not _is_tested(directory, tested):
                 return place
     return None
 
 
-def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -71,7 +71,7 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"the directory {directory} for spill files cannot be written; give another with --spill")
     place = SpillPlace(directory, filesystem_of(directory))
-    if tested is not None and on_one_filesystem(directory, tested):
+    if _is_tested(directory, tested):
         raise KvbenchError(
             f"the directory {directory} for spill files is on the filesystem under test "
             f"({place.filesystem.kind} at {place.filesystem.mount_point}), which writing there would disturb: give one "
@@ -83,6 +83,10 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
 def _usual_places() -> Iterable[Path]:
     for place in _USUAL_PLACES:
         yield Path(place if isinstance(place, str) else place())
+
+
+def _is_tested(directory: Path, tested: Sequence[Path]) -> bool:
+    return any(on_one_filesystem(directory, path) for path in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -146,29 +150,44 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order."""
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directories: Iterable[Path], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `directories` are those under
+    test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    if directory is not None:
-        advice.append(f"`kvbench clean {shlex.quote(str(directory))}` deletes the cache files that are left")
+    places = " ".join(shlex.quote(str(directory)) for directory in dict.fromkeys(directories))
+    if places:
+        elsewhere = f" here; on every node there may be some in {given}" if given else ""
+        advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")
     return ", ".join(advice)
 
 
 @contextmanager
 def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
-    """A context that writes the run file: if that fails, the message says how to make one from the spill files.
-
-    Collective.
+    """A context that writes the run file: if that fails, the message says how to make one from the spill files, as far
+    as they are there. Collective.
     """
-    incomplete = total(topology.comm, spill is None or not spill.keeping)[0]
     try:
         yield
-    except RanksFailed as error:
-        if spill is None:
+    except (RanksFailed, FailedElsewhere) as error:
+        if spill is not None:
+            spill.keep_name()
+        gone = spill is None or not spill.is_there
+        incomplete, lost = total(topology.comm, spill is None or not spill.keeping, gone)
+        if isinstance(error, FailedElsewhere):
             raise
-        files = spill_path(spill.path.parent, run_id, "*")
-        lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
-        raise type(error)(
-            f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'{recovering(spill, run_id, out)}' makes a run file of them"
-        ) from error
+        raise type(error)(f"{error}{_what_is_left(topology.size, spill, run_id, out, incomplete, lost)}") from error
+
+
+def _what_is_left(ranks: int, spill: SpillWriter | None, run_id: str, out: Path, incomplete: int, lost: int) -> str:
+    """What follows a message of a run file that could not be written. `incomplete`: ranks whose spill file does not
+    hold all of their records, `lost`: those that have none."""
+    if spill is None:
+        return ""
+    if lost == ranks:
+        return "\n  the spill files were deleted while the run went on, and the records with them"
+    but = f" (but on {lost} ranks they are gone)" if lost else ""
+    but = but or (f" (but on {incomplete} ranks not all of them)" if incomplete else "")
+    return (
+        f"\n  the records of each rank are still in {spill_path(spill.path.parent, run_id, '*')} on its node{but}: "
+        f"'{recovering(spill, run_id, out)}' makes a run file of them"
+    )

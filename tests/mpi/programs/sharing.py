@@ -6,7 +6,9 @@ from pathlib import Path
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.topology import discover, filesystem_group
+from kvbench.cluster.filesystems import filesystem_group
+from kvbench.cluster.topology import discover
+from kvbench.tiers.file.filesystem import on_one_filesystem
 
 
 def main() -> None:
@@ -16,7 +18,7 @@ def main() -> None:
     directory, times = Path(sys.argv[1]), int(sys.argv[2])
 
     def found(number: int) -> bool:
-        return filesystem_group(topology, directory, f"try{number}", settle_s=0).sharing == "shared"
+        return filesystem_group(topology, directory, on_one_filesystem, f"try{number}", settle_s=0).sharing == "shared"
 
     agreement = Agreement(comm)
     shared = sum(agreement.run("check", partial(found, number)) for number in range(times))
