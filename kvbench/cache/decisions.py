@@ -5,14 +5,10 @@ bytes themselves are the engine's and the tiers' business.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from kvbench.cache.directory import Directory
 from kvbench.cache.policy import Policy, Step
 from kvbench.records.schema import Op
-
-_READ: Final = Op.READ
-"""Named once: to look it up takes as long as to find the object."""
 
 
 class Cache:
@@ -54,11 +50,12 @@ class Cache:
         """Read `key` where it is, [] for a miss. Where the policy promotes it, the steps that follow make room on a
         faster tier and move it there; until then it keeps its place on the slower one, so that what is moved down
         meanwhile has to fit beside it (and is moved further down, or deleted, where it does not)."""
-        place = self._directory.place_of(key)
-        if place is None:
+        read = self._directory.read_of(key)
+        if read is None:
             return []
-        source, nbytes = place
-        steps = [Step(_READ, key, nbytes, source, None)]
+        _, _, nbytes, source, _ = read
+        assert source is not None, "a read is of a tier"
+        steps = [read]
         self._policy.hit(key, nbytes, source)
         target = self._policy.tier_after_read(source, nbytes, self.capacities) if source else None
         if target is not None:
@@ -95,10 +92,11 @@ class Cache:
 
     def remove(self, key: int) -> list[Step]:
         """Delete `key`; [] where no tier holds it."""
-        place = self._directory.place_of(key)
-        if place is None:
+        tier = self._directory.tier_of(key)
+        if tier is None:
             return []
-        tier, nbytes = self._directory.discard(key)
+        nbytes = self._directory.size_on(tier, key)
+        self._directory.discard(key, tier)
         self._policy.removed(key, nbytes, tier)
         return [Step(Op.DELETE, key, nbytes, tier, None)]
 
@@ -109,7 +107,7 @@ class Cache:
             size = self._directory.size_on(tier, victim)
             target = self._policy.tier_for_victim(tier, size, room)
             if target is None:
-                self._directory.discard(victim)
+                self._directory.discard(victim, tier)
                 self._policy.evicted(victim, size, tier)
                 steps.append(Step(Op.DELETE, victim, size, tier, None))
                 continue
@@ -118,5 +116,5 @@ class Cache:
             steps.append(Step(Op.DEMOTE, victim, size, tier, target))
 
     def _move(self, key: int, nbytes: int, source: int, target: int) -> None:
-        self._directory.move(key, target)
+        self._directory.move(key, source, target)
         self._policy.moved(key, nbytes, source, target)

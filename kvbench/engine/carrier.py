@@ -100,17 +100,15 @@ class Carrier:
             return self._move(operations, _READ, tier, number, tier.read_path, nowhere, after=check)
         with self._equipment.arena.lease(first.step.nbytes) as lease:
             if self._equipment.verify_full and lease.nbytes < first.step.nbytes:
-                return _doubting(
-                    lease,
-                    self._move(
-                        [first],
-                        _READ,
-                        tier,
-                        number,
-                        tier.read_path,
-                        (),
-                        run=lambda batch: self._read_in_parts(batch, tier, first, lease),
-                    ),
+                return self._move(
+                    [first],
+                    _READ,
+                    tier,
+                    number,
+                    tier.read_path,
+                    (),
+                    run=lambda batch: self._read_in_parts(batch, tier, first, lease),
+                    lease=lease,
                 )
             leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
             operations = operations[: len(leases)]
@@ -119,8 +117,8 @@ class Carrier:
             def check_leased(at: int, landed: Memory | None) -> None:
                 self._check_leased(tier, operations[at], leases[at], memories[at], touched=landed is None)
 
-            return _doubting(
-                lease, self._move(operations, _READ, tier, number, tier.read_path, memories, after=check_leased)
+            return self._move(
+                operations, _READ, tier, number, tier.read_path, memories, after=check_leased, lease=lease
             )
 
     def _write(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
@@ -134,17 +132,15 @@ class Carrier:
         with self._equipment.arena.lease(first.step.nbytes) as lease:
             if lease.nbytes < first.step.nbytes:
                 self._allocate(tier, operations[:1])
-                return _doubting(
-                    lease,
-                    self._move(
-                        [first],
-                        _WRITE,
-                        tier,
-                        number,
-                        tier.write_path,
-                        (),
-                        run=lambda batch: self._write_in_parts(batch, tier, first, lease),
-                    ),
+                return self._move(
+                    [first],
+                    _WRITE,
+                    tier,
+                    number,
+                    tier.write_path,
+                    (),
+                    run=lambda batch: self._write_in_parts(batch, tier, first, lease),
+                    lease=lease,
                 )
             leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
             operations = operations[: len(leases)]
@@ -154,9 +150,7 @@ class Carrier:
             def make(at: int) -> None:
                 self._equipment.payload.make(memories[at], operations[at].step.key, 0)
 
-            return _doubting(
-                lease, self._move(operations, _WRITE, tier, number, tier.write_path, memories, before=make)
-            )
+            return self._move(operations, _WRITE, tier, number, tier.write_path, memories, before=make, lease=lease)
 
     def _delete(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         number = operations[0].step.source
@@ -234,11 +228,12 @@ class Carrier:
         before: Callable[[int], None] | None = None,
         after: Callable[[int, Memory | None], None] | None = None,
         run: Callable[[Batch], None] | None = None,
+        lease: Lease | None = None,
     ) -> tuple[int, Errors]:
         """Have `tier` carry out one batch, into rows with tier `number` and `path`.
 
         `before` and `after` are called for each object, untimed; `after` is told where what was read lies. `run` moves
-        the objects in place of the tier's own way.
+        the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
         rows, first_row = self._store.reserve(len(operations))
         describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread)
@@ -264,6 +259,8 @@ class Carrier:
         for at, wrong in errors.items():
             operations[at].wall_ns = 0
             set_error(Cell(rows, first_row + at, self._equipment.stop), wrong)
+        if errors and lease is not None:
+            lease.renew()
         count = batch.begun + (ready in errors)
         self._store.commit(count)
         return count, errors
@@ -330,12 +327,6 @@ class Carrier:
             source = lease.memory(key, nbytes, part.offset, length)
             self._equipment.payload.make(source, key, part.offset)
             handle = tier.write(cell, key, part, source, handle)
-
-
-def _doubting(lease: Lease, result: tuple[int, Errors]) -> tuple[int, Errors]:
-    """`result`, with the lease told where nobody knows what lies in it now."""
-    lease.doubtful |= bool(result[1])
-    return result
 
 
 def _preparing_read(

@@ -65,15 +65,13 @@ class Lease:
     lies there: another object would be blamed.
     """
 
-    __slots__ = ("arena", "doubtful", "more", "segments")
+    __slots__ = ("arena", "more", "segments")
 
     def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
         self.arena = arena
         self.segments = segments
         self.more: list[int] = []
         """Segments of the leases beside it, which are given back with it."""
-        self.doubtful = False
-        """Whether something went wrong that was no error of the context."""
 
     def beside(self, sizes: Sequence[int]) -> "list[Lease]":
         """Leases for further objects that are moved together with this one's, each of which takes a whole object; as
@@ -86,9 +84,13 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None or self.doubtful:
-            self.arena.renew((*self.segments, *self.more))
+        if error is not None:
+            self.renew()
         self.arena.take_back(self)
+
+    def renew(self) -> None:
+        """Make what was lent as new: something went wrong with an object that was moved."""
+        self.arena.renew((*self.segments, *self.more))
 
     @property
     def nbytes(self) -> int:
@@ -159,11 +161,6 @@ class Arena:
             self._leases += 1
         return Lease(self, segments)
 
-    def renew(self, segments: Iterable[int] | None = None) -> None:
-        """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
-        for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
-            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
-
     def lease_beside(self, lease: Lease, sizes: Sequence[int]) -> list[Lease]:
         """See `Lease.beside`."""
         leases = []
@@ -176,6 +173,11 @@ class Arena:
                 lease.more.extend(segments)
                 leases.append(Lease(self, segments))
         return leases
+
+    def renew(self, segments: Iterable[int] | None = None) -> None:
+        """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
+        for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
+            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
 
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""
