@@ -9,6 +9,7 @@ from kvbench_analysis.contention.concurrency import UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
 from kvbench_analysis.report.markup import element
+from kvbench_analysis.summary.summary import measured as time_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 
@@ -63,8 +64,7 @@ def measured(content: Content) -> str:
         parts.append("storage: " + " and ".join([*storages[:_MOST_STORAGES], *more]))
     if facts["read_path"]:
         parts.append(f"read path {facts['read_path']}")
-    window = facts["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "no measured window")
+    parts.append(time_measured(content.summary))
     if facts["started_at"]:
         parts.append(f"started {str(facts['started_at'])[:16].replace('T', ' ')} UTC")
     return ", ".join(parts) + f". Percentiles are {facts['percentiles_are']}."

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary
+from kvbench_analysis.summary.summary import Summary, measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -90,8 +90,7 @@ def _facts(summary: Summary, console: Console) -> None:
     sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
     own = f"directories {run['directories']}" if "directories" in run else ""
     parts += [own, sharing, str(run["model"] or "")]
-    window = run["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "")
+    parts.append(measured(summary) if run["window_s"] is not None else "")
     console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
     console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
 

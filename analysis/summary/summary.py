@@ -11,7 +11,9 @@ from kvbench_analysis.condensed import sharing as condensed_sharing
 from kvbench_analysis.figures.operations import operation_figures
 from kvbench_analysis.figures.requests import cache_hits, request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
-from kvbench_analysis.summary.cautions import Caution, cautions
+from kvbench_analysis.summary.caution import Caution
+from kvbench_analysis.summary.cautions import cautions
+from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.tables.window import Window
@@ -32,7 +34,8 @@ class Summary:
     source: str
     """The file that was summarized."""
     run: dict[str, str | int | float | None]
-    """Facts of the run: attributes of the file, and `window_s`, the length of the measured window."""
+    """Facts of the run: attributes of the file, `window_s`, the length of the measured window, and `duration_s`, how
+    long was to be measured."""
     headlines: tuple[str, ...]
     """The result in a sentence for storage reads and one for storage writes (memory where there is no storage I/O)."""
     warnings: tuple[Caution, ...]
@@ -64,7 +67,7 @@ def summarize(run: Run) -> Summary:
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
     if "directories" in run.attributes:
         facts["directories"] = run.attributes["directories"]
-    facts["window_s"] = window.seconds
+    facts |= {"window_s": window.seconds, "duration_s": planned_seconds(run)}
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
@@ -84,6 +87,16 @@ def summarize(run: Run) -> Summary:
         sharing=sharing,
         request_latency=latency,
     )
+
+
+def measured(summary: Summary) -> str:
+    """How long was measured, and was to be where that is another time: `10.8 s measured, 6 s asked for`."""
+    window, planned = (summary.run[name] for name in ("window_s", "duration_s"))
+    if window is None:
+        return "no measured window"
+    unlike = any(caution.code in WINDOW_CODES for caution in summary.warnings)
+    asked = f", {float(planned or 0):g} s asked for" if unlike else ""
+    return f"{units.digits(float(window))} s measured{asked}"
 
 
 def _headlines(totals: pd.DataFrame) -> Iterator[str]:

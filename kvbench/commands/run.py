@@ -108,8 +108,8 @@ def run(
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
     )
     console = run_console(inside)
-    path = runner.run(world, order, console)
-    if world.rank == 0:
-        from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
+    with runner.run(world, order, console) as written:
+        if world.rank == 0:
+            from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
 
-        show_result(path, console)
+            show_result(written, console)

@@ -22,7 +22,7 @@ from kvbench.cache.peers import PeerDirectory
 from kvbench.config.roles import Role
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Locality
-from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.disaggregated import Handover
 from kvbench.workload.request import Request
 

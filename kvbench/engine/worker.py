@@ -28,10 +28,11 @@ from kvbench.records.schema import (
     RequestState,
     label,
 )
-from kvbench.tiers.arena import SECTOR_BYTES, Arena, Lease, Memory
+from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Mismatch, Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
+from kvbench.units import SECTOR_BYTES
 
 _TAGS: Final = struct.Struct("<IIIIHHBBBBBBBB")
 assert STOPWATCH_BYTES + _TAGS.size == RECORD_DTYPE.itemsize

@@ -172,3 +172,15 @@ def label(code: IntEnum) -> str:
 def labels(column: str) -> dict[int, str]:
     """Code to printed name for one of `CODES`."""
     return {int(code): label(code) for code in CODES[column]}
+
+
+PATHS: Final = {label(path): path for path in Path}
+"""By the names that they are printed and configured by."""
+
+READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)
+"""Those that may be configured; so with WRITE_PATHS."""
+
+WRITE_PATHS: Final = (Path.BUFFERED, Path.DIRECT)
+
+WHOLE_COPIES: Final = {Path.DOUBLE_COPY: 2, Path.NUMPY: 1}
+"""The read paths that hold whole objects in memory of their own, and how many copies of one at once."""

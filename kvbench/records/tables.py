@@ -29,6 +29,7 @@ RANK_DTYPE: Final = np.dtype(
         ("failed_ops", "<i8"),
         ("verified_sectors", "<i8"),
         ("too_large_objects", "<i8"),
+        ("begin_ns", "<i8"),
         ("end_ns", "<i8"),
         ("spilled_rows", "<i8"),
         ("spill_bytes", "<i8"),
@@ -36,9 +37,10 @@ RANK_DTYPE: Final = np.dtype(
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
-much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
-rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
-says why no more were (0: nothing went wrong, or there was no spill file)."""
+much that changed until after it. Peaks are of resident memory. `begin_ns` is the start of its first measured operation
+that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were in its
+spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no spill
+file)."""
 
 
 NODE_DTYPE: Final = np.dtype(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
-from kvbench.cluster.node import filesystem_of, peak_resident_bytes
+from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
@@ -26,7 +25,7 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import block_devices, build_tiers, make_arena, make_payload, probe_paths, run_number
+from kvbench.run.build import check_paths, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
     Turns,
     delete_calibration_object,
@@ -44,8 +43,9 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.run_directory import Nowhere, RunDirectory
+from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import Area, Target
 from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
@@ -56,7 +56,8 @@ class Bench:
     config: RunConfig
     around: Surroundings
     sizes: Sizes
-    rundir: RunDirectory
+    run_id: str
+    area: Area
     tiers: list[Tier]
     arena: Arena
     payload: Payload
@@ -74,25 +75,23 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
-        directories: tuple[Path, ...],
+        targets: Sequence[Target],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `directories` are those under test of this node's ranks;
-        `sharing` is this rank's part in a shared key space."""
-        around = look_around(topology, agreement, plan, directories)
-        rundir: RunDirectory = Nowhere(plan.run_id, topology.rank)
-        if around.directories:
-            rundir = RunDirectory(around.directory, plan.run_id, topology.rank)
+        cleaning up after an error that was not agreed on. `targets` are those of this node's ranks; `sharing` is this
+        rank's part in a shared key space."""
+        around = look_around(topology, agreement, plan, targets)
+        area = around.target.area(plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
-            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, around.directory))
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, around.target.address))
         sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
-        with cleaned_up(agreement, rundir), ExitStack() as stack:
+        with cleaned_up(agreement, area), ExitStack() as stack:
             interrupt = agreement.interrupt
             yield agreement.run(
-                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing, interrupt)
+                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, area, sharing, interrupt)
             )
 
     @classmethod
@@ -103,21 +102,21 @@ class Bench:
         plan: Plan,
         around: Surroundings,
         sizes: Sizes,
-        rundir: RunDirectory,
+        area: Area,
         sharing: Sharing | None,
         interrupt: Interrupt,
     ) -> Self:
         config = plan.config
-        rundir.create()
+        area.create()
         with interrupt.raising():
-            payload = make_payload(config, run_number(rundir.run_id, topology.rank))
+            payload = make_payload(config, run_number(plan.run_id, topology.rank))
             arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
-        tiers = build_tiers(config, sizes.capacities, rundir.objects)
+        tiers = open_tiers(config, sizes.capacities, area)
         for tier in tiers:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
-            probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+            check_paths(config, tiers[-1], around.filesystem)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None
@@ -143,7 +142,9 @@ class Bench:
         takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
         stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
         stack.callback(_leave, stream, spill)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
+        return cls(
+            config, around, sizes, plan.run_id, area, tiers, arena, payload, engine, tally, digest, spill, stream
+        )
 
     @property
     def tier_names(self) -> list[str]:
@@ -170,7 +171,7 @@ class Bench:
             self.spill.remove()
 
     def note(self, **facts: object) -> None:
-        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        """Have `facts` (`header.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
             self.spill.add_facts(facts)
 
@@ -179,12 +180,12 @@ class Bench:
         sharing, violations = self.engine.sharing, self.engine.violations
         if sharing is None or violations is None or topology.size == 1:
             return None
-        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, block_devices(map(filesystem_of, self.around.directories)), taker)
+        return Sampler(topology.node, self.around.disks(), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
@@ -217,7 +218,7 @@ class Bench:
 
 
 def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    return place_row(topology.node, around.directory, around.filesystem, around.group.group)
+    return place_row(topology.node, around.target.address, around.filesystem, around.group.group)
 
 
 def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
@@ -263,38 +264,37 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
 
 
 @contextmanager
-def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+def cleaned_up(agreement: Agreement, area: Area) -> Iterator[None]:
     """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
     try:
         yield
     except (RanksFailed, FailedElsewhere) as first:
         try:
-            _clean_up(agreement, rundir)
+            _clean_up(agreement, area)
         except RanksFailed as second:
             raise RanksFailed(f"{first}\n{second}") from first
         raise
     except BaseException:
         # Not agreed on: the other ranks are not here to agree on this either.
-        rundir.remove()
+        area.remove()
         raise
     else:
-        _clean_up(agreement, rundir)
+        _clean_up(agreement, area)
 
 
-def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
+def _clean_up(agreement: Agreement, area: Area) -> None:
     def remove() -> None:
         try:
-            strangers = rundir.remove()
+            strangers = area.remove()
         except OSError as error:
             raise KvbenchError(
-                f"cannot remove all of {rundir.objects}: {error.strerror}; 'kvbench clean {rundir.directory}' does, "
+                f"cannot remove all of {area.where}: {error.strerror}; 'kvbench clean {area.address}' does, "
                 "once the storage works"
             ) from error
         if strangers:
             raise KvbenchError(
-                f"left {rundir.objects}, as it holds files that kvbench did not make: "
-                + ", ".join(str(path.name) for path in strangers[:5])
+                f"left {area.where}, as it holds files that kvbench did not make: " + ", ".join(strangers[:5])
             )
 
-    agreement.interrupt.waits_for = f"removing the cache files in {rundir.directory}"
+    agreement.interrupt.waits_for = f"removing the cache files in {area.address}"
     agreement.run("clean up", remove)

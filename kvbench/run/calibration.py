@@ -20,11 +20,11 @@ from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.cluster.topology import Topology
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.tables import CALIBRATION_DTYPE
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import GIB
+from kvbench.units import GIB, SEGMENT_BYTES
 
 LONGEST_TURNS_S: Final = 5.0
 """The turns of the ranks of a node take no longer than this in all, for each figure."""

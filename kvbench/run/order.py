@@ -115,8 +115,10 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
             return None, None
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
-        if config.keeps_files and order.directory is None:
-            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
+        if config.has_target and order.directory is None:
+            raise KvbenchError(
+                f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
+            )
         _check_directory(config, order.directory)
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
@@ -186,8 +188,8 @@ def known_attributes(
     capacities: Sequence[int],
     arena_bytes: int,
 ) -> dict[str, str | int | float]:
-    """The attributes of the run file but for those of how the run went; `cache_directory` is a
-    `filesystems.Sharing`."""
+    """The attributes of the run file but for those of how the run went; `cache_directory` is
+    `VolumeGroup.sharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(plan.config, topology.size, topology.nodes, timed_io.TIMER)
@@ -207,5 +209,5 @@ def known_attributes(
             "expected_directory": plan.order.expect,
             "records": plan.config.records,
         }
-        | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
+        | ({"directories": storable(plan.order.directory or "")} if plan.own_directories else {})
     )

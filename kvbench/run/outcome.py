@@ -113,6 +113,27 @@ def gather_outcome(
     return status
 
 
+def why_nothing(topology: Topology, bench: Bench) -> str:
+    """Why a run that went to its end has no figure: not one operation on any rank that is measured and worked. ""
+    where it has some. The same on every rank. Collective."""
+    tally = bench.tally
+    counts = tally.measured, tally.records, tally.canceled, tally.failed, tally.measured_requests
+    measured, operations, canceled, failed, requests = total(topology.comm, *counts)
+    if measured:
+        return ""
+    before = operations - canceled - failed
+    facts = [f"{requests} requests of it began" if requests else "no request of it began"]
+    if before:
+        facts.append(f"{before} operations were of requests that were due before it")
+    facts += [
+        f"{number} {fate}" for number, fate in ((canceled, "were canceled at its end"), (failed, "failed")) if number
+    ]
+    return (
+        f"nothing was measured: no operation of the measured phase was carried out ({', '.join(facts)}); set a longer "
+        "duration_s, or ask for less at once"
+    )
+
+
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
     """The table of look-ups by kind, for the workload that has kinds."""
     if not isinstance(bench.config.workload, ReferenceWorkload):
@@ -166,6 +187,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: RankRows
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
+        "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": 0 if spill is None else spill.kept_records,
         "spill_bytes": 0 if spill is None else spill.kept_bytes,

@@ -27,19 +27,21 @@ from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
+from kvbench.records.outputs import Written
 from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.run.bench import Bench
-from kvbench.run.directories import directories_of_node
+from kvbench.run.directories import targets_of_node
 from kvbench.run.drive import Drive
 from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
-from kvbench.run.outcome import Outcome, gather_outcome
+from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
 from kvbench.run.shared_space import exchange_offsets, join, report
+from kvbench.tiers.target import Target
 from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Schedule
@@ -51,8 +53,8 @@ _LONG_S: Final = 2.0
 """A calibration that takes so long is announced."""
 
 
-def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Path:
-    """Carry out one run on all ranks of `comm`; returns the run file's path (written by rank 0).
+def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Written:
+    """Carry out one run on all ranks of `comm`; returns the run file, which rank 0 has written and open.
 
     `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
     Raises KvbenchError on rank 0 and FailedElsewhere on the others, when the run could not be done, or was done and
@@ -79,9 +81,9 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
         sharing = join(topology, plan.config, work.part)
-        directories = directories_of_node(topology, order.directory)
-        watch.advice = _advice(topology, plan, directories)
-        with Bench.build(topology, agreement, plan, directories, work.schedule, sharing) as bench:
+        targets = targets_of_node(topology, plan.config, order.directory)
+        watch.advice = _advice(topology, plan, targets)
+        with Bench.build(topology, agreement, plan, targets, work.schedule, sharing) as bench:
             watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
             outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
@@ -89,25 +91,33 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
                 status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
             discard(agreement, bench.spill)
-            watch.advice = _advice(topology, plan, directories)
+            watch.advice = _advice(topology, plan, targets)
             if comm.rank == 0 and status != "complete":
                 console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
             agreement.run("measure", lambda: _raise_failure(outcome))
+            nothing = "" if outcome.interrupted else why_nothing(topology, bench)
+        written = Written(order.out) if writer is None else writer.written()
     if outcome.interrupted or interrupt.seen:
+        written.close()
         if comm.rank != 0:
             raise FailedElsewhere
         late = "" if outcome.interrupted else f", after all was measured: {order.out} is complete"
         raise RunInterrupted(f"interrupted{late}")
-    return order.out
+    if nothing:
+        written.close()
+        if comm.rank != 0:
+            raise FailedElsewhere
+        raise KvbenchError(f"{nothing} ({order.out} holds the run)")
+    return written
 
 
 # Plan
 
 
-def _advice(topology: Topology, plan: Plan, directories: Sequence[Path], spill: SpillWriter | None = None) -> str:
+def _advice(topology: Topology, plan: Plan, targets: Sequence[Target], spill: SpillWriter | None = None) -> str:
     """What can be done where the ranks were ended without leaving in good order."""
     given = plan.order.directory if plan.own_directories and topology.nodes > 1 else None
-    return how_to_go_on(spill, plan.run_id, plan.order.out, directories, given or "")
+    return how_to_go_on(spill, plan.run_id, plan.order.out, targets, given or "")
 
 
 def _files_read(plan: Plan) -> list[str | Path]:
@@ -152,7 +162,7 @@ def _load(
     view = View(console, bench.tier_names, topology.size, heading) if topology.rank == 0 else None
     drive = Drive(topology, bench, interrupt, watch, view)
     in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
-    watch.advice = _advice(topology, plan, bench.around.directories, bench.spill)
+    watch.advice = _advice(topology, plan, bench.around.targets, bench.spill)
 
     filled = _fill(topology, agreement, schedule, bench, drive, in_flight)
     stopped = filled == "stopped"

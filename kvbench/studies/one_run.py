@@ -24,7 +24,7 @@ def arguments_of(order: Order) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Carry out the order in `arguments` as one rank; returns the exit code, with the message on stderr."""
     try:
-        runner.run(get_world(), Order.from_json(json.loads(arguments[0])), Console(quiet=True))
+        runner.run(get_world(), Order.from_json(json.loads(arguments[0])), Console(quiet=True)).close()
     except KvbenchError as error:
         print(f"kvbench: {error}", file=sys.stderr, flush=True)
         return 1

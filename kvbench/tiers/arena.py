@@ -14,13 +14,11 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.units import KIB, MIB
+from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES
 
-SECTOR_BYTES: Final = 4 * KIB
-"""Unit of payload, of object sizes and of direct I/O."""
-
-SEGMENT_BYTES: Final = 4 * MIB
-"""Unit in which the arena is lent, and the period of the payload's random body."""
+MINIMUM_ARENA_BYTES: Final = 256 * MIB
+ARENA_CACHES: Final = 4
+"""The arenas of a node's ranks together are this many times its last-level cache."""
 
 _SPARE_BYTES: Final = SECTOR_BYTES
 """Behind the last segment: a stream cipher asks for room for one more block than it writes."""
@@ -39,6 +37,16 @@ class Memory(NamedTuple):
 def stored_bytes(nbytes: int) -> int:
     """`nbytes` rounded up to whole sectors: what an object takes on every tier."""
     return -(-nbytes // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def usual_arena_bytes(last_level_cache_bytes: int, ranks: int) -> int:
+    """What an arena takes where nothing else is said, on a node with so much cache that `ranks` ranks share."""
+    return max(MINIMUM_ARENA_BYTES, ARENA_CACHES * last_level_cache_bytes // max(1, ranks))
+
+
+def whole_segments(nbytes: int, threads: int) -> int:
+    """`nbytes` rounded up to whole segments, and at least one segment for each of `threads`."""
+    return max(threads, -(-nbytes // SEGMENT_BYTES)) * SEGMENT_BYTES
 
 
 def anonymous_memory(nbytes: int) -> mmap.mmap:

@@ -15,7 +15,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Memory, object_phase
+from kvbench.tiers.arena import Memory, object_phase
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 
 STAMP: Final = np.dtype([("run", "<u4"), ("sector", "<u4"), ("key", "<u8")])
 """The first 16 bytes of every sector."""

@@ -14,7 +14,7 @@ from kvbench.engine.look_ups import LookUps
 from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase
-from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.request import ObjectRef, Request
 
 MS = 1_000_000

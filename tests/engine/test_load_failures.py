@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rank_harness import SEED, Rank, Script, config_of, finish, ref, request
 
 from kvbench.records.schema import Op, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 from kvbench.workload.request import Request
 
 MakeRank = Callable[..., Rank]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rank_harness import Rank, Script, config_of, ref, replay, request
 
 from kvbench.records.schema import Op, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import ObjectRef, Request
 

@@ -16,7 +16,7 @@ from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.request import Request
 
 MS = 1_000_000

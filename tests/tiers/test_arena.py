@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, object_phase, stored_bytes
+from kvbench.tiers.arena import Arena, Lease, object_phase, stored_bytes
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 
 SIZES = st.integers(1, 5 * SEGMENT_BYTES // SECTOR_BYTES).map(lambda sectors: sectors * SECTOR_BYTES)
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from kvbench.records.schema import RECORD_DTYPE, Path
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Lease, Memory
+from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import KIB, MIB
+from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 SMALL = 5 * SECTOR_BYTES
 LARGE = 9 * MIB + 3 * SECTOR_BYTES

@@ -265,6 +265,7 @@ def _rank_values(one: Found) -> Mapping[str, str | int]:
         "failed_ops": tally.failed,
         "verified_sectors": facts.verified_sectors,
         "too_large_objects": facts.too_large_objects,
+        "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": tally.records,
         "spill_bytes": one.ending.good_bytes,

@@ -34,9 +34,9 @@ HASHED_BYTES: Final = 24
 """Of the head: all but the checksum."""
 
 HEADER: Final = 1
-"""The first frame: a JSON object that says of which run and rank this is (`spilling.SpillHeader`)."""
+"""The first frame: a JSON object that says of which run and rank this is (`header.SpillHeader`)."""
 FACTS: Final = 2
-"""A JSON object of what became known later; a later value replaces an earlier one (`spilling.SpillFacts`)."""
+"""A JSON object of what became known later; a later value replaces an earlier one (`header.SpillFacts`)."""
 RECORDS: Final = 3
 REQUESTS: Final = 4
 SAMPLES: Final = 5

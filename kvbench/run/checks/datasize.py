@@ -6,15 +6,13 @@ The same forecast that a run makes of itself; only the storage's speed and the o
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.filesystems import first_alike
-from kvbench.cluster.node import Filesystem, describe_node, filesystem_of
+from kvbench.cluster.node import describe_node
 from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
@@ -28,8 +26,11 @@ from kvbench.run.checks.forecast import (
     memory_need,
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
+from kvbench.run.checks.volumes import first_alike
 from kvbench.run.directories import directory_of, placeholders
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
@@ -39,10 +40,10 @@ _MOST_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class LookedAt:
-    """A directory of some ranks of a node."""
+    """The directory of some ranks of a node."""
 
     directory: str
-    filesystem: Filesystem
+    filesystem: Volume
     sharing_ranks: int
     """Ranks of the node whose directories are on the same filesystem."""
 
@@ -124,16 +125,16 @@ def estimate(
     import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
-    directories = () if given is None else tuple(directory_of(given, Seat(n, n, 0)) for n in range(ranks_per_node))
-    own = given is not None and bool(placeholders(given))
-    looked_at = _look_at(directories) if own else ()
+    seats = [Seat(n, n, 0) for n in range(ranks_per_node)]
+    targets = [] if given is None else [target_of(config, directory_of(given, seat)) for seat in seats]
+    looked_at = _look_at(targets) if given is not None and placeholders(given) else ()
     capacity: int | None = None
-    if config.tiers[-1].kind == "file":
+    if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
         if wanted != "auto":
             capacity = wanted
-        elif directories:
-            first = _look_at(directories)[0]
+        elif targets:
+            first = _look_at(targets)[0]
             if first.filesystem.tells_space:
                 capacity = int(first.filesystem.free_bytes * FREE_SPACE_SHARE) // first.sharing_ranks
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
@@ -141,26 +142,32 @@ def estimate(
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    place = find_place(spill or SpillOrder(), [path for path in dict.fromkeys(directories) if path.exists()])
+    place = find_place(spill or SpillOrder(), [target for target in targets if _is_there(target)])
     spilled = place is not None or config.records != "full"
     memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
     return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at)
 
 
-def _look_at(directories: Sequence[Path]) -> tuple[LookedAt, ...]:
-    """Each of the directories of a node's ranks once, in their order. Raises KvbenchError."""
+def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
+    """What each of the targets of a node's ranks is on, each once, in their order. Raises KvbenchError."""
     kinds = {}
-    for directory in dict.fromkeys(directories):
+    for target in {target.address: target for target in targets}.values():
         try:
-            kinds[directory] = filesystem_of(directory)
+            kinds[target.address] = target.describe()
         except OSError as error:
-            raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
-    alike = first_alike(directories)
-    return tuple(
-        LookedAt(str(directory), kind, alike.count(alike[directories.index(directory)]))
-        for directory, kind in kinds.items()
-    )
+            raise KvbenchError(f"cannot look at {target.address}: {error.strerror}") from error
+    alike = first_alike(targets)
+    ranks = {target.address: alike.count(first) for target, first in zip(targets, alike, strict=True)}
+    return tuple(LookedAt(address, kind, ranks[address]) for address, kind in kinds.items())
+
+
+def _is_there(target: Target) -> bool:
+    try:
+        target.describe()
+    except OSError:
+        return False
+    return True
 
 
 def print_size(size: DataSize, console: Console) -> None:

@@ -12,24 +12,19 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from kvbench import timed_io
 from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
-from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
+from kvbench.cluster.node import Node, describe_node
 from kvbench.cluster.topology import Seat
-from kvbench.config.run_config import Calibration
-from kvbench.errors import KvbenchError
-from kvbench.run.checks.forecast import MINIMUM_ARENA_BYTES
 from kvbench.run.directories import directory_of, placeholders
-from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
-from kvbench.tiers.file.run_directory import check_directory
-from kvbench.units import GIB, format_bytes
-
-State = Literal["ok", "warn", "fail"]
+from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Finding
+from kvbench.units import format_bytes
 
 _SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
 """Clock sources that the kernel has to be entered for: reading one costs up to a microsecond."""
@@ -57,15 +52,6 @@ _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_
 """Variables by which a launcher makes a process one of its ranks, which a trial is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    state: State
-    text: str
-
-
 def examine(given: str | None) -> list[Finding]:
     """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
     (`directories`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
@@ -73,11 +59,11 @@ def examine(given: str | None) -> list[Finding]:
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
     if given is not None and placeholders(given):
-        there = ", ".join(str(path) for path in directories[:_MOST_SHOWN])
+        there = ", ".join(directories[:_MOST_SHOWN])
         more = f" and {len(directories) - _MOST_SHOWN} more" if len(directories) > _MOST_SHOWN else ""
         findings.append(Finding("directories", "ok", f"looked at as those of the first node's ranks: {there}{more}"))
     for directory in directories:
-        findings += _directory(directory)
+        findings += target_at(directory).examine()
     return findings
 
 
@@ -86,11 +72,19 @@ def failed(findings: Iterable[Finding]) -> bool:
     return any(finding.state == "fail" for finding in findings)
 
 
-def _directories(given: str) -> list[Path]:
+def _directories(given: str) -> list[str]:
     """The directories of the ranks of the first node, as far as they are there; that of the first rank in any case."""
     places = (directory_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
     first = next(places)
-    return list(dict.fromkeys([first, *takewhile(Path.is_dir, places)]))
+    return list(dict.fromkeys([first, *takewhile(_is_there, places)]))
+
+
+def _is_there(directory: str) -> bool:
+    try:
+        target_at(directory).describe()
+    except OSError:
+        return False
+    return True
 
 
 def _software() -> Iterator[Finding]:
@@ -167,57 +161,6 @@ def _node(node: Node) -> Iterator[Finding]:
         "; reading it costs a system call, so small operations look slower" if slow_clock else ""
     )
     yield Finding("clock source", "warn" if slow_clock else "ok", text)
-
-
-def _directory(directory: Path) -> Iterator[Finding]:
-    try:
-        check_directory(directory)
-        filesystem = filesystem_of(directory)
-        paths, alignment = probe_paths(directory), direct_alignment(directory)
-        resident_pct = resident_after_drop(directory)
-    except KvbenchError as error:
-        yield Finding("directory", "fail", str(error))
-        return
-    except OSError as error:
-        yield Finding("directory", "fail", f"{directory} cannot be used: {error.strerror or error}")
-        return
-    yield Finding("directory", "ok", str(directory.resolve()))
-    yield from _filesystem(filesystem)
-    for name, problem in paths.items():
-        if problem is None:
-            yield Finding(name, "ok", "works")
-        else:
-            # Every configuration that does not say otherwise uses the buffered paths.
-            yield Finding(name, "fail" if name.endswith("buffered") else "warn", f"does not work here: {problem}")
-    if alignment is None:
-        yield Finding("O_DIRECT alignment", "warn", "no direct I/O here with 512 or 4096 bytes")
-    else:
-        yield Finding("O_DIRECT alignment", "ok", f"{alignment} bytes")
-    if resident_pct == 0:
-        yield Finding("page cache", "ok", "a file can be dropped from it, so that reads are cold")
-    else:
-        text = f"{resident_pct} % of a file stays in it after it was dropped: reads will not be cold"
-        yield Finding("page cache", "warn", text)
-
-
-def _filesystem(filesystem: Filesystem) -> Iterator[Finding]:
-    text = f"{filesystem.kind} at {filesystem.mount_point} from {filesystem.device} ({filesystem.options})"
-    if filesystem.in_memory:
-        yield Finding("filesystem", "warn", f"{text}; it is memory: there is no device to measure")
-    elif filesystem.kind == "overlay":
-        yield Finding("filesystem", "warn", f"{text}; it is a container's own layer: mount the storage to be measured")
-    else:
-        yield Finding("filesystem", "ok", text)
-    free = f"{format_bytes(filesystem.free_bytes)} of {format_bytes(filesystem.total_bytes)} free"
-    least = Calibration().bytes
-    if not filesystem.tells_space:
-        yield Finding("free space", "warn", "not told by the filesystem: set capacity_bytes of the file tier")
-    elif filesystem.free_bytes < least:
-        yield Finding("free space", "fail", f"{free}; calibration alone needs {format_bytes(least)} per rank")
-    elif filesystem.free_bytes < GIB:
-        yield Finding("free space", "warn", f"{free}; most configurations need more")
-    else:
-        yield Finding("free space", "ok", free)
 
 
 def _trial(code: str) -> tuple[int, list[str]]:

@@ -15,30 +15,19 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.filesystems import FilesystemGroup
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.node import Filesystem
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
+from kvbench.run.checks.volumes import VolumeGroup
+from kvbench.tiers.file.filesystem import reach_of
+from kvbench.tiers.target import Volume
 
 Expect = Literal["shared", "local", ""]
 """What the user expects of the directory under test; "" for nothing."""
 
 _SETTLE_S: Final[Mapping[Expect, float]] = {"shared": 5.0, "local": 1.0, "": 0.3}
 """How long to look for other nodes' files: where somebody is sure that they are there, longer."""
-
-_LOCAL_KINDS: Final = frozenset((
-    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "ntfs3", "overlay", "ramfs", "tmpfs", "vfat", "xfs",
-    "zfs",
-))  # fmt: skip
-"""Filesystems that one machine alone has mounted at a time, whatever the device lies on."""
-
-_NETWORK_KINDS: Final = frozenset((
-    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.dfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
-    "fuse.sshfs", "gfs2", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "wekafs",
-))  # fmt: skip
-"""Filesystems that are there for being mounted by several machines."""
 
 _ROW: Final = np.dtype(
     [("node", "<i8"), ("group", "<i8"), ("host", "S64"), ("kind", "S32"), ("device", "S160"), ("mount_point", "S256")]
@@ -57,8 +46,8 @@ def check_expectation(
     agreement: Agreement,
     expect: Expect,
     given: str,
-    filesystem: Filesystem,
-    group: FilesystemGroup,
+    filesystem: Volume,
+    group: VolumeGroup,
 ) -> None:
     """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where the directory that was `given` is not as
     expected. Collective.
@@ -85,9 +74,9 @@ def check_expectation(
     agreement.run("check", complain)
 
 
-def _disappoints(expect: Expect, filesystem: Filesystem, group: FilesystemGroup) -> bool:
+def _disappoints(expect: Expect, filesystem: Volume, group: VolumeGroup) -> bool:
     if group.sharing == "single-node":
-        return filesystem.kind in (_LOCAL_KINDS if expect == "shared" else _NETWORK_KINDS)
+        return filesystem.reach == ("local" if expect == "shared" else "network")
     return group.sharing != expect
 
 
@@ -115,7 +104,7 @@ def disappointment(expect: Expect, given: str, table: npt.NDArray[np.void]) -> s
 
 def _forgotten(places: Mapping[tuple[int, str, str, str], list[str]]) -> str:
     """What a directory that should be shared, and is not, is likely to lack."""
-    without = [host for (_, kind, _, _), hosts in places.items() if kind in _LOCAL_KINDS for host in hosts]
+    without = [host for (_, kind, _, _), hosts in places.items() if reach_of(kind) == "local" for host in hosts]
     every = sum(len(hosts) for hosts in places.values())
     if len(without) == every:
         return "it seems to be mounted nowhere: mount the shared filesystem on every node, or give the right directory"

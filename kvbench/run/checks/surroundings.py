@@ -1,18 +1,20 @@
 """The node and the storage that a rank finds itself on, looked at before anything is made there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group, filesystem_group_of_own, no_group
-from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
-from kvbench.cluster.topology import Topology
+from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.topology import Seat, Topology
+from kvbench.errors import KvbenchError
 from kvbench.run.checks.expectation import check_expectation, settle_seconds
+from kvbench.run.checks.volumes import VolumeGroup, no_group, volume_group, volume_group_of_own
 from kvbench.run.directories import directory_of
 from kvbench.run.order import Plan
 from kvbench.run.output.spill_files import SpillPlace, find_place
-from kvbench.tiers.file.run_directory import check_directory
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import NO_VOLUME, NoTarget, Target, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +22,23 @@ class Surroundings:
     """The node and the storage that this rank found."""
 
     node: Node
-    directories: tuple[Path, ...]
-    """Under test: of each rank of this node, in their order; empty where there are none."""
-    directory: Path
+    targets: Sequence[Target]
+    """Of each rank of this node, in their order; empty where nothing is under test."""
+    target: Target
     """This rank's."""
-    filesystem: Filesystem
-    group: FilesystemGroup
+    filesystem: Volume
+    group: VolumeGroup
     spill: SpillPlace | None
     """Where records are spilled to, if at all."""
 
+    def disks(self) -> tuple[str, ...]:
+        """The block devices that this node's targets are on, as far as they are on any, each once. Raises OSError."""
+        found = (target.describe().disk for target in self.targets)
+        return tuple(dict.fromkeys(disk for disk in found if disk is not None))
 
-def look_around(topology: Topology, agreement: Agreement, plan: Plan, directories: tuple[Path, ...]) -> Surroundings:
-    """Look at the node and this rank's directory, of those of the node's ranks, and find who shares its filesystem.
+
+def look_around(topology: Topology, agreement: Agreement, plan: Plan, targets: Sequence[Target]) -> Surroundings:
+    """Look at the node and at this rank's target, of `targets` of the node's ranks, and find who shares its volume.
     Collective.
 
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
@@ -39,19 +46,30 @@ def look_around(topology: Topology, agreement: Agreement, plan: Plan, directorie
     given, spill, expect = plan.order.directory, plan.order.spill, plan.order.expect
     if given is None:
         node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, ())))
-        return Surroundings(node, (), Path("none"), NO_FILESYSTEM, no_group(topology), place)
-    directory = directories[topology.local_rank]
+        return Surroundings(node, (), NoTarget(), NO_VOLUME, no_group(topology), place)
+    target = targets[topology.local_rank]
 
-    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
-        check_directory(directory)
-        # What another rank's directory lacks, that rank says.
-        there = [path for path in dict.fromkeys(directories) if path.is_dir()]
-        return describe_node(), filesystem_of(directory), find_place(spill, there)
+    def look() -> tuple[Node, Volume, SpillPlace | None]:
+        target.check()
+        # What another rank's target lacks, that rank says.
+        return describe_node(), target.describe(), find_place(spill, [one for one in targets if _can_be_used(one)])
 
     node, filesystem, place = agreement.run("check", look)
-    find = partial(filesystem_group, topology, directory)
+    find = partial(volume_group, topology, target)
     if plan.own_directories:
-        find = partial(filesystem_group_of_own, topology, directories, partial(directory_of, given))
+        find = partial(volume_group_of_own, topology, targets, partial(_target_of, plan, given))
     group = agreement.run("check", lambda: find(plan.run_id, settle_seconds(expect)))
     check_expectation(topology, agreement, expect, given, filesystem, group)
-    return Surroundings(node, directories, directory, filesystem, group, place)
+    return Surroundings(node, targets, target, filesystem, group, place)
+
+
+def _target_of(plan: Plan, given: str, seat: Seat) -> Target:
+    return target_of(plan.config, directory_of(given, seat))
+
+
+def _can_be_used(target: Target) -> bool:
+    try:
+        target.check()
+    except KvbenchError:
+        return False
+    return True

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.node import Filesystem, filesystem_of, same_filesystem
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
+from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
@@ -41,12 +42,12 @@ class SpillPlace:
     """The directory that a node's spill files are made in."""
 
     directory: Path
-    filesystem: Filesystem
+    filesystem: Volume
 
 
-def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
+def find_place(order: SpillOrder, tested: Sequence[Target]) -> SpillPlace | None:
     """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
-    `tested` (the directories under test of the node's ranks) and can be written. None: nowhere, or not wanted.
+    `tested` (what the node's ranks test) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -57,12 +58,12 @@ def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
     for directory in _usual_places():
         if os.access(directory, os.W_OK | os.X_OK) and directory.is_dir():
             place = SpillPlace(directory, filesystem_of(directory))
-            if not _is_tested(place, tested):
+            if not _is_tested(directory, tested):
                 return place
     return None
 
 
-def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Sequence[Target]) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -70,7 +71,7 @@ def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"the directory {directory} for spill files cannot be written; give another with --spill")
     place = SpillPlace(directory, filesystem_of(directory))
-    if _is_tested(place, tested):
+    if _is_tested(directory, tested):
         raise KvbenchError(
             f"the directory {directory} for spill files is on the filesystem under test "
             f"({place.filesystem.kind} at {place.filesystem.mount_point}), which writing there would disturb: give one "
@@ -79,13 +80,13 @@ def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
     return place
 
 
+def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
+    return any(target.is_beside(directory) for target in {target.address: target for target in tested}.values())
+
+
 def _usual_places() -> Iterable[Path]:
     for place in _USUAL_PLACES:
         yield Path(place if isinstance(place, str) else place())
-
-
-def _is_tested(place: SpillPlace, tested: Sequence[Path]) -> bool:
-    return any(same_filesystem(place.directory, path, place.filesystem, filesystem_of(path)) for path in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -149,11 +150,11 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directories: Iterable[Path], given: str) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order. `directories` are those under
-    test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, tested: Iterable[Target], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `tested` is what this node's
+    ranks test; where other nodes have other directories, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    places = " ".join(shlex.quote(str(directory)) for directory in dict.fromkeys(directories))
+    places = " ".join(shlex.quote(address) for address in dict.fromkeys(target.address for target in tested))
     if places:
         elsewhere = f" here; on every node there may be some in {given}" if given else ""
         advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")

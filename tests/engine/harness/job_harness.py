@@ -17,9 +17,10 @@ from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Path, Phase
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 from kvbench.workload.disaggregated import Handover, Lanes
 from kvbench.workload.request import Schedule
 

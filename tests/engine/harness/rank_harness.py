@@ -25,13 +25,14 @@ from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.engine.dispatcher import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase
-from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
+from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Blank, Payload
 from kvbench.tiers.transfer import Cell, Part
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.request import ObjectRef, Request, Schedule
 
 MOST_THREADS = 16

@@ -11,13 +11,13 @@ from sequence_harness import Done, choices_in
 
 from kvbench.cluster.agree import RunInterrupted
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.node import filesystem_of
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.trials import surroundings
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.tiers.file.filesystem import filesystem_of
 
 QUIET = Console(quiet=True)
 

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.filesystems import filesystem_group, filesystem_group_of_own
 from kvbench.cluster.topology import Seat, discover, seats_of_node
 from kvbench.errors import KvbenchError
+from kvbench.run.checks.volumes import volume_group, volume_group_of_own
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Target
 
 
-def folder(seat: Seat) -> Path:
+def own_target(seat: Seat) -> Target:
     """Of a rank that has one of its own."""
-    return Path(sys.argv[1]) / sys.argv[3].format(**seat._asdict())
+    return target_at(f"{sys.argv[1]}/{sys.argv[3].format(**seat._asdict())}")
 
 
 def main() -> None:
@@ -33,10 +35,10 @@ def main() -> None:
     if len(sys.argv) > 1:
         top, names = Path(sys.argv[1]), sys.argv[2:]
         if names[0] == "own":
-            directories = [folder(seat) for seat in seats_of_node(topology)]
-            find = partial(filesystem_group_of_own, topology, directories, folder)
+            targets = [own_target(seat) for seat in seats_of_node(topology)]
+            find = partial(volume_group_of_own, topology, targets, own_target)
         else:
-            find = partial(filesystem_group, topology, top / names[topology.node])
+            find = partial(volume_group, topology, target_at(f"{top}/{names[topology.node]}"))
         try:
             group = Agreement(comm).run("check", lambda: find("run1", settle_s=0.1))
         except KvbenchError as error:

@@ -22,10 +22,10 @@ from kvbench.run.calibration import (
     turns_s,
     write_calibration_object,
 )
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
-from kvbench.units import KIB, MIB
+from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("segments", [1, 2, 3])
@@ -39,15 +39,15 @@ def test_memory_is_copied_within_an_arena_of_any_size(segments: int, payload: Pa
 @pytest.mark.parametrize("nbytes", [SECTOR_BYTES, 9 * MIB])
 @pytest.mark.parametrize("read_path", [Path.BUFFERED, Path.NUMPY, Path.MMAP_TOUCH])
 def test_storage_is_read_and_the_object_removed(
-    folder: FilePath, payload: Payload, read_path: Path, nbytes: int
+    tmp_path: FilePath, payload: Payload, read_path: Path, nbytes: int
 ) -> None:
     arena = Arena(2 * SEGMENT_BYTES, 1, payload.body)
-    tier = FileTier(folder, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
+    tier = FileTier(tmp_path, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
     write_calibration_object(tier, arena, payload, nbytes)
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 1
     assert storage_read_gib_per_s(tier, arena, nbytes, 0.0) > 0
     delete_calibration_object(tier)
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     tier.close()
 
 
