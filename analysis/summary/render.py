@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, measured
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -25,17 +25,6 @@ _PART_NAMES: Final = {
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
 }  # fmt: skip
-_SHARING: Final = {
-    "shared": "directory shared by all nodes",
-    "local": "a directory on each node",
-    "mixed": "a directory that some nodes share",
-}
-_SHARING_OF_OWN: Final = {
-    "shared": "on filesystems shared by all nodes",
-    "local": "on filesystems of each node",
-    "mixed": "on filesystems that some nodes share",
-}
-"""Where ranks had directories of their own."""
 
 
 def to_json(summary: Summary) -> str:
@@ -57,7 +46,8 @@ def to_json(summary: Summary) -> str:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Print the headlines, the warnings and the tables. Text of the file is printed as it is, never as markup."""
-    _facts(summary, console)
+    console.print(safe_text(what_was_measured(summary)))
+    console.print(safe_text(f"percentiles: {summary.run['percentiles_are']}"))
     for line in summary.headlines:
         console.print(safe_text(line, "bold"))
     if summary.warnings:

@@ -5,10 +5,14 @@ bytes themselves are the engine's and the tiers' business.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from kvbench.cache.directory import Directory
 from kvbench.cache.policy import Policy, Step
 from kvbench.records.schema import Op
+
+_READ: Final = Op.READ
+"""Named once: to look it up takes as long as to find the object."""
 
 
 class Cache:
@@ -19,17 +23,14 @@ class Cache:
 
     def __init__(self, capacities: Sequence[int], policy: Policy) -> None:
         """`policy` must not have been told of anything yet."""
+        self.capacities = tuple(capacities)
+        """Bytes that each tier can hold."""
         self._directory = Directory(capacities)
         self._policy = policy
         self.too_large = 0
         """Objects that were not cached because no tier can hold them."""
         self.refused = 0
         """Objects that were not cached because the policy did not admit them."""
-
-    @property
-    def capacities(self) -> tuple[int, ...]:
-        """Bytes that each tier can hold."""
-        return self._directory.capacities
 
     @property
     def used(self) -> list[int]:
@@ -57,7 +58,7 @@ class Cache:
         if place is None:
             return []
         source, nbytes = place
-        steps = [Step(Op.READ, key, nbytes, source, None)]
+        steps = [Step(_READ, key, nbytes, source, None)]
         self._policy.hit(key, nbytes, source)
         target = self._policy.tier_after_read(source, nbytes, self.capacities) if source else None
         if target is not None:

@@ -27,12 +27,10 @@ from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
 from kvbench.run.build import check_paths, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
+    CalibrationObject,
     Turns,
-    delete_calibration_object,
     memory_copy_gib_per_s,
-    storage_read_gib_per_s,
     turns_s,
-    write_calibration_object,
 )
 from kvbench.run.checks.sizes import Sizes, plan_sizes
 from kvbench.run.checks.surroundings import Surroundings, look_around
@@ -115,7 +113,7 @@ class Bench:
         for tier in tiers:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
-            check_paths(config, tiers[-1], around.filesystem)
+            check_paths(config, tiers[-1], around.volume)
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
@@ -206,10 +204,13 @@ class Bench:
         turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes, stop))
         storage = self.tiers[-1]
         if self._calibrates_storage:
-            nbytes = settings.bytes
-            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes, stop))
-            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s, stop))
-            turns.attempt(lambda: delete_calibration_object(storage))
+            full = self.config.payload.verify == "full"
+            tried = CalibrationObject(storage, self.arena, self.payload, settings.bytes, full, stop)
+            turns.attempt(tried.told("write")(tried.write))
+            turns.measure("storage-read", tried.told("read")(tried.read_gib_per_s))
+            turns.attempt(tried.told("delete")(tried.delete))
+            # Not all that was read was compared, and what objects are made of lies there.
+            self.arena.renew()
         return turns.rows()
 
     @property
@@ -226,7 +227,7 @@ def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | 
         "rank": topology.rank,
         "filesystem_group": around.group.first_rank,
         "sharing_ranks": around.group.ranks,
-        "free_bytes": around.filesystem.free_bytes,
+        "free_bytes": around.volume.free_bytes,
     }
 
 

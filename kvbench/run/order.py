@@ -23,8 +23,8 @@ from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
-from kvbench.run.directories import placeholders
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier

@@ -23,7 +23,7 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
 from kvbench.config.run_config import TraceWorkload
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
@@ -32,6 +32,7 @@ from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
+from kvbench.run.addresses import addresses_of_node
 from kvbench.run.bench import Bench
 from kvbench.run.directories import targets_of_node
 from kvbench.run.drive import Drive

@@ -85,7 +85,11 @@ def test_with_several_nodes_only_what_they_see_counts(
 def table(*rows: tuple[int, str, str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """(group, host, kind) of each node."""
     return np.array(
-        [(node, group, host, kind, "server:/x", "/mnt") for node, (group, host, kind) in enumerate(rows)], dtype=_ROW
+        [
+            (node, group, host, kind, "server:/x", "/mnt", reach_of(kind))
+            for node, (group, host, kind) in enumerate(rows)
+        ],
+        dtype=_ROW,
     )
 
 

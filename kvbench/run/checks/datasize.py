@@ -17,6 +17,7 @@ from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
     Demand,

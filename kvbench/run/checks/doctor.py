@@ -23,7 +23,7 @@ from kvbench.cluster.topology import Seat
 from kvbench.run.directories import directory_of, placeholders
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
 from kvbench.tiers.kinds import target_at
-from kvbench.tiers.target import Finding
+from kvbench.tiers.target import Finding, Target
 from kvbench.units import format_bytes
 
 _SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
@@ -54,8 +54,8 @@ _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_
 
 def examine(given: str | None) -> list[Finding]:
     """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
-    (`directories`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
-    directories = [] if given is None else _directories(given)
+    (`addresses`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
+    targets = [] if given is None else _targets(given)
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
     if given is not None and placeholders(given):

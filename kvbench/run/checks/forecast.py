@@ -18,6 +18,7 @@ from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COP
 from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
 from kvbench.units import GIB, MIB
 from kvbench.workload.request import Request, Schedule
+from kvbench.workload.stages import next_stage, stages_of
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
@@ -186,15 +187,13 @@ class _Player:
 
     def play(self, request: Request) -> None:
         self.requests += 1
-        for reference in request.history:
-            self._look_up(reference.key)
-        missing = [reference for reference in request.context if not self._look_up(reference.key)]
-        if request.prefill:
-            for reference in missing:
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            found = [self._look_up(reference.key) for reference in (*stage.history, *stage.context)]
+            for reference in stage.writes:
                 self.insert(reference.key, reference.tokens)
-        for _ in range(request.decode_passes):
-            for reference in request.context:
-                self._look_up(reference.key)
+            stage = next_stage(asked, found)
 
     def insert(self, key: int, tokens: int) -> None:
         if self._cache.lookup(key) is None:

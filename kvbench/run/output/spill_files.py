@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from kvbench.cluster.agree import Agreement, RanksFailed
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
@@ -163,19 +163,31 @@ def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, tested: Iter
 
 @contextmanager
 def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
-    """A context that writes the run file: if that fails, the message says how to make one from the spill files.
-
-    Collective.
+    """A context that writes the run file: if that fails, the message says how to make one from the spill files, as far
+    as they are there. Collective.
     """
-    incomplete = total(topology.comm, spill is None or not spill.keeping)[0]
     try:
         yield
-    except RanksFailed as error:
-        if spill is None:
+    except (RanksFailed, FailedElsewhere) as error:
+        if spill is not None:
+            spill.keep_name()
+        gone = spill is None or not spill.is_there
+        incomplete, lost = total(topology.comm, spill is None or not spill.keeping, gone)
+        if isinstance(error, FailedElsewhere):
             raise
-        files = spill_path(spill.path.parent, run_id, "*")
-        lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
-        raise type(error)(
-            f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'{recovering(spill, run_id, out)}' makes a run file of them"
-        ) from error
+        raise type(error)(f"{error}{_what_is_left(topology.size, spill, run_id, out, incomplete, lost)}") from error
+
+
+def _what_is_left(ranks: int, spill: SpillWriter | None, run_id: str, out: Path, incomplete: int, lost: int) -> str:
+    """What follows a message of a run file that could not be written. `incomplete`: ranks whose spill file does not
+    hold all of their records, `lost`: those that have none."""
+    if spill is None:
+        return ""
+    if lost == ranks:
+        return "\n  the spill files were deleted while the run went on, and the records with them"
+    but = f" (but on {lost} ranks they are gone)" if lost else ""
+    but = but or (f" (but on {incomplete} ranks not all of them)" if incomplete else "")
+    return (
+        f"\n  the records of each rank are still in {spill_path(spill.path.parent, run_id, '*')} on its node{but}: "
+        f"'{recovering(spill, run_id, out)}' makes a run file of them"
+    )

@@ -6,7 +6,6 @@ one for each rank: `own FORMAT`.
 
 import sys
 from functools import partial
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
@@ -33,7 +32,7 @@ def main() -> None:
         text += f", hosts {','.join(topology.hosts)}"
     assert (topology.leader_comm is not None) == (topology.local_rank == 0)
     if len(sys.argv) > 1:
-        top, names = Path(sys.argv[1]), sys.argv[2:]
+        names = sys.argv[2:]
         if names[0] == "own":
             targets = [own_target(seat) for seat in seats_of_node(topology)]
             find = partial(volume_group_of_own, topology, targets, own_target)

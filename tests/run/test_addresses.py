@@ -1,4 +1,4 @@
-"""The directory under test with placeholders: one for each rank."""
+"""The place under test with placeholders: one for each rank."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from kvbench.cluster.topology import Seat
 from kvbench.errors import KvbenchError
-from kvbench.run.directories import directory_of, literal, placeholders
+from kvbench.run.addresses import address_of, literal, placeholders
 from kvbench.run.output.spill_files import SpillOrder, find_place, how_to_go_on
 from kvbench.tiers.kinds import target_at
 
@@ -47,7 +47,7 @@ def test_a_directory_without_placeholders_is_that_of_all_ranks() -> None:
 )
 def test_anything_else_in_braces_is_an_error_that_says_what_there_is(given: str, said: str) -> None:
     with pytest.raises(KvbenchError, match=said):
-        directory_of(given, SEAT)
+        address_of(given, SEAT)
 
 
 def test_a_directory_can_be_given_as_it_is_called_whatever_that_is() -> None:
@@ -71,7 +71,7 @@ def test_what_to_clean_after_a_killed_run_is_named_for_every_rank_of_the_node() 
     assert how_to_go_on(None, "run", Path("out.h5"), own, "") == (
         "`kvbench clean '/mnt/nv 0' /mnt/nv1` deletes the cache files that are left"
     )
-    assert how_to_go_on(None, "run", Path("out.h5"), own, "/mnt/nv{rank}").endswith(
+    assert how_to_go_on(None, "run", "out.h5", own, "/mnt/nv{rank}").endswith(
         " that are left here; on every node there may be some in /mnt/nv{rank}"
     )
-    assert how_to_go_on(None, "run", Path("out.h5"), (), "") == ""
+    assert how_to_go_on(None, "run", "out.h5", (), "") == ""
