@@ -33,19 +33,24 @@ class RanksCommand(click.Command):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
-            _compare(error.format_message())
+            if _among_others():
+                _compare(error.format_message())
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        _compare(dict(_told(ctx)))
+        if _among_others():
+            _compare(dict(_told(ctx)))
         return super().invoke(ctx)
+
+
+def _among_others() -> bool:
+    """Whether a launcher started more ranks than this one."""
+    launcher = detect_launcher()
+    return launcher is not None and launcher.size != 1
 
 
 def _compare(told: Mapping[str, str] | str) -> None:
     """Raise KvbenchError or FailedElsewhere where `told` differs between the ranks of a launcher. Collective."""
-    launcher = detect_launcher()
-    if launcher is None or launcher.size == 1:
-        return
     try:
         world = get_world()
     except KvbenchError:
