@@ -70,21 +70,6 @@ def _sharing(summary: Summary, console: Console) -> None:
         print_table(console, title, columns, rows)
 
 
-def _plural(number: Any, noun: str) -> str:
-    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _facts(summary: Summary, console: Console) -> None:
-    run = summary.run
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
-    sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
-    own = f"directories {run['directories']}" if "directories" in run else ""
-    parts += [own, sharing, str(run["model"] or "")]
-    parts.append(measured(summary) if run["window_s"] is not None else "")
-    console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
-    console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
-
-
 def _operations(summary: Summary, console: Console) -> None:
     rows = summary.operations.to_dict("records")
     print_table(

@@ -11,10 +11,7 @@ from string import Formatter
 from typing import Final
 
 from kvbench.cluster.topology import Seat, Topology, seats_of_node
-from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
-from kvbench.tiers.kinds import target_of
-from kvbench.tiers.target import Target
 
 PLACEHOLDERS: Final = Seat._fields
 _WIDTH: Final = re.compile(r"(0[1-9])?")
@@ -34,17 +31,15 @@ def has_placeholders(name: str) -> bool:
         return False
 
 
-def directory_of(given: str, seat: Seat) -> str:
-    """The directory of the rank with the numbers `seat`. Raises KvbenchError as `placeholders` does."""
+def address_of(given: str, seat: Seat) -> str:
+    """That of the rank with the numbers `seat`. Raises KvbenchError as `placeholders` does."""
     numbers = seat._asdict()
     return "".join(text + ("" if name is None else format(numbers[name], width)) for text, name, width in _parts(given))
 
 
-def targets_of_node(topology: Topology, config: RunConfig, given: str | None) -> tuple[Target, ...]:
-    """The targets of the ranks of this node, in their order; empty where nothing is given. Collective in the node."""
-    if given is None:
-        return ()
-    return tuple(target_of(config, directory_of(given, seat)) for seat in seats_of_node(topology))
+def addresses_of_node(topology: Topology, given: str | None) -> tuple[str, ...]:
+    """Those of the ranks of this node, in their order; empty where none is given. Collective within the node."""
+    return () if given is None else tuple(address_of(given, seat) for seat in seats_of_node(topology))
 
 
 def literal(address: str) -> str:

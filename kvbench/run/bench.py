@@ -25,7 +25,7 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import check_paths, make_arena, make_payload, run_number
+from kvbench.run.build import check_paths, disks_of, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
     CalibrationObject,
     Turns,
@@ -43,7 +43,7 @@ from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
-from kvbench.tiers.target import Area, Target
+from kvbench.tiers.target import Area
 from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
@@ -73,18 +73,18 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
-        targets: Sequence[Target],
+        addresses: tuple[str, ...],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `targets` are those of this node's ranks; `sharing` is this
-        rank's part in a shared key space."""
-        around = look_around(topology, agreement, plan, targets)
+        cleaning up after an error that was not agreed on. `addresses` are those under test of this node's ranks;
+        `sharing` is this rank's part in a shared key space."""
+        around = look_around(topology, agreement, plan, addresses)
         area = around.target.area(plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
-            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, around.target.address))
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
         sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
         with cleaned_up(agreement, area), ExitStack() as stack:
             interrupt = agreement.interrupt
@@ -183,7 +183,7 @@ class Bench:
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, self.around.disks(), taker)
+        return Sampler(topology.node, disks_of(target.describe() for target in self.around.targets), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
@@ -219,7 +219,7 @@ class Bench:
 
 
 def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    return place_row(topology.node, around.target.address, around.filesystem, around.group.group)
+    return place_row(topology.node, around.target.address, around.volume, around.group.group)
 
 
 def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:

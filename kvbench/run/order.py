@@ -188,8 +188,8 @@ def known_attributes(
     capacities: Sequence[int],
     arena_bytes: int,
 ) -> dict[str, str | int | float]:
-    """The attributes of the run file but for those of how the run went; `cache_directory` is
-    `VolumeGroup.sharing`."""
+    """The attributes of the run file but for those of how the run went; `cache_directory` is a
+    `places.Sharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(plan.config, topology.size, topology.nodes, timed_io.TIMER)
@@ -209,5 +209,5 @@ def known_attributes(
             "expected_directory": plan.order.expect,
             "records": plan.config.records,
         }
-        | ({"directories": storable(plan.order.directory or "")} if plan.own_directories else {})
+        | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
     )

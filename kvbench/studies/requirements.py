@@ -7,11 +7,11 @@ from typing import Final
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.places import PlaceGroup, place_group
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
-from kvbench.run.checks.volumes import VolumeGroup, volume_group
 from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
@@ -31,7 +31,7 @@ class Place:
 
     target: Target
     filesystem: Volume
-    group: VolumeGroup
+    group: PlaceGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def look_around(
     node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
     for target, filesystem in zip(targets, filesystems, strict=True):
-        group = agreement.run("check", lambda where=target: volume_group(topology, where, run_id))  # type: ignore[misc]
+        group = agreement.run("check", partial(place_group, topology, target, run_id))
         places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:

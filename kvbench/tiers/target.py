@@ -122,25 +122,6 @@ class Area(ABC):
         """
 
 
-class Sign(ABC):
-    """A sign that is put up in a target for a moment, under a number, so that others who look there see it."""
-
-    @abstractmethod
-    def put_up(self) -> None:
-        """Raises OSError."""
-
-    @abstractmethod
-    def lowest_of(self, numbers: Sequence[int]) -> int | None:
-        """The lowest of `numbers`, in rising order, whose sign of this run is there now; None where there is none.
-
-        Raises OSError.
-        """
-
-    @abstractmethod
-    def take_down(self) -> None:
-        """Raises OSError."""
-
-
 class Target(ABC):
     """One place under test, as a rank sees it."""
 
@@ -184,11 +165,6 @@ class Target(ABC):
 
     def take_down_sign(self, run_id: str, number: int) -> None:  # noqa: B027 - see lowest_sign
         """Take a sign down again. Raises KvbenchError."""
-
-    def shares_volume(self, other: "Target") -> bool:
-        """Whether what is written to `other`, which can be used on this machine as well, goes to the same volume.
-        Raises OSError."""
-        return self.address == other.address
 
     def is_beside(self, directory: Path) -> bool:
         """Whether this is there and what is written to `directory`, which exists, goes to the same volume. Raises

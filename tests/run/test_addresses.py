@@ -8,7 +8,7 @@ from kvbench.cluster.topology import Seat
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import address_of, literal, placeholders
 from kvbench.run.output.spill_files import SpillOrder, find_place, how_to_go_on
-from kvbench.tiers.kinds import target_at
+from kvbench.tiers.file.target import DirectoryTarget
 
 SEAT = Seat(rank=13, local_rank=5, node=1)
 
@@ -25,7 +25,7 @@ SEAT = Seat(rank=13, local_rank=5, node=1)
     ],
 )
 def test_placeholders_stand_for_the_numbers_of_the_rank(given: str, directory: str) -> None:
-    assert directory_of(given, SEAT) == directory
+    assert address_of(given, SEAT) == directory
 
 
 def test_a_directory_without_placeholders_is_that_of_all_ranks() -> None:
@@ -51,24 +51,24 @@ def test_anything_else_in_braces_is_an_error_that_says_what_there_is(given: str,
 
 
 def test_a_directory_can_be_given_as_it_is_called_whatever_that_is() -> None:
-    odd = Path("/mnt/{rank}/}{/{{")
-    assert directory_of(literal(odd), SEAT) == str(odd)
+    odd = "/mnt/{rank}/}{/{{"
+    assert address_of(literal(odd), SEAT) == odd
 
 
 def test_spill_files_lie_on_none_of_the_filesystems_that_ranks_of_the_node_test() -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir():
         pytest.skip("needs /dev/shm")
-    place = find_place(SpillOrder(True, memory), [target_at("/proc")])
+    place = find_place(SpillOrder(True, memory), [DirectoryTarget("/proc")])
     assert place is not None
     assert place.directory == memory
     with pytest.raises(KvbenchError, match="the directory /dev/shm for spill files is on the filesystem under test"):
-        find_place(SpillOrder(True, memory), [target_at("/proc"), target_at("/dev/shm")])
+        find_place(SpillOrder(True, memory), [DirectoryTarget("/proc"), DirectoryTarget(str(memory))])
 
 
 def test_what_to_clean_after_a_killed_run_is_named_for_every_rank_of_the_node() -> None:
-    own = [target_at(f"/mnt/{name}") for name in ("nv 0", "nv1", "nv1")]
-    assert how_to_go_on(None, "run", Path("out.h5"), own, "") == (
+    own = ["/mnt/nv 0", "/mnt/nv1", "/mnt/nv1"]
+    assert how_to_go_on(None, "run", "out.h5", own, "") == (
         "`kvbench clean '/mnt/nv 0' /mnt/nv1` deletes the cache files that are left"
     )
     assert how_to_go_on(None, "run", "out.h5", own, "/mnt/nv{rank}").endswith(

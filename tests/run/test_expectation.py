@@ -5,24 +5,24 @@ import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.comm import SerialComm
+from kvbench.cluster.places import PlaceGroup, Sharing
 from kvbench.cluster.topology import discover
 from kvbench.run.checks.expectation import _ROW, Expect, check_expectation, disappointment
-from kvbench.run.checks.volumes import Reachable, VolumeGroup
 from kvbench.tiers.file.filesystem import reach_of
 from kvbench.tiers.target import Volume
 
 DIRECTORY = "/data/cache"
 
 
-def group_of(fewest_nodes: int, most_nodes: int, of_nodes: int) -> VolumeGroup:
+def group_of(fewest_nodes: int, most_nodes: int, of_nodes: int) -> PlaceGroup:
     """A group in a run whose groups have from `fewest_nodes` to `most_nodes` nodes."""
-    return VolumeGroup(0, 0, 1, most_nodes, fewest_nodes, most_nodes, of_nodes)
+    return PlaceGroup(0, 0, 1, most_nodes, fewest_nodes, most_nodes, of_nodes)
 
 
 ALONE = group_of(1, 1, 1)
 
 
-def check(expect: Expect, kind: str, group: VolumeGroup = ALONE) -> None:
+def check(expect: Expect, kind: str, group: PlaceGroup = ALONE) -> None:
     comm = SerialComm()
     filesystem = Volume(kind, "/data", "rw", "server:/data", 1, 1, reach=reach_of(kind))
     check_expectation(discover(comm), Agreement(comm), expect, DIRECTORY, filesystem, group)
@@ -41,7 +41,7 @@ def check(expect: Expect, kind: str, group: VolumeGroup = ALONE) -> None:
     ],
 )
 def test_directories_are_shared_local_or_something_between(
-    fewest: int, most: int, of_nodes: int, sharing: Reachable
+    fewest: int, most: int, of_nodes: int, sharing: Sharing
 ) -> None:
     assert group_of(fewest, most, of_nodes).sharing == sharing
 
@@ -71,9 +71,7 @@ def test_one_node_with_the_other_sort_of_filesystem_is_an_error(expect: Expect, 
 
 @pytest.mark.parametrize(("fewest", "most", "sharing"), [(3, 3, "shared"), (1, 2, "mixed"), (1, 1, "local")])
 @pytest.mark.parametrize("expect", ["shared", "local"])
-def test_with_several_nodes_only_what_they_see_counts(
-    expect: Expect, fewest: int, most: int, sharing: Reachable
-) -> None:
+def test_with_several_nodes_only_what_they_see_counts(expect: Expect, fewest: int, most: int, sharing: Sharing) -> None:
     group = group_of(fewest, most, 3)
     if expect == sharing:
         check(expect, "ext4", group)

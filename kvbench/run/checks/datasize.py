@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kvbench.cluster.comm import get_world
 from kvbench.cluster.node import describe_node
+from kvbench.cluster.places import first_alike
 from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
@@ -27,8 +28,6 @@ from kvbench.run.checks.forecast import (
     memory_need,
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
-from kvbench.run.checks.volumes import first_alike
-from kvbench.run.directories import directory_of, placeholders
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
 from kvbench.tiers.kinds import target_of
 from kvbench.tiers.target import Target, Volume
@@ -41,7 +40,7 @@ _MOST_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class LookedAt:
-    """The directory of some ranks of a node."""
+    """A directory of some ranks of a node."""
 
     directory: str
     filesystem: Volume
@@ -126,9 +125,10 @@ def estimate(
     import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
-    seats = [Seat(n, n, 0) for n in range(ranks_per_node)]
-    targets = [] if given is None else [target_of(config, directory_of(given, seat)) for seat in seats]
-    looked_at = _look_at(targets) if given is not None and placeholders(given) else ()
+    seats = [] if given is None else [Seat(n, n, 0) for n in range(ranks_per_node)]
+    targets = [target_of(config, address_of(given or "", seat)) for seat in seats]
+    own = given is not None and bool(placeholders(given))
+    looked_at = _look_at(targets) if own else ()
     capacity: int | None = None
     if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
@@ -143,7 +143,7 @@ def estimate(
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    place = find_place(spill or SpillOrder(), [target for target in targets if _is_there(target)])
+    place = find_place(spill or SpillOrder(), targets)
     spilled = place is not None or config.records != "full"
     memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
@@ -151,24 +151,17 @@ def estimate(
 
 
 def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
-    """What each of the targets of a node's ranks is on, each once, in their order. Raises KvbenchError."""
-    kinds = {}
-    for target in {target.address: target for target in targets}.values():
-        try:
-            kinds[target.address] = target.describe()
-        except OSError as error:
-            raise KvbenchError(f"cannot look at {target.address}: {error.strerror}") from error
+    """Each of the targets of a node's ranks once, in their order. Raises KvbenchError."""
+    volumes = {}
+    for target in targets:
+        if target.address not in volumes:
+            try:
+                volumes[target.address] = target.describe()
+            except OSError as error:
+                raise KvbenchError(f"cannot look at {target.address}: {error.strerror}") from error
     alike = first_alike(targets)
-    ranks = {target.address: alike.count(first) for target, first in zip(targets, alike, strict=True)}
-    return tuple(LookedAt(address, kind, ranks[address]) for address, kind in kinds.items())
-
-
-def _is_there(target: Target) -> bool:
-    try:
-        target.describe()
-    except OSError:
-        return False
-    return True
+    sharing = {target.address: alike.count(first) for target, first in zip(targets, alike, strict=True)}
+    return tuple(LookedAt(address, volume, sharing[address]) for address, volume in volumes.items())
 
 
 def print_size(size: DataSize, console: Console) -> None:

@@ -16,11 +16,10 @@ import numpy.typing as npt
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.gather import gather_table
+from kvbench.cluster.places import PlaceGroup
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
-from kvbench.run.checks.volumes import VolumeGroup
-from kvbench.tiers.file.filesystem import reach_of
 from kvbench.tiers.target import Volume
 
 Expect = Literal["shared", "local", ""]
@@ -54,8 +53,8 @@ def check_expectation(
     agreement: Agreement,
     expect: Expect,
     given: str,
-    filesystem: Volume,
-    group: VolumeGroup,
+    volume: Volume,
+    group: PlaceGroup,
 ) -> None:
     """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where the directory that was `given` is not as
     expected. Collective.
@@ -83,7 +82,7 @@ def check_expectation(
     agreement.run("check", complain)
 
 
-def _disappoints(expect: Expect, filesystem: Volume, group: VolumeGroup) -> bool:
+def _disappoints(expect: Expect, volume: Volume, group: PlaceGroup) -> bool:
     if group.sharing == "single-node":
         return volume.reach == ("local" if expect == "shared" else "network")
     return group.sharing != expect

@@ -146,7 +146,7 @@ def plan_sizes(
     roles = config.role_ranks
     # Decode ranks write nothing; that all nodes share the filesystem was checked.
     writers = around.group.ranks if roles is None else len(roles.prefill)
-    storage = Storage(around.target.address, around.filesystem, free_bytes, writers)
+    storage = Storage(around.target.address, around.volume, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 

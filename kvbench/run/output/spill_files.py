@@ -47,7 +47,7 @@ class SpillPlace:
 
 def find_place(order: SpillOrder, tested: Sequence[Target]) -> SpillPlace | None:
     """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
-    `tested` (what the node's ranks test) and can be written. None: nowhere, or not wanted.
+    `tested` (what is under test of the node's ranks) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -80,13 +80,13 @@ def _ordered_place(directory: Path, tested: Sequence[Target]) -> SpillPlace:
     return place
 
 
-def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
-    return any(target.is_beside(directory) for target in {target.address: target for target in tested}.values())
-
-
 def _usual_places() -> Iterable[Path]:
     for place in _USUAL_PLACES:
         yield Path(place if isinstance(place, str) else place())
+
+
+def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
+    return any(target.is_beside(directory) for target in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -150,11 +150,11 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, tested: Iterable[Target], given: str) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order. `tested` is what this node's
-    ranks test; where other nodes have other directories, `given` says which, and else nothing."""
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: Iterable[str], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `addresses` are those under
+    test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    places = " ".join(shlex.quote(address) for address in dict.fromkeys(target.address for target in tested))
+    places = " ".join(shlex.quote(address) for address in dict.fromkeys(addresses))
     if places:
         elsewhere = f" here; on every node there may be some in {given}" if given else ""
         advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")

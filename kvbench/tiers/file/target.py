@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kvbench.errors import KvbenchError
@@ -71,9 +72,6 @@ class DirectoryTarget(Target):
                 f"give a directory that exists on every node and is writable"
             ) from error
 
-    def shares_volume(self, other: Target) -> bool:
-        return isinstance(other, DirectoryTarget) and on_one_filesystem(self.directory, other.directory)
-
     def is_beside(self, directory: Path) -> bool:
         return self.is_there() and on_one_filesystem(self.directory, directory)
 
@@ -88,35 +86,3 @@ class DirectoryTarget(Target):
 
     def remove_leftover(self, leftover: Leftover, even_unknown: bool = False) -> Leftover:
         return leftovers.remove(leftover, even_unknown)
-
-
-class _EmptyFile(Sign):
-    """An empty file right in the directory, that is made only if it is not there."""
-
-    def __init__(self, directory: Path, run_id: str, number: int) -> None:
-        self._directory = directory
-        self._prefix = _SIGN.format(run_id=run_id)
-        self._number = number
-
-    def put_up(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        os.close(os.open(self._path(self._number), flags, 0o600))
-
-    def lowest_of(self, numbers: Sequence[int]) -> int | None:
-        # Each is asked for by its name, and never before it is known to be made: a network filesystem's client may list
-        # a directory from its cache, and may remember for a while that a name was not there, but a name that it never
-        # heard of it asks the server for.
-        for number in numbers:
-            if self._path(number).exists():
-                return number
-        # What was not seen may come late; the names are in the client's cache of missing ones by now, so the directory
-        # is listed besides.
-        pattern = re.compile(re.escape(self._prefix) + r"(\d+)")
-        listed = (int(match[1]) for match in map(pattern.fullmatch, os.listdir(self._directory)) if match)
-        return min(set(listed) & set(numbers), default=None)
-
-    def take_down(self) -> None:
-        self._path(self._number).unlink(missing_ok=True)
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{self._prefix}{number}"

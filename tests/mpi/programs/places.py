@@ -9,16 +9,19 @@ from functools import partial
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
+from kvbench.cluster.places import place_group, place_group_of_own
 from kvbench.cluster.topology import Seat, discover, seats_of_node
 from kvbench.errors import KvbenchError
-from kvbench.run.checks.volumes import volume_group, volume_group_of_own
-from kvbench.tiers.kinds import target_at
-from kvbench.tiers.target import Target
+from kvbench.tiers.file.target import DirectoryTarget
 
 
-def own_target(seat: Seat) -> Target:
+def folder(seat: Seat) -> DirectoryTarget:
     """Of a rank that has one of its own."""
-    return target_at(f"{sys.argv[1]}/{sys.argv[3].format(**seat._asdict())}")
+    return at(sys.argv[3].format(**seat._asdict()))
+
+
+def at(name: str) -> DirectoryTarget:
+    return DirectoryTarget(f"{sys.argv[1]}/{name}")
 
 
 def main() -> None:
@@ -34,10 +37,10 @@ def main() -> None:
     if len(sys.argv) > 1:
         names = sys.argv[2:]
         if names[0] == "own":
-            targets = [own_target(seat) for seat in seats_of_node(topology)]
-            find = partial(volume_group_of_own, topology, targets, own_target)
+            places = [folder(seat) for seat in seats_of_node(topology)]
+            find = partial(place_group_of_own, topology, places, folder)
         else:
-            find = partial(volume_group, topology, target_at(f"{top}/{names[topology.node]}"))
+            find = partial(place_group, topology, at(names[topology.node]))
         try:
             group = Agreement(comm).run("check", lambda: find("run1", settle_s=0.1))
         except KvbenchError as error:
