@@ -24,8 +24,8 @@ _WITH_EXPONENT: Final = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d{1,3}", re.ASC
 
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
-_MOST_SECONDS: Final = 1e300
-"""So that a unit and a sum still find room in a float."""
+_MOST_SECONDS: Final = 1e9
+"""Thirty years: as nanoseconds, and with others added, still a number of 63 bits."""
 
 KIB: Final = 1024
 MIB: Final = 1024**2

@@ -57,6 +57,14 @@ class Agreement:
         asked to end while nothing has to be kept. Where the function only computes, and makes nothing that would be
         left behind, a signal ends it where it is.
         """
+        return self._run(phase, function, computes)
+
+    def on_first(self, phase: str, function: Callable[[], T], computes: bool = False) -> T | None:
+        """As `run`, where rank 0 alone works, for all: what it cannot do is a problem of the job, such as a wrong
+        configuration, and its message names no rank. Returns its result on rank 0, None elsewhere. Collective."""
+        return self._run(phase, function if self._comm.rank == 0 else lambda: None, computes, for_all=True)
+
+    def _run(self, phase: str, function: Callable[[], T], computes: bool, for_all: bool = False) -> T:
         result, error = None, None
         self.interrupt.phase = phase
         try:
@@ -81,7 +89,7 @@ class Agreement:
             raise error
         if ended[0] >= _ASKED and not report.problems:
             raise RunInterrupted(f"interrupted during {phase}") from error
-        raise RanksFailed(report.message(phase, self._comm.size)) from error
+        raise RanksFailed(report.message(phase, 1 if for_all else self._comm.size)) from error
 
 
 def collect(comm: Communicator, report: Report) -> Report:

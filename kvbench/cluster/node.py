@@ -91,6 +91,20 @@ def peak_resident_bytes() -> int:
     return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
+def allow_open_files(more: int) -> tuple[int, int]:
+    """Let this process have `more` files open beside those it has now, as far as its hard limit allows.
+
+    Returns (limit, lacking): how many it may have open from now on, and how many are missing to that.
+    """
+    needed = len(os.listdir("/proc/self/fd")) + more
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < needed:
+        soft = needed if hard == unlimited else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft, 0 if soft == unlimited else max(0, needed - soft)
+
+
 def memory_limits(root: Path = Path("/")) -> tuple[int | None, int | None]:
     """(limit, available) in bytes of the memory control groups of this process, versions 1 and 2, with their parents;
     None where nothing is limited. Page cache counts as available."""

@@ -81,13 +81,17 @@ class Report:
         return [*lines, f"{self.left_out} more ranks with other problems"] if self.left_out else lines
 
     def message(self, phase: str, size: int) -> str:
-        """What a user reads: one line for one problem, else a heading and a line for each. `size`: ranks in all."""
+        """What a user reads: one line for one problem, else a heading and a line for each. `size`: ranks in all; of one
+        rank alone, or of all alike, it need not be said who has it."""
         lines = self.lines()
         if not lines:
             return f"{phase} failed, and no rank says why"
+        ranks = self.left_out + sum(where.ranks for where in self.problems.values())
+        if len(lines) == 1 and ranks == size:
+            (text,) = self.problems
+            return text if size == 1 else f"{phase} failed on all {size} ranks: {text}"
         if len(lines) == 1 and not self.left_out:
             return f"{phase} failed: {lines[0]}"
-        ranks = self.left_out + sum(where.ranks for where in self.problems.values())
         return "\n  ".join([f"{phase} failed on {ranks} of {size} ranks:", *lines])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvbench.commands.options import ANY_PATH, PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import ANY_PATH, PATH, Finite, config_argument, either, set_option, skip_option
 from kvbench.config.run_config import load_config, shipped_configs
 from kvbench.console import make_console, make_table
 from kvbench.run.checks.datasize import estimate, print_size
@@ -25,7 +25,7 @@ from kvbench.workload.traces import read_trace
 @click.option("--dir", "directory", type=PATH, help="Directory under test, for capacities left `auto`.")
 @click.option(
     "--gib-per-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="What a rank moves at most; with it the bound is closer.",
 )
 @click.option("--spill", type=ANY_PATH, help="Directory for spill files, as for a run.")
@@ -43,6 +43,7 @@ def datasize(
     as_json: bool,
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
+    either("--spill", spill, "--no-spill", no_spill)
     order = SpillOrder(not no_spill, spill)
     size = estimate(
         load_config(config, overrides), ranks, nodes, None if directory is None else str(directory), gib_per_s, order

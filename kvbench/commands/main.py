@@ -1,8 +1,10 @@
 """The command `kvbench`: hands on to the command that is asked for, and turns its errors into messages. No logic."""
 
 import os
+import pwd
 import signal
 import sys
+import tempfile
 from typing import Any, Final, NoReturn
 
 import click
@@ -50,6 +52,7 @@ class _Commands(CommandGroup):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
+    give_home()
     launched = detect_launcher() is not None
     asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
     # What was ignored when we were started (nohup, a script's background job) stays ignored.
@@ -57,6 +60,16 @@ def main() -> NoReturn:
     with Interrupt(launched, end=_end, asking=heard) as interrupt, interrupt.raising():
         commands(prog_name="kvbench")
     raise AssertionError("click ends the process")
+
+
+def give_home() -> None:
+    """Set HOME where there is none, as in a service or a container: Open MPI, which looks there for its settings, does
+    not start without, be it as a rank's library or as mpirun."""
+    if "HOME" not in os.environ:
+        try:
+            os.environ["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _end(text: str) -> None:

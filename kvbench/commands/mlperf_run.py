@@ -10,8 +10,8 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, start_ranks, without_options
-from kvbench.commands.options import PATH, RANKS_PATH
-from kvbench.commands.ranks import RanksCommand
+from kvbench.commands.options import PATH, RANKS_PATH, Finite, either
+from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
@@ -30,7 +30,7 @@ _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
 @click.option("--ranks", type=click.IntRange(min=1), help="Clients in all, instead of --npernode.")
 @click.option("--hostfile", type=PATH, help="With --ranks: the hosts, in mpirun's format.")
 @click.option("--option", "options", multiple=True, type=click.IntRange(1, 3), help="Only this one (rehearsal, open).")
-@click.option("--trial-seconds", type=click.FloatRange(min=0, min_open=True), help="A shorter trial (rehearsal, open).")
+@click.option("--trial-seconds", type=Finite(min=0, min_open=True), help="A shorter trial (rehearsal, open).")
 @click.option("--rehearsal", is_flag=True, help="No submission: shortened; marked as such everywhere.")
 @click.option("--delay", "delay_s", type=click.IntRange(min=0), help="Seconds between options.  [default: 20]")
 @click.option("--trials", type=click.IntRange(min=1), help="Of an option (open).  [default: 3]")
@@ -62,9 +62,14 @@ def run(
     inside = launcher_size() is not None
     invocation = ["kvbench", *sys.argv[1:]]
     names = host_list(hosts)
-    if not inside and (names or npernode or ranks):
-        if ranks and npernode:
-            raise click.UsageError("--ranks says how many clients there are in all, --npernode on each host: give one")
+    if inside:
+        refuse_to_start({"--ranks": ranks, "--npernode": npernode, "--hosts": hosts, "--hostfile": hostfile})
+    if ranks and npernode:
+        raise click.UsageError("--ranks says how many clients there are in all, --npernode on each host: give one")
+    either("--hosts", hosts, "--hostfile", hostfile)
+    if hostfile and not ranks:
+        raise click.UsageError("--hostfile goes with --ranks")
+    if names or npernode or ranks:
         count = ranks or (npernode or 1) * max(1, len(names))
         placed = ",".join(f"{name}:{npernode or 1}" for name in names) if not ranks else hosts
         arguments = [*without_options(sys.argv[1:], _LAUNCH), "--invoked-as", json.dumps(invocation)]

@@ -1,5 +1,6 @@
 """Options and arguments that several commands have, each declared once."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,14 @@ class _OutputFile(GivenPath):
 OUTPUT_FILE: Final = _OutputFile(path_type=Path, readable=False)
 
 
+class Finite(click.FloatRange):
+    """A number within bounds, which "nan" is of none, and "inf" of none that has an upper one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value!r} is not a finite number.", param, ctx)
+
+
 class _RunId(click.types.StringParamType):
     """The id of a run, or what is called by it: its directory, `kvbench-RUN_ID`."""
 
@@ -47,6 +56,13 @@ class _RunId(click.types.StringParamType):
 RUN_PREFIX: Final = "kvbench-"
 """Of the names of all that belongs to a run."""
 RUN_ID: Final = _RunId()
+
+
+def either(left: str, left_value: object, right: str, right_value: object) -> None:
+    """Raise UsageError where two options that exclude each other are given both."""
+    if left_value and right_value:
+        raise click.UsageError(f"{left} and {right} contradict each other: give one of them")
+
 
 config_argument = click.argument("config", type=PATH_AS_TEXT)
 set_option = click.option(

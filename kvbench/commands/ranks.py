@@ -33,19 +33,35 @@ class RanksCommand(click.Command):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
-            _compare(error.format_message())
+            if _among_others():
+                _compare(error.format_message())
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        _compare(dict(_told(ctx)))
+        if _among_others():
+            _compare(dict(_told(ctx)))
         return super().invoke(ctx)
+
+
+def refuse_to_start(given: Mapping[str, object]) -> None:
+    """Raise UsageError where one of the options that say which ranks to start is given inside a launcher."""
+    launcher = detect_launcher()
+    options = [option for option, value in given.items() if value]
+    if launcher is not None and options:
+        verb = "are" if len(options) > 1 else "is"
+        raise click.UsageError(
+            f"{' and '.join(options)} {verb} for starting ranks, and they are started already by {launcher.name}"
+        )
+
+
+def _among_others() -> bool:
+    """Whether a launcher started more ranks than this one."""
+    launcher = detect_launcher()
+    return launcher is not None and launcher.size != 1
 
 
 def _compare(told: Mapping[str, str] | str) -> None:
     """Raise KvbenchError or FailedElsewhere where `told` differs between the ranks of a launcher. Collective."""
-    launcher = detect_launcher()
-    if launcher is None or launcher.size == 1:
-        return
     try:
         world = get_world()
     except KvbenchError:

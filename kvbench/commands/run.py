@@ -10,8 +10,17 @@ from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
 from kvbench.cluster.launch.start import start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
-from kvbench.commands.options import OUTPUT_FILE, PATH, RANKS_PATH, config_argument, set_option, skip_option
-from kvbench.commands.ranks import RanksCommand
+from kvbench.commands.options import (
+    OUTPUT_FILE,
+    PATH,
+    RANKS_PATH,
+    Finite,
+    config_argument,
+    either,
+    set_option,
+    skip_option,
+)
+from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.run import runner
 from kvbench.run.order import Order
@@ -57,7 +66,7 @@ from kvbench.run.output.spill_files import SpillOrder
 @click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(min=2),
+    type=Finite(min=2, max=86400),
     default=PATIENCE_S,
     show_default=True,
     help="Seconds without a sign of life of a node or rank after which all ranks end.",
@@ -86,11 +95,15 @@ def run(
     gather_memory_bytes = read_memory(gather_memory)
     if expect and directory is None:
         raise click.UsageError("--expect goes with --dir")
+    either("--spill", spill, "--no-spill", no_spill)
+    either("--hosts", hosts, "--hostfile", hostfile)
     inside = launcher_size() is not None
-    if ranks is not None and not inside:
+    if inside:
+        refuse_to_start({"--ranks": ranks, "--hosts": hosts, "--hostfile": hostfile})
+    if ranks is not None:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
         sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
-    if (hosts or hostfile) and not inside:
+    if hosts or hostfile:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
     if skip_bad_lines:

@@ -8,7 +8,7 @@ import click
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, start_ranks, without_options
 from kvbench.commands.options import OUTPUT_FILE, RANKS_PATH, repeats_option, seed_option
-from kvbench.commands.ranks import RanksCommand
+from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.options import read_choices
@@ -66,8 +66,8 @@ def copy_path(
         model=model,
     )
     inside = launcher_size() is not None
-    if hosts and inside:
-        raise click.UsageError("--hosts is for starting ranks, and they are started already")
+    if inside:
+        refuse_to_start({"--hosts": hosts})
     largest = max(choices.ranks)
     names = [host.partition(":")[0] for host in host_list(hosts)]
     if not inside and (largest > 1 or names):

@@ -17,9 +17,8 @@ from kvbench.studies.scaling_table import ScalingTable
 @config_argument
 @click.option("--dir", "directory", required=True, type=PATH, help="Directory under test.")
 @click.option("--ranks", default="1,2,4", show_default=True, help="Ranks of each node.")
-@click.option(
-    "--weak/--strong", "weak", default=None, help="Keep the users of a rank, or of all ranks.  [default: both]"
-)
+@click.option("--weak", is_flag=True, help="Keep the users of a rank.  [default: weak and strong]")
+@click.option("--strong", is_flag=True, help="Keep the users of all ranks.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
 @click.option("--seconds", help="Of each run.  [default: duration_s of the configuration]")
 @click.option(
@@ -37,7 +36,8 @@ def scaling(
     config: str,
     directory: Path,
     ranks: str,
-    weak: bool | None,
+    weak: bool,
+    strong: bool,
     overrides: tuple[str, ...],
     seconds: str | None,
     out: Path,
@@ -50,6 +50,8 @@ def scaling(
 
     Each run is an MPI job of its own; run files are kept in a directory beside the table.
     """
+    if seconds is not None and any(override.startswith("duration_s=") for override in overrides):
+        raise click.UsageError("--seconds and --set duration_s contradict each other: give one of them")
     names = tuple(host.partition(":")[0] for host in host_list(hosts))
     choices = ScalingChoices(
         source=config,
@@ -58,7 +60,7 @@ def scaling(
         ranks=read_counts("--ranks", ranks, MOST_RANKS),
         hosts=names,
         nodes=node_counts(len(names)),
-        scalings=BOTH if weak is None else ("weak",) if weak else ("strong",),
+        scalings=BOTH if weak == strong else ("weak",) if weak else ("strong",),
         repeats=repeats,
         seconds=None if seconds is None else read_duration("--seconds", seconds),
         seed=seed,

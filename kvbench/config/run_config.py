@@ -17,7 +17,7 @@ from kvbench.config.models import ModelGeometry, shipped_model
 from kvbench.config.names import TIER_KINDS, TierKind
 from kvbench.config.roles import Roles
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
-from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, PolicyName, Seconds, TierKindName
+from kvbench.config.types import Bytes, BytesOrAuto, Count, Factor, Model, Number, PolicyName, Seconds, TierKindName
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES, format_bytes
@@ -52,9 +52,9 @@ class Pacing(Section):
     """When requests start: after think times, at arrival times, or as fast as possible."""
 
     mode: Literal["closed", "open", "asap"] = "closed"
-    speedup: Number = Field(default=1.0, gt=0)
+    speedup: Factor = Field(default=1.0, gt=0)
     """Open loop: the trace's time runs this many times faster."""
-    requests_per_s: Number | None = Field(default=None, gt=0)
+    requests_per_s: Factor | None = Field(default=None, gt=0)
     """Open loop with personas: Poisson arrivals per second and rank."""
     admission: Literal["arrival", "priority"] = "arrival"
     """Open loop: of the requests that wait for a place, the first to come goes first, or the higher QoS class."""

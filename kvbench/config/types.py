@@ -12,6 +12,8 @@ from kvbench.units import as_whole, parse_bytes, parse_seconds, storable
 
 _MOST: Final = 2**53
 _MOST_BYTES: Final = 2**62
+_MOST_FACTOR: Final = 1e6
+"""So that times multiplied or divided by it remain times."""
 
 
 def one_of(names: Iterable[str], *, besides: tuple[str, ...] = ()) -> PlainValidator:
@@ -46,6 +48,12 @@ def _refuse_switch(value: object) -> object:
     return value
 
 
+def _refuse_extreme(value: float) -> float:
+    if value and not 1 / _MOST_FACTOR <= abs(value) <= _MOST_FACTOR:
+        raise ValueError("expected a number from 1e-6 to 1e6")
+    return value
+
+
 def _refuse_too_many(value: int) -> int:
     if abs(value) > _MOST:
         raise ValueError("expected 2^53 or less")
@@ -67,6 +75,8 @@ def _check_model_name(value: object) -> str:
 Count = Annotated[int, BeforeValidator(as_whole), Strict(), AfterValidator(_refuse_too_many)]
 """A whole number, in whatever way it is written: 1000, 1e3."""
 Number = Annotated[float, BeforeValidator(_refuse_switch)]
+Factor = Annotated[Number, AfterValidator(_refuse_extreme)]
+"""A number that times are multiplied or divided by."""
 Bytes = Annotated[int, BeforeValidator(_parse_bytes)]
 """A size in bytes, written as a number or with a unit (`4GiB`)."""
 BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_auto)]

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kvbench.config.types import Count, FilePath, Number, TraceFormat
+from kvbench.config.types import Count, Factor, FilePath, Number, TraceFormat
 
 Mode = Literal["prefill-decode", "prefill", "decode"]
 
@@ -18,7 +18,7 @@ class Section(BaseModel):
 class _Workload(Section):
     mode: Mode = "prefill-decode"
     """`decode` writes its entries before the clock starts."""
-    generation_ms_per_token: Number = Field(default=0.0, ge=0)
+    generation_ms_per_token: Factor = Field(default=0.0, ge=0)
     """Simulated time to generate a token; 0 for none."""
     prefill_only_tokens: Count = Field(default=10_000, ge=1)
     """Contexts of this many tokens and more are prefill only (in mode `prefill-decode`)."""
@@ -34,7 +34,7 @@ class PersonaWorkload(_Workload):
     """Users per rank."""
     mix: dict[Literal["chatbot", "coding", "document"], Number] = {"chatbot": 1.0, "coding": 1.0, "document": 1.0}
     """Relative numbers of users of each persona."""
-    think_time_scale: Number = Field(default=1.0, ge=0)
+    think_time_scale: Factor = Field(default=1.0, ge=0)
     """Factor on the personas' think times; 0 for none."""
     end_probability: Number = Field(default=0.2, ge=0, le=1)
     """Probability that a conversation ends after a turn."""

@@ -32,6 +32,7 @@ from kvbench.run.calibration import (
     memory_copy_gib_per_s,
     turns_s,
 )
+from kvbench.run.checks.open_files import check_open_files
 from kvbench.run.checks.sizes import Sizes, plan_sizes
 from kvbench.run.checks.surroundings import Surroundings, look_around
 from kvbench.run.order import Plan, known_attributes, tier_names
@@ -105,6 +106,7 @@ class Bench:
         interrupt: Interrupt,
     ) -> Self:
         config = plan.config
+        check_open_files(topology, config.io.threads)
         area.create()
         with interrupt.raising():
             payload = make_payload(config, run_number(plan.run_id, topology.rank))

@@ -110,9 +110,7 @@ class Work:
 def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[Plan, Work]:
     """Rank 0 reads the configuration and the trace; every rank gets the one and its part of the other. Collective."""
 
-    def read() -> tuple[Plan | None, Trace | None]:
-        if comm.rank != 0:
-            return None, None
+    def read() -> tuple[Plan, Trace | None]:
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
         if config.has_target and order.directory is None:
@@ -123,7 +121,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 
-    made, trace = agreement.run("plan", read, computes=True)
+    made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
     plan = Plan.from_json(share(comm, None if made is None else made.to_json()))
     config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):

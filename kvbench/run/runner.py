@@ -73,7 +73,7 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         plan, work = make_plan(comm, agreement, order)
         order = plan.order
         inputs = _files_read(plan)
-        writer = agreement.run(
+        writer = agreement.on_first(
             "check", lambda: open_until(stack, comm, order.out, order.overwrite, plan.run_id, inputs)
         )
         wishes = order.gather, order.gather_memory_bytes
@@ -87,7 +87,7 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
             outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
             interrupt.waits_for = f"writing {order.out}"
-            with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
+            with saying_what_is_left(topology, bench.spill, plan.run_id, order.out, writes=True):
                 status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
             discard(agreement, bench.spill)
             watch.advice = _advice(topology, plan, addresses)

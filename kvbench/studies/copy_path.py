@@ -64,7 +64,9 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Wr
         topology = discover(comm)
         watch.connect(topology, console.print)
         identity = _identify(comm, order)
-        writer = agreement.run("check", lambda: open_until(stack, comm, order.out, order.overwrite, identity.run_id))
+        writer = agreement.on_first(
+            "check", lambda: open_until(stack, comm, order.out, order.overwrite, identity.run_id)
+        )
         steps = plan_steps(identity.choices)
         around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
         _announce(console, topology, identity, steps)

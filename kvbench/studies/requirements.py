@@ -11,6 +11,7 @@ from kvbench.cluster.places import PlaceGroup, place_group
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
+from kvbench.run.checks.open_files import check_open_files
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
 from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
@@ -61,6 +62,7 @@ def look_around(
         places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:
+        check_open_files(topology, max(choices.threads))
         arena = arena_bytes(choices, node.llc_bytes)
         records = record_bytes_per_rank(steps, choices)
         memory = process_bytes() + arena + whole_entry_bytes(choices) + records

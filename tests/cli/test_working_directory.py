@@ -14,6 +14,8 @@ from kvbench.studies.one_run import PROGRAM, arguments_of
 
 Start = Callable[..., Command]
 
+SHORT = ("duration_s=0.2", "pacing={mode: asap}")
+
 PLANTED = ("click", "h5py", "json", "mpi4py", "numpy", "psutil", "pydantic", "typing", "yaml", "kvbench/errors")
 """Modules that kvbench imports, some of them before all others."""
 
@@ -43,7 +45,7 @@ def start_in_trap(start: Start, trap: Path) -> Start:
 
 def a_run(out: Path, *options: object) -> tuple[object, ...]:
     """A run of two seconds at the most, as words behind `kvbench`."""
-    return ("run", "null", "--out", out, *overrides("duration_s=0.2"), *options)
+    return ("run", "null", "--out", out, *overrides(*SHORT), *options)
 
 
 @pytest.mark.parametrize("entry", ["", "relative"], ids=["PYTHONPATH with an empty entry", "and a relative one"])
@@ -70,7 +72,7 @@ def test_ranks_under_a_launcher_import_nothing_from_there(
 
 
 def test_the_runs_of_a_study_import_nothing_from_there(start_in_trap: Start, trap: Path, tmp_path: Path) -> None:
-    order = Order("null", None, tmp_path / "run.h5", ("duration_s=0.2",))
+    order = Order("null", None, tmp_path / "run.h5", SHORT)
     code = (
         "import sys, json; from kvbench.cluster.launch.start import start_ranks; "
         "sys.exit(start_ranks(2, json.loads(sys.argv[1]), program=json.loads(sys.argv[2])))"

@@ -36,7 +36,11 @@ def test_different_problems_stand_on_lines_of_their_own() -> None:
 
 def test_ten_thousand_ranks_with_the_same_problem_are_one_short_line() -> None:
     message = merged_as_a_tree([(f"node{rank // 8}", "full") for rank in range(10_000)]).message("check", 10_000)
-    assert message == "check failed: ranks 0-9999 on node0, node1, node2, node3 and others: full"
+    assert message == "check failed on all 10000 ranks: full"
+
+
+def test_a_rank_alone_need_not_say_which_it_is() -> None:
+    assert merged([("a", "full")]).message("check", 1) == "full"
 
 
 def test_ten_thousand_different_problems_are_counted_not_listed() -> None:

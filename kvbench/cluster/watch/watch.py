@@ -32,6 +32,7 @@ import numpy as np
 
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.comm import Communicator, detect_launcher
+from kvbench.cluster.node import allow_open_files
 from kvbench.cluster.signals import say
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.heartbeat import (
@@ -57,6 +58,8 @@ FAREWELL_S: Final = 5.0
 _SHORT_FAREWELL_S: Final = 0.5
 """For whom a user waits."""
 
+_SPARE_FILES: Final = 32
+"""What a rank opens besides until it looks at its limit of open files again."""
 _LOOK_S: Final = 1.0
 _NO_PIDFD_LOOK_S: Final = 0.5
 _ROLL_CALL_S: Final = 3.0
@@ -124,6 +127,7 @@ class Watch:
         if topology.size == 1:
             return
         is_root, is_leader = topology.rank == 0, topology.local_rank == 0
+        allow_open_files(_SPARE_FILES + topology.nodes * is_root + topology.local_size * is_leader)
         if is_root or (is_leader and topology.local_size > 1):
             with contextlib.suppress(OSError):
                 self._server = listen(everywhere=is_root and topology.nodes > 1)

@@ -76,17 +76,15 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
     agreement = Agreement(comm, interrupt)
     with interrupt, together(comm), ExitStack() as alone:
         topology = discover(comm)
-        agreement.run("check", lambda: check_choices(choices) if comm.rank == 0 else None)
+        agreement.on_first("check", lambda: check_choices(choices))
         around = look_around(topology, agreement, choices.cache, choices.results)
 
-        def begin() -> tuple[TrialSequence | None, bool]:
-            if comm.rank != 0:
-                return None, False
+        def begin() -> tuple[TrialSequence, bool]:
             begun = begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
             alone.enter_context(alone_in(begun[0].directory, "wait until it has ended, or give another --results"))
             return begun
 
-        sequence, resumed = agreement.run("check", begin)
+        sequence, resumed = agreement.on_first("check", begin) or (None, False)
         quiet_barrier(comm)
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
         trials = _Trials(topology, agreement, choices, sequence, _Clock([Step(**step) for step in told]), console)
@@ -152,7 +150,7 @@ class _Trials:
         if sequence is not None:
             out = sequence.unfinished_directory(step.option, step.trial) / RUN_FILE_NAME
             self._say(self._clock.heading(place, step.seconds))
-        self._agreement.run("results", lambda: self._begin(step, dropped))
+        self._agreement.on_first("results", lambda: self._begin(step, dropped))
         order = Order(
             source=preset_name(step.option),
             directory=literal(str(self._choices.cache.absolute())),
@@ -165,10 +163,10 @@ class _Trials:
             runner.run(self._topology.comm, order, self._console, lambda left_s: heading(place, left_s)).close()
         except KvbenchError as error:
             self._note_failure(step, error)
-        self._agreement.run("results", lambda: self._keep(step, out))
+        self._agreement.on_first("results", lambda: self._keep(step, out))
         self._clock.overheads_s.append(max(0.0, time.monotonic() - begun_s - step.seconds))
         self._check_emptied(step)
-        self._agreement.run("results", self._summarize)
+        self._agreement.on_first("results", self._summarize)
 
     def end(self) -> Path:
         """Say where the results are."""

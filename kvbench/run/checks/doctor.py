@@ -18,9 +18,11 @@ from typing import Final
 
 from kvbench import timed_io
 from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
-from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.node import Node, allow_open_files, describe_node
 from kvbench.cluster.topology import Seat
+from kvbench.config.run_config import Io
 from kvbench.run.addresses import address_of, placeholders
+from kvbench.run.checks.open_files import BESIDES, PER_THREAD
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Finding, Target
@@ -138,6 +140,9 @@ def _node(node: Node) -> Iterator[Finding]:
         yield Finding("memory", "fail", f"{available}; one rank needs {format_bytes(MINIMUM_ARENA_BYTES)} and more")
     else:
         yield Finding("memory", "ok", available)
+    limit, lacking = allow_open_files(PER_THREAD * Io().threads + BESIDES)
+    needs = f"one rank needs {limit + lacking}" if lacking else "as many as a rank needs"
+    yield Finding("open files", "fail" if lacking else "ok", f"a process may have {limit} open (ulimit -n): {needs}")
     if node.huge_pages in {"always", "madvise"}:
         yield Finding("huge pages", "ok", f"transparent huge pages: {node.huge_pages}")
     else:

@@ -79,7 +79,7 @@ def check_expectation(
         if table is not None:
             raise KvbenchError(disappointment(expect, given, table))
 
-    agreement.run("check", complain)
+    agreement.on_first("check", complain)
 
 
 def _disappoints(expect: Expect, volume: Volume, group: PlaceGroup) -> bool:

@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
-from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
 from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
 
@@ -147,7 +147,18 @@ def discard(agreement: Agreement, spill: SpillWriter | None) -> None:
 
 def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     """The command that makes a run file of this node's spill files."""
-    return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
+    folder = shlex.quote(str(spill.path.parent))
+    return f"kvbench recover {folder}/{spill_path(Path(), run_id, '*')} -o {shlex.quote(str(out))}"
+
+
+def another_place(out: Path, folders: Iterable[Path]) -> Path:
+    """Where the run file can go that could not be written to `out`: into the first of `folders` that can be written and
+    is on another filesystem; ELSEWHERE stands for a folder where there is none."""
+    for folder in folders:
+        with suppress(OSError):
+            if os.access(folder, os.W_OK | os.X_OK) and not on_one_filesystem(folder, out.parent):
+                return folder / out.name
+    return Path("ELSEWHERE") / out.name
 
 
 def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: Iterable[str], given: str) -> str:
@@ -162,9 +173,11 @@ def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: I
 
 
 @contextmanager
-def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
-    """A context that writes the run file: if that fails, the message says how to make one from the spill files, as far
-    as they are there. Collective.
+def saying_what_is_left(
+    topology: Topology, spill: SpillWriter | None, run_id: str, out: Path, writes: bool = False
+) -> Iterator[None]:
+    """A context after which, if it fails, the message says how to make a run file from the spill files, as far as they
+    are there: at `out`, or at another place if it is the context that `writes` there. Collective.
     """
     try:
         yield
@@ -175,6 +188,8 @@ def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: s
         incomplete, lost = total(topology.comm, spill is None or not spill.keeping, gone)
         if isinstance(error, FailedElsewhere):
             raise
+        if writes and spill is not None:
+            out = another_place(out, (spill.path.parent, Path.cwd(), Path(tempfile.gettempdir())))
         raise type(error)(f"{error}{_what_is_left(topology.size, spill, run_id, out, incomplete, lost)}") from error
 
 
