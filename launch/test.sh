@@ -9,4 +9,6 @@ set -euo pipefail
 set_up dev
 cd -- "$ROOT"
 export PATH=$VENV/bin:$PATH
+# Tests start kvbench hundreds of times, which would be compiled each time.
+unset PYTHONDONTWRITEBYTECODE
 exec python -m pytest "$@"
