@@ -44,7 +44,7 @@ def interrupted(
         ("kvbench.run.order.load_config", "plan"),
         ("kvbench.run.order.build_schedule", "plan"),
         ("kvbench.run.output.run_file.open_output", "check"),
-        ("kvbench.run.checks.surroundings.filesystem_group", "check"),
+        ("kvbench.run.checks.surroundings.place_group", "check"),
         ("kvbench.run.checks.sizes.forecast_demand", "check"),
         ("kvbench.run.bench.make_arena", "check"),
         ("kvbench.run.bench.probe_paths", "check"),

@@ -22,8 +22,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
-from kvbench.tiers.target import Volume
+from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
@@ -45,9 +45,9 @@ class SpillPlace:
     filesystem: Volume
 
 
-def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
+def find_place(order: SpillOrder, tested: Sequence[Target]) -> SpillPlace | None:
     """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
-    `tested` (the directories under test of the node's ranks) and can be written. None: nowhere, or not wanted.
+    `tested` (what is under test of the node's ranks) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -63,7 +63,7 @@ def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
     return None
 
 
-def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Sequence[Target]) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -85,8 +85,8 @@ def _usual_places() -> Iterable[Path]:
         yield Path(place if isinstance(place, str) else place())
 
 
-def _is_tested(directory: Path, tested: Sequence[Path]) -> bool:
-    return any(on_one_filesystem(directory, path) for path in tested)
+def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
+    return any(target.is_beside(directory) for target in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -150,11 +150,11 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directories: Iterable[Path], given: str) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order. `directories` are those under
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: Iterable[str], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `addresses` are those under
     test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    places = " ".join(shlex.quote(str(directory)) for directory in dict.fromkeys(directories))
+    places = " ".join(shlex.quote(address) for address in dict.fromkeys(addresses))
     if places:
         elsewhere = f" here; on every node there may be some in {given}" if given else ""
         advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")
