@@ -2,13 +2,13 @@
 other."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from kvbench_analysis import load
 from test_policies import PolicyContract
 from test_tier_contract import TierContract
@@ -20,7 +20,7 @@ from kvbench.units import SECTOR_BYTES
 PLUGINS = Path(__file__).parent / "plugins"
 MOST_LINES = {"zip_tier": 60, "policy": 30, "trace_format": 20, "command": 15}
 
-Kvbench = Callable[..., "subprocess.CompletedProcess[str]"]
+Kvbench = Callable[..., Result]
 
 
 @pytest.mark.parametrize("name", MOST_LINES)
@@ -94,7 +94,7 @@ def test_a_format_of_traces_is_recognised_read_and_complained_about(kvbench_with
         line.split()[0]: line.split()[-1] for line in told.splitlines()
     }.items()
     refused = kvbench_with("trace_format", "trace", "info", trace)
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "line 8: expected SECONDS CONTEXT OUTPUT" in refused.stderr
     unknown = trace.with_name("other")
     unknown.write_text("one line of something else", encoding="utf-8")
@@ -110,7 +110,7 @@ def test_a_trace_of_a_new_format_is_replayed(kvbench_with: Kvbench, trace: Path,
         encoding="utf-8",
     )
     done = kvbench_with("trace_format", "run", config, "--out", tmp_path / "run.h5", "--no-spill")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert len(load(tmp_path / "run.h5").requests) == 20
     wrong = kvbench_with("trace_format", "datasize", config, "--set", "workload.format=numbrs")
     assert "did you mean numbers?" in wrong.stderr
@@ -121,7 +121,7 @@ def test_a_run_on_a_new_kind_of_tier_is_verified_and_leaves_nothing(
 ) -> None:
     words = ["--dir", directory, "--out", tmp_path / "run.h5", "--no-spill", "--set", "tiers.1.kind=zip"]
     done = kvbench_with("zip_tier", "run", replay, *words)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     run = load(tmp_path / "run.h5")
     assert dict(zip(run.tiers["kind"], run.tiers["storage"], strict=True)) == {"memory": False, "zip": True}
     assert list(run.nodes["directory"]) == [str(directory)]
@@ -151,18 +151,21 @@ class TestZipTier(TierContract):
     """What every tier must do, for objects in a zip file."""
 
     @pytest.fixture
-    def tier(self, tmp_path: Path, new_in_tables: None) -> Iterator[Tier]:
-        tier = import_module("zip_tier").ZipTier(str(tmp_path / "objects.zip"))
+    def tier(self, tmp_path: Path, plugged: Callable[[str], Any]) -> Iterator[Tier]:
+        tier: Tier = plugged("zip_tier").ZipTier(str(tmp_path / "objects.zip"))
         yield tier
         tier.close()
 
 
-@pytest.mark.usefixtures("new_in_tables")
 class TestLargestFirst(PolicyContract):
     """What every policy must do, for the one that has the largest leave first."""
 
+    @pytest.fixture(autouse=True)
+    def _plug(self, plugged: Callable[[str], Any]) -> None:
+        self._policy = plugged("policy").LargestFirst
+
     def make(self) -> Policy:
-        made: Policy = import_module("policy").LargestFirst()
+        made: Policy = self._policy()
         return made
 
 
@@ -171,7 +174,7 @@ def test_a_run_with_a_new_policy_evicts_as_it_says(
 ) -> None:
     words = ["--dir", directory, "--out", tmp_path / "run.h5", "--no-spill", "--set", "cache.policy=largest-first"]
     done = kvbench_with("policy", "run", replay, *words)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     run = load(tmp_path / "run.h5")
     assert run.config["cache"]["policy"] == "largest-first"
     full = run.records["nbytes"] == run.records["nbytes"].max()
