@@ -100,6 +100,13 @@ class Run:
         return self._frame("nodes")
 
     @cached_property
+    def storages(self) -> pd.DataFrame:
+        """`filesystem`, `device`, `mount_point` and `directory` under test: one row per node or, where ranks had
+        directories of their own, per rank."""
+        own = self._frame("directories")
+        return self.nodes if own.empty else own
+
+    @cached_property
     def calibration(self) -> pd.DataFrame:
         """Bandwidth of memory copies and of the storage, measured before the run."""
         return self._frame("calibration")

@@ -17,7 +17,7 @@ from kvbench.records.outputs import Written
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
-"""Records up to which a run prints its summary itself."""
+"""Records up to which a run prints figures itself."""
 _SUMMARY_BYTES: Final = 64
 """Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
@@ -37,12 +37,13 @@ def summary(run_file: Path, as_json: bool) -> None:
 
 
 def show_result(written: Written, console: Console) -> None:
-    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
-    been given. It is that of the file which this run has written, whatever is called so by now."""
+    """Print the point of a run that has just ended, on one screen; or how to get it, where there are so many records
+    that figures take more memory than a rank has been given. It is that of the file which this run has written,
+    whatever is called so by now."""
     run = ka.load(written.path, source=written.source)
     records = run.file.tables["records"].rows
     if records <= MOST_SUMMARIZED:
-        ka.print_summary(ka.summarize(run), console)
+        ka.print_brief(ka.summarize(run), console)
         tell_if_replaced(written, console)
         return
     memory = format_bytes(records * _SUMMARY_BYTES)

@@ -20,7 +20,13 @@ from kvbench.run.output.spill_files import SpillOrder
 
 @click.command(cls=RanksCommand)
 @config_argument
-@click.option("--dir", "directory", type=RANKS_PATH, help="Directory under test; needed where there is a file tier.")
+@click.option(
+    "--dir",
+    "directory",
+    type=RANKS_PATH,
+    help="Directory under test; needed where there is a file tier.  With {local_rank}, {rank} or {node} in its name, "
+    "one for each.",
+)
 @click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
 @skip_option
@@ -95,7 +101,7 @@ def run(
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = Order(
         source=config,
-        directory=directory and directory.absolute(),
+        directory=None if directory is None else str(directory.absolute()),
         out=out,
         overrides=overrides,
         overwrite=overwrite,

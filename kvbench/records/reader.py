@@ -52,6 +52,7 @@ _TEXT_COLUMNS: Final = {
         "device",
         "directory",
     },
+    "directories": {"directory", "filesystem", "mount_point", "mount_options", "device"},
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
     "sharing": {"role"},

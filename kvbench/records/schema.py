@@ -148,7 +148,8 @@ REQUEST_DTYPE: Final = np.dtype(
         ("reserved2", "<u4"),
     ]
 )
-"""80 bytes. `storage_ns` is the sum of wall time of the request's operations on storage tiers (not memory)."""
+"""80 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
+`storage_ns` is the sum of the wall times of those of them on storage tiers (not memory)."""
 
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 

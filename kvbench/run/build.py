@@ -4,6 +4,7 @@ Every function works for this rank alone and raises KvbenchError; agreeing on th
 """
 
 import errno
+from collections.abc import Iterable
 
 import xxhash
 
@@ -41,6 +42,11 @@ def make_arena(nbytes: int, threads: int, payload: Payload) -> Arena:
         raise KvbenchError(
             f"cannot take {format_bytes(nbytes)} of memory for the arena: set a smaller io.arena_bytes"
         ) from error
+
+
+def disks_of(volumes: Iterable[Volume]) -> tuple[str, ...]:
+    """The block devices that volumes lie on, each once."""
+    return tuple(dict.fromkeys(disk for volume in volumes if (disk := volume.disk) is not None))
 
 
 def _advice(error: OSError, alternative: str) -> str:

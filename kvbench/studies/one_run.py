@@ -8,13 +8,14 @@ from typing import Final
 from rich.console import Console
 
 from kvbench.cluster.comm import FailedElsewhere, get_world
+from kvbench.cluster.launch.mpirun import PYTHON
 from kvbench.cluster.signals import say
 from kvbench.errors import KvbenchError
 from kvbench.run import runner
 from kvbench.run.order import Order
 from kvbench.streams import SteadyStreams
 
-PROGRAM: Final = (sys.executable, "-m", "kvbench.studies.one_run")
+PROGRAM: Final = (*PYTHON, "-m", "kvbench.studies.one_run")
 
 
 def arguments_of(order: Order) -> list[str]:

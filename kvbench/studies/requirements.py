@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.node import Node, describe_node
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.places import PlaceGroup, place_group
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
@@ -29,7 +31,7 @@ class Place:
 
     target: Target
     filesystem: Volume
-    group: FilesystemGroup
+    group: PlaceGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ def look_around(
     targets = [target_at(str(directory)) for directory in choices.directories]
     node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
-    for directory, target, filesystem in zip(choices.directories, targets, filesystems, strict=True):
-        group = agreement.run("check", lambda where=directory: filesystem_group(topology, where, run_id))  # type: ignore[misc]
+    for target, filesystem in zip(targets, filesystems, strict=True):
+        group = agreement.run("check", partial(place_group, topology, target, run_id))
         places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:

@@ -45,7 +45,7 @@ def text_of(findings: list[Finding], subject: str) -> str:
 def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Finding]]:
     directory = tmp_path_factory.mktemp("examined")
     (directory / "precious.kv").write_bytes(b"not ours")
-    return directory, examine(directory)
+    return directory, examine(str(directory))
 
 
 def test_this_machine_can_hold_a_run(examined: tuple[Path, list[Finding]]) -> None:

@@ -33,6 +33,10 @@ from kvbench.cluster.signals import say
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
 
+PYTHON: Final = (sys.executable, "-P")
+"""How an interpreter is started here: without the working directory, where others may have put modules of theirs, on
+its path of imports."""
+
 Family = Literal["openmpi", "hydra"]
 
 _ANSWER_S: Final = 2.0
@@ -114,13 +118,23 @@ def mpirun_command(
     return command
 
 
+def without_relative_imports(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without the entries of PYTHONPATH that lead on from the working directory, as an empty one does."""
+    environment = dict(environ)
+    if "PYTHONPATH" in environment:
+        entries = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if os.path.isabs(entry))
+    return environment
+
+
 def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
-    """`environ` with what mpirun needs: leave to run as root where we are root, and no pinning by Intel MPI.
+    """`environ` with what mpirun needs: leave to run as root where we are root, no pinning by Intel MPI, and no imports
+    from the working directory.
 
     Open MPI's daemons are told to end 10 s after the ranks' `patience_s` when they are cut off, as by themselves they
     stay for eight minutes; and not before, as they would kill the ranks, which say what happened.
     """
-    environment = dict(environ)
+    environment = without_relative_imports(environ)
     if mpirun.family == "openmpi":
         for name, value in (("time", math.ceil(patience_s)), ("intvl", 5), ("probes", 2)):
             for prefix in ("PRTE_MCA", "OMPI_MCA"):  # Open MPI 5 and later, and before
@@ -145,10 +159,10 @@ def launch(
     """Run `kvbench ARGV` on `ranks` ranks and return mpirun's exit code: 0, or that of a rank that failed.
 
     `hosts`: names, with or without `:RANKS`; empty for this host. `environment`: variables that every rank gets besides
-    what the launcher passes on. `program` replaces `python -m kvbench`. Call it from the main thread: until it returns,
-    the first SIGINT, SIGTERM or SIGHUP asks the ranks to stop (SIGUSR1), the second ends mpirun (SIGTERM, then SIGKILL
-    after 5 s), the third kills at once. If this process dies, mpirun ends its ranks. Raises KvbenchError without a
-    usable mpirun, or inside another launcher.
+    what the launcher passes on. `program` replaces `python -P -m kvbench`. Call it from the main thread: until it
+    returns, the first SIGINT, SIGTERM or SIGHUP asks the ranks to stop (SIGUSR1), the second ends mpirun (SIGTERM, then
+    SIGKILL after 5 s), the third kills at once. If this process dies, mpirun ends its ranks. Raises KvbenchError
+    without a usable mpirun, or inside another launcher.
     """
     launcher = detect_launcher()
     if launcher is not None:
@@ -156,13 +170,13 @@ def launch(
     mpirun = find_mpirun()
     extra = dict(environment or {})
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
-    command += [*(program or (sys.executable, "-m", "kvbench")), *argv]
+    command += [*(program or (*PYTHON, "-m", "kvbench")), *argv]
     orders, orders_end = os.pipe()
     boilerplate = BoilerplateFilter()
     with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe, boilerplate) as signals:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
+                [*PYTHON, str(Path(tether.__file__).resolve()), *command],
                 stdin=orders,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -38,6 +38,7 @@ from kvbench.mlperf.trials.trial_results import ranks_of, result_of
 from kvbench.records.outputs import alone_in
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.run.addresses import literal
 from kvbench.run.order import Order
 
 _POLL_S: Final = 0.05
@@ -154,7 +155,7 @@ class _Trials:
         self._agreement.run("results", lambda: self._begin(step, dropped))
         order = Order(
             source=preset_name(step.option),
-            directory=self._choices.cache.absolute(),
+            directory=literal(str(self._choices.cache.absolute())),
             out=out,
             overrides=self._choices.overrides(),
             overwrite=True,

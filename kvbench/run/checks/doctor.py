@@ -12,14 +12,18 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from kvbench import timed_io
+from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
 from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.topology import Seat
+from kvbench.run.addresses import address_of, placeholders
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
 from kvbench.tiers.kinds import target_at
-from kvbench.tiers.target import Finding
+from kvbench.tiers.target import Finding, Target
 from kvbench.units import format_bytes
 
 _SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
@@ -42,22 +46,37 @@ if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the
 print(h5py.version.hdf5_version)
 """
 _TRY_SECONDS: Final = 60
+_MOST_RANKS: Final = 256
+_MOST_SHOWN: Final = 8
 _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "SLURM_")
 """Variables by which a launcher makes a process one of its ranks, which a trial is not."""
 
 
-def examine(directory: Path | None) -> list[Finding]:
-    """Look at this node and, where one is given, at `directory` as the storage under test."""
+def examine(given: str | None) -> list[Finding]:
+    """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
+    (`addresses`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
+    targets = [] if given is None else _targets(given)
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
-    if directory is not None:
-        findings += target_at(str(directory)).examine()
+    if given is not None and placeholders(given):
+        there = ", ".join(target.address for target in targets[:_MOST_SHOWN])
+        more = f" and {len(targets) - _MOST_SHOWN} more" if len(targets) > _MOST_SHOWN else ""
+        findings.append(Finding("directories", "ok", f"looked at as those of the first node's ranks: {there}{more}"))
+    for target in targets:
+        findings += target.examine()
     return findings
 
 
 def failed(findings: Iterable[Finding]) -> bool:
     """Whether a run would fail."""
     return any(finding.state == "fail" for finding in findings)
+
+
+def _targets(given: str) -> list[Target]:
+    """What is under test for the ranks of the first node, as far as it is there; for the first rank in any case."""
+    addresses = dict.fromkeys(address_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
+    first, *others = map(target_at, addresses)
+    return [first, *takewhile(Target.is_there, others)]
 
 
 def _software() -> Iterator[Finding]:
@@ -138,12 +157,13 @@ def _node(node: Node) -> Iterator[Finding]:
 
 def _trial(code: str) -> tuple[int, list[str]]:
     """Run `code` in another interpreter, which a broken library may take down."""
-    return _run([sys.executable, "-c", code])
+    return _run([*PYTHON, "-c", code])
 
 
 def _run(command: list[str]) -> tuple[int, list[str]]:
     """Exit status and lines of output, with those on standard error last; never raises."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_VARIABLES)}
+    inherited = without_relative_imports(os.environ)
+    environment = {name: value for name, value in inherited.items() if not name.startswith(_LAUNCHER_VARIABLES)}
     try:
         done = subprocess.run(
             command,

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
-from kvbench.tiers.target import Volume
+from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
@@ -45,9 +45,9 @@ class SpillPlace:
     filesystem: Volume
 
 
-def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
-    """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of `tested`
-    (the directory under test, if there is one) and can be written. None: nowhere, or not wanted.
+def find_place(order: SpillOrder, tested: Sequence[Target]) -> SpillPlace | None:
+    """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
+    `tested` (what is under test of the node's ranks) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -58,12 +58,12 @@ def find_place(order: SpillOrder, tested: Path | None) -> SpillPlace | None:
     for directory in _usual_places():
         if os.access(directory, os.W_OK | os.X_OK) and directory.is_dir():
             place = SpillPlace(directory, filesystem_of(directory))
-            if tested is None or not on_one_filesystem(directory, tested):
+            if not _is_tested(directory, tested):
                 return place
     return None
 
 
-def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Sequence[Target]) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -71,7 +71,7 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KvbenchError(f"the directory {directory} for spill files cannot be written; give another with --spill")
     place = SpillPlace(directory, filesystem_of(directory))
-    if tested is not None and on_one_filesystem(directory, tested):
+    if _is_tested(directory, tested):
         raise KvbenchError(
             f"the directory {directory} for spill files is on the filesystem under test "
             f"({place.filesystem.kind} at {place.filesystem.mount_point}), which writing there would disturb: give one "
@@ -83,6 +83,10 @@ def _ordered_place(directory: Path, tested: Path | None) -> SpillPlace:
 def _usual_places() -> Iterable[Path]:
     for place in _USUAL_PLACES:
         yield Path(place if isinstance(place, str) else place())
+
+
+def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
+    return any(target.is_beside(directory) for target in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -146,11 +150,14 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directory: Path | None) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order."""
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: Iterable[str], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `addresses` are those under
+    test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    if directory is not None:
-        advice.append(f"`kvbench clean {shlex.quote(str(directory))}` deletes the cache files that are left")
+    places = " ".join(shlex.quote(address) for address in dict.fromkeys(addresses))
+    if places:
+        elsewhere = f" here; on every node there may be some in {given}" if given else ""
+        advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")
     return ", ".join(advice)
 
 
