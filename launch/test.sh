@@ -9,4 +9,6 @@ set -euo pipefail
 set_up dev
 cd -- "$ROOT"
 export PATH=$VENV/bin:$PATH
+# Tests look after that themselves.
+unset PYTHONSAFEPATH
 exec python -m pytest "$@"

@@ -13,9 +13,12 @@ import pandas as pd
 from kvbench_analysis.compare.comparability import check_same_work, differences, same_work
 from kvbench_analysis.compare.condensed import with_exact
 from kvbench_analysis.compare.figures import Metric, TargetFigures, target_figures
+from kvbench_analysis.summary.presence import presence
+from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run, load
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.tables.statistics import Interval, ratio_interval_of, resample_figure
+from kvbench_analysis.tables.window import Window
 
 from kvbench.records.reader import KvbenchError
 
@@ -56,11 +59,12 @@ def compare(
 
     `force` compares runs of different fingerprints all the same. `rng` draws the bootstrap samples; without one, the
     same files give the same figures. Raises KvbenchError where the runs did not do the same work, naming every
-    difference, where there are not two targets with a run each, and for damaged files.
+    difference, where there are not two targets with a run each, where a run is given twice, and for damaged files.
     """
     loaded = {label: [run if isinstance(run, Run) else load(run) for run in runs] for label, runs in groups.items()}
     if len(loaded) < 2 or not all(loaded.values()):
         raise KvbenchError("a comparison needs at least two targets, each with at least one run file")
+    check_distinct([run for runs in loaded.values() for run in runs])
     found = differences(loaded)
     if not force:
         check_same_work(loaded, found)
@@ -149,7 +153,6 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
     if not same_work(loaded):
         keys = ", ".join(dict.fromkeys(found["key"])) or "the version of kvbench"
         yield "different-work", "", "", f"the runs did not do the same work: they differ in {keys}"
-    seen: dict[str, str] = {}
     timers = {str(run.attributes["timer"]) for runs in loaded.values() for run in runs}
     for label, runs in loaded.items():
         if len(runs) == 1:
@@ -166,6 +169,8 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
                     source,
                     "the run did not complete: its figures are of what was measured up to there",
                 )
+            for caution in presence(run, Window.of(run.attributes)):
+                yield caution.code, label, source, caution.message
             if str(run.attributes["timer"]) == "python":
                 others = "; other runs were not" if len(timers) > 1 else ""
                 yield "timer-python", label, source, f"timed in Python, with waits for the interpreter in it{others}"
@@ -174,10 +179,6 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
                     f"percentiles are {run.percentiles_are}; intervals are of a sample of 1 in {run.sampled_1_in()}"
                 )
                 yield run.mode, label, source, message
-            identity = str(run.attributes.get("run_id", ""))
-            if identity and identity in seen:
-                yield "same-run", label, source, f"the same run as {seen[identity]}"
-            seen.setdefault(identity, source)
     for key in dict.fromkeys(found["key"]):
         if str(key).endswith("(resolved)") or key == "nodes":
             values = ", ".join(dict.fromkeys(found.loc[found["key"] == key, "value"]))

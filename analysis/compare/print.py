@@ -43,13 +43,13 @@ def _cells(row: dict[str, Any]) -> tuple[Text | str, ...]:
     unit = str(row["unit"])
     # Times are shown with a unit of their own each; the others have theirs in the name.
     name = str(row["metric"]).removesuffix("_ns").replace("_", " ")
-    interval = "" if _missing(row["low"]) else f"{row['low']:.3g}..{row['high']:.3g}"
+    interval = "" if _missing(row["low"]) else f"{_ratio(row['low'])}..{_ratio(row['high'])}"
     verdict = str(row["verdict"])
     return (
         name,
         _value(row["baseline_value"], row["baseline_min"], row["baseline_max"], int(row["baseline_runs"]), unit),
         _value(row["target_value"], row["target_min"], row["target_max"], int(row["target_runs"]), unit),
-        "" if _missing(row["ratio"]) else ("" if row["backed"] else "~") + f"{row['ratio']:.3g}",
+        "" if _missing(row["ratio"]) else ("" if row["backed"] else "~") + _ratio(row["ratio"]),
         interval,
         Text(verdict, _STYLES.get(verdict, "")),
     )
@@ -61,6 +61,11 @@ def _value(value: float, least: float, most: float, runs: int, unit: str) -> str
     if unit != "ns":
         return f"{value:.4g}" + (f"\n{least:.3g}..{most:.3g}" if runs > 1 else "")
     return duration(value) + (f"\n{_durations(duration(least), duration(most))}" if runs > 1 else "")
+
+
+def _ratio(value: float) -> str:
+    """Three digits; one where they need an exponent, so that an interval fits beside the figures."""
+    return f"{value:.3g}" if 0.001 <= abs(value) < 999.5 or value == 0 else f"{value:.0e}"
 
 
 def _durations(least: str, most: str) -> str:

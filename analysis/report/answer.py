@@ -9,6 +9,7 @@ from kvbench_analysis.contention.concurrency import UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
 from kvbench_analysis.report.markup import element
+from kvbench_analysis.summary.summary import measured as time_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 
@@ -17,6 +18,7 @@ _SAID: Final = {
     "host": "the client's own work on its processors (system calls and memory copies)",
     "runq": "waiting for a free processor",
 }
+_MOST_STORAGES: Final = 4
 _MOVES: Final = ("read", "write", "demote", "promote")
 _GRAVE: Final = {"failed", "interrupted", "recovered", "failed-operations", "timer-python", "no-window"}
 
@@ -56,12 +58,13 @@ def measured(content: Content) -> str:
     parts = [f"{ranks} on {nodes}"]
     if facts["model"]:
         parts.append(f"KV cache of {facts['model']}")
-    if "filesystem" in run.nodes:
-        parts.append("storage: " + " and ".join(dict.fromkeys(map(_storage, run.nodes.to_dict("records")))))
+    if "filesystem" in run.storages:
+        storages = list(dict.fromkeys(map(_storage, run.storages.to_dict("records"))))
+        more = [f"{len(storages) - _MOST_STORAGES} more"] if len(storages) > _MOST_STORAGES else []
+        parts.append("storage: " + " and ".join([*storages[:_MOST_STORAGES], *more]))
     if facts["read_path"]:
         parts.append(f"read path {facts['read_path']}")
-    window = facts["window_s"]
-    parts.append(f"{units.digits(float(window))} s measured" if window is not None else "no measured window")
+    parts.append(time_measured(content.summary))
     if facts["started_at"]:
         parts.append(f"started {str(facts['started_at'])[:16].replace('T', ' ')} UTC")
     return ", ".join(parts) + f". Percentiles are {facts['percentiles_are']}."

@@ -16,7 +16,7 @@ from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
-from kvbench_analysis.summary.cautions import Caution
+from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.timeline import timeline

@@ -31,9 +31,9 @@ def script(content: str, **attributes: str) -> Element:
     return made
 
 
-def data(name: str, json_text: str) -> Element:
-    """JSON for the page's script, with `name` as its id. `<` is written so that no text in it can end the element."""
-    return script(json_text.replace("<", "\\u003c"), type="application/json", id=name)
+def data(name: str, packed: str) -> Element:
+    """What was `packed` for the page's script, with `name` as its id. A browser does not run it by itself."""
+    return script(packed, type="text/plain", id=name)
 
 
 def text(value: str) -> str:

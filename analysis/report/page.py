@@ -11,10 +11,17 @@ from kvbench_analysis.report.answer import answer
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.compared import comparison_figures, comparison_table, differences, ratio_table
 from kvbench_analysis.report.markup import data, element, script, to_html
-from plotly.offline import get_plotlyjs
+from kvbench_analysis.report.packed import packed, packed_plotly
 
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """Nothing may be fetched: what the page needs is in it."""
+_CAN_DRAW: Final = 'if ("DecompressionStream" in window) document.documentElement.className = "drawing";'
+"""What hides the line below, and makes room for plots, before the first of the page is seen."""
+_WITHOUT_PLOTS: Final = (
+    "The plots of this page are not drawn: they need JavaScript, and a browser that unpacks by itself what draws them "
+    "(Chrome and Edge from version 80, Firefox from 113, Safari from 16.4). The text and all tables are complete "
+    "without them; kvbench report RUN.h5 -o REPORT.html --png DIR writes the plots as picture files."
+)
 
 
 def page(contents: Sequence[Content]) -> str:
@@ -33,18 +40,20 @@ def page(contents: Sequence[Content]) -> str:
                 element("meta", name="color-scheme", content="light dark"),
                 element("title", f"{title}: kvbench report"),
                 element("style", _resource("page.css")),
+                script(_CAN_DRAW),
             ),
             element(
                 "body",
                 element(
                     "main",
                     element("header", element("p", "kvbench report", class_="eyebrow"), element("h1", title)),
+                    element("p", _WITHOUT_PLOTS, class_="without-plots"),
                     _contents(contents) if several else None,
                     _comparison(contents) if several else None,
                     sections,
                     _footer(),
                 ),
-                script(get_plotlyjs()),
+                data("plotly", packed_plotly()),
                 script(_resource("page.js")),
             ),
             lang="en",
@@ -64,14 +73,14 @@ def figure(prefix: str, shown: Shown) -> Element:
         element("h4", shown.figure.title),
         element(
             "div",
-            element("noscript", "The plots need JavaScript."),
+            element("p", "This plot is not drawn: the line at the top of the page says why.", class_="undrawn"),
             class_="plot",
             id=key,
             style=height,
             role="figure",
             aria_label=shown.title,
         ),
-        data(f"{key}-data", drawn.to_json()),
+        data(f"{key}-data", packed(drawn.to_json())),
         element("figcaption", shown.figure.note),
     )
 

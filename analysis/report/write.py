@@ -7,6 +7,7 @@ from pathlib import Path
 from kvbench_analysis.report.collect import Content, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
+from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run
 
 from kvbench.records.outputs import PAGE, check_folder, check_output, make_folder, write_output
@@ -18,11 +19,12 @@ def write_report(
     """Write the page of `runs` to `path`, whose directory is made, replacing a page that is there; return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, and naming what cannot be
-    written or is not to be replaced; ValueError without runs.
+    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, where a run is given twice,
+    and naming what cannot be written or is not to be replaced; ValueError without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
+    check_distinct(runs)
     output = check_output(path, PAGE, inputs=[run.path for run in runs], stream=True)
     if png is not None:
         check_folder(Path(png))

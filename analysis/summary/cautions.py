@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from kvbench_analysis.figures.cells import OperationFigures
 from kvbench_analysis.figures.sharing import VIOLATIONS, SharingFigures
+from kvbench_analysis.summary.caution import Caution
+from kvbench_analysis.summary.presence import presence
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.tables.window import Window
@@ -19,14 +20,6 @@ _CLOCK_LIMIT_NS = 1_000_000
 _APART_LIMIT_S = 1.0
 
 
-@dataclass(frozen=True)
-class Caution:
-    """One warning: `code` is stable and for programs, `message` is for people."""
-
-    code: str
-    message: str
-
-
 def cautions(
     run: Run, figures: OperationFigures, requests: pd.DataFrame, window: Window, sharing: SharingFigures
 ) -> tuple[Caution, ...]:
@@ -34,6 +27,7 @@ def cautions(
     return (
         *_sharing(sharing),
         *_how_it_ended(run, figures, window),
+        *presence(run, window),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
         *_memory(run),
@@ -50,7 +44,13 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
             status, f"{what}{': ' + message if message else ''} (the figures are of what was measured so far)"
         )
     yield from _spilling(run)
-    if window.seconds is None:
+    if window.seconds is None and "measure_end_ns" in run.attributes and figures.operations["operations"].sum() == 0:
+        yield Caution(
+            "no-window",
+            "nothing was measured: no operation of the measured phase was carried out, so there is no window and there "
+            "are no rates",
+        )
+    elif window.seconds is None:
         yield Caution("no-window", "the file gives no measured window, so there are no rates")
     if run.attributes.get("verify") == "off":
         yield Caution(
@@ -69,7 +69,10 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
     idle = sorted(set(run.ranks.get("rank", [])) - set(figures.ranks["rank"]))
     if idle and len(figures.operations):
         names = ", ".join(map(str, idle[:8])) + (", ..." if len(idle) > 8 else "")
-        yield Caution("idle-ranks", f"{len(idle)} ranks read and wrote nothing in the measured phase: {names}")
+        ranks = run.ranks["rank"].nunique()
+        yield Caution(
+            "idle-ranks", f"{len(idle)} of {ranks} ranks read and wrote nothing in the measured phase: {names}"
+        )
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")
@@ -130,7 +133,8 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
         yield Caution(
             "mixed-directory",
             "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
-            "mount_point in /nodes; --expect makes it an error)",
+            f"mount_point in /{'directories' if 'directories' in run.attributes else 'nodes'}; --expect makes it an "
+            "error)",
         )
     elif sharing == "single-node" and expected:
         yield Caution(
@@ -151,7 +155,7 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
         return
     message = f"{resident} of {checked} storage reads found pages of their object in the page cache"
     io = run.config.get("io")
-    if "tmpfs" in set(run.nodes.get("filesystem", [])):
+    if "tmpfs" in set(run.storages.get("filesystem", [])):
         message += ": tmpfs keeps its files in memory, from which they cannot be dropped"
     elif isinstance(io, dict) and io.get("drop_page_cache") is False:
         message += ": the configuration says not to drop it (io.drop_page_cache)"

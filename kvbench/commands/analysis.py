@@ -10,14 +10,14 @@ from kvbench_analysis.report import write_report
 from rich.console import Console
 
 from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
-from kvbench.commands.study_show import is_study, print_study
+from kvbench.commands.study_show import is_study, print_study, tell_if_replaced
 from kvbench.console import make_console
 from kvbench.errors import KvbenchError
-from kvbench.records.reader import open_run
+from kvbench.records.outputs import Written
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
-"""Records up to which a run prints its summary itself."""
+"""Records up to which a run prints figures itself."""
 _SUMMARY_BYTES: Final = 64
 """Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
@@ -29,31 +29,30 @@ _VERSUS = "--vs"
 def summary(run_file: Path, as_json: bool) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
-        print_study(run_file, make_console(), as_json=as_json)
+        print_study(Written(run_file), make_console(), as_json=as_json)
     elif as_json:
         click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
     else:
-        show_summary(run_file, make_console())
+        ka.print_summary(ka.summarize(ka.load(run_file)), make_console())
 
 
-def show_result(run_file: Path, console: Console) -> None:
-    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
-    been given."""
-    records = open_run(run_file).tables["records"].rows
+def show_result(written: Written, console: Console) -> None:
+    """Print the point of a run that has just ended, on one screen; or how to get it, where there are so many records
+    that figures take more memory than a rank has been given. It is that of the file which this run has written,
+    whatever is called so by now."""
+    run = ka.load(written.path, source=written.source)
+    records = run.file.tables["records"].rows
     if records <= MOST_SUMMARIZED:
-        show_summary(run_file, console)
+        ka.print_brief(ka.summarize(run), console)
+        tell_if_replaced(written, console)
         return
     memory = format_bytes(records * _SUMMARY_BYTES)
     console.print(
-        f"{run_file}: {records} records; `kvbench summary {run_file}` prints the figures; it takes about {memory}",
+        f"{written.path}: {records} records; `kvbench summary {written.path}` prints the figures; it takes about "
+        f"{memory}",
         soft_wrap=True,
         highlight=False,
     )
-
-
-def show_summary(run_file: Path, console: Console) -> None:
-    """Print the summary of `run_file` on `console`."""
-    ka.print_summary(ka.summarize(ka.load(run_file)), console)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -86,8 +85,9 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
     """Each target under the name of its first file; the whole path where two are called the same."""
     stems = [Path(group[0]).stem for group in groups]
     labels = stems if len(set(stems)) == len(stems) else [group[0] for group in groups]
-    if len(set(labels)) < len(labels):
-        raise KvbenchError("the same run file stands first in two targets: a comparison needs different runs")
+    twice = [label for place, label in enumerate(labels) if label in labels[:place]]
+    if twice:
+        raise KvbenchError(f"{twice[0]} is given twice: every run counts once, give different ones")
     return dict(zip(labels, groups, strict=True))
 
 

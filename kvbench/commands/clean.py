@@ -11,7 +11,8 @@ from rich.table import Table
 
 from kvbench.commands.options import PATH, RUN_ID, RUN_PREFIX
 from kvbench.console import make_console, make_table
-from kvbench.tiers.file.leftovers import Leftover, find, may_go, remove
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Leftover
 from kvbench.units import format_bytes
 
 _MOST_STRANGERS = 5
@@ -27,7 +28,7 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     Deleted is only what carries kvbench's marker, and never what a live run uses. Spill files are not touched.
     """
     console = make_console()
-    found = [leftover for directory in directories for leftover in find(directory)]
+    found = [leftover for directory in directories for leftover in target_at(str(directory)).leftovers()]
     if run_id is not None:
         found = [leftover for leftover in found if run_id in (leftover.run_id, _name_after_prefix(leftover))]
     if not found:
@@ -43,7 +44,7 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
     named = run_id is not None
     if any(leftover.state == "unknown" for leftover in found) and not named:
         console.print("unknown: this filesystem has no locks; delete such a run with --run once you know it is over")
-    going = [leftover for leftover in found if may_go(leftover, named)]
+    going = [leftover for leftover in found if leftover.may_go(named)]
     if not going:
         return
     nbytes = format_bytes(sum(leftover.nbytes for leftover in going))
@@ -67,10 +68,10 @@ def _in_terminal() -> bool:
 def _delete(console: Console, going: Sequence[Leftover], named: bool) -> None:
     files = nbytes = 0
     for leftover in going:
-        left = remove(leftover, named)
+        left = target_at(str(leftover.path.parent)).remove_leftover(leftover, named)
         files += leftover.files - left.files
         nbytes += leftover.nbytes - left.nbytes
-        if not may_go(left, named):
+        if not left.may_go(named):
             console.print(f"left {left.path}: it is {left.state} now", soft_wrap=True, highlight=False, markup=False)
     console.print(f"deleted {files} files, {format_bytes(nbytes)}", highlight=False)
 

@@ -26,6 +26,10 @@ class _Commands(CommandGroup):
     at the first that does not, mpirun ends all ranks, perhaps before the message, and adds notices of its own.
     """
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        show_everything()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -46,7 +50,6 @@ class _Commands(CommandGroup):
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
-    show_everything()
     launched = detect_launcher() is not None
     asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
     # What was ignored when we were started (nohup, a script's background job) stays ignored.

@@ -20,7 +20,13 @@ from kvbench.run.output.spill_files import SpillOrder
 
 @click.command(cls=RanksCommand)
 @config_argument
-@click.option("--dir", "directory", type=RANKS_PATH, help="Directory under test; needed where there is a file tier.")
+@click.option(
+    "--dir",
+    "directory",
+    type=RANKS_PATH,
+    help="Directory under test; needed where there is a file tier.  With {local_rank}, {rank} or {node} in its name, "
+    "one for each.",
+)
 @click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
 @skip_option
@@ -91,7 +97,7 @@ def run(
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = Order(
         source=config,
-        directory=directory and directory.absolute(),
+        directory=None if directory is None else str(directory.absolute()),
         out=out or Path("kvbench-out") / f"{Path(config).stem}.h5",
         overrides=overrides,
         overwrite=overwrite,
@@ -102,8 +108,8 @@ def run(
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
     )
     console = run_console(inside)
-    path = runner.run(world, order, console)
-    if world.rank == 0:
-        from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
+    with runner.run(world, order, console) as written:
+        if world.rank == 0:
+            from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
 
-        show_result(path, console)
+            show_result(written, console)

@@ -75,8 +75,10 @@ def copy_path(
         sys.exit(start_ranks(largest * max(1, len(names)), without_options(sys.argv[1:], ("--hosts",)), placed))
     world = get_world()
     console = run_console(inside)
-    path = run_copy_path(world, StudyOrder(choices, out, overwrite), console)
-    if world.rank == 0:
-        from kvbench.commands.study_show import print_study  # noqa: PLC0415 - pandas, on the rank that prints alone
+    with run_copy_path(world, StudyOrder(choices, out, overwrite), console) as written:
+        if world.rank == 0:
+            # pandas, on the rank that prints alone
+            from kvbench.commands.study_show import print_study, tell_if_replaced  # noqa: PLC0415
 
-        print_study(path, console)
+            print_study(written, console)
+            tell_if_replaced(written, console)

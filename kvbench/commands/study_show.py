@@ -13,6 +13,7 @@ from rich.console import Console
 from kvbench.commands.options import PATH
 from kvbench.config.models import shipped_model
 from kvbench.console import make_console
+from kvbench.records.outputs import Written
 from kvbench.records.reader import open_run
 from kvbench.studies.study_file import KIND
 
@@ -31,7 +32,7 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
     if study_file.suffix == ".csv":
         print_scaling(study_file, make_console(), as_json=as_json)
         return
-    print_study(study_file, make_console(), model=model, every=every, as_json=as_json)
+    print_study(Written(study_file), make_console(), model=model, every=every, as_json=as_json)
 
 
 def is_study(run_file: Path) -> bool:
@@ -40,16 +41,29 @@ def is_study(run_file: Path) -> bool:
 
 
 def print_study(
-    study_file: Path, console: Console, *, model: str | None = None, every: bool = False, as_json: bool = False
+    study: Written, console: Console, *, model: str | None = None, every: bool = False, as_json: bool = False
 ) -> None:
     """Print the table and the sentences of a study file, or everything as JSON."""
-    run = kvbench_analysis.load(study_file)
+    run = kvbench_analysis.load(study.path, source=study.source)
     bytes_per_token = None if model is None else shipped_model(model).bytes_per_token
     figures = copy_path.copy_path_figures(run, np.random.default_rng(0), bytes_per_token=bytes_per_token)
     if as_json:
         click.echo(copy_path_print.to_json(figures))
     else:
         copy_path_print.print_copy_path(figures, console, every=every)
+
+
+def tell_if_replaced(written: Written, console: Console) -> None:
+    """Say it where another run has meanwhile put its file in the place of the one whose figures were printed."""
+    if written.replaced:
+        console.print(
+            f"{written.path} has been replaced meanwhile, by another run or by hand: the figures above are those of "
+            "this one, and no file holds them",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 def print_scaling(table_file: Path, console: Console, *, as_json: bool) -> None:

@@ -8,14 +8,15 @@ pipes and the like are written through where the output allows it.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from kvbench.errors import KvbenchError
-from kvbench.records.unfinished import UnfinishedFile
+from kvbench.records.unfinished import UnfinishedFile, lock
 
 _HEAD_BYTES: Final = 256
 
@@ -155,6 +156,22 @@ def make_folder(path: Path, what: str, advice: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KvbenchError(f"cannot make {path} for {what}: {error.strerror}; {advice}") from error
+
+
+@contextmanager
+def alone_in(folder: Path, advice: str) -> Iterator[None]:
+    """A context in which no other process has `folder` for its own, as far as the filesystem has locks. Raises
+    KvbenchError, which ends in `advice`, where one has."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KvbenchError(f"cannot look into {folder}: {error.strerror}") from error
+    try:
+        if lock(descriptor) == "held":
+            raise KvbenchError(f"another kvbench is at work in {folder}: {advice}")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_output(output: Output, content: bytes, kind: Kind | None) -> None:

@@ -52,6 +52,7 @@ _TEXT_COLUMNS: Final = {
         "device",
         "directory",
     },
+    "directories": {"directory", "filesystem", "mount_point", "mount_options", "device"},
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
     "sharing": {"role"},
@@ -82,24 +83,35 @@ class RunFile:
     path: Path
     attributes: Mapping[str, Attribute]
     tables: Mapping[str, Table]
+    source: Path
+    """What it is opened by: `path`, or a descriptor of the file that once had that name."""
 
     @property
     def tiers(self) -> tuple[dict[str, Any], ...]:
         """The tiers in the order of their codes, each with at least `name` and `kind`."""
         return tuple(json.loads(str(self.attributes["tiers_json"])))
 
+    @property
+    def tiers_are_storage(self) -> tuple[bool, ...]:
+        """Of each tier, whether it is storage and not the node's memory."""
+        return tuple(bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.tiers)
 
-def open_run(path: str | os.PathLike[str]) -> RunFile:
-    """Check the run file at `path` and read its attributes. Raises KvbenchError naming the file and what is wrong."""
-    source = Path(path)
-    with _opened(source) as file:
-        attributes = _attributes(source, file)
-        tables = {name: _table(source, name, group) for name, group in _hard_links(source, file).items()}
-    run = RunFile(source, attributes, tables)
+
+def open_run(path: str | os.PathLike[str], source: str | os.PathLike[str] | None = None) -> RunFile:
+    """Check the run file at `path` and read its attributes. Raises KvbenchError naming the file and what is wrong.
+
+    `source`: what the file is opened by, where that is something else than its name.
+    """
+    name, opened_by = Path(path), Path(path if source is None else source)
+    with _opened(name, opened_by) as file:
+        attributes = _attributes(name, file)
+        nbytes = opened_by.stat().st_size
+        tables = {table: _table(name, table, group, nbytes) for table, group in _hard_links(name, file).items()}
+    run = RunFile(name, attributes, tables, opened_by)
     _check_attributes(run)
-    for name in _required(run):
-        if name not in tables:
-            raise _refuse(source, f"/{name} is missing")
+    for table in _required(run):
+        if table not in tables:
+            raise _refuse(name, f"/{table} is missing")
     return run
 
 
@@ -118,7 +130,7 @@ def read_columns(
         if name not in known:
             raise KvbenchError(f"{run.path}: /{table} has no column {name!r}; it has {', '.join(known)}")
     result = {}
-    with _opened(run.path) as file:
+    with _opened(run.path, run.source) as file:
         for name in names:
             values = file[table][name][start:stop]
             result[name] = _decoded(values) if values.dtype.kind in "SO" else values.view(values.dtype.str)
@@ -132,11 +144,16 @@ def _refuse(path: Path, reason: str) -> KvbenchError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, source: Path) -> Iterator[Any]:
     try:
-        if path.exists() and not path.is_file():
+        if source.exists() and not source.is_file():
             # A pipe would be waited for, a device read without end.
             raise KvbenchError(f"cannot read {path}: it is not a regular file")
+        if source != path:
+            # HDF5 opens nothing that has no name any more.
+            with open(source, "rb", buffering=0) as plain, h5py.File(plain, "r") as file:
+                yield file
+            return
         # Some parallel filesystems refuse file locks, which a finished file does not need.
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
@@ -218,12 +235,12 @@ def _json_attribute(run: RunFile, name: str) -> Any:
         raise _refuse(run.path, f"the attribute {name} is not JSON") from error
 
 
-def _table(path: Path, name: str, group: Any) -> Table:
+def _table(path: Path, name: str, group: Any, nbytes: int) -> Table:
     if not isinstance(group, h5py.Group):
         raise _refuse(path, f"/{name} is not a group of columns")
     datasets = _hard_links(path, group)
     for column, dataset in datasets.items():
-        _check_dataset(path, f"/{name}/{column}", dataset)
+        _check_dataset(path, f"/{name}/{column}", dataset, nbytes)
     lengths = {len(dataset) for dataset in datasets.values()}
     if len(lengths) > 1:
         sizes = ", ".join(f"{column} {len(dataset)}" for column, dataset in datasets.items())
@@ -240,8 +257,9 @@ def _table(path: Path, name: str, group: Any) -> Table:
     return Table(rows=lengths.pop() if lengths else 0, columns=columns)
 
 
-def _check_dataset(path: Path, where: str, dataset: Any) -> None:
-    """What would read other files, load plugins, or claim more rows than it stores, is refused before it is read."""
+def _check_dataset(path: Path, where: str, dataset: Any, nbytes: int) -> None:
+    """What would read other files, load plugins, or claim more rows than it stores, is refused before it is read.
+    `nbytes`: of the file."""
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.dtype.kind not in "iufS":
         raise _refuse(path, f"{where} is not a one-dimensional dataset of numbers or fixed-length text")
     if dataset.is_virtual or dataset.external:
@@ -255,7 +273,7 @@ def _check_dataset(path: Path, where: str, dataset: Any) -> None:
         if creation.get_layout() == h5py.h5d.CONTIGUOUS and rows:
             # The size that the layout claims, and no more than the file has.
             offset = dataset.id.get_offset()
-            complete &= offset is not None and offset + rows * row_bytes <= path.stat().st_size
+            complete &= offset is not None and offset + rows * row_bytes <= nbytes
     else:
         if dataset.chunks[0] * row_bytes > _MAX_CHUNK_BYTES:
             raise _refuse(path, f"{where} has chunks of {dataset.chunks[0] * row_bytes} bytes")

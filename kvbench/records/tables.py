@@ -29,6 +29,7 @@ RANK_DTYPE: Final = np.dtype(
         ("failed_ops", "<i8"),
         ("verified_sectors", "<i8"),
         ("too_large_objects", "<i8"),
+        ("begin_ns", "<i8"),
         ("end_ns", "<i8"),
         ("spilled_rows", "<i8"),
         ("spill_bytes", "<i8"),
@@ -36,9 +37,10 @@ RANK_DTYPE: Final = np.dtype(
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
-much that changed until after it. Peaks are of resident memory. `end_ns` is the end of its last measured operation, on
-rank 0's clock (0: none). `spilled_rows` of its records were in its spill file when the run ended, and `spill_errno`
-says why no more were (0: nothing went wrong, or there was no spill file)."""
+much that changed until after it. Peaks are of resident memory. `begin_ns` is the start of its first measured operation
+that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were in its
+spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no spill
+file)."""
 
 
 NODE_DTYPE: Final = np.dtype(
@@ -64,6 +66,25 @@ NODE_DTYPE: Final = np.dtype(
 )
 """`clock_offset_ns` is the node's CLOCK_MONOTONIC minus rank 0's before the run, `clock_drift_ns_per_s` how much it
 gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
+
+
+DIRECTORY_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("node", "<i8"),
+        ("directory", "S256"),
+        ("filesystem", "S32"),
+        ("mount_point", "S128"),
+        ("mount_options", "S256"),
+        ("device", "S128"),
+        ("filesystem_group", "<i8"),
+        ("sharing_ranks", "<i8"),
+        ("free_bytes", "<i8"),
+    ]
+)
+"""The directory under test of a rank, where ranks have some of their own. `filesystem_group` is the lowest rank, on
+whichever node, whose directory is on the same filesystem, `sharing_ranks` how many there are, and `free_bytes` what was
+free there before any of them wrote."""
 
 
 CALIBRATION_DTYPE: Final = np.dtype(

@@ -18,8 +18,13 @@ class Tally:
         """Records with errno ECANCELED."""
         self.failed = 0
         """Records with any other errno than 0."""
+        self.measured = 0
+        """Measured operations that worked: those that figures are made of."""
+        self.measured_requests = 0
+        self.begin_ns = 0
+        """Start of the first of them, on the clock of the rows; 0 where there is none."""
         self.end_ns = 0
-        """End of the last measured operation that worked, on the clock of the rows; 0 where there is none."""
+        """End of the last of them, likewise."""
 
     def take_records(self, rows: NDArray[Any]) -> None:
         """Count rows of RECORD_DTYPE."""
@@ -29,11 +34,15 @@ class Tally:
         self.failed += int((rows["errno"] != 0).sum()) - canceled
         counted = rows[(rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)]
         if len(counted):
+            first_ns = int(counted["t_start_ns"].min())
+            self.begin_ns = min(self.begin_ns, first_ns) if self.measured else first_ns
+            self.measured += len(counted)
             self.end_ns = max(self.end_ns, int((counted["t_start_ns"] + counted["wall_ns"]).max()))
 
     def take_requests(self, rows: NDArray[Any]) -> None:
         """Count rows of REQUEST_DTYPE."""
         self.requests += len(rows)
+        self.measured_requests += int((rows["phase"] == Phase.MEASURE).sum())
 
     def flush(self) -> None:
         """Nothing is put off."""

@@ -17,7 +17,7 @@ from kvbench.config.run_config import ReferenceWorkload
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows, Spilled
-from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, as_rows
+from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
@@ -84,6 +84,7 @@ def gather_outcome(
                 "samples": outcome.samples,
                 **outcome.shared_space,
                 **_look_ups(topology, bench),
+                **_directories(plan, topology, bench),
             }
             | ({} if condensed is None else {"places": condensed.places})
         ),
@@ -112,11 +113,39 @@ def gather_outcome(
     return status
 
 
+def why_nothing(topology: Topology, bench: Bench) -> str:
+    """Why a run that went to its end has no figure: not one operation on any rank that is measured and worked. ""
+    where it has some. The same on every rank. Collective."""
+    tally = bench.tally
+    counts = tally.measured, tally.records, tally.canceled, tally.failed, tally.measured_requests
+    measured, operations, canceled, failed, requests = total(topology.comm, *counts)
+    if measured:
+        return ""
+    before = operations - canceled - failed
+    facts = [f"{requests} requests of it began" if requests else "no request of it began"]
+    if before:
+        facts.append(f"{before} operations were of requests that were due before it")
+    facts += [
+        f"{number} {fate}" for number, fate in ((canceled, "were canceled at its end"), (failed, "failed")) if number
+    ]
+    return (
+        f"nothing was measured: no operation of the measured phase was carried out ({', '.join(facts)}); set a longer "
+        "duration_s, or ask for less at once"
+    )
+
+
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
     """The table of look-ups by kind, for the workload that has kinds."""
     if not isinstance(bench.config.workload, ReferenceWorkload):
         return {}
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
+
+
+def _directories(plan: Plan, topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
+    """The table of directories, where ranks have some of their own."""
+    if not plan.own_directories:
+        return {}
+    return {"directories": as_rows([bench.directory_row(topology)], DIRECTORY_DTYPE)}
 
 
 def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
@@ -140,7 +169,8 @@ def _kept_rows(bench: Bench, clock: CommonClock) -> RankRows:
         return RankRows([bench.digest.records], bench.digest.requests, clock)
     if bench.spill is None:
         return RankRows(engine.stores, engine.requests, clock)
-    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    spill, kept = bench.spill, (stream.kept_records, stream.kept_requests)
+    spilled = Spilled(spill.path, spill.kept_bytes, *kept, spill.descriptor)
     return RankRows(engine.stores, engine.requests, clock, spilled)
 
 
@@ -158,6 +188,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: RankRows
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
+        "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": 0 if spill is None else spill.kept_records,
         "spill_bytes": 0 if spill is None else spill.kept_bytes,

@@ -22,6 +22,7 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import Watch
 from kvbench.errors import KvbenchError
+from kvbench.records.outputs import Written
 from kvbench.run.bench import cleaned_up
 from kvbench.run.outcome import Outcome
 from kvbench.run.output.run_file import open_until
@@ -32,7 +33,7 @@ from kvbench.studies.plan import Step, StudyCell, least_seconds, plan_steps, sto
 from kvbench.studies.progress import clock_text
 from kvbench.studies.requirements import Surroundings, look_around
 from kvbench.studies.study_file import StudyIdentity, gather_study
-from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.kinds import target_at
 from kvbench.units import format_bytes
 
 
@@ -45,11 +46,11 @@ class StudyOrder:
     overwrite: bool
 
 
-def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Path:
-    """Carry out the study on all ranks of `comm`; returns the study file's path (written by rank 0). Collective.
+def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Written:
+    """Carry out the study on all ranks of `comm`; returns the study file, which rank 0 has written and open.
 
-    Raises KvbenchError on rank 0 and FailedElsewhere on the others when it could not be done, or ended early; what was
-    measured until then is in the file all the same.
+    Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others when it could not be done, or ended
+    early; what was measured until then is in the file all the same.
     """
     interrupt = Interrupt(launched=detect_launcher() is not None, speaks=comm.rank == 0)
     agreement = Agreement(comm, interrupt)
@@ -72,12 +73,14 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Pa
             interrupt.waits_for = f"writing {order.out}"
             gather_study(topology, agreement, identity, around, stock, measured, writer)
             agreement.run("measure", lambda: _raise_failure(measured.outcome))
+        written = Written(order.out) if writer is None else writer.written()
     if measured.outcome.interrupted or interrupt.seen:
+        written.close()
         if comm.rank != 0:
             raise FailedElsewhere
         what = "what was measured until then is in" if measured.outcome.interrupted else "all was measured, and is in"
         raise RunInterrupted(f"interrupted; {what} {order.out}")
-    return order.out
+    return written
 
 
 def _identify(comm: Communicator, order: StudyOrder) -> StudyIdentity:
@@ -116,17 +119,18 @@ def _stock(
     with ExitStack() as stack:
         choices = identity.choices
         home = None
-        rundirs = [RunDirectory(directory, identity.run_id, topology.rank) for directory in choices.directories]
+        targets = [target_at(str(directory)) for directory in choices.directories]
+        areas = tuple(target.area(identity.run_id, topology.rank) for target in targets)
         if topology.local_rank < max(choices.ranks):
-            home = Home(topology.rank, topology.host, tuple(rundir.objects for rundir in rundirs))
-        for rundir in rundirs:
-            stack.enter_context(cleaned_up(agreement, rundir))
+            home = Home(topology.rank, topology.host, areas)
+        for area in areas:
+            stack.enter_context(cleaned_up(agreement, area))
 
         def build() -> Stock | None:
             if home is None:
                 return None
-            for rundir in rundirs:
-                rundir.create()
+            for area in areas:
+                area.create()
             return Stock.build(stack, choices, home, identity.run_id, around.arena_bytes, agreement.interrupt)
 
         yield agreement.run("check", build)

@@ -23,7 +23,7 @@ from kvbench.cluster.topology import Topology
 from kvbench.config.models import shipped_model
 from kvbench.records.clock import CommonClock
 from kvbench.records.tables import CALIBRATION_DTYPE, SAMPLE_DTYPE
-from kvbench.run.build import block_device
+from kvbench.run.build import disks_of
 from kvbench.run.calibration import memory_copy_gib_per_s
 from kvbench.run.outcome import Outcome
 from kvbench.run.sampler import Sampler
@@ -81,8 +81,7 @@ def measure(
     measurement = _Measurement(topology, choices, stock, interrupt)
     sampler = None
     if topology.local_rank == 0:
-        disks = [disk for place in places if (disk := block_device(place.filesystem))]
-        sampler = Sampler(topology.node, disks[0] if disks else None)
+        sampler = Sampler(topology.node, disks_of(place.filesystem for place in places))
         sampler.start()
     start_ns = timed_io.now_ns()
     with StudyProgress(console, "cell", len(steps)) as progress:

@@ -12,11 +12,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.records.schema import RECORD_DTYPE, WHOLE_COPIES, Path
 from kvbench.run.checks.forecast import HIGHEST_BYTES_PER_S
-from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
-from kvbench.tiers.arena import SECTOR_BYTES
-from kvbench.units import MIB
+from kvbench.studies.options import CopyPathChoices
+from kvbench.units import MIB, SECTOR_BYTES
 
 Mode = Literal["isolated", "contended"]
 MODES: Final[tuple[Mode, ...]] = ("isolated", "contended")

@@ -20,7 +20,7 @@ from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
-from kvbench.records.outputs import HDF5, Kind, check_output, make_folder
+from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
 from kvbench.records.reader import open_run
 from kvbench.run.order import Order
 from kvbench.studies.one_run import PROGRAM, arguments_of
@@ -154,28 +154,29 @@ def run_scaling(
     folder = choices.out.with_name(f"{choices.out.stem}-runs")
     make_folder(folder, "the run files", "choose another --out")
     done: list[tuple[ScalingRun, Path]] = []
-    for run in runs:
-        path = folder / f"{run.name}.h5"
-        check_output(path, HDF5)
-        path.unlink(missing_ok=True)
-        order = Order(
-            source=choices.source,
-            directory=choices.directory.absolute(),
-            out=path,
-            overrides=run.overrides,
-            overwrite=True,
-        )
-        hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
-        code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
-        if code:
-            raise KvbenchError(_what_happened(path, code, len(done), choices.out))
-        done.append((run, path))
-        figures = record(done)
-        console.print(
-            f"run {len(done)} of {len(runs)}: {run.scaling}, {run.nodes} x {run.ranks_per_node} ranks: {figures}",
-            soft_wrap=True,
-            highlight=False,
-        )
+    with alone_in(folder, "wait until it has ended, or choose another --out"):
+        for run in runs:
+            path = folder / f"{run.name}.h5"
+            check_output(path, HDF5)
+            path.unlink(missing_ok=True)
+            order = Order(
+                source=choices.source,
+                directory=str(choices.directory.absolute()),
+                out=path,
+                overrides=run.overrides,
+                overwrite=True,
+            )
+            hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
+            code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
+            if code:
+                raise KvbenchError(_what_happened(path, code, len(done), choices.out))
+            done.append((run, path))
+            figures = record(done)
+            console.print(
+                f"run {len(done)} of {len(runs)}: {run.scaling}, {run.nodes} x {run.ranks_per_node} ranks: {figures}",
+                soft_wrap=True,
+                highlight=False,
+            )
 
 
 def _what_happened(path: Path, code: int, done: int, table: Path) -> str:

@@ -18,6 +18,10 @@ COLUMNS: Final = (
 """Rates are of all ranks together, over the measured window; storage counts reads and writes."""
 
 
+_DISTORTING: Final = {"long-window", "short-window", "late-start", "early-end", "idle-ranks"}
+"""Warnings of a run that bend the curve it is a point of."""
+
+
 class ScalingTable:
     """Rows of finished runs, in the order in which they were run."""
 
@@ -28,15 +32,16 @@ class ScalingTable:
     def add(self, runs: Sequence[tuple[ScalingRun, Path]]) -> str:
         """Add the last of `runs` and write the table; returns its figures for people."""
         run, path = runs[-1]
-        row = _row(run, path, len(self._rows))
+        summary = kvbench_analysis.summarize(kvbench_analysis.load(path))
+        row = _row(run, path, summary, len(self._rows))
         self._rows.append(row)
         content = pd.DataFrame(self._rows, columns=COLUMNS).to_csv(index=False)
         write_output(check_output(self._path, TABLE), content.encode(), TABLE)
-        return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s"
+        warnings = "".join(f"; {caution.message}" for caution in summary.warnings if caution.code in _DISTORTING)
+        return f"{row['storage_gib_per_s']:.3g} GiB/s, {row['requests_per_s']:.3g} requests/s{warnings}"
 
 
-def _row(run: ScalingRun, path: Path, order: int) -> dict[str, Any]:
-    summary = kvbench_analysis.summarize(kvbench_analysis.load(path))
+def _row(run: ScalingRun, path: Path, summary: kvbench_analysis.Summary, order: int) -> dict[str, Any]:
     totals = summary.totals
     storage = totals[(totals["storage"] == "storage") & totals["op"].isin(["read", "write"])]
     reads = storage[storage["op"] == "read"]

@@ -5,6 +5,7 @@ warm-up rows, failed and canceled ones, and operations that cross the edges of t
 """
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ MEMORY, STORAGE = 0, 1
 START_NS: Final = 5_000_000_000
 END_NS: Final = 15_000_000_000
 BYTES_PER_TOKEN: Final = 131_072
+
+_NUMBERS: Final = itertools.count()
 
 Columns = Mapping[str, NDArray[Any] | Sequence[str]]
 Attributes = Mapping[str, str | int | float]
@@ -136,10 +139,10 @@ def request_rows(
 
 
 def run_attributes(ranks: int, nodes: int, **changes: str | int | float) -> dict[str, str | int | float]:
-    """Every attribute of a complete run."""
+    """Every attribute of a complete run, which is another one each time."""
     attributes: dict[str, str | int | float] = {
         "kvbench_version": "0.1.0",
-        "run_id": "synthetic",
+        "run_id": f"synthetic-{next(_NUMBERS)}",
         "status": "complete",
         "status_message": "",
         "config_json": json.dumps({"name": "synthetic", "seed": 42, "io": {"drop_page_cache": True}}),

@@ -1,7 +1,10 @@
 """Comparison: the same work only, ratios of the figures of all repeats, and no difference where there is none."""
 
+import io
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from kvbench_analysis.compare.comparison import METRIC_COLUMNS, RUN_COLUMNS, WARNING_COLUMNS
+from kvbench_analysis.compare.print import print_comparison
+from rich.console import Console
 from synthetic import (
     END_NS,
     START_NS,
@@ -216,12 +221,31 @@ def test_what_is_wrong_with_a_run_is_a_warning(tmp_path: FilePath, attributes: d
     assert found.warnings[["code", "label", "source"]].to_numpy().tolist() == [[code, "b", str(files[3])]]
 
 
-def test_a_run_that_is_compared_with_itself_is_told(tmp_path: FilePath) -> None:
-    (file,) = written(tmp_path, a_run(1))
-    found = ka.compare({"a": [file], "b": [file]})
-    assert "same-run" in found.warnings["code"].tolist()
+def test_runs_of_the_same_figures_have_no_difference(tmp_path: FilePath) -> None:
+    files = written(tmp_path, a_run(1), a_run(1, attributes={"run_id": "another"}))
+    found = ka.compare({"a": files[:1], "b": files[1:]})
     assert (found.metrics["ratio"].dropna() == 1).all()
     assert not found.metrics["significant"].any()
+
+
+@pytest.mark.parametrize("how", ["same path", "other path", "symbolic link", "hard link", "copy"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_run_counts_once_by_whatever_name_it_is_given_again(tmp_path: FilePath, how: str, beside: bool) -> None:
+    """As a repeat of itself on its own target, and on the other one."""
+    file, other = written(tmp_path, a_run(1), a_run(2))
+    again = tmp_path / "again.h5"
+    if how == "symbolic link":
+        again.symlink_to(file)
+    elif how == "hard link":
+        again.hardlink_to(file)
+    elif how == "copy":
+        shutil.copy(file, again)
+    else:
+        again = file if how == "same path" else tmp_path / "." / ".." / tmp_path.name / file.name
+    told = "are of the same run" if how == "copy" else "are one file" if again != file else "is given twice"
+    groups = {"a": [file, again], "b": [other]} if beside else {"a": [file], "b": [other, again]}
+    with pytest.raises(KvbenchError, match=f"{again}.* {told}.* every run counts once"):
+        ka.compare(groups, force=True)
 
 
 def test_what_only_one_target_did_has_no_ratio(tmp_path: FilePath) -> None:
@@ -268,3 +292,42 @@ def test_the_same_files_give_the_same_figures(
 ) -> None:
     again = ka.compare({"disk": [ka.load(file) for file in repeats[0]], "share": repeats[1]})
     pd.testing.assert_frame_equal(slower.metrics, again.metrics)
+
+
+def printed(comparison: ka.Comparison, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    print_comparison(comparison, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("verdict", ["better", "worse"])
+def test_at_eighty_columns_no_figure_and_no_distinguishing_word_is_cut(slower: ka.Comparison, verdict: str) -> None:
+    metrics = slower.metrics.copy()
+    # As wide as figures come.
+    metrics["ratio"], metrics["low"], metrics["high"] = 0.00123456, 0.00123456, 123456.789
+    metrics["verdict"], metrics["backed"] = verdict, False
+    for name in ("baseline", "target"):
+        metrics[f"{name}_value"], metrics[f"{name}_min"], metrics[f"{name}_max"] = 123.4e6, 999.4e3, 12_345.6e6
+    text = printed(replace(slower, metrics=metrics), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    rows = [line.split() for line in text.splitlines()]
+    for part in ("wall", "device", "host"):
+        for percentile in ("p50", "p95", "p99"):
+            row = next(row for row in rows if row[:2] == [part, percentile])
+            assert row[2:] == ["123", "ms", "123", "ms", "~0.00123", "0.00123..1e+05", verdict]
+    assert ["999", "us..12.3", "s", "999", "us..12.3", "s"] in rows
+    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "token hit rate", "hit rate"))
+
+
+def test_in_a_pipe_no_line_is_folded(slower: ka.Comparison) -> None:
+    assert "A warning " + "and more of it " * 20 in printed(
+        replace(
+            slower,
+            warnings=pd.DataFrame(
+                [("x", "", "", "A warning " + "and more of it " * 20)], columns=list(WARNING_COLUMNS)
+            ),
+        ),
+        10_000,
+    )

@@ -11,12 +11,16 @@ from typing import Any
 import kvbench_analysis as ka
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kvbench_analysis.contention.contention import contention
 from kvbench_analysis.report import write_report
+from kvbench_analysis.report.packed import packed, packed_plotly, unpacked
 from kvbench_analysis.text import units
 from plotly.offline import get_plotlyjs
 from synthetic import STORAGE, SyntheticRun, empty_run, record_rows, run_attributes, run_tables, synthetic_run
 
+from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Path, Phase
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&\x1b"
@@ -31,8 +35,9 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.figures: dict[str, str] = {}
         self.data: dict[str, Any] = {}
+        self.unpacked: dict[str, str] = {}
         self._inside: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html.replace(get_plotlyjs(), ""))
+        self.feed(html)
         self.close()
         self.text = " ".join(self.text.split())
 
@@ -48,8 +53,11 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         tag, attributes = self._inside[-1] if self._inside else ("", {})
         if tag == "script":
-            if attributes.get("type") == "application/json":
-                self.data[str(attributes["id"])] = json.loads(data)
+            if attributes.get("type") == "text/plain":
+                name = str(attributes["id"])
+                self.unpacked[name] = unpacked(data)
+                if name != "plotly":
+                    self.data[name] = json.loads(self.unpacked[name])
         elif tag != "style":
             self.text += data
             if "data-figure" in attributes:
@@ -99,7 +107,18 @@ def test_the_page_fetches_nothing(page: tuple[str, Page]) -> None:
     assert all(str(attributes.get("href", "#")).startswith("#") for _, attributes in parsed.tags)
     policy = next(attributes["content"] for _, attributes in parsed.tags if attributes.get("http-equiv"))
     assert str(policy).startswith("default-src 'none'")
-    assert html.count(get_plotlyjs()) == 1, "plotly stands in the page once"
+    assert parsed.unpacked["plotly"] == get_plotlyjs()
+    assert html.count(packed_plotly()) == 1, "plotly stands in the page once"
+
+
+def test_a_page_weighs_less_than_2_mb(page: tuple[str, Page]) -> None:
+    assert len(page[0].encode()) < 2_000_000
+
+
+@given(text=st.text() | st.sampled_from(["</script>", "<!--", "<script>"]).map(lambda part: part * 1000))
+def test_what_is_packed_can_be_unpacked_and_holds_nothing_that_a_page_could_act_on(text: str) -> None:
+    assert unpacked(packed(text)) == text
+    assert set(packed(text)).isdisjoint("<\"'/ \n")
 
 
 def test_every_plot_has_its_data_and_says_what_it_is_per(page: tuple[str, Page]) -> None:
@@ -114,8 +133,9 @@ def test_every_plot_has_its_data_and_says_what_it_is_per(page: tuple[str, Page])
 
 
 def test_the_page_holds_reduced_data_only(tmp_path: FilePath) -> None:
-    html, _ = report(tmp_path, run_of([record_rows(np.random.default_rng(2), 100_000)]))
-    assert len(html) - len(get_plotlyjs()) < 250_000
+    html, parsed = report(tmp_path, run_of([record_rows(np.random.default_rng(2), 100_000)]))
+    data = sum(len(text) for name, text in parsed.unpacked.items() if name != "plotly")
+    assert len(html) - len(packed_plotly()) + data < 250_000
 
 
 def test_text_of_the_file_is_never_markup(truth: SyntheticRun, tmp_path: FilePath) -> None:
@@ -138,7 +158,8 @@ def test_text_of_the_file_is_never_markup(truth: SyntheticRun, tmp_path: FilePat
     assert not [tag for tag, _ in parsed.tags if tag == "img"]
     assert not [attributes for _, attributes in parsed.tags if "onerror" in attributes]
     scripts = [attributes.get("type") for tag, attributes in parsed.tags if tag == "script"]
-    assert scripts.count(None) == 2, "plotly and the script of the page"
+    assert scripts.count(None) == 2, "whether plots can be drawn, and the script that draws them"
+    assert set(scripts) == {None, "text/plain"}
     assert "\x1b" not in html
 
 
@@ -228,15 +249,24 @@ def test_a_run_that_measured_nothing_can_be_compared(tmp_path: FilePath) -> None
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: FilePath) -> None:
-    paths = [tmp_path / "a" / "run.h5", tmp_path / "b" / "run.h5"]
+    paths = [tmp_path / "a" / "run.h5", tmp_path / "b" / "run.h5", tmp_path / "b" / "run.hdf5"]
     for path in paths:
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         empty_run().write(path)
-    runs = [ka.load(paths[0]), ka.load(paths[1]), ka.load(paths[1])]
+    runs = [ka.load(path) for path in paths]
     parsed = Page(write_report(runs, tmp_path / "report.html").read_text("utf-8"))
     stem = str(tmp_path / "b" / "run")
     for name in (str(tmp_path / "a" / "run"), f"{stem} (2)", f"{stem} (3)"):
         assert name in parsed.text
+
+
+def test_a_run_that_is_given_twice_is_refused_before_anything_is_written(
+    truth: SyntheticRun, tmp_path: FilePath
+) -> None:
+    run = ka.load(truth.write(tmp_path / "run.h5"))
+    with pytest.raises(KvbenchError, match="is given twice: every run counts once"):
+        write_report([run, run], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_picture_files_are_those_of_the_page(truth: SyntheticRun, tmp_path: FilePath) -> None:

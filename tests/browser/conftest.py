@@ -62,15 +62,30 @@ def browser() -> Iterator["Browser"]:
 def open_report(browser: "Browser") -> Iterator[Callable[..., Opened]]:
     """Opens a report and waits until its plots are drawn: `open_report(path, width=420, scheme="dark")`.
 
-    What is open already is given again; `fresh=True` is for tests that change the page.
+    What is open already is given again; `fresh=True` is for tests that change the page. `before` is a script that runs
+    before those of the page; `drawn=False` does not wait for plots, and `scripts=False` switches JavaScript off.
     """
     contexts = []
     kept: dict[tuple[Path, int, str], Opened] = {}
 
-    def opening(path: Path, *, width: int = 1400, scheme: Any = "light", fresh: bool = False) -> Opened:
+    def opening(
+        path: Path,
+        *,
+        width: int = 1400,
+        scheme: Any = "light",
+        fresh: bool = False,
+        before: str = "",
+        drawn: bool = True,
+        scripts: bool = True,
+    ) -> Opened:
+        fresh |= bool(before) or not drawn
         if not fresh and (path, width, scheme) in kept:
             return kept[path, width, scheme]
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
+        )
+        if before:
+            context.add_init_script(before)
         contexts.append(context)
         opened = Opened(context.new_page())
         page = opened.page
@@ -78,8 +93,9 @@ def open_report(browser: "Browser") -> Iterator[Callable[..., Opened]]:
         page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         page.on("dialog", lambda dialog: opened.complaints.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: opened.requests.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-drawn=yes]", state="attached")
+        page.goto(path.as_uri(), wait_until="load" if drawn else "domcontentloaded")
+        if drawn:
+            page.wait_for_selector("html[data-drawn=yes]", state="attached")
         return opened if fresh else kept.setdefault((path, width, scheme), opened)
 
     yield opening

@@ -8,6 +8,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pytest
 from kvbench_analysis.report import write_report
+from kvbench_analysis.report.packed import packed
 from kvbench_analysis.text import units
 from numpy.typing import NDArray
 from synthetic import STORAGE, SyntheticRun, empty_run, synthetic_run
@@ -58,6 +59,75 @@ def test_every_plot_is_drawn_and_nothing_is_complained_about(
         assert high > 150, name
         assert marks > 0, name
     assert opened.complaints == []
+
+
+UNABLE: dict[str, dict[str, Any]] = {
+    "without JavaScript": {"scripts": False},
+    "without DecompressionStream": {"before": "delete window.DecompressionStream"},
+}
+"""Browsers that cannot draw the plots."""
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("browser_is", UNABLE)
+def test_a_browser_that_cannot_draw_shows_all_text_and_says_what_it_takes(
+    report: FilePath, open_report: Open, browser_is: str, width: int
+) -> None:
+    opened = open_report(report, width=width, drawn=False, **UNABLE[browser_is])
+    said = opened.page.locator(".without-plots")
+    assert said.is_visible()
+    for words in ("JavaScript", "Chrome and Edge from version 80", "tables are complete", "--png DIR"):
+        assert words in said.inner_text()
+    assert opened.page.locator(".undrawn:visible").count() == len(KEYS)
+    assert opened.page.locator("section:not(.run) table:visible").count() >= 5
+    assert opened.page.locator("svg.main-svg").count() == 0
+    for plot in opened.page.locator(".plot").all():
+        assert plot.bounding_box()["height"] < 100, "no room is kept for what will not be drawn"
+    assert opened.complaints == []
+
+
+def test_text_and_tables_are_there_before_the_plots(report: FilePath, open_report: Open) -> None:
+    """While what draws them is unpacked, here without end, the page is as it will be but for the plots."""
+    opened = open_report(report, drawn=False, before="Response.prototype.text = () => new Promise(() => {})")
+    assert opened.page.locator("table:visible").count() >= 5
+    assert "Storage reads ran at" in opened.page.locator("main").inner_text()
+    assert not opened.page.locator(".without-plots").is_visible()
+    heights = [plot.bounding_box()["height"] for plot in opened.page.locator(".plot").all()]
+    assert len(heights) == len(KEYS)
+    assert min(heights) > 150, "the room of the plots is kept, so that nothing moves when they come"
+
+
+def test_the_page_has_loaded_when_its_plots_are_drawn(report: FilePath, open_report: Open) -> None:
+    """Programs that print a page do it then."""
+    look = "window.addEventListener('load', () => { window.atLoad = document.documentElement.dataset.drawn; })"
+    assert open_report(report, before=look).ask("window.atLoad") == "yes"
+
+
+def test_a_page_that_was_cut_or_changed_says_so_in_place_of_its_plots(
+    report: FilePath, tmp_path: FilePath, open_report: Open
+) -> None:
+    html = report.read_text("utf-8")
+    start = html.index('id="plotly">') + len('id="plotly">')
+    (tmp_path / "report.html").write_text(html[: start + 5000] + html[start + 6000 :], "utf-8")
+    opened = open_report(tmp_path / "report.html", drawn=False)
+    opened.page.wait_for_selector(".without-plots:visible")
+    assert "What went wrong:" in opened.page.locator(".without-plots").inner_text()
+    assert opened.page.locator("table:visible").count() >= 5
+
+
+def test_the_page_unpacks_what_was_packed(report: FilePath, open_report: Open) -> None:
+    texts = ["<ä€😀>&"[:length] * 50 for length in range(6)] + ["x" * length for length in range(12)]
+    found = open_report(report, fresh=True).ask(
+        f"""Promise.all({[packed(text) for text in texts]}.map((text) => {{
+            const place = document.createElement('script');
+            place.type = 'text/plain';
+            place.id = `t${{Math.random()}}`;
+            place.textContent = text;
+            document.body.append(place);
+            return unpacked(place.id);
+        }}))"""
+    )
+    assert found == texts
 
 
 @pytest.mark.parametrize("width", [1400, 420])
@@ -158,7 +228,8 @@ def test_an_empty_run_and_a_comparison_open_without_complaint(
     truth: SyntheticRun, tmp_path: FilePath, open_report: Open
 ) -> None:
     empty, other = empty_run().write(tmp_path / "empty.h5"), truth.write(tmp_path / "other.h5")
-    page = write_report([ka.load(empty), ka.load(other), ka.load(other)], tmp_path / "report.html")
+    third = truth.changed(attributes={"run_id": "third"}).write(tmp_path / "third.h5")
+    page = write_report([ka.load(path) for path in (empty, other, third)], tmp_path / "report.html")
     opened = open_report(page, width=420)
     assert opened.complaints == []
     assert opened.ask("document.querySelectorAll('#comparison .plot svg.main-svg').length") > 0

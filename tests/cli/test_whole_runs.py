@@ -79,11 +79,19 @@ def test_two_ranks_make_one_file_in_their_time_and_memory(
 
 
 def check_summaries(kvbench: Call, run_file: Path, run: Ended) -> None:
-    """What the run printed is what `summary` prints, and the JSON holds the same run."""
+    """What the run printed at its end is a screenful that names `summary`, which has the rest, and the JSON too."""
     text = kvbench("summary", run_file)
     assert text.code == 0
+    printed = run.out.splitlines()
+    last = printed[next(place for place, line in enumerate(printed) if line.startswith(f"{run_file}: ")) :]
+    assert len(last) < 24
+    assert last[0] == text.out.splitlines()[0]
+    assert last[1].startswith("storage reads: ")
+    assert last[-1] == f"all figures: kvbench summary {run_file}"
     assert "Operations of the measured phase, all ranks" in run.out
     assert "Operations of the measured phase, all ranks" in text.out
+    assert "Per rank: " in text.out
+    assert "Per rank: " not in run.out
     figures = json.loads(kvbench("summary", run_file, "--json").out)
     assert figures["run"]["fingerprint"] == attributes(run_file)["fingerprint"]
 

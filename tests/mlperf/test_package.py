@@ -110,6 +110,16 @@ def test_the_pdf_has_figures_the_system_and_plots(packaged: Path) -> None:
     assert len(re.findall(rb"/Type /Page\b", content)) >= 5
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_the_tree_is_not_made_in_the_results_that_it_is_made_of(clean: dict[str, Made], tmp_path: Path) -> None:
+    results = results_of(clean["open"], tmp_path / "results")
+    inside = results / "kv_cache" / STAMP / "tree"
+    done = call("package", results, "-o", inside)
+    assert done.exit_code == 1
+    assert "is in the results that the tree is to be made of: give another tree with -o" in done.output
+    assert not inside.exists()
+
+
 def test_the_code_is_the_source_with_its_hash(packaged: Path) -> None:
     code = packaged / "closed/acme/code"
     names = {path.relative_to(code).as_posix() for path in code_files(code)}
@@ -266,6 +276,15 @@ def test_the_table_marks_rehearsals_and_what_breaks_rules(clean: dict[str, Made]
     page = call(*words, "html").output
     assert page.count('<tr class="broken">') == 6
     assert page.count('<tr class="sound">') == 3
+
+
+def test_the_table_refuses_a_run_that_is_there_twice(clean: dict[str, Made], tmp_path: Path) -> None:
+    made = clean["closed"]
+    for again in (made.root, made.copy(tmp_path).root):
+        done = call("table", made.root, again)
+        assert done.exit_code == 1
+        assert "are the same run of one system: give each tree once" in done.output
+        assert "| acme" not in done.output
 
 
 def test_a_violation_of_one_system_does_not_mark_another(clean: dict[str, Made], scratch: Path) -> None:

@@ -35,6 +35,10 @@ from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
 from kvbench.units import for_stderr
 
+PYTHON: Final = (sys.executable, "-P")
+"""How an interpreter is started here: without the working directory, where others may have put modules of theirs, on
+its path of imports."""
+
 Family = Literal["openmpi", "hydra"]
 
 _ANSWER_S: Final = 2.0
@@ -135,13 +139,23 @@ def check_reach(mpirun: Mpirun, hosts: Sequence[str], hostfile: Path | None = No
         )
 
 
+def without_relative_imports(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without the entries of PYTHONPATH that lead on from the working directory, as an empty one does."""
+    environment = dict(environ)
+    if "PYTHONPATH" in environment:
+        entries = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(entry for entry in entries if os.path.isabs(entry))
+    return environment
+
+
 def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
-    """`environ` with what mpirun needs: leave to run as root where we are root, and no pinning by Intel MPI.
+    """`environ` with what mpirun needs: leave to run as root where we are root, no pinning by Intel MPI, and no imports
+    from the working directory.
 
     Open MPI's daemons are told to end 10 s after the ranks' `patience_s` when they are cut off, as by themselves they
     stay for eight minutes; and not before, as they would kill the ranks, which say what happened.
     """
-    environment = dict(environ)
+    environment = without_relative_imports(environ)
     if mpirun.family == "openmpi":
         for name, value in (("time", math.ceil(patience_s)), ("intvl", 5), ("probes", 2)):
             for prefix in ("PRTE_MCA", "OMPI_MCA"):  # Open MPI 5 and later, and before
@@ -166,10 +180,10 @@ def launch(
     """Run `kvbench ARGV` on `ranks` ranks and return mpirun's exit code: 0, or that of a rank that failed.
 
     `hosts`: names, with or without `:RANKS`; empty for this host. `environment`: variables that every rank gets besides
-    what the launcher passes on. `program` replaces `python -m kvbench`. Call it from the main thread: until it returns,
-    the first SIGINT, SIGTERM or SIGHUP asks the ranks to stop (SIGUSR1), the second ends mpirun (SIGTERM, then SIGKILL
-    after 5 s), the third kills at once. If this process dies, mpirun ends its ranks. Raises KvbenchError without a
-    usable mpirun, or inside another launcher.
+    what the launcher passes on. `program` replaces `python -P -m kvbench`. Call it from the main thread: until it
+    returns, the first SIGINT, SIGTERM or SIGHUP asks the ranks to stop (SIGUSR1), the second ends mpirun (SIGTERM, then
+    SIGKILL after 5 s), the third kills at once. If this process dies, mpirun ends its ranks. Raises KvbenchError
+    without a usable mpirun, or inside another launcher.
     """
     launcher = detect_launcher()
     if launcher is not None:
@@ -178,13 +192,13 @@ def launch(
     check_reach(mpirun, hosts, hostfile)
     extra = dict(environment or {})
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
-    command += [*(program or (sys.executable, "-m", "kvbench")), *argv]
+    command += [*(program or (*PYTHON, "-m", "kvbench")), *argv]
     orders, orders_end = os.pipe()
     boilerplate = BoilerplateFilter()
     with open(orders_end, "wb", buffering=0) as pipe, _Signals(pipe, boilerplate) as signals:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(tether.__file__).resolve()), *command],
+                [*PYTHON, str(Path(tether.__file__).resolve()), *command],
                 stdin=orders,
                 stderr=subprocess.PIPE,
                 env=mpirun_environment(mpirun, os.environ, patience_s) | extra,

@@ -9,9 +9,10 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+from kvbench.errors import KvbenchError
 from kvbench.mlperf.aggregation import HEADLINE
 from kvbench.mlperf.check.checker import Finding, Verdict
 from kvbench.mlperf.tree.declared import declared_options, summary_of, summary_options
@@ -59,8 +60,18 @@ class Row:
 
 
 def table_rows(verdicts: Iterable[Verdict]) -> list[Row]:
-    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first."""
-    rows = [row for verdict in verdicts for run in verdict.tree.runs() for row in _rows(verdict, run)]
+    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first.
+
+    Raises KvbenchError where two trees hold the same run, which would stand there twice.
+    """
+    rows: list[Row] = []
+    seen: dict[tuple[str, ...], Path] = {}
+    for verdict in verdicts:
+        for run in verdict.tree.runs():
+            same = seen.setdefault((run.submitter, run.division, run.system, run.path.name), run.path)
+            if same is not run.path:
+                raise KvbenchError(f"{same} and {run.path} are the same run of one system: give each tree once")
+            rows += _rows(verdict, run)
     return sorted(rows, key=lambda row: (row.option, -(row.figures[0] or 0.0), row.cells()))
 
 

@@ -8,6 +8,7 @@ which need not be where another rank sees them.
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -34,8 +35,10 @@ from kvbench.mlperf.trials.sequence import (
 )
 from kvbench.mlperf.trials.surroundings import cache_is_empty, clients_per_node, drop_page_cache, look_around
 from kvbench.mlperf.trials.trial_results import ranks_of, result_of
+from kvbench.records.outputs import alone_in
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.run.addresses import literal
 from kvbench.run.order import Order
 
 _POLL_S: Final = 0.05
@@ -71,7 +74,7 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
     """
     interrupt = Interrupt(launched=detect_launcher() is not None, speaks=comm.rank == 0)
     agreement = Agreement(comm, interrupt)
-    with interrupt, together(comm):
+    with interrupt, together(comm), ExitStack() as alone:
         topology = discover(comm)
         agreement.run("check", lambda: check_choices(choices) if comm.rank == 0 else None)
         around = look_around(topology, agreement, choices.cache, choices.results)
@@ -79,7 +82,9 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
         def begin() -> tuple[TrialSequence | None, bool]:
             if comm.rank != 0:
                 return None, False
-            return begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
+            begun = begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
+            alone.enter_context(alone_in(begun[0].directory, "wait until it has ended, or give another --results"))
+            return begun
 
         sequence, resumed = agreement.run("check", begin)
         quiet_barrier(comm)
@@ -150,13 +155,14 @@ class _Trials:
         self._agreement.run("results", lambda: self._begin(step, dropped))
         order = Order(
             source=preset_name(step.option),
-            directory=self._choices.cache.absolute(),
+            directory=literal(str(self._choices.cache.absolute())),
             out=out,
             overrides=self._choices.overrides(),
             overwrite=True,
         )
         try:
-            runner.run(self._topology.comm, order, self._console, lambda left_s: self._clock.heading(place, left_s))
+            heading = self._clock.heading
+            runner.run(self._topology.comm, order, self._console, lambda left_s: heading(place, left_s)).close()
         except KvbenchError as error:
             self._note_failure(step, error)
         self._agreement.run("results", lambda: self._keep(step, out))

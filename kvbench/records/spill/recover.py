@@ -26,6 +26,7 @@ from kvbench.records.spill.recover_report import Found, message
 from kvbench.records.spill.writer import FACTS, RECORDS, REQUESTS, SAMPLES
 from kvbench.records.tables import (
     CALIBRATION_DTYPE,
+    DIRECTORY_DTYPE,
     NODE_DTYPE,
     RANK_DTYPE,
     SAMPLE_DTYPE,
@@ -234,9 +235,11 @@ def _tables(found: Sequence[Found]) -> dict[str, npt.NDArray[np.void]]:
     nodes = [_row(NODE_DTYPE, _node_values(one)) for _, one in sorted(first.items())]
     calibration = [row.model_dump() for one in found for row in one.facts.calibration]
     samples = [rows for one in found for rows in _rows(one, SAMPLES, ("t_ns",))]
+    directories = [_row(DIRECTORY_DTYPE, row) for one in found if (row := one.header.directory_row)]
     return {
         "ranks": ranks,
         "nodes": np.concatenate(nodes),
+        **({"directories": np.concatenate(directories)} if directories else {}),
         "calibration": as_rows(calibration, CALIBRATION_DTYPE),
         "samples": np.concatenate(samples) if samples else np.empty(0, SAMPLE_DTYPE),
     }
@@ -262,6 +265,7 @@ def _rank_values(one: Found) -> Mapping[str, str | int]:
         "failed_ops": tally.failed,
         "verified_sectors": facts.verified_sectors,
         "too_large_objects": facts.too_large_objects,
+        "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": tally.records,
         "spill_bytes": one.ending.good_bytes,
