@@ -31,6 +31,13 @@ KIB: Final = 1024
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 
+SECTOR_BYTES: Final = 4 * KIB
+"""Unit of payload, of object sizes and of direct I/O."""
+
+SEGMENT_BYTES: Final = 4 * MIB
+"""Unit in which a rank's arena is lent to its threads, the most that a system call moves, and the period of the
+payload's random body."""
+
 
 def parse_bytes(text: object) -> int:
     """Bytes in `text`: a whole number (`1e9` is one), or a number with one of B, KB, KiB, ... PB, PiB (upper-case

@@ -7,6 +7,8 @@
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 VENV=$ROOT/.venv
 PYTHONS=(python3 python3.13 python3.12 python3.11 python3.14)
+# No Python takes modules from the directory that a script is called in.
+export PYTHONSAFEPATH=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=${PIP_RETRIES:-2}
 
 fail() {

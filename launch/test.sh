@@ -11,4 +11,6 @@ cd -- "$ROOT"
 export PATH=$VENV/bin:$PATH
 # Tests start kvbench hundreds of times, which would be compiled each time.
 unset PYTHONDONTWRITEBYTECODE
+# Tests look after that themselves.
+unset PYTHONSAFEPATH
 exec python -m pytest "$@"

@@ -1,4 +1,4 @@
-"""How the whole suite is shared out among processes (pytest-xdist). What tests share stands in their folders.
+"""What all tests share, and how the whole suite is shared out among processes (pytest-xdist).
 
 A call that names no test runs all of them, in as many processes as there are processors, up to MOST. A call that names
 a folder, a file or a test, or that is about single ones (-k, -x, --lf, --pdb, -s), runs in its own process; `-n 0` and
@@ -9,7 +9,7 @@ made for, a folder or a file: no two runs of ranks are in each other's way, and 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,15 @@ MOST: Final = 4
 RANKS: Final = ("tests/mpi/", "tests/cli/", "tests/faults/", "tests/studies/", "tests/mlperf/run/")
 """Where tests start ranks, which measure."""
 _HERE: Final = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """Whoever is asked to end and does not in time is ended. Where a run is in the process of the tests, that would be
+    the tests, and how fast it is depends on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvbench.cluster.signals.ANSWER_S", 3600.0)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,6 +18,7 @@ _SAID: Final = {
     "host": "the client's own work on its processors (system calls and memory copies)",
     "runq": "waiting for a free processor",
 }
+_MOST_STORAGES: Final = 4
 _MOVES: Final = ("read", "write", "demote", "promote")
 _GRAVE: Final = {"failed", "interrupted", "recovered", "failed-operations", "timer-python", "no-window"}
 
@@ -57,8 +58,10 @@ def measured(content: Content) -> str:
     parts = [f"{ranks} on {nodes}"]
     if facts["model"]:
         parts.append(f"KV cache of {facts['model']}")
-    if "filesystem" in run.nodes:
-        parts.append("storage: " + " and ".join(dict.fromkeys(map(_storage, run.nodes.to_dict("records")))))
+    if "filesystem" in run.storages:
+        storages = list(dict.fromkeys(map(_storage, run.storages.to_dict("records"))))
+        more = [f"{len(storages) - _MOST_STORAGES} more"] if len(storages) > _MOST_STORAGES else []
+        parts.append("storage: " + " and ".join([*storages[:_MOST_STORAGES], *more]))
     if facts["read_path"]:
         parts.append(f"read path {facts['read_path']}")
     parts.append(time_measured(content.summary))

@@ -133,7 +133,8 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
         yield Caution(
             "mixed-directory",
             "some nodes share the directory under test and others do not: is a mount missing? (filesystem_group and "
-            "mount_point in /nodes; --expect makes it an error)",
+            f"mount_point in /{'directories' if 'directories' in run.attributes else 'nodes'}; --expect makes it an "
+            "error)",
         )
     elif sharing == "single-node" and expected:
         yield Caution(
@@ -154,7 +155,7 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
         return
     message = f"{resident} of {checked} storage reads found pages of their object in the page cache"
     io = run.config.get("io")
-    if "tmpfs" in set(run.nodes.get("filesystem", [])):
+    if "tmpfs" in set(run.storages.get("filesystem", [])):
         message += ": tmpfs keeps its files in memory, from which they cannot be dropped"
     elif isinstance(io, dict) and io.get("drop_page_cache") is False:
         message += ": the configuration says not to drop it (io.drop_page_cache)"

@@ -74,7 +74,7 @@ class Run:
         tiers = pd.DataFrame(list(self.file.tiers))
         if tiers.empty:
             return pd.DataFrame({"name": [], "kind": [], "storage": []}, dtype=object)
-        tiers["storage"] = [bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.file.tiers]
+        tiers["storage"] = self.file.tiers_are_storage
         if tiers["name"].duplicated().any():
             tiers["name"] = [f"{code}:{name}" for code, name in enumerate(tiers["name"])]
         return tiers
@@ -98,6 +98,13 @@ class Run:
     def nodes(self) -> pd.DataFrame:
         """One row per client node."""
         return self._frame("nodes")
+
+    @cached_property
+    def storages(self) -> pd.DataFrame:
+        """`filesystem`, `device`, `mount_point` and `directory` under test: one row per node or, where ranks had
+        directories of their own, per rank."""
+        own = self._frame("directories")
+        return self.nodes if own.empty else own
 
     @cached_property
     def calibration(self) -> pd.DataFrame:

@@ -5,7 +5,7 @@ bookkeeping. Never: bytes, threads or a clock.
 """
 
 from kvbench.cache.decisions import Cache
-from kvbench.cache.policies import make_policy, offer_policy
+from kvbench.cache.policies import make_policy
 from kvbench.cache.policy import Policy, Step
 
-__all__ = ["Cache", "Policy", "Step", "make_policy", "offer_policy"]
+__all__ = ["Cache", "Policy", "Step", "make_policy"]

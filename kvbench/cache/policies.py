@@ -1,25 +1,26 @@
-"""The table of policies: what `cache.policy` may be, and what makes each from its section of the configuration."""
+"""The table of policies: what makes each from its section of the configuration. A new one is one file here, one line in
+the table, and its name in `config.names`."""
 
 from collections.abc import Callable
 from typing import Final
 
 from kvbench.cache.policy import Policy
 from kvbench.cache.waterfall_lru import WaterfallLru
-from kvbench.config.names import POLICY_NAMES
+from kvbench.config.names import CACHE_POLICIES
 from kvbench.config.run_config import CachePolicy
 
-_TABLE: Final[dict[str, Callable[[CachePolicy], Policy]]] = {}
+POLICIES: Final[dict[str, Callable[[CachePolicy], Policy]]] = {
+    "waterfall-lru": lambda cache: WaterfallLru(cache.promote_on_hit),
+}
+"""By the name that `cache.policy` has."""
 
 
-def offer_policy(name: str, make: Callable[[CachePolicy], Policy]) -> None:
-    """Let `cache.policy` be `name`: a line of the table."""
-    _TABLE[name] = make
-    POLICY_NAMES.offer(name)
+def register(name: str, make: Callable[[CachePolicy], Policy]) -> None:
+    """Add a policy to those that a configuration may name."""
+    POLICIES[name] = make
+    CACHE_POLICIES.append(name)
 
 
 def make_policy(cache: CachePolicy) -> Policy:
     """The policy of a configuration, which knows of no object yet."""
-    return _TABLE[cache.policy](cache)
-
-
-offer_policy("waterfall-lru", lambda cache: WaterfallLru(cache.promote_on_hit))
+    return POLICIES[cache.policy](cache)

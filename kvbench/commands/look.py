@@ -44,7 +44,9 @@ def datasize(
 ) -> None:
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     order = SpillOrder(not no_spill, spill)
-    size = estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
+    size = estimate(
+        load_config(config, overrides), ranks, nodes, None if directory is None else str(directory), gib_per_s, order
+    )
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:
@@ -55,7 +57,7 @@ def datasize(
 @click.option("--dir", "directory", type=PATH, help="Directory under test.")
 def doctor(directory: Path | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
-    findings = examine(directory)
+    findings = examine(None if directory is None else str(directory))
     table = make_table(("", "what", "finding"), left=3)
     for finding in findings:
         style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]

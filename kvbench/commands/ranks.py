@@ -10,15 +10,16 @@ import kvbench
 from kvbench.cluster.agree import together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.told import COMMAND, check_told
+from kvbench.commands.paths import GivenPath
 from kvbench.errors import KvbenchError
 
 _ADVICE: Final = (
-    "Give all ranks one command line. Where working directories differ, so do relative directories: give them from the "
-    "root"
+    "Give all ranks one command line, directories from the root where working directories differ; `kvbench run` takes "
+    "{rank}, {local_rank} and {node} in --dir for a directory of each"
 )
 
 
-class RanksPath(click.Path):
+class RanksPath(GivenPath):
     """A path that every rank looks at by itself, so that where it is relative, working directories count."""
 
 

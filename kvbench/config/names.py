@@ -1,33 +1,33 @@
-"""Names that a configuration may hold and that a table on a higher floor gives their meaning: the table offers them.
+"""Names that a configuration uses for what other packages have, who have it, and what a configuration must know of it.
 
-So a new policy is known to the configuration, and to its messages, by its one line in the table of policies.
+Whoever has a table of such things adds the names of what was not there when this was written.
 """
 
-from typing import Final
-
-from pydantic_core import PydanticCustomError
+from typing import Final, NamedTuple
 
 
-class Names:
-    """The names that one key takes, in the order in which they were offered."""
+class TierKind(NamedTuple):
+    """What a configuration must know of a kind of tier."""
 
-    def __init__(self, default: str) -> None:
-        """`default` is the configuration's own, and known whether or not its table was loaded."""
-        self._known = [default]
-
-    def offer(self, name: str) -> None:
-        """Take `name` from now on."""
-        if name not in self._known:
-            self._known.append(name)
-
-    def check(self, value: object) -> str:
-        """`value`, where it is one of the names. Raises what pydantic raises for a value that is none of several."""
-        if isinstance(value, str) and value in self._known:
-            return value
-        raise PydanticCustomError(
-            "literal_error", "Input should be {expected}", {"expected": " or ".join(map(repr, self._known))}
-        )
+    storage: bool
+    """False: it is the node's memory, which other tiers may lie below, and of which a part may be filled."""
+    has_target: bool
+    """Its objects lie at the place under test, whose free space may decide its capacity."""
+    keeps_bytes: bool
+    """Whether what is read can be compared with what was written."""
+    shared: bool
+    """Whether ranks can read what other ranks wrote."""
 
 
-POLICY_NAMES: Final = Names("waterfall-lru")
-"""Of `cache.policy`: `kvbench.cache.policies` offers them."""
+TIER_KINDS: Final = {
+    "memory": TierKind(storage=False, has_target=False, keeps_bytes=True, shared=False),
+    "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True),
+    "null": TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
+}
+"""Of `kvbench.tiers.kinds`. `null` only remembers which objects it has: what is measured is kvbench itself."""
+
+CACHE_POLICIES: Final = ["waterfall-lru"]
+"""Of `kvbench.cache.policies`."""
+
+TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
+"""Of `kvbench.workload.traces.formats`."""

@@ -1,7 +1,7 @@
 """One typed description of a run: its sections with every default, once, and the run's fingerprint.
 
 The directory under test, the output file and the hosts are not part of it: they say where a run happened, not what it
-did. Reading files and overrides is in `config_source`, wording what is wrong with them in `config_errors`.
+did. Reading files and overrides is in `source`, wording what is wrong with them in `errors`.
 """
 
 import hashlib
@@ -14,23 +14,24 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kvbench.config.errors import explain
 from kvbench.config.models import ModelGeometry, shipped_model
+from kvbench.config.names import TIER_KINDS, TierKind
 from kvbench.config.roles import Roles
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
-from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, PolicyName, Seconds
+from kvbench.config.types import Bytes, BytesOrAuto, Count, Model, Number, PolicyName, Seconds, TierKindName
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 from kvbench.errors import KvbenchError
-from kvbench.units import KIB, MIB, format_bytes
+from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES, format_bytes
 
 __all__ = [
     "CachePolicy",
     "Calibration",
     "Io",
     "Pacing",
-    "Payload",
+    "PayloadSection",
     "PersonaWorkload",
     "ReferenceWorkload",
     "RunConfig",
-    "Tier",
+    "TierSection",
     "TraceWorkload",
     "load_config",
     "parse_config",
@@ -39,9 +40,6 @@ __all__ = [
 
 SCHEDULE_VERSION: Final = 1
 """Raised whenever the same configuration would give other requests than before; part of the fingerprint."""
-
-SEGMENT_BYTES: Final = 4 * MIB
-"""Unit in which a rank's arena is lent to its threads; no system call moves more."""
 
 _CHOICES: Final = ("workload", "tiers")
 """Keys of which a configuration has one at least."""
@@ -73,11 +71,10 @@ class CachePolicy(Section):
     block_tokens: Count = Field(default=512, ge=1)
 
 
-class Tier(Section):
+class TierSection(Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
-    kind: Literal["memory", "file", "null"]
-    """`null` only remembers which objects it has: what is measured is kvbench itself."""
+    kind: TierKindName
     capacity_bytes: BytesOrAuto = "auto"
     """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
     fill: Number = Field(default=1.0, gt=0, le=1)
@@ -91,11 +88,16 @@ class Tier(Section):
 
     @model_validator(mode="after")
     def _has_a_size(self) -> Self:
-        if self.kind != "file" and self.capacity_bytes == "auto":
+        if not self.facts.has_target and self.capacity_bytes == "auto":
             raise ValueError(f"a {self.kind} tier needs capacity_bytes, per rank, such as 4GiB")
-        if self.kind != "memory" and self.fill != 1:
+        if self.facts.storage and self.fill != 1:
             raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {self.kind} tier")
         return self
+
+    @property
+    def facts(self) -> TierKind:
+        """What is true of every tier of its kind."""
+        return TIER_KINDS[self.kind]
 
     @property
     def usable_bytes(self) -> int | Literal["auto"]:
@@ -123,7 +125,7 @@ class Io(Section):
     @field_validator("io_bytes")
     @classmethod
     def _divides_a_segment(cls, value: int) -> int:
-        if value < 4 * KIB or SEGMENT_BYTES % value:
+        if value < SECTOR_BYTES or SEGMENT_BYTES % value:
             raise ValueError("expected a power of two from 4KiB to 4MiB")
         return value
 
@@ -138,7 +140,7 @@ class Io(Section):
         return self
 
 
-class Payload(Section):
+class PayloadSection(Section):
     """What is written, and how much of what is read back is checked."""
 
     kind: Literal["stamped", "unique"] = "stamped"
@@ -150,7 +152,7 @@ class Calibration(Section):
 
     seconds: Seconds = Field(default=0.2, ge=0, le=60)
     """For each measurement, per rank; 0 leaves calibration out."""
-    bytes: Bytes = Field(default=64 * MIB, ge=MIB, multiple_of=4 * KIB)
+    bytes: Bytes = Field(default=64 * MIB, ge=MIB, multiple_of=SECTOR_BYTES)
     """Size of the file that is read."""
 
 
@@ -167,9 +169,9 @@ class RunConfig(Section):
     )
     pacing: Pacing = Pacing()
     cache: CachePolicy = CachePolicy()
-    tiers: tuple[Tier, ...] = (Tier(kind="file"),)
+    tiers: tuple[TierSection, ...] = (TierSection(kind="file"),)
     io: Io = Io()
-    payload: Payload = Payload()
+    payload: PayloadSection = PayloadSection()
     calibration: Calibration = Calibration()
     namespace: Literal["private", "shared"] = "private"
     """`shared`: a rank reads from the shared storage what any other rank wrote there."""
@@ -187,7 +189,7 @@ class RunConfig(Section):
     def _parts_fit_together(self) -> Self:
         if not self.tiers:
             raise ValueError("tiers: at least one tier is needed")
-        if any(tier.kind != "memory" for tier in self.tiers[:-1]):
+        if any(tier.facts.storage for tier in self.tiers[:-1]):
             raise ValueError("tiers: storage must be the last tier, below the memory tiers")
         trace = isinstance(self.workload, TraceWorkload)
         if trace and self.pacing.mode == "closed":
@@ -222,7 +224,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sharing_is_possible(self) -> Self:
-        if self.namespace == "shared" and self.tiers[-1].kind != "file":
+        if self.namespace == "shared" and not self.tiers[-1].facts.shared:
             raise ValueError("namespace: ranks share objects in files; shared needs a file tier")
         if self.namespace == "shared" and self.cache.promote_on_hit:
             raise ValueError(
@@ -254,14 +256,14 @@ class RunConfig(Section):
         return shipped_model(self.model) if isinstance(self.model, str) else self.model
 
     @property
-    def keeps_files(self) -> bool:
-        """Whether there is a tier of files, which needs a directory."""
-        return self.tiers[-1].kind == "file"
+    def has_target(self) -> bool:
+        """Whether objects are kept at a place under test, which must be given."""
+        return self.tiers[-1].facts.has_target
 
     @property
     def keeps_bytes(self) -> bool:
         """Whether what is read can be compared with what was written."""
-        return self.tiers[-1].kind != "null"
+        return self.tiers[-1].facts.keeps_bytes
 
     def fingerprint(self, ranks: int, trace_digest: str = "") -> str:
         """16 hex digits over everything that decides what work is done; equal on every machine.

@@ -1,16 +1,29 @@
 """The kinds of values that a configuration holds, and how each is read: counts, numbers, sizes, durations, models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Strict, Tag, WrapValidator
+from pydantic_core import PydanticKnownError
 
 from kvbench.config.models import ModelGeometry, shipped_model
-from kvbench.config.names import POLICY_NAMES
+from kvbench.config.names import CACHE_POLICIES, TIER_KINDS, TRACE_FORMATS
 from kvbench.units import as_whole, parse_bytes, parse_seconds, storable
 
 _MOST: Final = 2**53
 _MOST_BYTES: Final = 2**62
+
+
+def one_of(names: Iterable[str], *, besides: tuple[str, ...] = ()) -> PlainValidator:
+    """A value that must be among `names`, as they are when it is read, or `besides`."""
+
+    def check(value: object) -> str:
+        known = (*besides, *names)
+        if isinstance(value, str) and value in known:
+            return value
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(repr(name) for name in known)})
+
+    return PlainValidator(check)
 
 
 def _parse_bytes(value: object) -> int:
@@ -60,10 +73,11 @@ BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_a
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 """A duration in seconds, written as a number or with a unit (`2min`)."""
 FilePath = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
-PolicyName = Annotated[str, BeforeValidator(POLICY_NAMES.check)]
-"""One of the names that the table of cache policies offers."""
+PolicyName = Annotated[str, one_of(CACHE_POLICIES)]
 Model = Annotated[
     Annotated[str, BeforeValidator(_check_model_name), Tag("name")] | Annotated[ModelGeometry, Tag("geometry")],
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),
 ]
 """A model that comes with kvbench, by name, or the geometry of any other."""
+TierKindName = Annotated[str, one_of(TIER_KINDS)]
+TraceFormat = Annotated[str, one_of(TRACE_FORMATS, besides=("auto",))]

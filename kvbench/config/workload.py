@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kvbench.config.types import Count, FilePath, Number
+from kvbench.config.types import Count, FilePath, Number, TraceFormat
 
 Mode = Literal["prefill-decode", "prefill", "decode"]
 
@@ -74,7 +74,7 @@ class TraceWorkload(_Workload):
     kind: Literal["trace"]
     path: FilePath = Field(description="the trace file")
     """A relative path in a configuration file starts at that file's directory."""
-    format: Literal["auto", "mooncake", "azure", "burstgpt", "sharegpt"] = "auto"
+    format: TraceFormat = "auto"
     deal: Literal["round-robin", "prefix"] = "round-robin"
     """`prefix` gives all requests with the same first block to the same rank."""
     max_requests: Count | None = Field(default=None, ge=1)

@@ -24,9 +24,10 @@ from kvbench.cache.announcements import Announcements, Kind
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violation, Violations
 from kvbench.records.tables import VISIBILITY_DTYPE
-from kvbench.tiers.arena import SECTOR_BYTES, Memory
+from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.keys import mixed
 
 GIVE_UP_S: Final = 5.0

@@ -52,6 +52,7 @@ _TEXT_COLUMNS: Final = {
         "device",
         "directory",
     },
+    "directories": {"directory", "filesystem", "mount_point", "mount_options", "device"},
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
     "sharing": {"role"},
@@ -89,6 +90,11 @@ class RunFile:
     def tiers(self) -> tuple[dict[str, Any], ...]:
         """The tiers in the order of their codes, each with at least `name` and `kind`."""
         return tuple(json.loads(str(self.attributes["tiers_json"])))
+
+    @property
+    def tiers_are_storage(self) -> tuple[bool, ...]:
+        """Of each tier, whether it is storage and not the node's memory."""
+        return tuple(bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.tiers)
 
 
 def open_run(path: str | os.PathLike[str], source: str | os.PathLike[str] | None = None) -> RunFile:

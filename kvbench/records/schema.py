@@ -148,7 +148,8 @@ REQUEST_DTYPE: Final = np.dtype(
         ("reserved2", "<u4"),
     ]
 )
-"""80 bytes. `storage_ns` is the sum of wall time of the request's operations on storage tiers (not memory)."""
+"""80 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
+`storage_ns` is the sum of the wall times of those of them on storage tiers (not memory)."""
 
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 
@@ -172,3 +173,15 @@ def label(code: IntEnum) -> str:
 def labels(column: str) -> dict[int, str]:
     """Code to printed name for one of `CODES`."""
     return {int(code): label(code) for code in CODES[column]}
+
+
+PATHS: Final = {label(path): path for path in Path}
+"""By the names that they are printed and configured by."""
+
+READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)
+"""Those that may be configured; so with WRITE_PATHS."""
+
+WRITE_PATHS: Final = (Path.BUFFERED, Path.DIRECT)
+
+WHOLE_COPIES: Final = {Path.DOUBLE_COPY: 2, Path.NUMPY: 1}
+"""The read paths that hold whole objects in memory of their own, and how many copies of one at once."""

@@ -68,6 +68,25 @@ NODE_DTYPE: Final = np.dtype(
 gains on rank 0's, and `clock_uncertainty_ns` how far a time of the node may be off on rank 0's clock."""
 
 
+DIRECTORY_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("node", "<i8"),
+        ("directory", "S256"),
+        ("filesystem", "S32"),
+        ("mount_point", "S128"),
+        ("mount_options", "S256"),
+        ("device", "S128"),
+        ("filesystem_group", "<i8"),
+        ("sharing_ranks", "<i8"),
+        ("free_bytes", "<i8"),
+    ]
+)
+"""The directory under test of a rank, where ranks have some of their own. `filesystem_group` is the lowest rank, on
+whichever node, whose directory is on the same filesystem, `sharing_ranks` how many there are, and `free_bytes` what was
+free there before any of them wrote."""
+
+
 CALIBRATION_DTYPE: Final = np.dtype(
     [("rank", "<i8"), ("node", "<i8"), ("kind", "S16"), ("mode", "S16"), ("gib_per_s", "<f8")]
 )

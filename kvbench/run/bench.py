@@ -25,14 +25,12 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import block_device, build_tiers, make_arena, make_payload, probe_paths, run_number
+from kvbench.run.build import check_paths, disks_of, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
+    CalibrationObject,
     Turns,
-    delete_calibration_object,
     memory_copy_gib_per_s,
-    storage_read_gib_per_s,
     turns_s,
-    write_calibration_object,
 )
 from kvbench.run.checks.sizes import Sizes, plan_sizes
 from kvbench.run.checks.surroundings import Surroundings, look_around
@@ -43,8 +41,9 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.run_directory import Nowhere, RunDirectory
+from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import Area
 from kvbench.workload.request import QOS_CLASSES, Schedule
 
 
@@ -55,7 +54,8 @@ class Bench:
     config: RunConfig
     around: Surroundings
     sizes: Sizes
-    rundir: RunDirectory
+    run_id: str
+    area: Area
     tiers: list[Tier]
     arena: Arena
     payload: Payload
@@ -73,22 +73,23 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
+        addresses: tuple[str, ...],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `sharing` is this rank's part in a shared key space."""
-        run_id, directory = plan.run_id, plan.order.directory
-        rundir = Nowhere(run_id, topology.rank) if directory is None else RunDirectory(directory, run_id, topology.rank)
-        around = look_around(topology, agreement, plan.order, run_id)
+        cleaning up after an error that was not agreed on. `addresses` are those under test of this node's ranks;
+        `sharing` is this rank's part in a shared key space."""
+        around = look_around(topology, agreement, plan, addresses)
+        area = around.target.area(plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
-            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, rundir.directory))
-        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, rundir.directory)
-        with cleaned_up(agreement, rundir), ExitStack() as stack:
+            agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
+        with cleaned_up(agreement, area), ExitStack() as stack:
             interrupt = agreement.interrupt
             yield agreement.run(
-                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, rundir, sharing, interrupt)
+                "check", lambda: cls._assemble(stack, topology, plan, around, sizes, area, sharing, interrupt)
             )
 
     @classmethod
@@ -99,21 +100,21 @@ class Bench:
         plan: Plan,
         around: Surroundings,
         sizes: Sizes,
-        rundir: RunDirectory,
+        area: Area,
         sharing: Sharing | None,
         interrupt: Interrupt,
     ) -> Self:
         config = plan.config
-        rundir.create()
+        area.create()
         with interrupt.raising():
-            payload = make_payload(config, run_number(rundir.run_id, topology.rank))
+            payload = make_payload(config, run_number(plan.run_id, topology.rank))
             arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
-        tiers = build_tiers(config, sizes.capacities, rundir.objects)
+        tiers = open_tiers(config, sizes.capacities, area)
         for tier in tiers:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
-            probe_paths(config, tiers[-1], arena, payload, around.filesystem)
-        home, payload_of = Home(topology.rank, topology.host), payloads(payload, rundir.run_id)
+            check_paths(config, tiers[-1], around.volume)
+        home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None
@@ -128,8 +129,9 @@ class Bench:
                 attributes=known_attributes(
                     plan, topology, around.group.sharing, tiers, sizes.capacities, arena.nbytes
                 ),
-                node_row=node_facts(around.node, _place_row(topology, around, rundir)),
+                node_row=node_facts(around.node, _place_row(topology, around)),
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
+                directory_row=_directory_row(topology, around) if plan.own_directories else {},
             )
             spill = open_spill(around.spill, header, lambda: _pulse(engine))
         if config.records != "full":
@@ -138,7 +140,9 @@ class Bench:
         takers: list[Taker] = [tally] if digest is None or spill is None else [tally, spill]
         stream = RowStream(engine.stores, engine.requests, takers, digest or spill, engine.failures.append)
         stack.callback(_leave, stream, spill)
-        return cls(config, around, sizes, rundir, tiers, arena, payload, engine, tally, digest, spill, stream)
+        return cls(
+            config, around, sizes, plan.run_id, area, tiers, arena, payload, engine, tally, digest, spill, stream
+        )
 
     @property
     def tier_names(self) -> list[str]:
@@ -147,7 +151,11 @@ class Bench:
 
     def node_row(self, topology: Topology, clock: CommonClock) -> dict[str, str | int | float]:
         """This node's row of /nodes."""
-        return node_row(self.around.node, _place_row(topology, self.around, self.rundir), clock)
+        return node_row(self.around.node, _place_row(topology, self.around), clock)
+
+    def directory_row(self, topology: Topology) -> dict[str, str | int]:
+        """This rank's row of /directories."""
+        return _directory_row(topology, self.around)
 
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
@@ -161,7 +169,7 @@ class Bench:
             self.spill.remove()
 
     def note(self, **facts: object) -> None:
-        """Have `facts` (`spilling.SpillFacts`) in the spill file with the next round."""
+        """Have `facts` (`header.SpillFacts`) in the spill file with the next round."""
         if self.spill is not None:
             self.spill.add_facts(facts)
 
@@ -170,12 +178,12 @@ class Bench:
         sharing, violations = self.engine.sharing, self.engine.violations
         if sharing is None or violations is None or topology.size == 1:
             return None
-        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.rundir.run_id), violations)
+        return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.run_id), violations)
 
     def sampler(self, topology: Topology) -> Sampler:
-        """The node's sampler, for the disk that the filesystem under test is on."""
+        """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, block_device(self.around.filesystem), taker)
+        return Sampler(topology.node, disks_of(target.describe() for target in self.around.targets), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
@@ -196,10 +204,13 @@ class Bench:
         turns.measure("memcpy", lambda s: memory_copy_gib_per_s(self.arena, s, self.config.io.io_bytes, stop))
         storage = self.tiers[-1]
         if self._calibrates_storage:
-            nbytes = settings.bytes
-            turns.attempt(lambda: write_calibration_object(storage, self.arena, self.payload, nbytes, stop))
-            turns.measure("storage-read", lambda s: storage_read_gib_per_s(storage, self.arena, nbytes, s, stop))
-            turns.attempt(lambda: delete_calibration_object(storage))
+            full = self.config.payload.verify == "full"
+            tried = CalibrationObject(storage, self.arena, self.payload, settings.bytes, full, stop)
+            turns.attempt(tried.told("write")(tried.write))
+            turns.measure("storage-read", tried.told("read")(tried.read_gib_per_s))
+            turns.attempt(tried.told("delete")(tried.delete))
+            # Not all that was read was compared, and what objects are made of lies there.
+            self.arena.renew()
         return turns.rows()
 
     @property
@@ -207,8 +218,17 @@ class Bench:
         return self.tiers[-1].storage and self.tiers[-1].holds_bytes
 
 
-def _place_row(topology: Topology, around: Surroundings, rundir: RunDirectory) -> dict[str, str | int]:
-    return place_row(topology.node, rundir.directory, around.filesystem, around.group.group)
+def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return place_row(topology.node, around.target.address, around.volume, around.group.group)
+
+
+def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
+    return _place_row(topology, around) | {
+        "rank": topology.rank,
+        "filesystem_group": around.group.first_rank,
+        "sharing_ranks": around.group.ranks,
+        "free_bytes": around.volume.free_bytes,
+    }
 
 
 def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Sequence[Tier]) -> dict[str, str | int]:
@@ -245,38 +265,37 @@ def _leave(stream: RowStream, spill: SpillWriter | None) -> None:
 
 
 @contextmanager
-def cleaned_up(agreement: Agreement, rundir: RunDirectory) -> Iterator[None]:
+def cleaned_up(agreement: Agreement, area: Area) -> Iterator[None]:
     """A context after which the ranks' directories are removed; an error in it is told first, with one in removing."""
     try:
         yield
     except (RanksFailed, FailedElsewhere) as first:
         try:
-            _clean_up(agreement, rundir)
+            _clean_up(agreement, area)
         except RanksFailed as second:
             raise RanksFailed(f"{first}\n{second}") from first
         raise
     except BaseException:
         # Not agreed on: the other ranks are not here to agree on this either.
-        rundir.remove()
+        area.remove()
         raise
     else:
-        _clean_up(agreement, rundir)
+        _clean_up(agreement, area)
 
 
-def _clean_up(agreement: Agreement, rundir: RunDirectory) -> None:
+def _clean_up(agreement: Agreement, area: Area) -> None:
     def remove() -> None:
         try:
-            strangers = rundir.remove()
+            strangers = area.remove()
         except OSError as error:
             raise KvbenchError(
-                f"cannot remove all of {rundir.objects}: {error.strerror}; 'kvbench clean {rundir.directory}' does, "
+                f"cannot remove all of {area.where}: {error.strerror}; 'kvbench clean {area.address}' does, "
                 "once the storage works"
             ) from error
         if strangers:
             raise KvbenchError(
-                f"left {rundir.objects}, as it holds files that kvbench did not make: "
-                + ", ".join(str(path.name) for path in strangers[:5])
+                f"left {area.where}, as it holds files that kvbench did not make: " + ", ".join(strangers[:5])
             )
 
-    agreement.interrupt.waits_for = f"removing the cache files in {rundir.directory}"
+    agreement.interrupt.waits_for = f"removing the cache files in {area.address}"
     agreement.run("clean up", remove)

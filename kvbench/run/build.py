@@ -4,67 +4,29 @@ Every function works for this rank alone and raises KvbenchError; agreeing on th
 """
 
 import errno
-import os
-from collections.abc import Sequence
-from pathlib import Path as FilePath
-from typing import Final
+from collections.abc import Iterable
 
 import xxhash
 
-from kvbench.cluster.node import Filesystem
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path, label
-from kvbench.run.calibration import delete_calibration_object, storage_read_gib_per_s, write_calibration_object
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.run_directory import other_rank
-from kvbench.tiers.file.tier import FileTier
-from kvbench.tiers.memory import MemoryTier
-from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Blank, Payload
-from kvbench.units import MIB, format_bytes
-
-_PROBE_BYTES: Final = MIB
-_PATHS: Final = {label(path): path for path in Path}
-
-
-def build_tiers(config: RunConfig, capacities: Sequence[int], directory: FilePath) -> list[Tier]:
-    """The tiers of the configuration, fastest first; the file tier keeps its objects in `directory`."""
-    tiers: list[Tier] = []
-    for tier, capacity in zip(config.tiers, capacities, strict=True):
-        if tier.kind == "memory":
-            tiers.append(MemoryTier(capacity, config.io.io_bytes))
-        elif tier.kind == "null":
-            tiers.append(NullTier())
-        else:
-            read_path, write_path = _PATHS[config.io.read_path], _PATHS[config.io.write_path]
-            folder_of = other_rank if config.namespace == "shared" else None
-            tiers.append(
-                FileTier(directory, read_path, write_path, config.io.io_bytes, config.io.drop_page_cache, folder_of)
-            )
-    return tiers
+from kvbench.tiers.target import Volume
+from kvbench.tiers.trial import try_out
+from kvbench.units import format_bytes
 
 
-def probe_paths(config: RunConfig, tier: Tier, arena: Arena, payload: Payload, filesystem: Filesystem) -> None:
+def check_paths(config: RunConfig, tier: Tier, volume: Volume) -> None:
     """Write and read one object with the configured paths. Raises KvbenchError naming the path that is refused."""
-    nbytes = min(_PROBE_BYTES, arena.nbytes)
-    where = f"{filesystem.kind} at {filesystem.mount_point}"
-    try:
-        write_calibration_object(tier, arena, payload, nbytes)
-    except OSError as error:
+    trouble = try_out(tier)
+    if trouble is not None:
+        path = config.io.write_path if trouble.op == "write" else config.io.read_path
         raise KvbenchError(
-            f"write path {config.io.write_path} does not work on {where}: {os.strerror(error.errno or 0)}"
-            + _advice(error, "io.write_path=buffered")
-        ) from error
-    try:
-        storage_read_gib_per_s(tier, arena, nbytes, 0)
-        delete_calibration_object(tier)
-    except OSError as error:
-        raise KvbenchError(
-            f"read path {config.io.read_path} does not work on {where}: {os.strerror(error.errno or 0)}"
-            + _advice(error, "io.read_path=buffered")
-        ) from error
+            f"{trouble.op} path {path} does not work on {volume.kind} at {volume.mount_point}: {trouble.reason}"
+            + _advice(trouble.error, f"io.{trouble.op}_path=buffered")
+        ) from trouble.error
 
 
 def make_payload(config: RunConfig, run: int) -> Payload:
@@ -82,10 +44,9 @@ def make_arena(nbytes: int, threads: int, payload: Payload) -> Arena:
         ) from error
 
 
-def block_device(filesystem: Filesystem) -> str | None:
-    """Name of the block device that the kernel counts a filesystem's traffic under, None where there is none."""
-    name = os.path.basename(os.path.realpath(filesystem.device))
-    return name if filesystem.device.startswith("/dev/") and os.path.exists(f"/sys/class/block/{name}") else None
+def disks_of(volumes: Iterable[Volume]) -> tuple[str, ...]:
+    """The block devices that volumes lie on, each once."""
+    return tuple(dict.fromkeys(disk for volume in volumes if (disk := volume.disk) is not None))
 
 
 def _advice(error: OSError, alternative: str) -> str:

@@ -7,8 +7,11 @@ longer, those whose turn would come later have no figure of their own alone.
 What travels: one sum of one integer among the ranks of one node, for each rank and one more, for each figure.
 """
 
+import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,13 +21,15 @@ from kvbench import timed_io
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.cluster.topology import Topology
+from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.records.tables import CALIBRATION_DTYPE
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.failures import VerificationError, why_failed
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell, Part
-from kvbench.units import GIB
+from kvbench.units import GIB, SECTOR_BYTES, SEGMENT_BYTES
 
 LONGEST_TURNS_S: Final = 5.0
 """The turns of the ranks of a node take no longer than this in all, for each figure."""
@@ -96,6 +101,8 @@ class Turns:
 CALIBRATION_KEY: Final = 0xCA11B7A7E0000000
 """Key of the object that is read; of no meaning to the workload, and deleted before it starts."""
 
+_WHAT_IT_IS: Final = "it is kvbench's own object, written and read to try the storage before the load"
+
 
 def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int, stop: Stop | None = None) -> float:
     """Bytes copied per second from one half of the arena to the other, segment by segment, by one thread (GiB/s).
@@ -129,41 +136,96 @@ def memory_copy_gib_per_s(arena: Arena, seconds: float, io_bytes: int, stop: Sto
     return copied / wall_ns * 1e9 / GIB
 
 
-def write_calibration_object(tier: Tier, arena: Arena, payload: Payload, nbytes: int, stop: Stop | None = None) -> None:
-    """Write the object that `storage_read_gib_per_s` reads. Raises OSError (ECANCELED when stopped)."""
-    cell = _scratch_cell(stop)
-    tier.allocate(CALIBRATION_KEY, nbytes)
-    with arena.lease(nbytes) as lease:
-        handle, offset = -1, 0
-        while offset < nbytes:
-            length = min(lease.nbytes, nbytes - offset)
-            source = lease.memory(CALIBRATION_KEY, nbytes, offset, length)
-            payload.make(source, CALIBRATION_KEY, offset)
-            part = Part(offset, first=offset == 0, last=offset + length == nbytes)
-            handle = tier.write(cell, CALIBRATION_KEY, part, source, handle)
-            offset += length
+@dataclass(frozen=True, slots=True)
+class CalibrationObject:
+    """The object of `nbytes` on `tier` that is written, read again and again, and deleted before the load starts.
 
-
-def storage_read_gib_per_s(tier: Tier, arena: Arena, nbytes: int, seconds: float, stop: Stop | None = None) -> float:
-    """Bytes read per second of read time with the run's read path, the page cache dropped before each (GiB/s).
-
-    Raises OSError (ECANCELED when stopped).
+    What is wrong with it is told with its name: a KvbenchError, as it is no object of the workload's. `stop`: see
+    `Turns.stop`; what it ends raises OSError with ECANCELED.
     """
-    cell = _scratch_cell(stop)
-    read, wall_ns = 0, 0
-    until_ns = timed_io.now_ns() + int(seconds * 1e9)
-    while read == 0 or (timed_io.now_ns() < until_ns and not _stopped(stop)):
-        tier.prepare_read(CALIBRATION_KEY)
-        with arena.lease(nbytes) as lease:
-            tier.read(cell, CALIBRATION_KEY, WHOLE, lease.memory(CALIBRATION_KEY, nbytes, 0, nbytes))
-        read += nbytes
-        wall_ns += _row(cell)["wall_ns"]
-    return read / wall_ns * 1e9 / GIB
 
+    tier: Tier
+    arena: Arena
+    payload: Payload
+    nbytes: int
+    verify_full: bool = False
+    stop: Stop | None = None
 
-def delete_calibration_object(tier: Tier) -> None:
-    """Remove what `write_calibration_object` wrote."""
-    tier.delete(_scratch_cell(), CALIBRATION_KEY)
+    def write(self) -> None:
+        """Write it. Raises OSError as the tier does; so do the others."""
+        cell = _scratch_cell(self.stop)
+        self.tier.allocate(CALIBRATION_KEY, self.nbytes)
+        with self.arena.lease(self.nbytes) as lease:
+            handle, offset = -1, 0
+            while offset < self.nbytes:
+                length = min(lease.nbytes, self.nbytes - offset)
+                source = lease.memory(CALIBRATION_KEY, self.nbytes, offset, length)
+                self.payload.make(source, CALIBRATION_KEY, offset)
+                part = Part(offset, first=offset == 0, last=offset + length == self.nbytes)
+                handle = self.tier.write(cell, CALIBRATION_KEY, part, source, handle)
+                offset += length
+
+    def read_gib_per_s(self, seconds: float) -> float:
+        """Bytes read per second of read time with the run's read path, the page cache dropped before each (GiB/s).
+
+        After the time is over, what is there is compared with what was written. Raises KvbenchError where it is not
+        that, and OSError.
+        """
+        cell = _scratch_cell(self.stop)
+        read, wall_ns = 0, 0
+        until_ns = timed_io.now_ns() + int(seconds * 1e9)
+        while read == 0 or (timed_io.now_ns() < until_ns and not _stopped(self.stop)):
+            self.tier.prepare_read(CALIBRATION_KEY)
+            with self.arena.lease(self.nbytes) as lease:
+                whole = lease.memory(CALIBRATION_KEY, self.nbytes, 0, self.nbytes)
+                _, landed = self.tier.read(cell, CALIBRATION_KEY, WHOLE, whole)
+                read += self.nbytes
+                wall_ns += _row(cell)["wall_ns"]
+                if timed_io.now_ns() >= until_ns:
+                    self._verify(lease, landed)
+        return read / wall_ns * 1e9 / GIB
+
+    def delete(self) -> None:
+        """Remove it."""
+        self.tier.delete(_scratch_cell(), CALIBRATION_KEY)
+
+    @contextmanager
+    def told(self, operation: str) -> Iterator[None]:
+        """A context in which an OSError becomes a KvbenchError that names the object, but where it was stopped."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ECANCELED:
+                raise
+            text = why_failed(operation, self.tier.where(CALIBRATION_KEY), error)
+            raise KvbenchError(f"{text}; {_WHAT_IT_IS}") from error
+
+    def _verify(self, lease: Lease, landed: Memory | None) -> None:
+        """Check what the last read brought. A touch hands nothing over, and an object that is longer than the lease
+        went round in it: of these, parts are read once more, all of them where every byte is to be compared."""
+        whole = landed is not None and (landed.buffer is not self.arena.bytes or self.nbytes <= lease.nbytes)
+        if landed is not None and whole:
+            self._compare(landed, 0)
+            return
+        step = lease.nbytes if self.verify_full else SECTOR_BYTES
+        offsets = range(0, self.nbytes, step) if self.verify_full else (0, self.nbytes - SECTOR_BYTES)
+        cell = _scratch_cell(self.stop)
+        for offset in offsets:
+            target = lease.memory(CALIBRATION_KEY, self.nbytes, offset, min(step, self.nbytes - offset))
+            _, there = self.tier.read(cell, CALIBRATION_KEY, Part(offset, first=True, last=True), target)
+            if there is None:
+                self.tier.inspect(CALIBRATION_KEY, offset, target)
+            self._compare(target, offset)
+
+    def _compare(self, memory: Memory, offset: int) -> None:
+        if self.verify_full:
+            _, mismatch = self.payload.check_full(memory, CALIBRATION_KEY, self.nbytes, offset)
+        else:
+            _, mismatch = self.payload.check_sampled(memory, CALIBRATION_KEY, offset)
+        if mismatch is not None:
+            text = VerificationError(self.tier.where(CALIBRATION_KEY), mismatch)
+            why = "so the storage does not give back what it is given, or somebody else writes there"
+            raise KvbenchError(f"{text}; {_WHAT_IT_IS}, {why}")
 
 
 def _stopped(stop: Stop | None) -> bool:

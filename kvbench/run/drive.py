@@ -71,7 +71,7 @@ class Drive:
                     canceled_ns = canceled_ns or now_ns
                     if now_ns > canceled_ns + int(LAST_WORD_S * 1e9) and not load.finished:
                         self._watch.fail(
-                            f"operations on {self._bench.rundir.directory} have not come back for {LAST_WORD_S:g} s "
+                            f"operations on {self._bench.area.address} have not come back for {LAST_WORD_S:g} s "
                             "after they were canceled: the storage does not answer"
                         )
                 local[:width] = counters.update()

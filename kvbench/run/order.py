@@ -23,6 +23,7 @@ from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
@@ -39,8 +40,9 @@ class Order:
 
     source: str
     """Path or name of the configuration; read on rank 0 alone."""
-    directory: Path | None
-    """Under test, absolute. None: only for configurations without a file tier."""
+    directory: str | None
+    """Under test, absolute, and perhaps one for each rank (`directories`). None: only for configurations without a file
+    tier."""
     out: Path
     """The run file; written on rank 0 alone."""
     overrides: tuple[str, ...] = ()
@@ -76,6 +78,11 @@ class Plan:
     trace: dict[str, str | int] = field(default_factory=dict)
     """Attributes of the run file that say which trace it was; empty for personas."""
 
+    @property
+    def own_directories(self) -> bool:
+        """Whether ranks have directories of their own."""
+        return self.order.directory is not None and bool(placeholders(self.order.directory))
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON holds it."""
         content: dict[str, Any] = _PLAN.dump_python(self, mode="json")
@@ -108,8 +115,11 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
             return None, None
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
-        if config.keeps_files and order.directory is None:
-            raise KvbenchError(f"{order.source} has a file tier: give the directory under test with --dir")
+        if config.has_target and order.directory is None:
+            raise KvbenchError(
+                f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
+            )
+        _check_directory(config, order.directory)
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 
@@ -150,6 +160,14 @@ def _check_roles(config: RunConfig, ranks: int) -> None:
         raise KvbenchError(f"roles: {problem} (roles={config.roles})")
 
 
+def _check_directory(config: RunConfig, given: str | None) -> None:
+    if given is not None and placeholders(given) and config.namespace == "shared":
+        raise KvbenchError(
+            f"namespace is shared, so that all ranks need one directory, and --dir {given} gives each its own: leave "
+            "the placeholders out, or set namespace=private"
+        )
+
+
 def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Schedule:
     roles = config.role_ranks
     if roles is None:
@@ -170,7 +188,8 @@ def known_attributes(
     capacities: Sequence[int],
     arena_bytes: int,
 ) -> dict[str, str | int | float]:
-    """The attributes of the run file but for those of how the run went; `cache_directory` as in `topology.Sharing`."""
+    """The attributes of the run file but for those of how the run went; `cache_directory` is a
+    `places.Sharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(plan.config, topology.size, topology.nodes, timed_io.TIMER)
@@ -190,4 +209,5 @@ def known_attributes(
             "expected_directory": plan.order.expect,
             "records": plan.config.records,
         }
+        | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
     )

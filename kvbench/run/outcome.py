@@ -17,7 +17,7 @@ from kvbench.config.run_config import ReferenceWorkload
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows, Spilled
-from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, as_rows
+from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
@@ -84,6 +84,7 @@ def gather_outcome(
                 "samples": outcome.samples,
                 **outcome.shared_space,
                 **_look_ups(topology, bench),
+                **_directories(plan, topology, bench),
             }
             | ({} if condensed is None else {"places": condensed.places})
         ),
@@ -140,6 +141,13 @@ def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
 
 
+def _directories(plan: Plan, topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
+    """The table of directories, where ranks have some of their own."""
+    if not plan.own_directories:
+        return {}
+    return {"directories": as_rows([bench.directory_row(topology)], DIRECTORY_DTYPE)}
+
+
 def gather_failures(topology: Topology, outcome: Outcome) -> list[str]:
     """What failed on which rank, for the first of the ranks on which something did; on rank 0, empty elsewhere."""
     if not total(topology.comm, len(outcome.failures))[0]:
@@ -161,7 +169,8 @@ def _kept_rows(bench: Bench, clock: CommonClock) -> RankRows:
         return RankRows([bench.digest.records], bench.digest.requests, clock)
     if bench.spill is None:
         return RankRows(engine.stores, engine.requests, clock)
-    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    spill, kept = bench.spill, (stream.kept_records, stream.kept_requests)
+    spilled = Spilled(spill.path, spill.kept_bytes, *kept, spill.descriptor)
     return RankRows(engine.stores, engine.requests, clock, spilled)
 
 

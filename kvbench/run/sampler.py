@@ -1,10 +1,10 @@
-"""Once a second, what the node did: processor time, stolen time, memory, pressure, the disk under test.
+"""Once a second, what the node did: processor time, stolen time, memory, pressure, the disks under test.
 
 One rank of each node runs it, in a thread that sleeps between samples. A figure that the node does not offer is -1.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from kvbench.records.tables import SAMPLE_DTYPE
 
 
 class Sampler:
-    """Samples from `start` to `stop`; `disk` is the block device's name (`vda`), None where there is none.
+    """Samples from `start` to `stop`; `disks` are names of block devices (`vda`), whose counters are added up.
 
     `taker` is given each sample as it comes, in the sampler's thread.
     """
@@ -24,12 +24,12 @@ class Sampler:
     def __init__(
         self,
         node: int,
-        disk: str | None,
+        disks: Sequence[str],
         taker: Callable[[npt.NDArray[np.void]], None] | None = None,
         interval_s: float = 1.0,
     ) -> None:
         self._node = node
-        self._disk = disk
+        self._disks = disks
         self._taker = taker
         self._interval_s = interval_s
         self._samples: list[npt.NDArray[np.void]] = []
@@ -58,8 +58,8 @@ class Sampler:
 
     def _sample(self) -> npt.NDArray[np.void]:
         cpu = psutil.cpu_times_percent(interval=None)
-        disks = psutil.disk_io_counters(perdisk=True) if self._disk else {}
-        disk = disks.get(self._disk or "")
+        counters = psutil.disk_io_counters(perdisk=True) if self._disks else {}
+        disks = [counters[name] for name in self._disks if name in counters]
         network = psutil.net_io_counters()
         row = (
             self._node,
@@ -72,8 +72,8 @@ class Sampler:
             _stalled_us("cpu"),
             _stalled_us("memory"),
             _stalled_us("io"),
-            disk.read_bytes if disk else -1,
-            disk.write_bytes if disk else -1,
+            sum(disk.read_bytes for disk in disks) if disks else -1,
+            sum(disk.write_bytes for disk in disks) if disks else -1,
             network.bytes_recv if network else -1,
             network.bytes_sent if network else -1,
         )

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path as FilePath
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.signals import Interrupt
-from kvbench.engine.worker import Equipment
+from kvbench.config.run_config import Io, TierSection
+from kvbench.engine.carrier import Equipment
 from kvbench.records.recorder import RowStore
-from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.run.build import make_arena, run_number
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import layouts, objects_of
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import Area, TierSettings
 from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import MIB
 
@@ -33,13 +33,19 @@ IO_BYTES: Final = MIB
 _CHUNK_ROWS: Final = 4096
 
 
+def tier_settings(read_path: Path) -> TierSettings:
+    """Of a tier that is read on `read_path`, and written as a run does where nothing else is said."""
+    io = Io.model_validate({"read_path": label(read_path), "io_bytes": IO_BYTES})
+    return TierSettings(TierSection(kind="file"), io, 0)
+
+
 @dataclass(frozen=True, slots=True)
-class Home:
-    """Where this rank is, and the directories that belong to it alone, one on each directory under test."""
+class StudySite:
+    """Where this rank is, and what belongs to it alone in each directory under test."""
 
     rank: int
     host: str
-    directories: tuple[FilePath, ...]
+    areas: tuple[Area, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Stock:
         cls,
         stack: ExitStack,
         choices: CopyPathChoices,
-        home: Home,
+        home: StudySite,
         run_id: str,
         arena_bytes: int,
         interrupt: Interrupt,
@@ -75,7 +81,7 @@ class Stock:
         failures: list[str] = []
         equipment = {}
         for path in choices.read_paths:
-            tiers = [FileTier(directory, path, Path.BUFFERED, IO_BYTES, True) for directory in home.directories]
+            tiers = [area.open_tier(tier_settings(path)) for area in home.areas]
             for tier in tiers:
                 stack.callback(tier.close)
             equipment[path] = Equipment(home.rank, home.host, tiers, arena, payload, False, stop, failures.append)

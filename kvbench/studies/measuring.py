@@ -23,13 +23,13 @@ from kvbench.cluster.topology import Topology
 from kvbench.config.models import shipped_model
 from kvbench.records.clock import CommonClock
 from kvbench.records.tables import CALIBRATION_DTYPE, SAMPLE_DTYPE
-from kvbench.run.build import block_device
+from kvbench.run.build import disks_of
 from kvbench.run.calibration import memory_copy_gib_per_s
 from kvbench.run.outcome import Outcome
 from kvbench.run.sampler import Sampler
 from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.options import CopyPathChoices
-from kvbench.studies.plan import CopyLevel, Step, StudyCell, takes_turn, turn_seconds, turns
+from kvbench.studies.plan import CopyLevel, StudyCell, StudyStep, takes_turn, turn_seconds, turns
 from kvbench.studies.progress import StudyProgress
 from kvbench.studies.reading import read_in_turn
 from kvbench.studies.requirements import Place
@@ -64,7 +64,7 @@ def measure(
     topology: Topology,
     agreement: Agreement,
     choices: CopyPathChoices,
-    steps: Sequence[Step],
+    steps: Sequence[StudyStep],
     places: Sequence[Place],
     stock: Stock | None,
     interrupt: Interrupt,
@@ -81,8 +81,7 @@ def measure(
     measurement = _Measurement(topology, choices, stock, interrupt)
     sampler = None
     if topology.local_rank == 0:
-        disks = [disk for place in places if (disk := block_device(place.filesystem))]
-        sampler = Sampler(topology.node, disks[0] if disks else None)
+        sampler = Sampler(topology.node, disks_of(place.filesystem for place in places))
         sampler.start()
     start_ns = timed_io.now_ns()
     with StudyProgress(console, "cell", len(steps)) as progress:
@@ -121,7 +120,7 @@ class _Measurement:
         self.interrupted = False
         self.ended = False
 
-    def carry_out(self, step: Step) -> bool:
+    def carry_out(self, step: StudyStep) -> bool:
         """All turns of `step`; False when the study was ended in it, and it does not count. Collective."""
         # Taken before the barrier: no rank is through it before this one is at it.
         start_ns = timed_io.now_ns()
@@ -136,7 +135,7 @@ class _Measurement:
             self.cells.append(CellTime(step, len(self.cells), start_ns, timed_io.now_ns()))
         return True
 
-    def _work(self, step: Step, turn: int) -> float | None:
+    def _work(self, step: StudyStep, turn: int) -> float | None:
         """This rank's part of a turn; returns the bandwidth of a copy."""
         seconds = turn_seconds(step, self._choices)
         if self._stock is None or not takes_turn(step, turn, self._topology.local_rank):

@@ -8,14 +8,8 @@ from typing import Any, Final, Self
 
 from kvbench.config.models import shipped_model
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path, label
-from kvbench.tiers.arena import SECTOR_BYTES
-from kvbench.units import format_bytes, parse_bytes, parse_seconds
-
-READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)
-
-WHOLE_COPIES: Final = {Path.DOUBLE_COPY: 2, Path.NUMPY: 1}
-"""The read paths that hold whole objects in memory of their own, and how many copies of one at once."""
+from kvbench.records.schema import PATHS, READ_PATHS, Path, label
+from kvbench.units import SECTOR_BYTES, format_bytes, parse_bytes, parse_seconds
 
 MINIMUM_REPEATS: Final = 5
 """Fewer repeats give no confidence interval worth the name."""
@@ -65,7 +59,7 @@ class CopyPathChoices:
             directories=tuple(FilePath(directory) for directory in content["directories"]),
             ranks=tuple(content["ranks"]),
             threads=tuple(content["threads"]),
-            read_paths=tuple(_PATHS[name] for name in content["read_paths"]),
+            read_paths=tuple(PATHS[name] for name in content["read_paths"]),
             sizes=tuple(content["sizes"]),
             seconds=content["seconds"],
             repeats=content["repeats"],
@@ -129,13 +123,13 @@ def read_duration(option: str, text: str) -> float:
 def _read_paths(text: str) -> tuple[Path, ...]:
     if text == "all":
         return READ_PATHS
-    chosen = set()
+    chosen, names = set(), [label(path) for path in READ_PATHS]
     for word in _words("--paths", text):
-        if word not in _PATHS:
-            near = difflib.get_close_matches(word, _PATHS, n=1, cutoff=0.0)[0]
-            known = ", ".join(_PATHS)
+        if word not in names:
+            near = difflib.get_close_matches(word, names, n=1, cutoff=0.0)[0]
+            known = ", ".join(names)
             raise KvbenchError(f"--paths {text}: no read path {word!r}: did you mean {near}? (known: {known}; or all)")
-        chosen.add(_PATHS[word])
+        chosen.add(PATHS[word])
     return tuple(path for path in READ_PATHS if path in chosen)
 
 
@@ -160,6 +154,3 @@ def _words(option: str, text: str) -> list[str]:
     if not all(words):
         raise KvbenchError(f"{option} {text!r}: expected values separated by commas, and none left empty")
     return words
-
-
-_PATHS: Final = {label(path): path for path in READ_PATHS}

@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from functools import partial
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.places import PlaceGroup, place_group
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path, label
-from kvbench.run.checks.forecast import ARENA_CACHES, MINIMUM_ARENA_BYTES
-from kvbench.run.checks.sizes import FREE_SPACE_SHARE, memory_limit, process_bytes
-from kvbench.studies.options import WHOLE_COPIES, CopyPathChoices
-from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
-from kvbench.tiers.arena import SEGMENT_BYTES
-from kvbench.tiers.file.probe import probe_paths
-from kvbench.tiers.file.run_directory import check_directory
+from kvbench.records.schema import WHOLE_COPIES, Path, label
+from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
+from kvbench.studies.equipment import tier_settings
+from kvbench.studies.options import CopyPathChoices
+from kvbench.studies.plan import StudyStep, record_bytes_per_rank, stored_bytes_per_rank
+from kvbench.tiers.arena import usual_arena_bytes, whole_segments
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Area, Target, Volume
+from kvbench.tiers.trial import try_out
 from kvbench.units import GIB, format_bytes
 
 _LARGEST_ARENA_BYTES: Final = GIB
@@ -27,9 +29,9 @@ _LARGEST_ARENA_BYTES: Final = GIB
 class Place:
     """One directory under test, as this node sees it."""
 
-    directory: FilePath
-    filesystem: Filesystem
-    group: FilesystemGroup
+    target: Target
+    filesystem: Volume
+    group: PlaceGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,19 @@ class Surroundings:
 
 
 def look_around(
-    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[Step], run_id: str
+    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[StudyStep], run_id: str
 ) -> Surroundings:
     """Check the ranks, the directories, their space and read paths, and memory. Collective.
 
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
     """
     agreement.run("check", lambda: check_ranks(topology, choices))
-    node, filesystems = agreement.run("check", lambda: _look(choices))
+    targets = [target_at(str(directory)) for directory in choices.directories]
+    node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
-    for directory, filesystem in zip(choices.directories, filesystems, strict=True):
-        group = agreement.run("check", lambda where=directory: filesystem_group(topology, where, run_id))  # type: ignore[misc]
-        places.append(Place(directory, filesystem, group))
+    for target, filesystem in zip(targets, filesystems, strict=True):
+        group = agreement.run("check", partial(place_group, topology, target, run_id))
+        places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:
         arena = arena_bytes(choices, node.llc_bytes)
@@ -65,7 +68,7 @@ def look_around(
             check_space(places, choices)
             check_memory(node, places, choices, arena, records)
             for place in places:
-                check_paths(place, choices.read_paths)
+                check_paths(place, place.target.area(run_id, topology.rank), choices.read_paths)
         return Surroundings(node, tuple(places), arena, memory)
 
     return agreement.run("check", check)
@@ -80,22 +83,17 @@ def check_ranks(topology: Topology, choices: CopyPathChoices) -> None:
         )
 
 
-def _look(choices: CopyPathChoices) -> tuple[Node, list[Filesystem]]:
-    for directory in choices.directories:
-        check_directory(directory)
-    return describe_node(), [filesystem_of(directory) for directory in choices.directories]
+def _look(targets: Sequence[Target]) -> tuple[Node, list[Volume]]:
+    for target in targets:
+        target.check()
+    return describe_node(), [target.describe() for target in targets]
 
 
 def arena_bytes(choices: CopyPathChoices, last_level_cache_bytes: int) -> int:
     """Bytes of a rank's arena: as in a run, and room for the objects of all threads up to 1 GiB."""
     threads = max(choices.threads)
-    wanted = max(
-        MINIMUM_ARENA_BYTES,
-        ARENA_CACHES * last_level_cache_bytes // max(choices.ranks),
-        min(threads * max(choices.sizes), _LARGEST_ARENA_BYTES),
-        threads * SEGMENT_BYTES,
-    )
-    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+    usual = usual_arena_bytes(last_level_cache_bytes, max(choices.ranks))
+    return whole_segments(max(usual, min(threads * max(choices.sizes), _LARGEST_ARENA_BYTES)), threads)
 
 
 def whole_entry_bytes(choices: CopyPathChoices) -> int:
@@ -115,7 +113,7 @@ def check_space(places: Sequence[Place], choices: CopyPathChoices) -> None:
         usable = int(filesystem.free_bytes * FREE_SPACE_SHARE)
         if needed > usable:
             raise KvbenchError(
-                f"the study writes {format_bytes(needed)} to {place.directory} ({filesystem.kind}), where "
+                f"the study writes {format_bytes(needed)} to {place.target.address} ({filesystem.kind}), where "
                 f"{format_bytes(usable)} can be used: free some space, or use fewer ranks, fewer threads or smaller "
                 "sizes"
             )
@@ -126,34 +124,33 @@ def check_memory(node: Node, places: Sequence[Place], choices: CopyPathChoices, 
     ranks = max(choices.ranks)
     whole = whole_entry_bytes(choices)
     files = sum(stored_bytes_per_rank(choices) for place in places if place.filesystem.in_memory)
-    needed = ranks * (arena + whole + record_bytes + files)
-    limit = memory_limit(node)
-    if needed <= limit:
-        return
     parts = {
         "whole entries for the numpy read paths": whole,
         "arena": arena,
         "records at most": record_bytes,
         "files on a filesystem in memory": files,
     }
-    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    raise KvbenchError(
-        f"{ranks} ranks on {node.host} need {format_bytes(needed)} of memory, of which {format_bytes(limit)} can be "
-        f"used (a rank: {text}): use fewer ranks, fewer threads or smaller sizes, less time, or leave double-copy and "
-        "numpy out of --paths"
-    )
+    advice = "use fewer ranks, fewer threads or smaller sizes, less time, or leave double-copy and numpy out of --paths"
+    refuse_beyond_limit(node, ranks, ranks * sum(parts.values()), parts, advice)
 
 
-def check_paths(place: Place, read_paths: Sequence[Path]) -> None:
-    """Raise KvbenchError when the filesystem refuses one of the read paths. Writes a little and removes it."""
-    outcomes = probe_paths(place.directory)
-    for path in read_paths:
-        problem = outcomes[f"read {label(path)}"]
-        if problem:
-            raise KvbenchError(
-                f"read path {label(path)} does not work on {place.filesystem.kind} at {place.directory}: {problem}; "
-                "leave it out with --paths"
-            )
+def check_paths(place: Place, area: Area, read_paths: Sequence[Path]) -> None:
+    """Raise KvbenchError when the place refuses one of the read paths. Writes a little to `area` and removes it."""
+    area.create()
+    try:
+        for path in read_paths:
+            tier = area.open_tier(tier_settings(path))
+            try:
+                trouble = try_out(tier)
+            finally:
+                tier.close()
+            if trouble is not None:
+                raise KvbenchError(
+                    f"read path {label(path)} does not work on {place.filesystem.kind} at {place.target.address}: "
+                    f"{trouble.reason}; leave it out with --paths"
+                )
+    finally:
+        area.remove()
 
 
 def _mount(place: Place) -> tuple[str, str]:

@@ -161,7 +161,7 @@ def run_scaling(
             path.unlink(missing_ok=True)
             order = Order(
                 source=choices.source,
-                directory=choices.directory.absolute(),
+                directory=str(choices.directory.absolute()),
                 out=path,
                 overrides=run.overrides,
                 overwrite=True,

@@ -127,7 +127,7 @@ def _cell_rows(around: Surroundings, measured: Measured) -> list[dict[str, Any]]
     return [
         {
             "cell": time.cell.number,
-            "directory": str(around.places[time.cell.directory].directory),
+            "directory": around.places[time.cell.directory].target.address,
             "filesystem": around.places[time.cell.directory].filesystem.kind,
             "ranks": time.cell.ranks,
             "threads": time.cell.threads,
@@ -173,7 +173,7 @@ def _attributes(topology: Topology, identity: StudyIdentity, around: Surrounding
     stands = config.model_dump(mode="json", include={"name", "seed", "model", "io", "payload"})
     stands["io"].pop("read_path")
     tiers = [
-        {"name": storable(str(place.directory)), "kind": "file", "capacity_bytes": 0, "storage": True}
+        {"name": storable(place.target.address), "kind": "file", "capacity_bytes": 0, "storage": True}
         for place in around.places
     ]
     return description(config, topology.size, topology.nodes, timed_io.TIMER) | {
@@ -238,4 +238,4 @@ def _node_row(topology: Topology, around: Surroundings, clock: CommonClock) -> d
 
 def _place_row(topology: Topology, around: Surroundings, number: int) -> dict[str, str | int]:
     place = around.places[number]
-    return place_row(topology.node, place.directory, place.filesystem, place.group.group)
+    return place_row(topology.node, place.target.address, place.filesystem, place.group.group)

@@ -7,6 +7,7 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -14,13 +15,11 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.units import KIB, MIB
+from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES
 
-SECTOR_BYTES: Final = 4 * KIB
-"""Unit of payload, of object sizes and of direct I/O."""
-
-SEGMENT_BYTES: Final = 4 * MIB
-"""Unit in which the arena is lent, and the period of the payload's random body."""
+MINIMUM_ARENA_BYTES: Final = 256 * MIB
+ARENA_CACHES: Final = 4
+"""The arenas of a node's ranks together are this many times its last-level cache."""
 
 _SPARE_BYTES: Final = SECTOR_BYTES
 """Behind the last segment: a stream cipher asks for room for one more block than it writes."""
@@ -41,6 +40,16 @@ def stored_bytes(nbytes: int) -> int:
     return -(-nbytes // SECTOR_BYTES) * SECTOR_BYTES
 
 
+def usual_arena_bytes(last_level_cache_bytes: int, ranks: int) -> int:
+    """What an arena takes where nothing else is said, on a node with so much cache that `ranks` ranks share."""
+    return max(MINIMUM_ARENA_BYTES, ARENA_CACHES * last_level_cache_bytes // max(1, ranks))
+
+
+def whole_segments(nbytes: int, threads: int) -> int:
+    """`nbytes` rounded up to whole segments, and at least one segment for each of `threads`."""
+    return max(threads, -(-nbytes // SEGMENT_BYTES)) * SEGMENT_BYTES
+
+
 def anonymous_memory(nbytes: int) -> mmap.mmap:
     """Private memory, page aligned, on huge pages where the node allows them; not yet backed by pages."""
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -50,13 +59,24 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
 
 
 class Lease:
-    """Segments of the arena that one operation may use; a context that gives them back."""
+    """Segments of the arena that one operation may use; a context that gives them back.
 
-    __slots__ = ("arena", "segments")
+    After an error nobody knows what landed in them. They are made as new, since what is written next stands on what
+    lies there: another object would be blamed.
+    """
+
+    __slots__ = ("arena", "more", "segments")
 
     def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
         self.arena = arena
         self.segments = segments
+        self.more: list[int] = []
+        """Segments of the leases beside it, which are given back with it."""
+
+    def beside(self, sizes: Sequence[int]) -> "list[Lease]":
+        """Leases for further objects that are moved together with this one's, each of which takes a whole object; as
+        many, from the first of `sizes` on, as leave a segment for each other thread."""
+        return self.arena.lease_beside(self, sizes) if sizes else []
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +84,13 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.renew()
         self.arena.take_back(self)
+
+    def renew(self) -> None:
+        """Make what was lent as new: something went wrong with an object that was moved."""
+        self.arena.renew((*self.segments, *self.more))
 
     @property
     def nbytes(self) -> int:
@@ -112,8 +138,8 @@ class Arena:
         self.nbytes = segments * SEGMENT_BYTES
         self._memory = anonymous_memory(self.nbytes + _SPARE_BYTES)
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8)
-        for segment in range(segments):
-            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = body
+        self._body = body
+        self.renew(range(segments))
         self._threads = threads
         self._leases = 0
         self._free = deque(range(segments))
@@ -135,8 +161,27 @@ class Arena:
             self._leases += 1
         return Lease(self, segments)
 
+    def lease_beside(self, lease: Lease, sizes: Sequence[int]) -> list[Lease]:
+        """See `Lease.beside`."""
+        leases = []
+        with self._lock:
+            for nbytes in sizes:
+                count = -(-nbytes // SEGMENT_BYTES)
+                if count > len(self._free) - max(0, self._threads - self._leases):
+                    break
+                segments = tuple([self._free.popleft() for _ in range(count)])
+                lease.more.extend(segments)
+                leases.append(Lease(self, segments))
+        return leases
+
+    def renew(self, segments: Iterable[int] | None = None) -> None:
+        """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
+        for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
+            self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
+
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""
         with self._lock:
             self._free.extend(lease.segments)
+            self._free.extend(lease.more)
             self._leases -= 1

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.records.schema import Path
-from kvbench.tiers.arena import SECTOR_BYTES, Extents, Memory, anonymous_memory
+from kvbench.tiers.arena import Extents, Memory, anonymous_memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.transfer import Cell, Part
+from kvbench.units import SECTOR_BYTES
 
 _MADV_POPULATE_WRITE: Final = 23  # include/uapi/asm-generic/mman-common.h, Linux 5.14; not in the mmap module
 

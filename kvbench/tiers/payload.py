@@ -15,7 +15,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Memory, object_phase
+from kvbench.tiers.arena import Memory, object_phase
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 
 STAMP: Final = np.dtype([("run", "<u4"), ("sector", "<u4"), ("key", "<u8")])
 """The first 16 bytes of every sector."""
@@ -97,6 +98,20 @@ class Payload:
                     return checked, Mismatch(base + within, found, expected)
         return checked, None
 
+    def check_stamps(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Compare the stamp of every sector, likewise."""
+        checked = 0
+        for start, length in memory.extents.tolist():
+            stamps, wrong = self._wrong_stamps(memory.buffer, start, length, key, offset)
+            checked += len(stamps)
+            if wrong.any():
+                sector = int(np.argmax(wrong))
+                found = _STAMP_STRUCT.unpack_from(memory.buffer.data, start + sector * SECTOR_BYTES)
+                at = offset + sector * SECTOR_BYTES
+                return checked, Mismatch(at, found, (self.run, at // SECTOR_BYTES, key))
+            offset += length
+        return checked, None
+
     def check_full(self, memory: Memory, key: int, object_bytes: int, offset: int) -> tuple[int, Mismatch | None]:
         """Compare every byte; returns sectors checked and the first mismatch."""
         checked = 0
@@ -114,9 +129,7 @@ class Payload:
         self, buffer: npt.NDArray[np.uint8], start: int, length: int, key: int, object_bytes: int, offset: int
     ) -> Mismatch | None:
         first = offset // SECTOR_BYTES
-        stamps = _stamps(buffer, start, length)
-        numbers = np.arange(first, first + len(stamps), dtype=np.uint32)
-        wrong = (stamps["run"] != self.run) | (stamps["key"] != np.uint64(key)) | (stamps["sector"] != numbers)
+        _, wrong = self._wrong_stamps(buffer, start, length, key, offset)
         sectors = buffer[start : start + length].reshape(-1, SECTOR_BYTES)
         body = self._body(key, object_bytes, offset, length).reshape(-1, SECTOR_BYTES)
         wrong |= (sectors[:, STAMP.itemsize :] != body[:, STAMP.itemsize :]).any(axis=1)
@@ -125,6 +138,15 @@ class Payload:
         sector = int(np.argmax(wrong))
         found = _STAMP_STRUCT.unpack_from(buffer.data, start + sector * SECTOR_BYTES)
         return Mismatch(offset + sector * SECTOR_BYTES, found, (self.run, first + sector, key))
+
+    def _wrong_stamps(
+        self, buffer: npt.NDArray[np.uint8], start: int, length: int, key: int, offset: int
+    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+        """The stamps of the sectors there, and which of them are not those of object `key` from `offset` on."""
+        stamps = _stamps(buffer, start, length)
+        first = offset // SECTOR_BYTES
+        numbers = np.arange(first, first + len(stamps), dtype=np.uint32)
+        return stamps, (stamps["run"] != self.run) | (stamps["key"] != np.uint64(key)) | (stamps["sector"] != numbers)
 
     def _body(self, key: int, object_bytes: int, offset: int, length: int) -> npt.NDArray[np.uint8]:
         if self._unique:
@@ -152,6 +174,10 @@ class Blank(Payload):
         """Leave `memory` as it is."""
 
     def check_sampled(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
+        """Check no sector."""
+        return 0, None
+
+    def check_stamps(self, memory: Memory, key: int, offset: int) -> tuple[int, Mismatch | None]:
         """Check no sector."""
         return 0, None
 

@@ -85,8 +85,8 @@ def mmap_read(
 ) -> None:
     """Open, map, then touch each page (memory None) or copy all into the extents, unmap, close: whatever the flags say.
 
-    A file that is shorter than asked is EIO. A read error of the device, or a file cut short meanwhile, is a SIGBUS:
-    that is how the kernel reports these through a mapping.
+    A file that is shorter than asked is EIO, and so is a read error of the device, or a file cut short meanwhile: the
+    kernel reports these through a mapping by SIGBUS, which is caught. (The stand-in in Python cannot catch it.)
     """
 
 def copy(

@@ -13,9 +13,10 @@ from fifo import Fifo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvbench.cache import Cache, Policy, Step, make_policy, offer_policy, policies
+from kvbench.cache import Cache, Policy, Step, make_policy
+from kvbench.cache.policies import POLICIES, register
 from kvbench.cache.waterfall_lru import WaterfallLru
-from kvbench.config.names import POLICY_NAMES
+from kvbench.config.names import CACHE_POLICIES
 from kvbench.config.run_config import parse_config
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Op
@@ -198,10 +199,10 @@ def test_a_policy_that_chooses_what_is_not_there_is_found_out() -> None:
 @pytest.fixture
 def with_fifo() -> Iterator[None]:
     """The table of policies with one more."""
-    offer_policy("fifo", Fifo)
+    register("fifo", Fifo)
     yield
-    del policies._TABLE["fifo"]
-    POLICY_NAMES._known.remove("fifo")
+    del POLICIES["fifo"]
+    CACHE_POLICIES.remove("fifo")
 
 
 def test_the_configuration_decides_on_the_policy(with_fifo: None) -> None:

@@ -5,15 +5,18 @@ What is done to ranks, nodes and storage from outside is tested in tests/faults.
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes, objects, overrides, remains
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
+from kvbench.run.calibration import CALIBRATION_KEY, CalibrationObject
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
@@ -43,6 +46,30 @@ def test_an_object_that_became_shorter_is_a_read_error_and_no_crash_of_a_mapping
     assert f"measure failed: rank 0 on {host}: read of {folder}/kvbench-" in ended.messages[0]
     assert "Input/output error" in ended.messages[0]
     assert attributes(tmp_path / "run.h5")["status"] == "failed"
+
+
+def test_a_spoiled_calibration_file_is_told_by_its_name(
+    kvbench: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it brings into memory would be written on, and taken for the damage of an object of another tier."""
+    write = CalibrationObject.write
+
+    def write_and_spoil(tried: CalibrationObject) -> None:
+        write(tried)
+        with open(tried.tier.where(CALIBRATION_KEY), "r+b") as file:
+            file.seek(100)
+            file.write(b"something else")
+
+    monkeypatch.setattr(CalibrationObject, "write", write_and_spoil)
+    settings = overrides(*QUICK, "calibration.seconds=0.02", "payload.verify=full")
+    ended = kvbench("run", "smoke", "--dir", folder, "--out", tmp_path / "run.h5", *settings)
+    assert ended.code == 1
+    (message,) = ended.messages
+    assert re.search(rf"{folder}/kvbench-\S+/rank-0/{CALIBRATION_KEY:x}\.kv: the data is not what was written", message)
+    assert "the bytes behind the stamp at offset 0 differ" in message
+    assert "kvbench's own object" in message
+    assert "memory tier" not in message
+    assert remains(folder) == []
 
 
 def test_a_full_filesystem_under_the_run_file_ends_all_ranks_and_leaves_the_records(

@@ -161,37 +161,3 @@ def test_network_links_are_those_with_hardware_that_are_up(tmp_path: Path) -> No
             (tmp_path / "sys/class/net" / name / "device").mkdir()
     lay_out(tmp_path, {"sys/class/infiniband/mlx5_0/ports/1/rate": "200 Gb/sec (4X HDR)"})
     assert machine.network_links(tmp_path) == ["eth0 25000 Mb/s, MTU 9000", "mlx5_0 port 1 200 Gb/sec (4X HDR)"]
-
-
-def test_a_filesystem_is_the_one_that_a_path_is_on(tmp_path: Path) -> None:
-    filesystem = machine.filesystem_of(tmp_path)
-    assert os.path.ismount(filesystem.mount_point)
-    assert tmp_path.resolve().is_relative_to(filesystem.mount_point)
-    assert os.stat(filesystem.mount_point).st_dev == tmp_path.stat().st_dev
-    assert filesystem.total_bytes == psutil.disk_usage(str(tmp_path)).total
-    assert {"rw", "ro"} & set(filesystem.options.split(","))
-    file = tmp_path / "file"
-    file.touch()
-    assert machine.filesystem_of(file).mount_point == filesystem.mount_point
-
-
-def test_a_filesystem_is_named_as_in_the_mount_table() -> None:
-    assert machine.filesystem_of(Path("/proc")).kind == "proc"
-    assert not machine.filesystem_of(Path("/proc/self")).in_memory
-
-
-def test_a_link_leads_to_the_filesystem_of_its_target(tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to("/proc")
-    assert machine.filesystem_of(link).kind == "proc"
-
-
-def test_a_path_that_is_not_there_has_no_filesystem(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        machine.filesystem_of(tmp_path / "missing")
-
-
-def test_mounts_with_blanks_in_their_names_are_read_right() -> None:
-    line = r"41 31 0:38 /a\040b /mnt/my\040disk rw,noatime shared:9 - nfs4 server:/export\040one rw,vers=4.2"
-    mounts = list(machine._mounts(line))
-    assert mounts == [("41", "/a b", "nfs4", "/mnt/my disk", "rw,noatime,vers=4.2", "server:/export one")]

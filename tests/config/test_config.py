@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,8 +18,8 @@ from kvbench.config.run_config import (
     shipped_configs,
 )
 from kvbench.errors import KvbenchError
-from kvbench.tiers import arena
-from kvbench.units import GIB, MIB
+from kvbench.records.schema import READ_PATHS, WRITE_PATHS, label
+from kvbench.units import GIB
 
 TRACE = "workload: {kind: trace, path: x.jsonl}\npacing: {mode: open}\n"
 
@@ -253,7 +253,7 @@ def test_the_position_behind_the_last_extends_a_list(tmp_path: Path) -> None:
 def test_null_is_the_name_of_a_tier_with_and_without_quotes(tmp_path: Path, word: str) -> None:
     config = load(tmp_path, f"tiers: [{{kind: {word}, capacity_bytes: 1MiB}}]")
     assert [tier.kind for tier in config.tiers] == ["null"]
-    assert not config.keeps_files
+    assert not config.has_target
     assert not config.keeps_bytes
 
 
@@ -380,5 +380,6 @@ def test_the_default_users_are_those_of_the_reference_workload() -> None:
     assert (workload.end_probability, workload.max_turns, RunConfig().seed) == (0.2, 50, 42)
 
 
-def test_the_arena_is_lent_in_the_pieces_that_sizes_are_checked_against() -> None:
-    assert config_module.SEGMENT_BYTES == arena.SEGMENT_BYTES == 4 * MIB
+def test_the_paths_that_may_be_configured_are_those_that_rows_know() -> None:
+    assert list(get_args(config_module.ReadPath)) == [label(path) for path in READ_PATHS]
+    assert list(get_args(config_module.WritePath)) == [label(path) for path in WRITE_PATHS]

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
 from rank_harness import MOST_THREADS, SEED, Rank, config_of
 
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SEGMENT_BYTES
 
 
 @pytest.fixture(scope="session")

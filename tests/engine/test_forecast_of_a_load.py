@@ -8,7 +8,7 @@ from rank_harness import Rank, Script, ref, request
 
 from kvbench.records.schema import Op
 from kvbench.run.checks.forecast import forecast_demand
-from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.preconditioning import PreconditionSchedule
 
 MakeRank = Callable[..., Rank]

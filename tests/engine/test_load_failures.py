@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rank_harness import SEED, Rank, Script, config_of, finish, ref, request
 
 from kvbench.records.schema import Op, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
-from kvbench.tiers.payload import Payload
+from kvbench.tiers.arena import Arena
+from kvbench.tiers.payload import STAMP, Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 from kvbench.workload.request import Request
 
 MakeRank = Callable[..., Rank]
@@ -152,6 +153,26 @@ def test_wrong_data_is_found_when_it_moves_up(make_rank: MakeRank) -> None:
         "from what was written"
     )
     assert (failed_row(rank)["op"], failed_row(rank)["errno"]) == (Op.PROMOTE, errno.EBADMSG)
+
+
+@pytest.mark.parametrize("sector", range(13))
+def test_wrong_data_that_moves_up_is_never_blamed_on_memory(make_rank: MakeRank, sector: int) -> None:
+    """Of a read only some sectors are compared, and later reads of the memory tier may compare others."""
+    rank = make_rank((16, 100), tiers=("memory", "file"), promote=True, verify="sampled")
+    rank.run(writing(1, 2, tokens=13))
+    spoil(rank.files.where(1), sector * SECTOR_BYTES + 3)
+    message = fail(rank, reading(1, tokens=13))
+    assert message.startswith(f"{rank.files.where(1)}: the data is not what was written: at offset ")
+
+
+def test_what_a_bad_read_leaves_in_the_arena_is_not_written_anywhere(make_rank: MakeRank, arena: Arena) -> None:
+    rank = make_rank((100,))
+    rank.run(writing(1, tokens=3))
+    spoil(rank.files.where(1), SECTOR_BYTES + 2000)
+    fail(rank, reading(1, tokens=3))
+    segments = arena.bytes[: arena.nbytes].reshape(-1, SEGMENT_BYTES // SECTOR_BYTES, SECTOR_BYTES)
+    behind_stamps = segments[:, :, STAMP.itemsize :]
+    assert (behind_stamps == behind_stamps[0]).all(), "the same body in every segment"
 
 
 def test_a_failure_between_two_parts_of_an_object_leaves_no_file_open(make_rank: MakeRank) -> None:

@@ -11,8 +11,9 @@ import pytest
 from rank_harness import Rank, Script, config_of, finish, ref, request, wait_for
 
 from kvbench.records.schema import RequestState
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 from kvbench.workload.request import Request
 
 MakeRank = Callable[..., Rank]

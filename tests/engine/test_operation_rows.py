@@ -12,8 +12,7 @@ from rank_harness import Rank, Script, finish, ref, request
 
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy
-from kvbench.tiers.arena import SECTOR_BYTES
-from kvbench.units import MIB
+from kvbench.units import MIB, SECTOR_BYTES
 
 MakeRank = Callable[..., Rank]
 

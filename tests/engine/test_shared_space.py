@@ -13,7 +13,7 @@ from rank_harness import Script, ref, request, wait_for
 
 from kvbench.config.roles import Roles
 from kvbench.records.schema import Locality, Op, Path, RequestState
-from kvbench.tiers.arena import SECTOR_BYTES
+from kvbench.units import SECTOR_BYTES
 from kvbench.workload.disaggregated import DecodeSchedule, PrefillSchedule
 from kvbench.workload.request import Request
 

@@ -10,8 +10,9 @@ from edits import EDITS, edited
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.tiers.file.leftovers import find, may_go, remove
-from kvbench.tiers.file.run_directory import MARKER, RunDirectory
+from kvbench.tiers.file.leftovers import find, remove
+from kvbench.tiers.file.marked import MARKER
+from kvbench.tiers.file.run_directory import RunDirectory
 
 RUN_ID = "20260102-030405-abcdef"
 GOOD = json.dumps({"program": "kvbench", "run_id": RUN_ID}).encode()
@@ -58,8 +59,8 @@ def test_only_what_is_rightly_marked_is_removed(
     removed_by_run = is_good(rank)
     for leftover in find(folder):
         assert leftover.run_id == RUN_ID
-        assert may_go(leftover) == is_good(top)
-        if may_go(leftover):
+        assert leftover.may_go() == is_good(top)
+        if leftover.may_go():
             remove(leftover)
     if not is_good(top):
         assert tree(folder) == before

@@ -1,5 +1,6 @@
 """Agreement, gathering, progress, clocks and places, with real MPI ranks."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,52 @@ def test_nodes_that_see_each_others_probes_share_a_filesystem(
     assert outcome.code == 0, outcome.err
     assert [line.partition("; ")[2] for line in outcome.lines] == groups
     assert not [*tmp_path.glob("*/*")], "the probes are removed"
+
+
+SHM = Path("/dev/shm")
+
+
+@pytest.mark.parametrize(
+    ("given", "in_memory", "groups"),
+    [
+        # One filesystem, whatever the directories are called.
+        ("{rank}", (), ["group 0 of 4 ranks on 2 nodes, shared, from rank 0"] * 4),
+        # Each node has the same two filesystems.
+        (
+            "{local_rank}",
+            ("1",),
+            [f"group 0 of 2 ranks on 2 nodes, shared, from rank {rank % 2}" for rank in range(4)],
+        ),
+        # The first node has two, the second one of them.
+        (
+            "{rank}",
+            ("1",),
+            [
+                "group 0 of 3 ranks on 2 nodes, mixed, from rank 0",
+                "group 0 of 1 ranks on 1 nodes, mixed, from rank 1",
+                *["group 0 of 3 ranks on 2 nodes, mixed, from rank 0"] * 2,
+            ],
+        ),
+    ],
+)
+def test_ranks_with_directories_of_their_own_are_together_where_the_filesystem_is_the_same(
+    run_ranks: Run, tmp_path: Path, given: str, in_memory: tuple[str, ...], groups: list[str]
+) -> None:
+    if not SHM.is_dir() or SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm, as a second filesystem")
+    with tempfile.TemporaryDirectory(dir=SHM) as memory:
+        for name in map(str, range(4)):
+            if name in in_memory:
+                (Path(memory) / name).mkdir()
+                (tmp_path / name).symlink_to(Path(memory) / name)
+            else:
+                (tmp_path / name).mkdir()
+        outcome = run_ranks("places", tmp_path, "own", given, ranks=4)
+        assert outcome.code == 0, outcome.err
+        found = [line.partition("; ")[2] for line in outcome.lines]
+        assert [line.removesuffix(", leads") for line in found] == groups
+        assert found[0].endswith(", leads")
+        assert not [*tmp_path.glob("*/*")], "the probes are removed"
 
 
 def test_a_directory_missing_on_one_node_is_reported_and_leaves_no_probe(run_ranks: Run, tmp_path: Path) -> None:

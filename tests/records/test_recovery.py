@@ -181,6 +181,16 @@ def test_tables_and_attributes_are_those_of_a_finished_run(folder: Path, out: Pa
     assert column("calibration/kind").tolist() == ["memcpy"] * 4
 
 
+def test_directories_of_ranks_are_those_that_the_ranks_had(folder: Path, out: Path) -> None:
+    for rank in range(RANKS):
+        row = {"rank": rank, "node": rank // 2, "directory": f"/mnt/nv{rank % 2}", "filesystem": "xfs", "free_bytes": 7}
+        make_spill(folder, rank, header={"directory_row": row})
+    _, _, column = recovered(out, folder)
+    assert column("directories/directory").tolist() == ["/mnt/nv0", "/mnt/nv1"] * 2
+    assert column("directories/node").tolist() == [0, 0, 1, 1]
+    assert column("directories/free_bytes").tolist() == [7] * RANKS
+
+
 def test_it_is_said_which_ranks_end_early_and_when(folder: Path, out: Path) -> None:
     make_spill(folder, 0, 10)
     make_spill(folder, 1, 3)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.node import Node
 from kvbench.run.checks import doctor
-from kvbench.run.checks.doctor import Finding, examine, failed
+from kvbench.run.checks.doctor import examine, failed
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.file import probe as path_probe
+from kvbench.tiers.file.examine import examine as examine_directory
+from kvbench.tiers.file.examine import judge
 from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.target import Finding, Volume
 from kvbench.units import GIB, MIB
 
 HEALTHY = Node(
@@ -27,7 +30,7 @@ HEALTHY = Node(
     schedstat=True,
     governors=("performance",),
 )
-DISK = Filesystem("xfs", "/mnt/x", "rw", "/dev/nvme0n1", 1000 * GIB, 900 * GIB)
+DISK = Volume("xfs", "/mnt/x", "rw", "/dev/nvme0n1", 1000 * GIB, 900 * GIB)
 
 
 def state_of(findings: list[Finding], subject: str) -> str:
@@ -42,7 +45,7 @@ def text_of(findings: list[Finding], subject: str) -> str:
 def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Finding]]:
     directory = tmp_path_factory.mktemp("examined")
     (directory / "precious.kv").write_bytes(b"not ours")
-    return directory, examine(directory)
+    return directory, examine(str(directory))
 
 
 def test_this_machine_can_hold_a_run(examined: tuple[Path, list[Finding]]) -> None:
@@ -85,18 +88,18 @@ def test_data_that_comes_back_changed_is_no_working_path(tmp_path: Path) -> None
 
 
 def test_a_missing_directory_is_a_failure(tmp_path: Path) -> None:
-    findings = list(doctor._directory(tmp_path / "missing"))
+    findings = list(examine_directory(tmp_path / "missing"))
     assert failed(findings)
     assert "does not exist" in text_of(findings, "directory")
 
 
 def test_a_file_is_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "is not a directory" in text_of(list(doctor._directory(tmp_path / "file")), "directory")
+    assert "is not a directory" in text_of(list(examine_directory(tmp_path / "file")), "directory")
 
 
 def test_a_filesystem_that_takes_no_files_is_a_failure() -> None:
-    assert state_of(list(doctor._directory(Path("/proc"))), "directory") == "fail"
+    assert state_of(list(examine_directory(Path("/proc"))), "directory") == "fail"
 
 
 def broken_mpi(folder: Path, source: str) -> None:
@@ -166,11 +169,11 @@ def test_a_node_without_memory_for_one_rank_is_a_failure() -> None:
     ("filesystem", "subject", "state"),
     [
         (DISK, "filesystem", "ok"),
-        (replace(DISK, kind="tmpfs"), "filesystem", "warn"),
+        (replace(DISK, kind="tmpfs", in_memory=True), "filesystem", "warn"),
         (replace(DISK, kind="overlay"), "filesystem", "warn"),
         (replace(DISK, free_bytes=GIB // 2), "free space", "warn"),
         (replace(DISK, free_bytes=MIB), "free space", "fail"),
     ],
 )
-def test_a_filesystem_is_judged_by_kind_and_free_space(filesystem: Filesystem, subject: str, state: str) -> None:
-    assert state_of(list(doctor._filesystem(filesystem)), subject) == state
+def test_a_filesystem_is_judged_by_kind_and_free_space(filesystem: Volume, subject: str, state: str) -> None:
+    assert state_of(list(judge(filesystem)), subject) == state

@@ -1,32 +1,49 @@
 """What `--expect` makes of what the nodes see."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.node import Filesystem
-from kvbench.cluster.topology import FilesystemGroup, Sharing, discover
+from kvbench.cluster.places import PlaceGroup, Sharing
+from kvbench.cluster.topology import discover
 from kvbench.run.checks.expectation import _ROW, Expect, check_expectation, disappointment
+from kvbench.tiers.file.filesystem import reach_of
+from kvbench.tiers.target import Volume
 
-DIRECTORY = Path("/data/cache")
-ALONE = FilesystemGroup(group=0, ranks=1, nodes=1, groups=1, of_nodes=1)
+DIRECTORY = "/data/cache"
 
 
-def check(expect: Expect, kind: str, group: FilesystemGroup = ALONE) -> None:
+def group_of(fewest_nodes: int, most_nodes: int, of_nodes: int) -> PlaceGroup:
+    """A group in a run whose groups have from `fewest_nodes` to `most_nodes` nodes."""
+    return PlaceGroup(0, 0, 1, most_nodes, fewest_nodes, most_nodes, of_nodes)
+
+
+ALONE = group_of(1, 1, 1)
+
+
+def check(expect: Expect, kind: str, group: PlaceGroup = ALONE) -> None:
     comm = SerialComm()
-    filesystem = Filesystem(kind, "/data", "rw", "server:/data", 1, 1)
+    filesystem = Volume(kind, "/data", "rw", "server:/data", 1, 1, reach=reach_of(kind))
     check_expectation(discover(comm), Agreement(comm), expect, DIRECTORY, filesystem, group)
 
 
 @pytest.mark.parametrize(
-    ("groups", "of_nodes", "sharing"),
-    [(0, 1, "none"), (1, 1, "single-node"), (1, 4, "shared"), (4, 4, "local"), (2, 4, "mixed")],
+    ("fewest", "most", "of_nodes", "sharing"),
+    [
+        (0, 0, 1, "none"),
+        (1, 1, 1, "single-node"),
+        (4, 4, 4, "shared"),
+        (1, 1, 4, "local"),
+        (2, 2, 4, "mixed"),
+        (1, 3, 4, "mixed"),
+        (1, 4, 4, "mixed"),
+    ],
 )
-def test_a_directory_is_shared_local_or_something_between(groups: int, of_nodes: int, sharing: Sharing) -> None:
-    assert FilesystemGroup(0, 1, 1, groups, of_nodes).sharing == sharing
+def test_directories_are_shared_local_or_something_between(
+    fewest: int, most: int, of_nodes: int, sharing: Sharing
+) -> None:
+    assert group_of(fewest, most, of_nodes).sharing == sharing
 
 
 @pytest.mark.parametrize(
@@ -52,10 +69,10 @@ def test_one_node_with_the_other_sort_of_filesystem_is_an_error(expect: Expect, 
     assert f"--expect {expect}, but /data/cache is " in str(raised.value)
 
 
-@pytest.mark.parametrize(("groups", "sharing"), [(1, "shared"), (2, "mixed"), (3, "local")])
+@pytest.mark.parametrize(("fewest", "most", "sharing"), [(3, 3, "shared"), (1, 2, "mixed"), (1, 1, "local")])
 @pytest.mark.parametrize("expect", ["shared", "local"])
-def test_with_several_nodes_only_what_they_see_counts(expect: Expect, groups: int, sharing: Sharing) -> None:
-    group = FilesystemGroup(0, 1, 1, groups, 3)
+def test_with_several_nodes_only_what_they_see_counts(expect: Expect, fewest: int, most: int, sharing: Sharing) -> None:
+    group = group_of(fewest, most, 3)
     if expect == sharing:
         check(expect, "ext4", group)
     else:
@@ -66,7 +83,11 @@ def test_with_several_nodes_only_what_they_see_counts(expect: Expect, groups: in
 def table(*rows: tuple[int, str, str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """(group, host, kind) of each node."""
     return np.array(
-        [(node, group, host, kind, "server:/x", "/mnt") for node, (group, host, kind) in enumerate(rows)], dtype=_ROW
+        [
+            (node, group, host, kind, "server:/x", "/mnt", reach_of(kind))
+            for node, (group, host, kind) in enumerate(rows)
+        ],
+        dtype=_ROW,
     )
 
 

@@ -11,8 +11,7 @@ import kvbench.run.checks.forecast
 from kvbench.config.run_config import RunConfig, load_config, parse_config
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.run.checks.forecast import Demand, arena_bytes, forecast_demand, memory_need
-from kvbench.tiers.arena import SEGMENT_BYTES
-from kvbench.units import GIB, MIB
+from kvbench.units import GIB, MIB, SEGMENT_BYTES
 from kvbench.workload.build import build_schedule
 from kvbench.workload.request import ObjectRef, Request
 

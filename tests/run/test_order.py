@@ -12,7 +12,7 @@ from kvbench.studies.one_run import arguments_of
 
 ORDER = Order(
     source="smoke",
-    directory=Path("/mnt") / os.fsdecode(b"\xff not text"),
+    directory="/mnt/" + os.fsdecode(b"\xff not text"),
     out=Path("kvbench-out/run.h5"),
     overrides=("workload.users=4", "io.threads=2"),
     overwrite=True,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import Path
-from kvbench.studies.options import READ_PATHS, CopyPathChoices, read_choices
+from kvbench.records.schema import READ_PATHS, Path
+from kvbench.studies.options import CopyPathChoices, read_choices
 
 
 def choose(**changes: Any) -> CopyPathChoices:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.records.schema import Path
-from kvbench.studies.options import READ_PATHS, CopyPathChoices
+from kvbench.records.schema import READ_PATHS, Path
+from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import (
     MODES,
     CopyLevel,

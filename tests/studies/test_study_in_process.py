@@ -18,6 +18,7 @@ from kvbench.studies.copy_path import StudyOrder, run_copy_path
 from kvbench.studies.equipment import Stock
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.progress import StudyProgress
+from kvbench.tiers.trial import Trouble
 from kvbench.units import GIB, MIB
 
 
@@ -134,7 +135,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_whole_entries_that_do_not_fit_into_memory_are_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requirements, "memory_limit", lambda node: 2 * GIB)
+    monkeypatch.setattr("kvbench.run.checks.sizes.memory_limit", lambda node: 2 * GIB)
     too_large = order(place, tmp_path / "s.h5", sizes=(64 * MIB,), threads=(32,))
     with pytest.raises(KvbenchError, match=r"whole entries for the numpy read paths 4 GiB.*leave double-copy"):
         run(too_large)
@@ -149,8 +150,9 @@ def test_objects_that_do_not_fit_on_the_filesystem_are_refused(place: Path, tmp_
 def test_a_read_path_that_the_filesystem_refuses_is_named(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusing = {f"read {name}": None for name in ("double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy")}
-    monkeypatch.setattr(requirements, "probe_paths", lambda directory: {**refusing, "read direct": "Invalid argument"})
+    refusal = Trouble("read", OSError(errno.EINVAL, "Invalid argument"))
+    refuses = ReadPath.DIRECT
+    monkeypatch.setattr(requirements, "try_out", lambda tier: refusal if tier.read_path == refuses else None)
     with pytest.raises(KvbenchError, match=r"read path direct does not work on \S+ at .*: Invalid argument; leave it"):
-        run(order(place, tmp_path / "s.h5", read_paths=(ReadPath.DIRECT,)))
+        run(order(place, tmp_path / "s.h5", read_paths=(ReadPath.BUFFERED, ReadPath.DIRECT)))
     assert list(place.iterdir()) == []

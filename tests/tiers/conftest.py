@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kvbench.tiers.arena import SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
+from kvbench.units import SEGMENT_BYTES
 
 TMPFS = Path("/dev/shm")
 

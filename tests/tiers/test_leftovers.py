@@ -11,7 +11,8 @@ from kvbench.commands.main import commands
 from kvbench.errors import KvbenchError
 from kvbench.tiers.file import leftovers as clean
 from kvbench.tiers.file import run_directory as rundir
-from kvbench.tiers.file.run_directory import MARKER, RunDirectory
+from kvbench.tiers.file.marked import MARKER
+from kvbench.tiers.file.run_directory import RunDirectory
 
 RUN = "20260101-000000-abc123"
 OTHER = "20260101-000000-def456"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kvbench.records.schema import RECORD_DTYPE, Path
-from kvbench.tiers.arena import SECTOR_BYTES, Arena, Memory
+from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.file.tier import FileTier, npy_header
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.transfer import WHOLE, Cell
+from kvbench.units import SECTOR_BYTES
 
 NBYTES = 5 * SECTOR_BYTES
 

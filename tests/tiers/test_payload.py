@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena, Memory
+from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.payload import STAMP, Payload
-from kvbench.units import MIB
+from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 KEY = 0xFEED_5EED_0000_0001
 NBYTES = 9 * SECTOR_BYTES

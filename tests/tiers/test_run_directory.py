@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvbench.errors import KvbenchError
-from kvbench.tiers.file.run_directory import MARKER, RunDirectory, check_directory
+from kvbench.tiers.file.marked import MARKER
+from kvbench.tiers.file.run_directory import RunDirectory, check_directory
 
 RUN = "20260101-000000-abc123"
 
@@ -132,7 +133,7 @@ def test_files_of_other_names_survive_and_are_reported(rundir: RunDirectory, nam
     fill(rundir)
     stranger = rundir.objects / name
     stranger.write_bytes(b"mine")
-    assert rundir.remove() == [stranger]
+    assert rundir.remove() == [stranger.name]
     assert stranger.read_bytes() == b"mine"
     assert sorted(path.name for path in rundir.objects.iterdir()) == sorted([MARKER, name])
     stranger.unlink()
@@ -152,7 +153,7 @@ def test_directories_and_links_survive_whatever_their_name(
     strangers[2].symlink_to(outside / "0000000000000003.kv")
     strangers[3].symlink_to(outside / "nothing")
     fill(rundir)
-    assert sorted(rundir.remove()) == strangers
+    assert sorted(rundir.remove()) == [path.name for path in strangers]
     assert everything(outside) == {"0000000000000003.kv": b"mine"}
     assert (strangers[0] / "0000000000000004.kv").read_bytes() == b"mine"
     assert [path.is_symlink() for path in strangers] == [False, True, True, True]
@@ -164,7 +165,7 @@ def test_what_someone_put_beside_the_ranks_survives_and_the_last_rank_says_so(ru
     stranger = rundir.top / "notes.txt"
     stranger.write_bytes(b"mine")
     assert rundir.remove() == []
-    assert other.remove() == [stranger]
+    assert other.remove() == [stranger.name]
     assert sorted(path.name for path in rundir.top.iterdir()) == [MARKER, "notes.txt"]
 
 

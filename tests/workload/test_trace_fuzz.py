@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Final, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,10 +9,8 @@ from hypothesis import strategies as st
 
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces import Trace, read_trace
-from kvbench.workload.traces.read import Format
+from kvbench.workload.traces.formats import FORMATS
 from kvbench.workload.traces.tables import AZURE, BURSTGPT
-
-FORMATS: Final[tuple[Format, ...]] = ("mooncake", "azure", "burstgpt", "sharegpt")
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -22,7 +19,7 @@ def written(folder: Path, content: bytes) -> Path:
     return path
 
 
-def read_or_message(path: Path, trace_format: Format | Literal["auto"], *, skip: bool) -> Trace | str:
+def read_or_message(path: Path, trace_format: str, *, skip: bool) -> Trace | str:
     """The trace, or the message of the only kind of error that reading may raise."""
     try:
         return read_trace(path, trace_format, skip_bad_lines=skip)
@@ -34,7 +31,7 @@ def read_or_message(path: Path, trace_format: Format | Literal["auto"], *, skip:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300), skip=st.booleans())
 def test_arbitrary_bytes_raise_nothing_but_kvbench_errors(
-    tmp_path: Path, name: Format, content: bytes, skip: bool
+    tmp_path: Path, name: str, content: bytes, skip: bool
 ) -> None:
     header = {"azure": AZURE.header + "\n", "burstgpt": BURSTGPT.header + "\n"}.get(name, "").encode()
     path = written(tmp_path, header + content)
@@ -47,7 +44,7 @@ def test_arbitrary_bytes_raise_nothing_but_kvbench_errors(
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_samples_raise_nothing_but_kvbench_errors(
-    tmp_path: Path, samples: dict[str, Path], name: Format, data: st.DataObject
+    tmp_path: Path, samples: dict[str, Path], name: str, data: st.DataObject
 ) -> None:
     content = bytearray(samples[name].read_bytes()[:1500])
     for _ in range(data.draw(st.integers(1, 4))):

@@ -11,11 +11,10 @@ import pytest
 
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces import read_trace, sniff_format
-from kvbench.workload.traces.read import Format
+from kvbench.workload.traces.formats import FORMATS
 
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 BURSTGPT_HEADER = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
-FORMATS: tuple[Format, ...] = ("mooncake", "azure", "burstgpt", "sharegpt")
 
 
 def mooncake_line(**changes: object) -> str:
@@ -28,14 +27,14 @@ def written(folder: Path, *lines: str | bytes, end: bytes = b"\n") -> Path:
     return path
 
 
-def error_of(path: Path, trace_format: Format) -> str:
+def error_of(path: Path, trace_format: str) -> str:
     with pytest.raises(KvbenchError) as caught:
         read_trace(path, trace_format)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_sample_is_recognised_and_read_whole(samples: dict[str, Path], name: Format) -> None:
+def test_every_sample_is_recognised_and_read_whole(samples: dict[str, Path], name: str) -> None:
     assert sniff_format(samples[name]) == name
     trace = read_trace(samples[name])
     assert trace.digest == read_trace(samples[name], name).digest
@@ -186,7 +185,7 @@ def bad_lines() -> list[object]:
 
 @pytest.mark.parametrize(("name", "good", "line", "message"), bad_lines())
 def test_a_malformed_line_is_named_or_left_out_and_counted(
-    tmp_path: Path, name: Format, good: list[str], line: str | bytes, message: str
+    tmp_path: Path, name: str, good: list[str], line: str | bytes, message: str
 ) -> None:
     # A blank line before and a good one behind: the number is that of the file, and reading goes on.
     path = written(tmp_path, *good, "", line, good[-1])
@@ -251,7 +250,7 @@ def test_a_conversation_of_too_many_tokens_is_malformed(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["azure", "burstgpt"])
-def test_a_missing_header_is_an_error_even_when_bad_lines_are_skipped(tmp_path: Path, name: Format) -> None:
+def test_a_missing_header_is_an_error_even_when_bad_lines_are_skipped(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, "2023-11-16 18:17:10,5,6", "2023-11-16 18:17:11,5,6")
     with pytest.raises(KvbenchError, match="line 1: expected the header T"):
         read_trace(path, name, skip_bad_lines=True)
@@ -261,7 +260,7 @@ def test_a_missing_header_is_an_error_even_when_bad_lines_are_skipped(tmp_path: 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
-def test_an_empty_file_is_an_error(tmp_path: Path, name: Format, content: bytes) -> None:
+def test_an_empty_file_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
     path = written(tmp_path, content)
     assert str(path) in error_of(path, name)
     with pytest.raises(KvbenchError, match="is empty"):
@@ -279,7 +278,7 @@ def test_a_table_with_a_header_only_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", *FORMATS])
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, name: Format) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, name: str) -> None:
     assert "No such file" in error_of(tmp_path / "missing", name)
     assert "directory" in error_of(tmp_path, name)
 

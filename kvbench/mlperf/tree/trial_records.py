@@ -112,7 +112,7 @@ def _rank(run: RunFile, config: Mapping[str, Any], place: Mapping[str, Any]) -> 
     carried_out = (asked["phase"] == Phase.MEASURE) & (asked["state"] == RequestState.DONE)
     moved = (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0) & np.isin(rows["op"], (Op.READ, Op.WRITE))
     of_requests = moved & np.isin(rows["request"], asked["request"][carried_out])
-    storage = np.array([tier["kind"] != "memory" for tier in run.tiers] or [False])
+    storage = np.array(run.tiers_are_storage or [False])
     done = storage[rows["tier"]] & (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)
     reads = done & (rows["op"] == Op.READ)
     for name in ("nbytes", "wall_ns", "span_ns"):

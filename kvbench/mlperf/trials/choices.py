@@ -14,6 +14,7 @@ from kvbench.config.run_config import RunConfig, load_config
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
 from kvbench.mlperf.rules.workload import DELAYS_S, TRIALS
+from kvbench.run.addresses import has_placeholders
 
 Division = Literal["closed", "open"]
 
@@ -74,6 +75,11 @@ def check_choices(choices: Choices) -> None:
                 f"{what} {name!r} names a directory of the submission, of letters, digits, `.`, `_` and `-` (rule "
                 f"2.1.1 submitterRootDirectory): use {fitting}"
             )
+    if has_placeholders(str(choices.cache)):
+        raise KvbenchError(
+            f"--dir {choices.cache}: all clients have one cache directory (rule 6.4.1 kvcachePosixCacheDir); a "
+            "directory for each is for kvbench run"
+        )
     refused = list(_refusals(choices))
     if refused:
         raise KvbenchError(

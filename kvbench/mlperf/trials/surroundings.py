@@ -4,7 +4,6 @@ What travels: one row of 16 KiB a node to rank 0, once; one sum of an integer be
 """
 
 import json
-import os
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +15,14 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import share, total
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.node import Filesystem, describe_node, filesystem_of, network_links
+from kvbench.cluster.node import describe_node, network_links
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.tables import as_rows
-from kvbench.tiers.file.run_directory import check_directory
+from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Volume
 
 _ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])
 _MOST_LINKS: Final = 16
@@ -38,13 +39,14 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
     """
 
     def look() -> list[dict[str, str | int]]:
-        check_directory(cache)
+        target = target_at(str(cache))
+        target.check()
         if topology.rank == 0:
             check_folder(results)
             make_folder(results, "the results", "give another --results")
-        found = filesystem_of(cache)
+        found = target.describe()
         beside = filesystem_of(results) if results.exists() else None
-        if beside is not None and same_filesystem(cache, found, results, beside):
+        if beside is not None and target.is_beside(results):
             raise KvbenchError(
                 f"--dir {cache} and --results {results} are both on the {found.kind} at {found.mount_point}: rule "
                 "6.4.1 kvcachePosixCacheDir wants them on different filesystems; give another --results"
@@ -62,15 +64,6 @@ def look_around(topology: Topology, agreement: Agreement, cache: Path, results: 
     return [json.loads(row["text"]) for row in np.sort(table, order="node")]
 
 
-def same_filesystem(left: Path, left_facts: Filesystem, right: Path, right_facts: Filesystem) -> bool:
-    """Whether two directories lie on one filesystem: the same device number, or the same device or server in two mounts
-    (subvolumes, bind mounts, two mounts of one export)."""
-    if os.stat(left).st_dev == os.stat(right).st_dev:
-        return True
-    named = left_facts.device.startswith("/") or ":" in left_facts.device
-    return named and left_facts.device == right_facts.device
-
-
 def clients_per_node(topology: Topology) -> int:
     """Ranks of this node, which every node has (`look_around` checks it)."""
     return topology.local_size
@@ -84,7 +77,7 @@ def drop_page_cache(topology: Topology) -> bool:
 
 def cache_is_empty(topology: Topology, directory: Path, run_id: str) -> bool:
     """Whether no node has anything left of run `run_id` below `directory`. Collective."""
-    left = topology.local_rank == 0 and (directory / f"kvbench-{run_id}").exists()
+    left = topology.local_rank == 0 and target_at(str(directory)).holds(run_id)
     return total(topology.comm, left)[0] == 0
 
 
@@ -122,7 +115,7 @@ def _node_facts() -> dict[str, Any]:
     return node | {"network": network_links()[:_MOST_LINKS]}
 
 
-def _facts(filesystem: Filesystem | None) -> dict[str, Any] | None:
+def _facts(filesystem: Volume | None) -> dict[str, Any] | None:
     if filesystem is None:
         return None
     return {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kvbench.mlperf.trials.rank_figures import RankRows, percentiles, rank_result
 from kvbench.records.reader import RunFile, open_run, read_columns
 from kvbench.records.schema import Op, Phase, RequestState
-from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.kinds import target_at
 from kvbench.units import GIB
 
 _RECORDS: Final = (
@@ -52,7 +52,7 @@ def ranks_of(path: Path) -> Iterator[RankTrial]:
     config = json.loads(str(run.attributes["config_json"]))
     ranks, nodes = read_columns(run, "ranks"), read_columns(run, "nodes")
     look_ups = read_columns(run, "look_ups")
-    storage = np.array([bool(tier.get("storage", tier["kind"] != "memory")) for tier in run.tiers])
+    storage = np.array(run.tiers_are_storage)
     start_ns = int(run.attributes["measure_start_ns"])
     directories = dict(zip(nodes["node"].tolist(), nodes["directory"].tolist(), strict=True))
     for place in range(len(ranks["rank"])):
@@ -63,12 +63,12 @@ def ranks_of(path: Path) -> Iterator[RankTrial]:
         measured = (records["phase"] == Phase.MEASURE) & (records["errno"] == 0)
         records = {name: column[measured] for name, column in records.items()}
         elapsed_s = max(float(config["duration_s"]), (int(row["end_ns"]) - start_ns) / 1e9)
-        own = RunDirectory(Path(directories[node]), str(run.attributes["run_id"]), rank)
+        own = target_at(directories[node]).area(str(run.attributes["run_id"]), rank)
         yield RankTrial(
             rank=rank,
             node=node,
             host=str(row["host"]),
-            cache_directory=str(own.objects),
+            cache_directory=own.where,
             rows=RankRows(
                 seed=int(config["seed"]) + rank,
                 records=records | {"storage": storage[records["tier"]]},

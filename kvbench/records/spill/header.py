@@ -53,6 +53,8 @@ class SpillHeader(_Checked):
     """This node's row of /nodes."""
     rank_row: Table
     """What this rank's row of /ranks holds of what does not depend on the load."""
+    directory_row: Table = {}
+    """This rank's row of /directories, where ranks have some of their own."""
 
 
 class Calibration(_Checked):

@@ -26,6 +26,7 @@ from kvbench.records.spill.recover_report import Found, message
 from kvbench.records.spill.writer import FACTS, RECORDS, REQUESTS, SAMPLES
 from kvbench.records.tables import (
     CALIBRATION_DTYPE,
+    DIRECTORY_DTYPE,
     NODE_DTYPE,
     RANK_DTYPE,
     SAMPLE_DTYPE,
@@ -234,9 +235,11 @@ def _tables(found: Sequence[Found]) -> dict[str, npt.NDArray[np.void]]:
     nodes = [_row(NODE_DTYPE, _node_values(one)) for _, one in sorted(first.items())]
     calibration = [row.model_dump() for one in found for row in one.facts.calibration]
     samples = [rows for one in found for rows in _rows(one, SAMPLES, ("t_ns",))]
+    directories = [_row(DIRECTORY_DTYPE, row) for one in found if (row := one.header.directory_row)]
     return {
         "ranks": ranks,
         "nodes": np.concatenate(nodes),
+        **({"directories": np.concatenate(directories)} if directories else {}),
         "calibration": as_rows(calibration, CALIBRATION_DTYPE),
         "samples": np.concatenate(samples) if samples else np.empty(0, SAMPLE_DTYPE),
     }

@@ -3,19 +3,22 @@
 The same forecast that a run makes of itself; only the storage's speed and the other ranks' nodes are assumed.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.node import describe_node, filesystem_of
+from kvbench.cluster.node import describe_node
+from kvbench.cluster.places import first_alike
+from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
     Demand,
@@ -26,10 +29,23 @@ from kvbench.run.checks.forecast import (
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
 _UNLIMITED = 2**62
+_MOST_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """A directory of some ranks of a node."""
+
+    directory: str
+    filesystem: Volume
+    sharing_ranks: int
+    """Ranks of the node whose directories are on the same filesystem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,8 @@ class DataSize:
     """What bounds the number of requests, where they follow completions."""
     spill: SpillPlace | None
     """Where the spill files lie; None: there are none."""
+    looked_at: tuple[LookedAt, ...] = ()
+    """Where ranks have directories of their own: those of a node's ranks."""
 
     @property
     def spill_bytes(self) -> int:
@@ -70,7 +88,10 @@ class DataSize:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as numbers, for JSON."""
-        return asdict(replace(self, spill=None)) | {
+        content = asdict(replace(self, spill=None))
+        if not self.looked_at:
+            del content["looked_at"]
+        return content | {
             "spill": None if self.spill is None else str(self.spill.directory),
             "spill_per_rank_bytes": self.spill_bytes,
             "spill_per_node_bytes": self.spill_bytes * self.ranks_per_node,
@@ -88,14 +109,14 @@ def estimate(
     config: RunConfig,
     ranks: int,
     nodes: int,
-    directory: Path | None,
+    given: str | None,
     gib_per_s: float | None,
     spill: SpillOrder | None = None,
 ) -> DataSize:
     """The size of a run of `ranks` on `nodes` nodes like this one.
 
-    `directory` is looked at for capacities that are `auto`, and for where spill files may lie; `gib_per_s` is what a
-    rank moves at most; `spill` is as for a run. Raises KvbenchError.
+    `given` is the directory under test as for a run, looked at for capacities that are `auto`, and for where spill
+    files may lie; `gib_per_s` is what a rank moves at most; `spill` is as for a run. Raises KvbenchError.
     """
     if nodes > ranks:
         raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
@@ -104,28 +125,43 @@ def estimate(
     import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
+    seats = [] if given is None else [Seat(n, n, 0) for n in range(ranks_per_node)]
+    targets = [target_of(config, address_of(given or "", seat)) for seat in seats]
+    own = given is not None and bool(placeholders(given))
+    looked_at = _look_at(targets) if own else ()
     capacity: int | None = None
-    if config.tiers[-1].kind == "file":
+    if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
         if wanted != "auto":
             capacity = wanted
-        elif directory is not None:
-            try:
-                filesystem = filesystem_of(directory)
-            except OSError as error:
-                raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
-            if filesystem.tells_space:
-                capacity = int(filesystem.free_bytes * FREE_SPACE_SHARE) // ranks_per_node
+        elif targets:
+            first = _look_at(targets)[0]
+            if first.filesystem.tells_space:
+                capacity = int(first.filesystem.free_bytes * FREE_SPACE_SHARE) // first.sharing_ranks
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    place = find_place(spill or SpillOrder(), directory if directory is not None and directory.exists() else None)
+    place = find_place(spill or SpillOrder(), targets)
     spilled = place is not None or config.records != "full"
     memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
-    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place)
+    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at)
+
+
+def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
+    """Each of the targets of a node's ranks once, in their order. Raises KvbenchError."""
+    volumes = {}
+    for target in targets:
+        if target.address not in volumes:
+            try:
+                volumes[target.address] = target.describe()
+            except OSError as error:
+                raise KvbenchError(f"cannot look at {target.address}: {error.strerror}") from error
+    alike = first_alike(targets)
+    sharing = {target.address: alike.count(first) for target, first in zip(targets, alike, strict=True)}
+    return tuple(LookedAt(address, volume, sharing[address]) for address, volume in volumes.items())
 
 
 def print_size(size: DataSize, console: Console) -> None:
@@ -163,12 +199,26 @@ def print_size(size: DataSize, console: Console) -> None:
             f"Capacity of a rank's storage tier: {format_bytes(size.storage_capacity_bytes)}.", highlight=False
         )
 
+    if size.looked_at:
+        _print_looked_at(size.looked_at, console)
     if size.spill is None:
         console.print("There are no spill files: records stay in memory.", highlight=False)
         return
     in_memory = ", which is memory, and counts as such for a node" if size.spill.filesystem.in_memory else ""
     text = f"Spill files on this node: {size.spill.directory} ({size.spill.filesystem.kind}){in_memory}."
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_looked_at(looked_at: Sequence[LookedAt], console: Console) -> None:
+    shown = [
+        f"{at.directory} ({at.filesystem.kind}, "
+        + (f"{format_bytes(at.filesystem.free_bytes)} free" if at.filesystem.tells_space else "free space not told")
+        + f", {at.sharing_ranks} {'rank' if at.sharing_ranks == 1 else 'ranks'})"
+        for at in looked_at[:_MOST_SHOWN]
+    ]
+    more = [f"and {len(looked_at) - _MOST_SHOWN} more"] if len(looked_at) > _MOST_SHOWN else []
+    text = "Directories of the ranks of the first node, as this one has them: " + ", ".join([*shown, *more])
+    console.print(f"{text}; the first stands for all.", highlight=False, markup=False, soft_wrap=True)
 
 
 def _parts(memory: MemoryNeed) -> list[tuple[str, int]]:

@@ -12,20 +12,19 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from kvbench import timed_io
-from kvbench.cluster.node import Filesystem, Node, describe_node, filesystem_of
-from kvbench.config.run_config import Calibration
-from kvbench.errors import KvbenchError
-from kvbench.run.checks.forecast import MINIMUM_ARENA_BYTES
-from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
-from kvbench.tiers.file.run_directory import check_directory
-from kvbench.units import GIB, format_bytes
-
-State = Literal["ok", "warn", "fail"]
+from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
+from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.topology import Seat
+from kvbench.run.addresses import address_of, placeholders
+from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
+from kvbench.tiers.kinds import target_at
+from kvbench.tiers.target import Finding, Target
+from kvbench.units import format_bytes
 
 _SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
 """Clock sources that the kernel has to be entered for: reading one costs up to a microsecond."""
@@ -47,31 +46,37 @@ if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the
 print(h5py.version.hdf5_version)
 """
 _TRY_SECONDS: Final = 60
+_MOST_RANKS: Final = 256
+_MOST_SHOWN: Final = 8
 _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "SLURM_")
 """Variables by which a launcher makes a process one of its ranks, which a trial is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    state: State
-    text: str
-
-
-def examine(directory: Path | None) -> list[Finding]:
-    """Look at this node and, where one is given, at `directory` as the storage under test."""
+def examine(given: str | None) -> list[Finding]:
+    """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
+    (`addresses`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
+    targets = [] if given is None else _targets(given)
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
-    if directory is not None:
-        findings += _directory(directory)
+    if given is not None and placeholders(given):
+        there = ", ".join(target.address for target in targets[:_MOST_SHOWN])
+        more = f" and {len(targets) - _MOST_SHOWN} more" if len(targets) > _MOST_SHOWN else ""
+        findings.append(Finding("directories", "ok", f"looked at as those of the first node's ranks: {there}{more}"))
+    for target in targets:
+        findings += target.examine()
     return findings
 
 
 def failed(findings: Iterable[Finding]) -> bool:
     """Whether a run would fail."""
     return any(finding.state == "fail" for finding in findings)
+
+
+def _targets(given: str) -> list[Target]:
+    """What is under test for the ranks of the first node, as far as it is there; for the first rank in any case."""
+    addresses = dict.fromkeys(address_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
+    first, *others = map(target_at, addresses)
+    return [first, *takewhile(Target.is_there, others)]
 
 
 def _software() -> Iterator[Finding]:
@@ -150,65 +155,15 @@ def _node(node: Node) -> Iterator[Finding]:
     yield Finding("clock source", "warn" if slow_clock else "ok", text)
 
 
-def _directory(directory: Path) -> Iterator[Finding]:
-    try:
-        check_directory(directory)
-        filesystem = filesystem_of(directory)
-        paths, alignment = probe_paths(directory), direct_alignment(directory)
-        resident_pct = resident_after_drop(directory)
-    except KvbenchError as error:
-        yield Finding("directory", "fail", str(error))
-        return
-    except OSError as error:
-        yield Finding("directory", "fail", f"{directory} cannot be used: {error.strerror or error}")
-        return
-    yield Finding("directory", "ok", str(directory.resolve()))
-    yield from _filesystem(filesystem)
-    for name, problem in paths.items():
-        if problem is None:
-            yield Finding(name, "ok", "works")
-        else:
-            # Every configuration that does not say otherwise uses the buffered paths.
-            yield Finding(name, "fail" if name.endswith("buffered") else "warn", f"does not work here: {problem}")
-    if alignment is None:
-        yield Finding("O_DIRECT alignment", "warn", "no direct I/O here with 512 or 4096 bytes")
-    else:
-        yield Finding("O_DIRECT alignment", "ok", f"{alignment} bytes")
-    if resident_pct == 0:
-        yield Finding("page cache", "ok", "a file can be dropped from it, so that reads are cold")
-    else:
-        text = f"{resident_pct} % of a file stays in it after it was dropped: reads will not be cold"
-        yield Finding("page cache", "warn", text)
-
-
-def _filesystem(filesystem: Filesystem) -> Iterator[Finding]:
-    text = f"{filesystem.kind} at {filesystem.mount_point} from {filesystem.device} ({filesystem.options})"
-    if filesystem.in_memory:
-        yield Finding("filesystem", "warn", f"{text}; it is memory: there is no device to measure")
-    elif filesystem.kind == "overlay":
-        yield Finding("filesystem", "warn", f"{text}; it is a container's own layer: mount the storage to be measured")
-    else:
-        yield Finding("filesystem", "ok", text)
-    free = f"{format_bytes(filesystem.free_bytes)} of {format_bytes(filesystem.total_bytes)} free"
-    least = Calibration().bytes
-    if not filesystem.tells_space:
-        yield Finding("free space", "warn", "not told by the filesystem: set capacity_bytes of the file tier")
-    elif filesystem.free_bytes < least:
-        yield Finding("free space", "fail", f"{free}; calibration alone needs {format_bytes(least)} per rank")
-    elif filesystem.free_bytes < GIB:
-        yield Finding("free space", "warn", f"{free}; most configurations need more")
-    else:
-        yield Finding("free space", "ok", free)
-
-
 def _trial(code: str) -> tuple[int, list[str]]:
     """Run `code` in another interpreter, which a broken library may take down."""
-    return _run([sys.executable, "-c", code])
+    return _run([*PYTHON, "-c", code])
 
 
 def _run(command: list[str]) -> tuple[int, list[str]]:
     """Exit status and lines of output, with those on standard error last; never raises."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_VARIABLES)}
+    inherited = without_relative_imports(os.environ)
+    environment = {name: value for name, value in inherited.items() if not name.startswith(_LAUNCHER_VARIABLES)}
     try:
         done = subprocess.run(
             command,

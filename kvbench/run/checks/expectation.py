@@ -4,11 +4,10 @@ A filesystem that was forgotten to be mounted on one node leaves an empty direct
 it works, and measures something else. `--expect` makes that an error before anything is measured.
 
 What travels, where something is expected: one sum of one integer over all ranks; and where that is not so, one row of
-half a KB for each node to rank 0.
+half a KB for each filesystem of each node to rank 0.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -17,10 +16,11 @@ import numpy.typing as npt
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.gather import gather_table
-from kvbench.cluster.node import Filesystem
-from kvbench.cluster.topology import FilesystemGroup, Topology
+from kvbench.cluster.places import PlaceGroup
+from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
+from kvbench.tiers.target import Volume
 
 Expect = Literal["shared", "local", ""]
 """What the user expects of the directory under test; "" for nothing."""
@@ -28,20 +28,16 @@ Expect = Literal["shared", "local", ""]
 _SETTLE_S: Final[Mapping[Expect, float]] = {"shared": 5.0, "local": 1.0, "": 0.3}
 """How long to look for other nodes' files: where somebody is sure that they are there, longer."""
 
-_LOCAL_KINDS: Final = frozenset((
-    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "ntfs3", "overlay", "ramfs", "tmpfs", "vfat", "xfs",
-    "zfs",
-))  # fmt: skip
-"""Filesystems that one machine alone has mounted at a time, whatever the device lies on."""
-
-_NETWORK_KINDS: Final = frozenset((
-    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.dfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
-    "fuse.sshfs", "gfs2", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "wekafs",
-))  # fmt: skip
-"""Filesystems that are there for being mounted by several machines."""
-
 _ROW: Final = np.dtype(
-    [("node", "<i8"), ("group", "<i8"), ("host", "S64"), ("kind", "S32"), ("device", "S160"), ("mount_point", "S256")]
+    [
+        ("node", "<i8"),
+        ("group", "<i8"),
+        ("host", "S64"),
+        ("kind", "S32"),
+        ("device", "S160"),
+        ("mount_point", "S256"),
+        ("reach", "S8"),
+    ]
 )
 _MOST_PLACES: Final = 8
 _MOST_HOSTS: Final = 8
@@ -56,41 +52,43 @@ def check_expectation(
     topology: Topology,
     agreement: Agreement,
     expect: Expect,
-    directory: Path,
-    filesystem: Filesystem,
-    group: FilesystemGroup,
+    given: str,
+    volume: Volume,
+    group: PlaceGroup,
 ) -> None:
-    """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where `directory` is not as expected. Collective.
+    """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where the directory that was `given` is not as
+    expected. Collective.
 
     With one node the kind of its filesystem has to tell: a local one is not shared, and a network one not local. Of any
     other kind nothing can be told, and the expectation is taken to hold; the run file says `single-node` then.
     """
-    if not expect or not total(topology.comm, _disappoints(expect, filesystem, group))[0]:
+    if not expect or not total(topology.comm, _disappoints(expect, volume, group))[0]:
         return
     mine = {
         "node": topology.node,
         "group": group.group,
         "host": topology.host,
-        "kind": filesystem.kind,
-        "device": filesystem.device,
-        "mount_point": filesystem.mount_point,
+        "kind": volume.kind,
+        "device": volume.device,
+        "mount_point": volume.mount_point,
+        "reach": volume.reach,
     }
-    table = gather_table(topology.comm, as_rows([mine] if topology.local_rank == 0 else [], _ROW))
+    table = gather_table(topology.comm, as_rows([mine] if group.leads else [], _ROW))
 
     def complain() -> None:
         if table is not None:
-            raise KvbenchError(disappointment(expect, directory, table))
+            raise KvbenchError(disappointment(expect, given, table))
 
     agreement.run("check", complain)
 
 
-def _disappoints(expect: Expect, filesystem: Filesystem, group: FilesystemGroup) -> bool:
+def _disappoints(expect: Expect, volume: Volume, group: PlaceGroup) -> bool:
     if group.sharing == "single-node":
-        return filesystem.kind in (_LOCAL_KINDS if expect == "shared" else _NETWORK_KINDS)
+        return volume.reach == ("local" if expect == "shared" else "network")
     return group.sharing != expect
 
 
-def disappointment(expect: Expect, directory: Path, table: npt.NDArray[np.void]) -> str:
+def disappointment(expect: Expect, given: str, table: npt.NDArray[np.void]) -> str:
     """What is wrong, on which nodes, and what may have caused it; `table` has a row of what each node sees."""
     places: dict[tuple[int, str, str, str], list[str]] = {}
     for row in table:
@@ -102,21 +100,20 @@ def disappointment(expect: Expect, directory: Path, table: npt.NDArray[np.void])
     ]
     if len(places) > _MOST_PLACES:
         lines.append(f"  and {len(places) - _MOST_PLACES} more")
-    alone = len(table) == 1
+    alone = len(np.unique(table["node"])) == 1
     if expect == "local":
         wrong = "is a network filesystem" if alone else "is the same place on several nodes"
         advice = "give a directory on a disk of the node itself, or leave out --expect"
     else:
         wrong = "is on a filesystem of this node alone" if alone else "is not the same place on all nodes"
-        advice = _forgotten(places)
-    return "\n".join([f"--expect {expect}, but {directory} {wrong}:", *lines, f"  {advice}"])
+        advice = _forgotten(table)
+    return "\n".join([f"--expect {expect}, but {given} {wrong}:", *lines, f"  {advice}"])
 
 
-def _forgotten(places: Mapping[tuple[int, str, str, str], list[str]]) -> str:
+def _forgotten(table: npt.NDArray[np.void]) -> str:
     """What a directory that should be shared, and is not, is likely to lack."""
-    without = [host for (_, kind, _, _), hosts in places.items() if kind in _LOCAL_KINDS for host in hosts]
-    every = sum(len(hosts) for hosts in places.values())
-    if len(without) == every:
+    without = [row["host"].decode() for row in table if row["reach"] == b"local"]
+    if len(without) == len(table):
         return "it seems to be mounted nowhere: mount the shared filesystem on every node, or give the right directory"
     if without:
         return f"it seems not to be mounted on {_names(without)}: mount it there, and run again"

@@ -14,14 +14,11 @@ from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
-from kvbench.tiers.arena import SEGMENT_BYTES, stored_bytes
+from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Op
+from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
 from kvbench.units import GIB, MIB
 from kvbench.workload.request import Request, Schedule
-
-MINIMUM_ARENA_BYTES: Final = 256 * MIB
-ARENA_CACHES: Final = 4
-"""The arena is this many times the last-level cache of the node, in all its ranks together."""
+from kvbench.workload.stages import next_stage, stages_of
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
@@ -43,6 +40,9 @@ _MOST_OPERATIONS: Final = 200_000
 _MOST_REQUESTS: Final = 50_000
 _HIGHEST_OPERATIONS_PER_S: Final = 20_000
 """About what the dispatcher of one rank can hand out."""
+_WRITE, _DELETE, _PROMOTE = Op.WRITE, Op.DELETE, Op.PROMOTE
+_TO: Final = (Op.WRITE, Op.DEMOTE)
+_FROM: Final = (Op.READ, Op.PROMOTE)
 HIGHEST_BYTES_PER_S: Final = 8 * GIB
 """Assumed where nothing better is known: one rank moves no more than this, whatever its storage."""
 
@@ -93,12 +93,9 @@ class MemoryNeed:
 def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
     """Bytes of a rank's arena: as configured, or four times the node's last-level cache shared among its ranks, at
     least 256 MiB; never less than one segment for each thread. A multiple of the segment."""
-    if config.io.arena_bytes == "auto":
-        wanted = max(MINIMUM_ARENA_BYTES, ARENA_CACHES * last_level_cache_bytes // max(1, local_ranks))
-    else:
-        wanted = config.io.arena_bytes
-    wanted = max(wanted, config.io.threads * SEGMENT_BYTES)
-    return -(-wanted // SEGMENT_BYTES) * SEGMENT_BYTES
+    wanted = config.io.arena_bytes
+    usual = usual_arena_bytes(last_level_cache_bytes, local_ranks)
+    return whole_segments(usual if wanted == "auto" else wanted, config.io.threads)
 
 
 def forecast_demand(
@@ -136,14 +133,14 @@ def memory_need(
     """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
     ranks' records come together here: all on rank 0, none elsewhere; `spilled`: rows leave memory for a file (whose
     bytes, if it lies in memory, do not count here)."""
-    tiers = sum(t.usable_bytes for t in config.tiers if t.kind == "memory" and t.usable_bytes != "auto")
+    tiers = sum(t.usable_bytes for t in config.tiers if not t.facts.storage and t.usable_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
     rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
     requests = min(demand.requests, most) + _CHUNK_ROWS // 2
     messages = min(demand.operations, 2 * MESSAGE_ROWS)
     records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
-    copies = {"double-copy": 2, "numpy": 1}.get(config.io.read_path, 0)
+    copies = WHOLE_COPIES.get(PATHS[config.io.read_path], 0)
     return MemoryNeed(
         process=process_bytes + config.io.threads * _THREAD_BYTES,
         arena=arena,
@@ -180,7 +177,7 @@ class _Player:
     def __init__(self, config: RunConfig, capacities: Sequence[int]) -> None:
         self._bytes_per_token = config.geometry.bytes_per_token
         self._cache = Cache(capacities, make_policy(config.cache))
-        self._storage = len(capacities) - 1 if config.tiers[-1].kind != "memory" else None
+        self._storage = len(capacities) - 1 if config.tiers[-1].facts.storage else None
         self._keeps_bytes = config.keeps_bytes
         self.requests = self.operations = self.written = self.read = self.moved_bytes = 0
         self._peak_bytes = self._peak_objects = 0
@@ -193,15 +190,13 @@ class _Player:
 
     def play(self, request: Request) -> None:
         self.requests += 1
-        for reference in request.history:
-            self._look_up(reference.key)
-        missing = [reference for reference in request.context if not self._look_up(reference.key)]
-        if request.prefill:
-            for reference in missing:
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            found = [self._look_up(reference.key) for reference in (*stage.history, *stage.context)]
+            for reference in stage.writes:
                 self.insert(reference.key, reference.tokens)
-        for _ in range(request.decode_passes):
-            for reference in request.context:
-                self._look_up(reference.key)
+            stage = next_stage(asked, found)
 
     def insert(self, key: int, tokens: int) -> None:
         if self._cache.lookup(key) is None:
@@ -210,24 +205,25 @@ class _Player:
     def _look_up(self, key: int) -> bool:
         steps = self._cache.read(key)
         # A promotion is the read, as the dispatcher has it.
-        self._count(steps[1:] if steps and steps[-1].op == Op.PROMOTE else steps)
+        self._count(steps[1:] if steps and steps[-1].op == _PROMOTE else steps)
         return bool(steps)
 
     def _count(self, steps: Sequence[Step]) -> None:
-        for step in steps:
+        storage = self._storage
+        for op, _, nbytes, source, target in steps:
             # The old copy on storage is deleted in a row of its own.
-            self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
-            moves = self._keeps_bytes or self._storage not in (step.source, step.target)
-            self.moved_bytes += step.nbytes if moves and step.op != Op.DELETE else 0
-            if not moves:
+            self.operations += 2 if op == _PROMOTE and source == storage else 1
+            if not self._keeps_bytes and storage in (source, target):
                 continue
-            if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
-                self.written += step.nbytes
-            if step.op in (Op.READ, Op.PROMOTE) and step.source == self._storage:
-                self.read += step.nbytes
-        if self._storage is not None:
-            self._peak_bytes = max(self._peak_bytes, self._cache.used[self._storage])
-        self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
+            self.moved_bytes += 0 if op == _DELETE else nbytes
+            if op in _TO and target == storage:
+                self.written += nbytes
+            if op in _FROM and source == storage:
+                self.read += nbytes
+        if len(steps) > 1 or (steps and steps[0].op == _WRITE):
+            if self._storage is not None:
+                self._peak_bytes = max(self._peak_bytes, self._cache.used[self._storage])
+            self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
 
     def demand(self, schedule: Schedule, scale: float, at_most: bool) -> Demand:
         capacity = self._cache.capacities[self._storage] if self._storage is not None and self._keeps_bytes else 0

@@ -1,21 +1,21 @@
 """The memory and capacities that a rank takes, in agreement with the other ranks of its node and filesystem."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import psutil
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.node import Node
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.run.checks.surroundings import Surroundings
-from kvbench.tiers.arena import SECTOR_BYTES
-from kvbench.units import format_bytes
+from kvbench.tiers.target import Volume
+from kvbench.units import SECTOR_BYTES, format_bytes
 from kvbench.workload.request import Schedule
 
 FREE_SPACE_SHARE: Final = 0.95
@@ -32,14 +32,14 @@ UNTOLD_BYTES: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The filesystem under test as one rank sees it."""
+    """What is under test as one rank sees it."""
 
-    directory: Path
-    filesystem: Filesystem
+    address: str
+    volume: Volume
     free_bytes: int
     """Free space at the start, before any rank wrote; UNTOLD_BYTES where the filesystem does not tell."""
     sharing_ranks: int
-    """Ranks that use this filesystem, on whichever node."""
+    """Ranks that have the same place, on whichever node."""
 
 
 def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes: int, memory_left_bytes: int) -> int:
@@ -49,10 +49,10 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
     memory that the node's ranks leave (`memory_left_bytes`) if that is less.
     """
     wanted = config.tiers[-1].capacity_bytes
-    where = f"{storage.directory} ({storage.filesystem.kind})"
+    where = f"{storage.address} ({storage.volume.kind})"
     free = storage.free_bytes
     if wanted == "auto":
-        if storage.filesystem.in_memory:
+        if storage.volume.in_memory:
             free = max(0, min(free, memory_left_bytes))
         elif free == UNTOLD_BYTES:
             raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
@@ -85,9 +85,6 @@ def check_memory(
     `planned` is what they plan together; `files_bytes` what their file tiers take on a filesystem in memory; `need` is
     this rank's part of `planned`, for the message, with `spill_bytes` of its spill file if that lies in memory.
     """
-    limit = memory_limit(node)
-    if planned + files_bytes <= limit:
-        return
     parts = {
         "arena": need.arena,
         "memory tiers": need.tiers,
@@ -96,15 +93,22 @@ def check_memory(
         "whole entries for the numpy read path": need.read_path,
         "gathering": need.gathering,
         "its spill file on a filesystem in memory": spill_bytes,
+        "files on a filesystem in memory": files_bytes,
     }
-    text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    files = f", files on a filesystem in memory {format_bytes(files_bytes)}" if files_bytes else ""
-    raise KvbenchError(
-        f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have "
-        f"{format_bytes(planned + files_bytes)} of memory, of which "
-        f"{format_bytes(limit)} can be used (a rank: {text}{files}): run fewer ranks, or set smaller tiers, "
-        "io.arena_bytes or io.threads"
-    )
+    advice = "run fewer ranks, or set smaller tiers, io.arena_bytes or io.threads"
+    refuse_beyond_limit(node, ranks, planned + files_bytes, parts, advice)
+
+
+def refuse_beyond_limit(node: Node, ranks: int, needed: int, parts: Mapping[str, int], advice: str) -> None:
+    """Raise KvbenchError with `advice` when the `ranks` of a node need more bytes of memory together than they may use;
+    `parts` are of what one rank needs, by name."""
+    limit = memory_limit(node)
+    if needed > limit:
+        text = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+        raise KvbenchError(
+            f"{'1 rank' if ranks == 1 else f'{ranks} ranks'} on {node.host} must have {format_bytes(needed)} of "
+            f"memory, of which {format_bytes(limit)} can be used (a rank: {text}): {advice}"
+        )
 
 
 def memory_limit(node: Node) -> int:
@@ -136,14 +140,13 @@ def plan_sizes(
     config: RunConfig,
     schedule: Schedule,
     around: Surroundings,
-    directory: Path,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
-    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    free_bytes = around.volume.free_bytes if around.volume.tells_space else UNTOLD_BYTES
     roles = config.role_ranks
     # Decode ranks write nothing; that all nodes share the filesystem was checked.
     writers = around.group.ranks if roles is None else len(roles.prefill)
-    storage = Storage(directory, around.filesystem, free_bytes, writers)
+    storage = Storage(around.target.address, around.volume, free_bytes, writers)
 
     gathered = topology.size if topology.rank == 0 else 0
 
@@ -154,15 +157,16 @@ def plan_sizes(
         return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
 
     demand, arena, need = agreement.run("check", plan, computes=True)
-    in_memory = around.filesystem.in_memory and config.tiers[-1].kind == "file"
+    in_memory = around.volume.in_memory and config.has_target
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
-    planned = total(topology.node_comm, planned_bytes(need) + spilled)[0]
-    left = memory_limit(around.node) - planned
+    planned, in_memory_ranks = total(topology.node_comm, planned_bytes(need) + spilled, in_memory)
+    # Of what is left, the part of the ranks that are on this filesystem: those on others in memory have theirs.
+    left = (memory_limit(around.node) - planned) * storage.sharing_ranks // max(1, in_memory_ranks)
 
     def size() -> Sizes:
         check_memory(around.node, topology.local_size, planned, 0, need, spilled)
-        if config.tiers[-1].kind == "memory":
+        if not config.has_target:
             return Sizes(arena, _capacities(config, 0), need, spill_bytes)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
         capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
@@ -177,6 +181,6 @@ def plan_sizes(
 
 def _capacities(config: RunConfig, storage_bytes: int) -> tuple[int, ...]:
     sizes = [storage_bytes if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
-    if config.keeps_files:
+    if config.has_target:
         sizes[-1] = min(sizes[-1], storage_bytes)
     return tuple(size // SECTOR_BYTES * SECTOR_BYTES for size in sizes)

@@ -1,14 +1,18 @@
 """The node and the storage that a rank finds itself on, looked at before anything is made there."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.node import NO_FILESYSTEM, Filesystem, Node, describe_node, filesystem_of
-from kvbench.cluster.topology import FilesystemGroup, Topology, filesystem_group
+from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.places import PlaceGroup, no_group, place_group, place_group_of_own
+from kvbench.cluster.topology import Seat, Topology
+from kvbench.run.addresses import address_of
 from kvbench.run.checks.expectation import check_expectation, settle_seconds
-from kvbench.run.order import Order
+from kvbench.run.order import Plan
 from kvbench.run.output.spill_files import SpillPlace, find_place
-from kvbench.tiers.file.run_directory import check_directory
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import Target, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,25 +20,45 @@ class Surroundings:
     """The node and the storage that this rank found."""
 
     node: Node
-    filesystem: Filesystem
-    group: FilesystemGroup
+    targets: tuple[Target, ...]
+    """Those of the ranks of this node, in their order; empty where there are none."""
+    target: Target
+    """This rank's."""
+    volume: Volume
+    group: PlaceGroup
     spill: SpillPlace | None
     """Where records are spilled to, if at all."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of `targets`."""
+        return tuple(target.address for target in self.targets)
 
-def look_around(topology: Topology, agreement: Agreement, order: Order, run_id: str) -> Surroundings:
-    directory, spill, expect = order.directory, order.spill, order.expect
-    if directory is None:
-        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, None)))
-        group = FilesystemGroup(0, topology.size, topology.nodes, 0, topology.nodes)
-        return Surroundings(node, NO_FILESYSTEM, group, place)
 
-    def look() -> tuple[Node, Filesystem, SpillPlace | None]:
-        check_directory(directory)
-        return describe_node(), filesystem_of(directory), find_place(spill, directory)
+def look_around(topology: Topology, agreement: Agreement, plan: Plan, addresses: tuple[str, ...]) -> Surroundings:
+    """Look at the node and this rank's target, of those at the `addresses` of the node's ranks, and find who has the
+    same. Collective.
 
-    node, filesystem, place = agreement.run("check", look)
-    settle_s = settle_seconds(expect)
-    group = agreement.run("check", lambda: filesystem_group(topology, directory, run_id, settle_s))
-    check_expectation(topology, agreement, expect, directory, filesystem, group)
-    return Surroundings(node, filesystem, group, place)
+    Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
+    """
+    given, spill, expect = plan.order.directory, plan.order.spill, plan.order.expect
+    targets = tuple(target_of(plan.config, address) for address in addresses)
+    target = targets[topology.local_rank] if targets else target_of(plan.config, None)
+
+    def look() -> tuple[Node, Volume, SpillPlace | None]:
+        target.check()
+        return describe_node(), target.describe(), find_place(spill, targets)
+
+    node, volume, place = agreement.run("check", look)
+    if given is None:
+        return Surroundings(node, (), target, volume, no_group(topology), place)
+    find = partial(place_group, topology, target)
+    if plan.own_directories:
+
+        def target_at(seat: Seat) -> Target:
+            return target_of(plan.config, address_of(given, seat))
+
+        find = partial(place_group_of_own, topology, targets, target_at)
+    group = agreement.run("check", lambda: find(plan.run_id, settle_seconds(expect)))
+    check_expectation(topology, agreement, expect, given, volume, group)
+    return Surroundings(node, targets, target, volume, group, place)

@@ -18,13 +18,14 @@ import kvbench
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import Communicator, mpi_version
 from kvbench.cluster.gather import STRAIGHT, Gathering, gather_rows, gather_table
-from kvbench.cluster.node import Filesystem, Node
+from kvbench.cluster.node import Node
 from kvbench.config.run_config import RunConfig
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows
 from kvbench.records.outputs import make_folder
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.tables import as_columns, clock_columns, number_rows
+from kvbench.tiers.target import Volume
 from kvbench.units import storable
 from kvbench.workload.request import QOS_CLASSES
 
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
 
 
-def place_row(node: int, directory: Path, filesystem: Filesystem, group: int) -> dict[str, str | int]:
+def place_row(node: int, directory: str, filesystem: Volume, group: int) -> dict[str, str | int]:
     """The columns of a directory under test as node number `node` sees it; `group` is its filesystem group."""
     return {
         "node": node,
-        "directory": storable(str(directory)),
+        "directory": storable(directory),
         "filesystem": filesystem.kind,
         "mount_point": filesystem.mount_point,
         "mount_options": filesystem.options,

@@ -2,8 +2,8 @@
 
 Only what lies right in the directory is looked at, as runs put it there, and only by names relative to directories that
 are open, so that no link is ever followed. What carries no marker of its run, and every file that a file tier does not
-make, stays. A run whose ranks are alive holds locks on its markers (see `rundir`) and is left alone. Spill files are
-no business of this module: they may hold records that nobody has yet.
+make, stays. A run whose ranks are alive holds locks on its markers (see `run_directory`) and is left alone. Spill files
+are no business of this module: they may hold records that nobody has yet.
 """
 
 import errno
@@ -12,40 +12,28 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from kvbench.errors import KvbenchError
 from kvbench.records.unfinished import lock
-from kvbench.tiers.file.run_directory import MARKER, RANK_FOLDER, is_object, marks
-
-State = Literal["left over", "in use", "unknown", "not ours"]
+from kvbench.tiers.file.marked import (
+    MARKER,
+    RANK_FOLDER,
+    delete_objects,
+    is_marked,
+    is_object,
+    opened,
+    remove_if_empty,
+)
+from kvbench.tiers.target import Leftover, LeftoverState
 
 _RUN_ID: Final = r"\d{8}-\d{6}-[0-9a-f]{6}"
 _RUN: Final = re.compile(rf"kvbench-({_RUN_ID})")
 _PROBE: Final = re.compile(rf"kvbench-({_RUN_ID})\.probe-\d+")
 _PROBE_S: Final = 60.0
 """A run has its probes for a moment only; an older one is left over."""
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(slots=True)
-class Leftover:
-    """A run's directory, or a probe file, right in the directory that was looked at."""
-
-    path: Path
-    run_id: str
-    state: State
-    """`unknown`: the filesystem has no locks, so whether its ranks are alive cannot be told."""
-    files: int = 0
-    """Objects, or the one probe."""
-    nbytes: int = 0
-    age_s: float = 0.0
-    """Since anything in it was last written."""
-    strangers: list[str] = field(default_factory=list)
-    """What is in it and is not kvbench's, as names below `path`."""
 
 
 def find(directory: Path) -> list[Leftover]:
@@ -75,7 +63,7 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
         now = _look(top, leftover.path, time.time())
         if now is None:
             return Leftover(leftover.path, leftover.run_id, "left over")
-        if not may_go(now, even_unknown):
+        if not now.may_go(even_unknown):
             return now
         if _PROBE.fullmatch(leftover.path.name):
             os.unlink(leftover.path.name, dir_fd=top)
@@ -90,11 +78,6 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
         os.close(top)
 
 
-def may_go(leftover: Leftover, even_unknown: bool = False) -> bool:
-    """Whether `remove` deletes anything of it."""
-    return leftover.state == "left over" or (leftover.state == "unknown" and even_unknown)
-
-
 def _look(top: int, path: Path, now_s: float) -> Leftover | None:
     """What `path`, a name in the open directory `top`, is of a run; None for anything else."""
     probe = _PROBE.fullmatch(path.name)
@@ -106,7 +89,7 @@ def _look(top: int, path: Path, now_s: float) -> Leftover | None:
         if probe is not None:
             empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
             age_s = now_s - status.st_mtime
-            state: State = "not ours" if not empty else "in use" if age_s < _PROBE_S else "left over"
+            state: LeftoverState = "not ours" if not empty else "in use" if age_s < _PROBE_S else "left over"
             return Leftover(path, probe[1], state, int(empty), 0, max(0.0, age_s))
         assert run is not None
         if not stat.S_ISDIR(status.st_mode):
@@ -123,8 +106,8 @@ def _look(top: int, path: Path, now_s: float) -> Leftover | None:
 def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
     newest_s = 0.0
     found = Leftover(path, run_id, "left over")
-    with _opened(path.name, top) as own:
-        if not _is_marked(own, run_id):
+    with opened(path.name, top) as own:
+        if not is_marked(own, run_id):
             found.state = "not ours"
             return found
         for rank in _entries(own):
@@ -133,8 +116,8 @@ def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
             if not _is_rank(rank):
                 found.strangers.append(rank.name)
                 continue
-            with _opened(rank.name, own) as folder:
-                if not _is_marked(folder, run_id):
+            with opened(rank.name, own) as folder:
+                if not is_marked(folder, run_id):
                     found.strangers.append(rank.name)
                     continue
                 with _marker_locked(folder) as held:
@@ -156,33 +139,25 @@ def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
 
 
 def _remove_run(top: int, name: str, run_id: str) -> None:
-    with _opened(name, top) as own:
+    with opened(name, top) as own:
         for rank in _entries(own):
             if _is_rank(rank):
-                with _opened(rank.name, own) as folder:
-                    if not _is_marked(folder, run_id) or not _remove_objects(folder):
+                with opened(rank.name, own) as folder:
+                    if not is_marked(folder, run_id) or not _empty(folder):
                         continue
                     os.unlink(MARKER, dir_fd=folder)
-                _remove_if_empty(rank.name, own)
+                remove_if_empty(rank.name, own)
         if set(os.listdir(own)) - {MARKER}:
             return
         os.unlink(MARKER, dir_fd=own)
-    _remove_if_empty(name, top)
+    remove_if_empty(name, top)
 
 
-def _remove_objects(folder: int) -> bool:
+def _empty(folder: int) -> bool:
     """Delete the objects in an open directory; whether nothing but its marker is left. No rank can take the directory
     into use meanwhile, as its marker is locked."""
     with _marker_locked(folder) as held:
-        if held == "held":
-            return False
-        strangers = 0
-        for entry in _entries(folder):
-            if is_object(entry):
-                os.unlink(entry.name, dir_fd=folder)
-            else:
-                strangers += entry.name != MARKER
-    return strangers == 0
+        return held != "held" and not delete_objects(folder)
 
 
 @contextmanager
@@ -195,15 +170,6 @@ def _marker_locked(folder: int) -> Iterator[Literal["mine", "held", "none"]]:
         os.close(descriptor)
 
 
-@contextmanager
-def _opened(name: str, parent: int) -> Iterator[int]:
-    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _entries(folder: int) -> Sequence["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
@@ -211,24 +177,3 @@ def _entries(folder: int) -> Sequence["os.DirEntry[str]"]:
 
 def _is_rank(entry: "os.DirEntry[str]") -> bool:
     return RANK_FOLDER.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
-
-
-def _is_marked(folder: int, run_id: str) -> bool:
-    """Whether an open directory holds the marker of run `run_id`, a regular file."""
-    try:
-        descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and marks(os.read(descriptor, 4096), run_id)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_empty(name: str, parent: int) -> None:
-    with suppress(FileNotFoundError):
-        try:
-            os.rmdir(name, dir_fd=parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise

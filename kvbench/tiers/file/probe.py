@@ -10,20 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path as FilePath
 from typing import Final
 
-import numpy as np
-
 from kvbench import timed_io
-from kvbench.records.schema import RECORD_DTYPE, Path, label
+from kvbench.records.schema import READ_PATHS, WRITE_PATHS, Path, label
 from kvbench.records.unfinished import unfinished_folder
-from kvbench.tiers.arena import Memory, anonymous_memory
 from kvbench.tiers.file.tier import FileTier
-from kvbench.tiers.transfer import WHOLE, Cell
+from kvbench.tiers.trial import TRIAL_BYTES, try_out
 from kvbench.units import KIB
 
-READ_PATHS: Final = (Path.DOUBLE_COPY, Path.NUMPY, Path.BUFFERED, Path.MMAP_TOUCH, Path.MMAP_COPY, Path.DIRECT)
-WRITE_PATHS: Final = (Path.BUFFERED, Path.DIRECT)
-
-_PROBE_BYTES: Final = 256 * KIB
 _IO_BYTES: Final = 64 * KIB
 
 
@@ -68,7 +61,7 @@ def resident_after_drop(directory: FilePath) -> int:
     with own_directory(directory) as own:
         descriptor = os.open(own / "dropped", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, bytes(_PROBE_BYTES))
+            os.write(descriptor, bytes(TRIAL_BYTES))
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
@@ -87,25 +80,9 @@ def own_directory(directory: FilePath) -> Iterator[FilePath]:
 
 
 def _try(directory: FilePath, read_path: Path, write_path: Path) -> str | None:
-    """What goes wrong when one object is written, read back, compared and deleted; None for nothing."""
-    cell = Cell(np.zeros(RECORD_DTYPE.itemsize, dtype=np.uint8), 0, np.zeros(1, dtype=np.int32))
-    extents = np.array([[0, _PROBE_BYTES]], dtype=np.int64)
-    source = Memory(np.frombuffer(anonymous_memory(_PROBE_BYTES), dtype=np.uint8), extents)
-    source.buffer[:] = np.arange(_PROBE_BYTES, dtype=np.uint32).astype(np.uint8)
-    target = Memory(np.frombuffer(anonymous_memory(_PROBE_BYTES), dtype=np.uint8), extents)
     tier = FileTier(directory, read_path, write_path, _IO_BYTES, drop_page_cache=True)
     try:
-        tier.allocate(1, _PROBE_BYTES)
-        tier.write(cell, 1, WHOLE, source)
-        tier.prepare_read(1)
-        _, landed = tier.read(cell, 1, WHOLE, target)
-        if landed is None:  # the path only touches pages
-            tier.inspect(1, 0, target)
-            landed = target
-        intact = np.array_equal(landed.buffer[:_PROBE_BYTES], source.buffer)
-        tier.delete(cell, 1)
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else str(error)
+        trouble = try_out(tier)
     finally:
         tier.close()
-    return None if intact else "what was read is not what was written"
+    return None if trouble is None else trouble.reason

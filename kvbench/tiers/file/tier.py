@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.records.schema import Path
-from kvbench.tiers.arena import SECTOR_BYTES, Memory
+from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
 from kvbench.tiers.transfer import Cell, Part
+from kvbench.units import SECTOR_BYTES
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 

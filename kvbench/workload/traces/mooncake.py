@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvbench.workload.traces.collect import BadRowError, Row
 from kvbench.workload.traces.explain import explain_json
+from kvbench.workload.traces.format import lines_format
 from kvbench.workload.traces.trace import MAX_TOKENS
 
 BLOCK_TOKENS: Final = 512
@@ -40,3 +41,8 @@ def parse_line(line: bytes) -> Row:
     whole_ms = int(row.timestamp)
     timestamp_ns = whole_ms * 1_000_000 + round((row.timestamp - whole_ms) * 1e6)
     return Row(timestamp_ns, row.input_length, row.output_length, row.hash_ids)
+
+
+MOONCAKE: Final = lines_format(
+    "mooncake", lambda start: start.startswith(b"{"), parse_line, shape="Mooncake JSONL", block_tokens=BLOCK_TOKENS
+)

@@ -18,6 +18,7 @@ from kvbench.workload.demand import piece_tokens
 from kvbench.workload.keys import KeyKind, object_key
 from kvbench.workload.traces.collect import BadRowError, Row, TraceCollector
 from kvbench.workload.traces.explain import explain_json
+from kvbench.workload.traces.format import TraceFormat
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
@@ -43,7 +44,7 @@ class _Conversation(BaseModel):
     conversations: list[_Message]
 
 
-def read_sharegpt(stream: TraceStream, *, skip_bad_lines: bool) -> Trace:
+def read_sharegpt(stream: TraceStream, skip_bad_lines: bool) -> Trace:
     """The trace of a ShareGPT file. A malformed conversation is a bad line; text that is not JSON ends the reading.
 
     Raises KvbenchError.
@@ -162,3 +163,8 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 def _after_blanks(text: str, position: int) -> int:
     match = _BLANK.match(text, position)
     return match.end() if match else position
+
+
+SHAREGPT: Final = TraceFormat(
+    "sharegpt", lambda start: start.startswith(b"["), read_sharegpt, shape="a ShareGPT JSON list"
+)

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from kvbench.workload.traces.collect import BadRowError, LineParser, Row
+from kvbench.errors import KvbenchError
+from kvbench.workload.traces.collect import BadRowError, LineParser, Row, TraceCollector, collect_lines
+from kvbench.workload.traces.format import AS_RECORDED, TraceFormat
+from kvbench.workload.traces.stream import TraceStream
+from kvbench.workload.traces.trace import Trace
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -94,13 +98,37 @@ def _seconds_ns(text: str) -> int:
     return round(seconds * 1e9)
 
 
-AZURE: Final = Table(
-    "TIMESTAMP", "ContextTokens", "GeneratedTokens", "TIMESTAMP,ContextTokens,GeneratedTokens", _utc_ns
+def _format(name: str, table: Table) -> TraceFormat:
+    def read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
+        path = stream.path
+        collector = TraceCollector(
+            path, name, hash_block_tokens=0, token_counting=AS_RECORDED, skip_bad_lines=skip_bad_lines
+        )
+        lines = stream.lines()
+        number, header = next(lines, (1, b""))
+        if not header:
+            raise KvbenchError(f"trace {path} is empty")
+        try:
+            parse = table.parser(header)
+        except BadRowError as error:
+            # Without a header no line below it can be understood, so this is never only counted.
+            raise KvbenchError(f"{path}, line {number}: {error}") from error
+        return collect_lines(collector, lines, parse)
+
+    return TraceFormat(name, lambda start: table.has_header(start.splitlines()[0]), read, header=table.header)
+
+
+AZURE: Final = _format(
+    "azure",
+    Table("TIMESTAMP", "ContextTokens", "GeneratedTokens", "TIMESTAMP,ContextTokens,GeneratedTokens", _utc_ns),
 )
-BURSTGPT: Final = Table(
-    "Timestamp",
-    "Request tokens",
-    "Response tokens",
-    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
-    _seconds_ns,
+BURSTGPT: Final = _format(
+    "burstgpt",
+    Table(
+        "Timestamp",
+        "Request tokens",
+        "Response tokens",
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
+        _seconds_ns,
+    ),
 )

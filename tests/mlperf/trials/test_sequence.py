@@ -11,14 +11,13 @@ from sequence_harness import Done, choices_in
 
 from kvbench.cluster.agree import RunInterrupted
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.node import filesystem_of
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.trials import surroundings
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
-from kvbench.mlperf.trials.surroundings import same_filesystem
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.tiers.file.filesystem import filesystem_of
 
 QUIET = Console(quiet=True)
 
@@ -190,11 +189,3 @@ def test_cache_and_results_on_one_filesystem_are_refused_before_anything_is_meas
         run(choices_in(tmp_path / "cache", tmp_path / "results"))
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (tmp_path / "results" / "kv_cache").exists()
-
-
-def test_two_mounts_of_one_device_are_one_filesystem_and_two_of_memory_are_not(shm: Path, tmp_path: Path) -> None:
-    here, there = filesystem_of(tmp_path), filesystem_of(shm)
-    assert same_filesystem(tmp_path, here, tmp_path, here)
-    assert not same_filesystem(tmp_path, here, shm, there)
-    assert same_filesystem(tmp_path, here, shm, here), "the same device, wherever it is mounted"
-    assert not same_filesystem(tmp_path, there, shm, there), "every tmpfs is called tmpfs"

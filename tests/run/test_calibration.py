@@ -1,6 +1,8 @@
 """Calibration measures something, with any arena, leaves nothing behind, and ends however many ranks a node has."""
 
+import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path as FilePath
@@ -12,20 +14,20 @@ from hypothesis import strategies as st
 from kvbench.cluster.comm import SerialComm
 from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.cluster.topology import discover
+from kvbench.errors import KvbenchError
 from kvbench.records.schema import Path
 from kvbench.run.calibration import (
+    CALIBRATION_KEY,
     LONGEST_TURNS_S,
+    CalibrationObject,
     Turns,
-    delete_calibration_object,
     memory_copy_gib_per_s,
-    storage_read_gib_per_s,
     turns_s,
-    write_calibration_object,
 )
-from kvbench.tiers.arena import SECTOR_BYTES, SEGMENT_BYTES, Arena
+from kvbench.tiers.arena import Arena
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.payload import Payload
-from kvbench.units import KIB, MIB
+from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("segments", [1, 2, 3])
@@ -39,16 +41,58 @@ def test_memory_is_copied_within_an_arena_of_any_size(segments: int, payload: Pa
 @pytest.mark.parametrize("nbytes", [SECTOR_BYTES, 9 * MIB])
 @pytest.mark.parametrize("read_path", [Path.BUFFERED, Path.NUMPY, Path.MMAP_TOUCH])
 def test_storage_is_read_and_the_object_removed(
-    folder: FilePath, payload: Payload, read_path: Path, nbytes: int
+    tmp_path: FilePath, payload: Payload, read_path: Path, nbytes: int
 ) -> None:
     arena = Arena(2 * SEGMENT_BYTES, 1, payload.body)
-    tier = FileTier(folder, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
-    write_calibration_object(tier, arena, payload, nbytes)
-    assert len(list(folder.iterdir())) == 1
-    assert storage_read_gib_per_s(tier, arena, nbytes, 0.0) > 0
-    delete_calibration_object(tier)
-    assert list(folder.iterdir()) == []
+    tier = FileTier(tmp_path, read_path, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
+    tried = CalibrationObject(tier, arena, payload, nbytes)
+    tried.write()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert tried.read_gib_per_s(0.0) > 0
+    tried.delete()
+    assert list(tmp_path.iterdir()) == []
     tier.close()
+
+
+@pytest.fixture(params=[Path.BUFFERED, Path.DIRECT, Path.NUMPY, Path.DOUBLE_COPY, Path.MMAP_TOUCH, Path.MMAP_COPY])
+def tried(tmp_path: FilePath, payload: Payload, request: pytest.FixtureRequest) -> Iterator[CalibrationObject]:
+    """An object of 9 MiB that is written, by each read path, and an arena of 8 MiB."""
+    tier = FileTier(tmp_path, request.param, Path.BUFFERED, 256 * KIB, drop_page_cache=True)
+    made = CalibrationObject(tier, Arena(2 * SEGMENT_BYTES, 1, payload.body), payload, 9 * MIB, verify_full=True)
+    made.write()
+    yield made
+    tier.close()
+
+
+def file_of(tried: CalibrationObject) -> FilePath:
+    return FilePath(tried.tier.where(CALIBRATION_KEY))
+
+
+def spoil_last_sector(tried: CalibrationObject) -> None:
+    with open(file_of(tried), "r+b") as file:
+        file.seek(-SECTOR_BYTES, os.SEEK_END)
+        file.write(b"not what was written")
+
+
+def test_a_spoiled_object_is_told_with_its_own_name_and_leaves_nothing_for_others(tried: CalibrationObject) -> None:
+    assert tried.read_gib_per_s(0.0) > 0
+    spoil_last_sector(tried)
+    with pytest.raises(KvbenchError) as raised:
+        tried.read_gib_per_s(0.0)
+    message = str(raised.value)
+    assert message.startswith(
+        f"{file_of(tried)}: the data is not what was written: at offset {9 * MIB - SECTOR_BYTES} "
+    )
+    assert "kvbench's own object" in message
+    copies = tried.arena.bytes[: tried.arena.nbytes].reshape(2, -1)
+    assert (copies == tried.payload.body).all(), "fit for stamping as before"
+
+
+def test_an_error_in_calibration_names_the_object(tried: CalibrationObject) -> None:
+    file_of(tried).unlink()
+    told = f"^read of {file_of(tried)} failed: No such file or directory; .* own object"
+    with pytest.raises(KvbenchError, match=told), tried.told("read"):
+        tried.read_gib_per_s(0.0)
 
 
 @given(st.floats(0, 60), st.integers(1, 10_000))

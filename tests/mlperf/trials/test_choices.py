@@ -71,6 +71,12 @@ def test_the_rules_that_are_named_are_rules_of_the_checker() -> None:
     assert {line.rpartition(": rule ")[2] for line in str(refused.value).splitlines() if ": rule " in line} <= known
 
 
+def test_all_clients_have_one_cache_directory_whatever_it_is_called() -> None:
+    with pytest.raises(KvbenchError, match=r"one cache directory \(rule 6\.4\.1 kvcachePosixCacheDir\)"):
+        check_choices(choices_in(Path("/mnt/nv{local_rank}"), Path("results")))
+    check_choices(choices_in(Path("/mnt/{mine}"), Path("results")))
+
+
 def test_a_rehearsal_may_be_short_and_partial_and_nothing_else() -> None:
     check_choices(closed(rehearsal=True, trial_seconds=1.0, options=(2,), delay_s=0))
     for changes in ({"changes": ("seed=1",)}, {"trials": 2}):

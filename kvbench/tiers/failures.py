@@ -1,0 +1,24 @@
+"""What a user reads when an object cannot be moved or is not what was written: which one, where it is, what to do."""
+
+import errno
+import os
+
+from kvbench.tiers.payload import Mismatch
+
+
+class VerificationError(Exception):
+    """What was read is not what was written."""
+
+    def __init__(self, where: str, mismatch: Mismatch) -> None:
+        super().__init__(f"{where}: the data is not what was written: {mismatch}")
+        self.mismatch = mismatch
+
+
+def why_failed(operation: str, where: str, error: OSError) -> str:
+    """`operation` (`read`) on the object that is at `where` (`Tier.where`) ended with `error`."""
+    advice = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "; free space there, or set a smaller capacity_bytes for the file tier"
+    elif error.errno == errno.EIO:
+        advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
+    return f"{operation} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"

@@ -1,0 +1,112 @@
+"""Directories that carry kvbench's marker: how they are told from others, and emptied of what a file tier makes.
+
+Everything is done by names relative to directories that are open, and no link is followed, so that whatever somebody
+puts into their place meanwhile, nothing else is read or deleted.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+MARKER: Final = ".kvbench-run"
+RANK_FOLDER: Final = re.compile(r"rank-\d+")
+
+_OBJECT_SUFFIXES: Final = (".kv", ".npy")
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
+"""Errors that do not tell whether a marker is there."""
+
+
+def mark(folder: int, run_id: str) -> None:
+    """Put the marker of run `run_id` into an open directory, unless there is one."""
+    content = json.dumps({"program": "kvbench", "run_id": run_id}).encode()
+    with suppress(FileExistsError):
+        descriptor = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+
+
+def is_marked(folder: int, run_id: str) -> bool:
+    """Whether an open directory holds the marker of run `run_id`, a regular file. Raises OSError when the storage
+    fails."""
+    try:
+        descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _STORAGE_FAILED:
+            raise
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _marks(os.read(descriptor, 4096), run_id)
+    finally:
+        os.close(descriptor)
+
+
+def _marks(content: bytes, run_id: str) -> bool:
+    """Whether `content` is that of a marker of run `run_id`."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("program") == "kvbench" and found.get("run_id") == run_id
+
+
+@contextmanager
+def opened(name: str | os.PathLike[str], parent: int | None = None) -> Iterator[int]:
+    """A directory, not through a link, relative to the open directory `parent`. Raises OSError."""
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_if_there(name: str | os.PathLike[str], parent: int | None = None) -> Iterator[int | None]:
+    """As `opened`; None where there is no directory of that name, or none that may be looked into. Raises OSError when
+    the storage fails."""
+    try:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _STORAGE_FAILED:
+            raise
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_object(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a file that a file tier makes, by its name; no link counts."""
+    stem, suffix = os.path.splitext(entry.name)
+    named = suffix in _OBJECT_SUFFIXES and len(stem) == 16 and set(stem) <= set("0123456789abcdef")
+    return named and entry.is_file(follow_symlinks=False)
+
+
+def delete_objects(folder: int) -> list[str]:
+    """Delete the objects in an open directory; returns the names of what else is there, but for the marker."""
+    strangers = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_object(entry):
+                os.unlink(entry.name, dir_fd=folder)
+            elif entry.name != MARKER:
+                strangers.append(entry.name)
+    return strangers
+
+
+def remove_if_empty(name: str | os.PathLike[str], parent: int | None = None) -> None:
+    """Remove a directory, relative to the open directory `parent`, unless something is in it."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise

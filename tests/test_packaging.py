@@ -1,0 +1,48 @@
+"""What is installed is what is in the folders: every package is listed, and every file that is no module."""
+
+import configparser
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {"kvbench": "kvbench", "kvbench_analysis": "analysis", "kvbench_configs": "configs"}
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    found = configparser.ConfigParser()
+    found.read(ROOT / "setup.cfg", encoding="utf-8")
+    return found
+
+
+def package_of(path: Path) -> str:
+    """The package that a folder of the source is installed as."""
+    top, *below = path.relative_to(ROOT).parts
+    return ".".join([next(name for name, folder in FOLDERS.items() if folder == top), *below])
+
+
+def test_every_package_is_installed(setup: configparser.ConfigParser) -> None:
+    found = {package_of(path.parent) for folder in FOLDERS.values() for path in (ROOT / folder).rglob("__init__.py")}
+    listed = setup["options"]["packages"].split()
+    assert listed == sorted(found), "in the order of their names, each once"
+
+
+def test_every_module_lies_in_a_package() -> None:
+    lost = [path for folder in FOLDERS.values() for path in (ROOT / folder).rglob("*.py")]
+    assert not [path for path in lost if not (path.parent / "__init__.py").exists()]
+
+
+def test_every_file_that_is_no_module_is_installed_with_its_package(setup: configparser.ConfigParser) -> None:
+    data = {package: globs.replace(",", " ").split() for package, globs in setup["options.package_data"].items()}
+    known = subprocess.run(
+        ["git", "ls-files", *FOLDERS.values()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if known.returncode:
+        pytest.skip("needs the repository, to tell the project's files from what was made beside them")
+    for path in (ROOT / name for name in known.stdout.splitlines() if not name.endswith(".py")):
+        package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
+        name = path.relative_to(package).as_posix()
+        assert any(fnmatch(name, glob) for glob in data.get(package_of(package), [])), f"{path} is not installed"
