@@ -14,8 +14,10 @@ same; Ctrl-C there leaves the ranks half a second.
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +129,25 @@ def without_relative_imports(environ: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
+def check_reach(mpirun: Mpirun, hosts: Sequence[str], hostfile: Path | None = None) -> None:
+    """Raise KvbenchError where ranks are wanted on other hosts, and Open MPI lies where it cannot start any there: it
+    has a shell start its daemon, which takes a path with a blank apart."""
+    home = str(mpirun.path.parent.parent)
+    if mpirun.family != "openmpi" or shlex.quote(home) == home:
+        return
+    lines: list[str] = []
+    if hostfile is not None and hostfile.is_file():
+        lines = hostfile.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [*hosts, *(line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#"))]
+    own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), socket.gethostname().partition(".")[0]}
+    others = [name for name in names if name.partition(":")[0] not in own]
+    if others:
+        raise KvbenchError(
+            f"Open MPI cannot start ranks on {others[0]}: a shell there does not understand the path {home}; make the "
+            "environment in a folder whose path has no blank and no other special character"
+        )
+
+
 def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
     """`environ` with what mpirun needs: leave to run as root where we are root, no pinning by Intel MPI, and no imports
     from the working directory.
@@ -168,6 +189,7 @@ def launch(
     if launcher is not None:
         raise KvbenchError(f"already started by {launcher.name}: leave out --ranks, its ranks are used")
     mpirun = find_mpirun()
+    check_reach(mpirun, hosts, hostfile)
     extra = dict(environment or {})
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
     command += [*(program or (*PYTHON, "-m", "kvbench")), *argv]
