@@ -65,6 +65,8 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Wr
         watch.connect(topology, console.print)
         identity = _identify(comm, order)
         writer = agreement.run("check", lambda: open_until(stack, comm, order.out, order.overwrite, identity.run_id))
+        if writer is not None:
+            watch.before_end.append(writer.withdraw)
         steps = plan_steps(identity.choices)
         around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
         _announce(console, topology, identity, steps)
