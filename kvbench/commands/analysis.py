@@ -95,8 +95,9 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
-def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
+def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
     written = write_report([ka.load(path) for path in run_files], out, png=png)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())
+    return f"{written} is complete"

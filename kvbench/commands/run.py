@@ -87,7 +87,7 @@ def run(
     hosts: str | None,
     hostfile: Path | None,
     patience_s: float,
-) -> None:
+) -> str:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
@@ -97,12 +97,16 @@ def run(
         raise click.UsageError("--expect goes with --dir")
     either("--spill", spill, "--no-spill", no_spill)
     either("--hosts", hosts, "--hostfile", hostfile)
+    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
+    made = f"{out} is complete, and `kvbench summary {out}` prints its figures"
     inside = launcher_size() is not None
     if inside:
         refuse_to_start({"--ranks": ranks, "--hosts": hosts, "--hostfile": hostfile})
     if ranks is not None:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
+        if code := start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s):
+            sys.exit(code)
+        return made
     if hosts or hostfile:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
@@ -111,7 +115,7 @@ def run(
     order = Order(
         source=config,
         directory=None if directory is None else str(directory.absolute()),
-        out=out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        out=out,
         overrides=overrides,
         overwrite=overwrite,
         gather=gather,
@@ -126,3 +130,4 @@ def run(
             from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
 
             show_result(written, console)
+    return made

@@ -231,7 +231,7 @@ class Dispatcher:
             operation = ready[0]
             if operation.writer is not None and self._sharing is not None and not self._sharing.find_writer(operation):
                 ready.popleft()
-                self._count_as_miss(operation)
+                operation.request.miss_after_all(operation.tokens)
                 self._count_down(operation.request, 1, timed_io.now_ns())
             elif not batch or operation.goes_with(batch[0]):
                 ready.popleft()
@@ -248,14 +248,6 @@ class Dispatcher:
         if self._idle and (ready or self._next_event_ns() < self._watched_ns):
             self._condition.notify()
         return batch
-
-    @staticmethod
-    def _count_as_miss(operation: Operation) -> None:
-        active = operation.request
-        active.hit_objects -= 1
-        active.hit_tokens -= operation.tokens
-        active.miss_objects += 1
-        active.miss_tokens += operation.tokens
 
     def _make_ready(self, operation: Operation) -> None:
         if self._sharing is not None and operation.step.op == Op.DELETE and not operation.retired:
@@ -311,7 +303,7 @@ class Dispatcher:
         if operation.writer is not None:
             sharing.end_read(operation)
         if operation.spoiled:
-            self._count_as_miss(operation)
+            operation.request.miss_after_all(operation.tokens)
         if step.target is not None and self._books.storage[step.target] and step.op in (Op.WRITE, Op.DEMOTE):
             sharing.written(step.key, step.nbytes, operation.ended_ns)
 

@@ -120,3 +120,10 @@ class ActiveRequest:
     hit_tokens: int = 0
     miss_tokens: int = 0
     state: RequestState = RequestState.DONE
+
+    def miss_after_all(self, tokens: int) -> None:
+        """An object of so many tokens, which was found when it was looked up, is not there to be read."""
+        self.hit_objects -= 1
+        self.hit_tokens -= tokens
+        self.miss_objects += 1
+        self.miss_tokens += tokens

@@ -76,6 +76,8 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         writer = agreement.on_first(
             "check", lambda: open_until(stack, comm, order.out, order.overwrite, plan.run_id, inputs)
         )
+        if writer is not None:
+            watch.before_end.append(writer.withdraw)
         wishes = order.gather, order.gather_memory_bytes
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)

@@ -15,7 +15,7 @@ from kvbench.run.checks.open_files import check_open_files
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
 from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
-from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
+from kvbench.studies.plan import StudyStep, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import usual_arena_bytes, whole_segments
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Area, Target, Volume
@@ -47,7 +47,7 @@ class Surroundings:
 
 
 def look_around(
-    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[Step], run_id: str
+    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[StudyStep], run_id: str
 ) -> Surroundings:
     """Check the ranks, the directories, their space and read paths, and memory. Collective.
 

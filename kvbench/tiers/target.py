@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kvbench.config.run_config import Io
-from kvbench.config.run_config import Tier as TierSection
+from kvbench.config.run_config import Io, TierSection
 from kvbench.errors import KvbenchError
 from kvbench.tiers.contract import Tier
 

@@ -68,10 +68,10 @@ def test_spill_files_lie_on_none_of_the_filesystems_that_ranks_of_the_node_test(
 
 def test_what_to_clean_after_a_killed_run_is_named_for_every_rank_of_the_node() -> None:
     own = ["/mnt/nv 0", "/mnt/nv1", "/mnt/nv1"]
-    assert how_to_go_on(None, "run", "out.h5", own, "") == (
+    assert how_to_go_on(None, "run", Path("out.h5"), own, "") == (
         "`kvbench clean '/mnt/nv 0' /mnt/nv1` deletes the cache files that are left"
     )
-    assert how_to_go_on(None, "run", "out.h5", own, "/mnt/nv{rank}").endswith(
+    assert how_to_go_on(None, "run", Path("out.h5"), own, "/mnt/nv{rank}").endswith(
         " that are left here; on every node there may be some in /mnt/nv{rank}"
     )
-    assert how_to_go_on(None, "run", "out.h5", (), "") == ""
+    assert how_to_go_on(None, "run", Path("out.h5"), (), "") == ""

@@ -25,8 +25,8 @@ from kvbench.mlperf.tree.parts import RUN_FILE_NAME
 from kvbench.mlperf.trials.choices import Choices, check_choices, preset_name
 from kvbench.mlperf.trials.run_summary import summary_of
 from kvbench.mlperf.trials.sequence import (
-    Step,
     TrialSequence,
+    TrialStep,
     begin_or_resume,
     new_sequence,
     now,
@@ -50,7 +50,7 @@ _OVERHEAD_S: Final = 10.0
 class _Clock:
     """How long the rest of the sequence takes, as far as it can be told."""
 
-    steps: list[Step]
+    steps: list[TrialStep]
     overheads_s: list[float] = field(default_factory=list)
 
     def left_after(self, place: int) -> float:
@@ -87,7 +87,7 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
         sequence, resumed = agreement.on_first("check", begin) or (None, False)
         quiet_barrier(comm)
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
-        trials = _Trials(topology, agreement, choices, sequence, _Clock([Step(**step) for step in told]), console)
+        trials = _Trials(topology, agreement, choices, sequence, _Clock([TrialStep(**step) for step in told]), console)
         trials.announce(resumed)
         # From here on results are written, and between trials `wait` sees a signal.
         interrupt.waits_for = "writing the results of a trial"
@@ -175,7 +175,7 @@ class _Trials:
         self._say(f"complete: {self._sequence.directory}")
         return self._sequence.directory
 
-    def _begin(self, step: Step, dropped: bool) -> None:
+    def _begin(self, step: TrialStep, dropped: bool) -> None:
         if self._sequence is None:
             return
         folder = self._sequence.unfinished_directory(step.option, step.trial)
@@ -199,7 +199,7 @@ class _Trials:
             page_cache_dropped=dropped,
         )
 
-    def _keep(self, step: Step, out: Path) -> None:
+    def _keep(self, step: TrialStep, out: Path) -> None:
         """Rank 0: write the ranks' results, then let the trial be one of the complete ones."""
         if self._sequence is None:
             return
@@ -230,7 +230,7 @@ class _Trials:
             fingerprint=run.attributes["fingerprint"],
         )
 
-    def _check_emptied(self, step: Step) -> None:
+    def _check_emptied(self, step: TrialStep) -> None:
         sequence = self._sequence
         quiet_barrier(self._topology.comm)
         run_id = share(self._topology.comm, sequence and sequence.trial(step.option, step.trial)["run_id"])
@@ -245,7 +245,7 @@ class _Trials:
             path = self._sequence.directory / f"kvcache_run_summary_{self._sequence.stamp}.json"
             write_json(path, summary_of(self._sequence))
 
-    def _note_failure(self, step: Step, error: KvbenchError) -> NoReturn:
+    def _note_failure(self, step: TrialStep, error: KvbenchError) -> NoReturn:
         """Rank 0: a trial that failed or was interrupted."""
         assert self._sequence is not None, "only rank 0 hears of it"
         message = str(error)
