@@ -8,6 +8,7 @@ from kvbench_analysis.contention.attribution import Attribution, attribution
 from kvbench_analysis.contention.concurrency import operations_contention
 from kvbench_analysis.contention.contention import Contention, contention
 from kvbench_analysis.scaling.usl import UslFit, fit_usl
+from kvbench_analysis.summary.brief import print_brief
 from kvbench_analysis.summary.render import print_summary, to_json
 from kvbench_analysis.summary.summary import Summary, summarize
 from kvbench_analysis.tables.load import Run, load
@@ -27,6 +28,7 @@ __all__ = [
     "fit_usl",
     "load",
     "operations_contention",
+    "print_brief",
     "print_summary",
     "summarize",
     "timeline",

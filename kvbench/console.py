@@ -25,14 +25,6 @@ _RANK_COLUMNS: Final = "KVBENCH_TERMINAL_COLUMNS"
 _ESCAPING: Final = "kvbench-escaping"
 
 
-class SteadyConsole(Console):
-    """A run goes on when nobody reads its output any more (`kvbench run ... | head`), which ends other commands."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def make_console() -> Console:
     """The console of a command that ranks are not started for."""
     return Console(**_manner(_terminal_columns()))
@@ -42,10 +34,10 @@ def run_console(inside_launcher: bool) -> Console:
     """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
     one only who started it, and knows, can say that there is a terminal."""
     if not inside_launcher:
-        return SteadyConsole(**_manner(_terminal_columns()))
+        return Console(**_manner(_terminal_columns()))
     told = os.environ.get(_RANK_COLUMNS, "")
     columns = int(told) if told.isdecimal() else None
-    return SteadyConsole(force_terminal=columns is not None, no_color=columns is None, **_manner(columns))
+    return Console(force_terminal=columns is not None, no_color=columns is None, **_manner(columns))
 
 
 def facts_for_ranks() -> dict[str, str]:

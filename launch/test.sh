@@ -9,6 +9,8 @@ set -euo pipefail
 set_up dev
 cd -- "$ROOT"
 export PATH=$VENV/bin:$PATH
+# Tests start kvbench hundreds of times, which would be compiled each time.
+unset PYTHONDONTWRITEBYTECODE
 # Tests look after that themselves.
 unset PYTHONSAFEPATH
 exec python -m pytest "$@"

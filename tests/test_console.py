@@ -171,12 +171,12 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_consoles_and_tables_are_made_in_one_place() -> None:
-    made: dict[str, set[str]] = {"Console": set(), "SteadyConsole": set(), "Table": set()}
+    made: dict[str, set[str]] = {"Console": set(), "Table": set()}
     for path in [*(ROOT / "kvbench").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]:
         uses_rich = "from rich" in path.read_text(encoding="utf-8")
         for name, call in calls(path):
             silent = any(keyword.arg == "quiet" for keyword in call.keywords)
             if name in made and uses_rich and not silent:
                 made[name].add(str(path.relative_to(ROOT)))
-    assert made["Console"] | made["SteadyConsole"] == {"kvbench/console.py"}
+    assert made["Console"] == {"kvbench/console.py"}
     assert made["Table"] == {"kvbench/console.py", "analysis/text/table.py"}

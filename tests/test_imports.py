@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: Final = (
-    ("__init__", "errors", "kernel", "units"),
+    ("__init__", "errors", "kernel", "streams", "units"),
     ("config", "console", "records"),
     ("cache", "timed_io", "workload"),
     ("cluster", "tiers"),

@@ -9,6 +9,7 @@ const INKS = {
   dark: { ink: "#c9cdd3", faint: "rgba(160, 167, 178, 0.22)", paper: "#23272e" },
 };
 const PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=";
+const LONGEST_MS = 20000; // that a page keeps loading for its plots; they come all the same
 const PAPER_WIDTH = 680; // of a printed page without its margins, in CSS pixels
 const PAPER_HEIGHT = 860; // of a plot, so that its title and note fit on the same page
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -91,10 +92,11 @@ function recolour(name) {
 // Programs print a page when it has loaded: until its plots are drawn, one small picture after the other keeps it loading.
 function keepLoading() {
   const picture = new Image();
+  const started = performance.now();
   let number = 0;
   let loading = true;
   const next = () => {
-    if (loading) picture.src = `${PICTURE}#${++number}`;
+    if (loading && performance.now() - started < LONGEST_MS) picture.src = `${PICTURE}#${++number}`;
   };
   picture.onload = picture.onerror = next;
   next();

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, measured
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -25,17 +25,6 @@ _PART_NAMES: Final = {
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
 }  # fmt: skip
-_SHARING: Final = {
-    "shared": "directory shared by all nodes",
-    "local": "a directory on each node",
-    "mixed": "a directory that some nodes share",
-}
-_SHARING_OF_OWN: Final = {
-    "shared": "on filesystems shared by all nodes",
-    "local": "on filesystems of each node",
-    "mixed": "on filesystems that some nodes share",
-}
-"""Where ranks had directories of their own."""
 
 
 def to_json(summary: Summary) -> str:
@@ -57,7 +46,8 @@ def to_json(summary: Summary) -> str:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Print the headlines, the warnings and the tables. Text of the file is printed as it is, never as markup."""
-    _facts(summary, console)
+    console.print(safe_text(what_was_measured(summary)))
+    console.print(safe_text(f"percentiles: {summary.run['percentiles_are']}"))
     for line in summary.headlines:
         console.print(safe_text(line, "bold"))
     if summary.warnings:
@@ -78,21 +68,6 @@ def print_summary(summary: Summary, console: Console) -> None:
 def _sharing(summary: Summary, console: Console) -> None:
     for title, columns, rows in sharing_tables(summary.sharing):
         print_table(console, title, columns, rows)
-
-
-def _plural(number: Any, noun: str) -> str:
-    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _facts(summary: Summary, console: Console) -> None:
-    run = summary.run
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
-    sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
-    own = f"directories {run['directories']}" if "directories" in run else ""
-    parts += [own, sharing, str(run["model"] or "")]
-    parts.append(measured(summary) if run["window_s"] is not None else "")
-    console.print(safe_text(f"{summary.source}: " + ", ".join(str(part) for part in parts if part)))
-    console.print(safe_text(f"percentiles: {run['percentiles_are']}"))
 
 
 def _operations(summary: Summary, console: Console) -> None:

@@ -1,6 +1,5 @@
 """`summarize`: the figures of one run as tidy tables, each of which says what it is per. `render` prints them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,9 @@ from kvbench_analysis.figures.requests import cache_hits, request_counts, reques
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.cautions import cautions
+from kvbench_analysis.summary.headlines import headlines
 from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
 from kvbench_analysis.tables.load import Run
-from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import units
 
@@ -25,6 +24,19 @@ _FACTS = (
     "cache_directory", "expected_directory",
     "namespace", "roles",
 )  # fmt: skip
+
+
+_SHARING = {
+    "shared": "directory shared by all nodes",
+    "local": "a directory on each node",
+    "mixed": "a directory that some nodes share",
+}
+_SHARING_OF_OWN = {
+    "shared": "on filesystems shared by all nodes",
+    "local": "on filesystems of each node",
+    "mixed": "on filesystems that some nodes share",
+}
+"""Where ranks had directories of their own."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ def summarize(run: Run) -> Summary:
     return Summary(
         source=str(run.path),
         run=facts,
-        headlines=tuple(_headlines(figures.totals)),
+        headlines=tuple(headlines(figures.totals)),
         warnings=cautions(run, figures, latency, window, sharing),
         operations=figures.operations,
         latency=figures.latency,
@@ -99,22 +111,16 @@ def measured(summary: Summary) -> str:
     return f"{units.digits(float(window))} s measured{asked}"
 
 
-def _headlines(totals: pd.DataFrame) -> Iterator[str]:
-    moved = totals[totals["op"].isin(["read", "write"])]
-    if moved.empty:
-        yield "no reads or writes were measured"
-    storage = moved[moved["storage"] == "storage"]
-    if storage.empty and len(moved):
-        yield "no storage operations were measured"
-        storage = moved
-    for row in storage.to_dict("records"):
-        shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
-        parts = ", ".join(f"{name} {units.share(share)}" for name, share in shares)
-        rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
-        p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
-        yield f"{row['storage']} {row['op']}s: {rate}, P95 {p95} per operation of {_sizes(row)} ({parts})"
+def what_was_measured(summary: Summary) -> str:
+    """The file, and the facts of the run that its figures hang on."""
+    run = summary.run
+    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
+    own = f"directories {run['directories']}" if "directories" in run else ""
+    parts += [own, sharing, str(run["model"] or "")]
+    parts.append(measured(summary) if run["window_s"] is not None else "")
+    return f"{summary.source}: " + ", ".join(str(part) for part in parts if part)
 
 
-def _sizes(row: dict[Any, Any]) -> str:
-    least, most = units.size(row["size_min_bytes"]), units.size(row["size_max_bytes"])
-    return least if least == most else f"{least} to {most}, P50 {units.size(row['size_p50_bytes'])}"
+def _plural(number: Any, noun: str) -> str:
+    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,17 +19,14 @@ class Cache:
 
     def __init__(self, capacities: Sequence[int], policy: Policy) -> None:
         """`policy` must not have been told of anything yet."""
+        self.capacities = tuple(capacities)
+        """Bytes that each tier can hold."""
         self._directory = Directory(capacities)
         self._policy = policy
         self.too_large = 0
         """Objects that were not cached because no tier can hold them."""
         self.refused = 0
         """Objects that were not cached because the policy did not admit them."""
-
-    @property
-    def capacities(self) -> tuple[int, ...]:
-        """Bytes that each tier can hold."""
-        return self._directory.capacities
 
     @property
     def used(self) -> list[int]:
@@ -53,11 +50,12 @@ class Cache:
         """Read `key` where it is, [] for a miss. Where the policy promotes it, the steps that follow make room on a
         faster tier and move it there; until then it keeps its place on the slower one, so that what is moved down
         meanwhile has to fit beside it (and is moved further down, or deleted, where it does not)."""
-        place = self._directory.place_of(key)
-        if place is None:
+        read = self._directory.read_of(key)
+        if read is None:
             return []
-        source, nbytes = place
-        steps = [Step(Op.READ, key, nbytes, source, None)]
+        _, _, nbytes, source, _ = read
+        assert source is not None, "a read is of a tier"
+        steps = [read]
         self._policy.hit(key, nbytes, source)
         target = self._policy.tier_after_read(source, nbytes, self.capacities) if source else None
         if target is not None:
@@ -94,10 +92,11 @@ class Cache:
 
     def remove(self, key: int) -> list[Step]:
         """Delete `key`; [] where no tier holds it."""
-        place = self._directory.place_of(key)
-        if place is None:
+        tier = self._directory.tier_of(key)
+        if tier is None:
             return []
-        tier, nbytes = self._directory.discard(key)
+        nbytes = self._directory.size_on(tier, key)
+        self._directory.discard(key, tier)
         self._policy.removed(key, nbytes, tier)
         return [Step(Op.DELETE, key, nbytes, tier, None)]
 
@@ -108,7 +107,7 @@ class Cache:
             size = self._directory.size_on(tier, victim)
             target = self._policy.tier_for_victim(tier, size, room)
             if target is None:
-                self._directory.discard(victim)
+                self._directory.discard(victim, tier)
                 self._policy.evicted(victim, size, tier)
                 steps.append(Step(Op.DELETE, victim, size, tier, None))
                 continue
@@ -117,5 +116,5 @@ class Cache:
             steps.append(Step(Op.DEMOTE, victim, size, tier, target))
 
     def _move(self, key: int, nbytes: int, source: int, target: int) -> None:
-        self._directory.move(key, target)
+        self._directory.move(key, source, target)
         self._policy.moved(key, nbytes, source, target)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE, Announcements
-from kvbench.cluster.comm import Communicator, Request, flatten
+from kvbench.cluster.comm import Communicator, Pending, flatten
 
 _SHORTEST_PAUSE_S: Final = 1e-3
 _PAUSE_PER_RANK_S: Final = 1e-5
@@ -77,8 +77,8 @@ class DirectoryExchange:
         self._headers = np.zeros((comm.size, _HEADER), np.int64)
         self._outgoing = np.empty(0, ANNOUNCEMENT_DTYPE)
         self._incoming = np.empty(0, ANNOUNCEMENT_DTYPE)
-        self._gathering: Request | None = None
-        self._news: Request | None = None
+        self._gathering: Pending | None = None
+        self._news: Pending | None = None
         self.over = False
         """The last round is done; `poll` then does nothing."""
 

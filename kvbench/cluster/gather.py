@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.comm import Communicator, Request, flatten, quiet_barrier, quiet_bcast, wait_quietly
+from kvbench.cluster.comm import Communicator, Pending, flatten, quiet_barrier, quiet_bcast, wait_quietly
 from kvbench.cluster.oversubscription import pause_s
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
@@ -211,7 +211,7 @@ def _send(comm: Communicator, messages: Iterator[npt.NDArray[np.uint8]]) -> None
     last = np.zeros(_HEADER_BYTES, np.uint8)
     last[:24].view(np.int64)[:] = 0, 0, True
     error: BaseException | None = None
-    sending: Request | None = None
+    sending: Pending | None = None
     done = False
     while not done:
         try:
@@ -242,7 +242,7 @@ class _Senders:
         self._buffers: list[npt.NDArray[np.uint8]] = []
         self._source = 1
         self._turn = 0
-        self._coming: Request | None = None
+        self._coming: Pending | None = None
 
     def arriving(self) -> Iterator[tuple[int, Rows]]:
         """Their rows, each rank's together; valid until the next is asked for."""

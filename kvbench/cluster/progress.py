@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cluster.comm import Communicator, Request
+from kvbench.cluster.comm import Communicator, Pending
 
 _SHORT_INTERVAL_S: Final = 0.05
 _FLAGS: Final = 2
@@ -55,7 +55,7 @@ class ProgressExchange:
         self._stop = False
         self._sent = np.zeros(_FLAGS + width, np.int64)
         self._summed = np.zeros(_FLAGS + width, np.int64)
-        self._request: Request | None = None
+        self._request: Pending | None = None
         self._over = False
 
     @property

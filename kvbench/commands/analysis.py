@@ -17,7 +17,7 @@ from kvbench.records.outputs import Written
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
-"""Records up to which a run prints its summary itself."""
+"""Records up to which a run prints figures itself."""
 _SUMMARY_BYTES: Final = 64
 """Memory that a summary takes for each record (measured, 62 B)."""
 _VERSUS = "--vs"
@@ -37,12 +37,13 @@ def summary(run_file: Path, as_json: bool) -> None:
 
 
 def show_result(written: Written, console: Console) -> None:
-    """Print the summary of a run that has just ended, or how to get it: many records take more memory than a rank has
-    been given. It is that of the file which this run has written, whatever is called so by now."""
+    """Print the point of a run that has just ended, on one screen; or how to get it, where there are so many records
+    that figures take more memory than a rank has been given. It is that of the file which this run has written,
+    whatever is called so by now."""
     run = ka.load(written.path, source=written.source)
     records = run.file.tables["records"].rows
     if records <= MOST_SUMMARIZED:
-        ka.print_summary(ka.summarize(run), console)
+        ka.print_brief(ka.summarize(run), console)
         tell_if_replaced(written, console)
         return
     memory = format_bytes(records * _SUMMARY_BYTES)
@@ -94,8 +95,9 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
-def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> None:
+def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
     written = write_report([ka.load(path) for path in run_files], out, png=png)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())
+    return f"{written} is complete"

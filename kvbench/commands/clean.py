@@ -1,4 +1,5 @@
-"""The command `clean`: list what killed runs left in a directory under test, and delete it when told to."""
+"""The command `clean`: list what killed runs left in a directory under test or beside their outputs, and delete it when
+told to."""
 
 import itertools
 import sys
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from kvbench.commands.options import PATH, RUN_ID, RUN_PREFIX
 from kvbench.console import make_console, make_table
+from kvbench.run.output import unfinished_files
+from kvbench.run.output.unfinished_files import Unfinished
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Leftover
 from kvbench.units import format_bytes
@@ -22,20 +25,23 @@ _MOST_STRANGERS = 5
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
 @click.option("--run", "run_id", type=RUN_ID, help="Only this run; also where it cannot be told whether it is in use.")
 @click.option("--yes", is_flag=True, help="Delete without asking; outside a terminal nothing is deleted otherwise.")
-def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
-    """List the cache files that killed runs left in DIR, then delete them.
+def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> str | None:
+    """List the cache files and unfinished outputs that killed runs left in DIR, then delete them.
 
-    Deleted is only what carries kvbench's marker, and never what a live run uses. Spill files are not touched.
+    DIR is a directory under test, or one that outputs were written to. Deleted is only what carries kvbench's marker,
+    and never what a live run uses. Spill files are not touched.
     """
     console = make_console()
-    found = [leftover for directory in directories for leftover in target_at(str(directory)).leftovers()]
+    found: list[Leftover] = []
+    for directory in directories:
+        found += [*target_at(str(directory)).leftovers(), *unfinished_files.find(directory)]
     if run_id is not None:
         found = [leftover for leftover in found if run_id in (leftover.run_id, _name_after_prefix(leftover))]
     if not found:
         console.print(
             "nothing of kvbench's is there" if run_id is None else f"nothing of run {run_id} is there", highlight=False
         )
-        return
+        return None
     for place, group in itertools.groupby(found, key=lambda leftover: leftover.path.parent):
         console.print(f"in {place}:", soft_wrap=True, highlight=False, markup=False)
         console.print(_table(list(group)))
@@ -46,15 +52,15 @@ def clean(directories: tuple[Path, ...], run_id: str | None, yes: bool) -> None:
         console.print("unknown: this filesystem has no locks; delete such a run with --run once you know it is over")
     going = [leftover for leftover in found if leftover.may_go(named)]
     if not going:
-        return
+        return None
     nbytes = format_bytes(sum(leftover.nbytes for leftover in going))
     what = f"{sum(leftover.files for leftover in going)} files of {len(going)} leftovers, {nbytes}"
     if not yes:
         if not _in_terminal():
             console.print(f"nothing was deleted; with --yes: {what}", highlight=False)
-            return
+            return None
         click.confirm(f"Delete {what}?", abort=True)
-    _delete(console, going, named)
+    return _delete(console, going, named)
 
 
 def _name_after_prefix(leftover: Leftover) -> str:
@@ -65,15 +71,20 @@ def _in_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _delete(console: Console, going: Sequence[Leftover], named: bool) -> None:
+def _delete(console: Console, going: Sequence[Leftover], named: bool) -> str:
     files = nbytes = 0
     for leftover in going:
-        left = target_at(str(leftover.path.parent)).remove_leftover(leftover, named)
+        if isinstance(leftover, Unfinished):
+            left: Leftover = unfinished_files.remove(leftover, named)
+        else:
+            left = target_at(str(leftover.path.parent)).remove_leftover(leftover, named)
         files += leftover.files - left.files
         nbytes += leftover.nbytes - left.nbytes
         if not left.may_go(named):
             console.print(f"left {left.path}: it is {left.state} now", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"deleted {files} files, {format_bytes(nbytes)}", highlight=False)
+    done = f"deleted {files} files, {format_bytes(nbytes)}"
+    console.print(done, highlight=False)
+    return done
 
 
 def _tell_strangers(console: Console, leftover: Leftover) -> None:

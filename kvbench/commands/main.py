@@ -12,6 +12,7 @@ from kvbench.cluster.signals import Interrupt, say
 from kvbench.commands.table import CommandGroup
 from kvbench.console import show_everything
 from kvbench.errors import KvbenchError
+from kvbench.streams import SteadyStreams
 from kvbench.units import printable
 
 _FAILED: Final = 1
@@ -24,7 +25,11 @@ class _Commands(CommandGroup):
 
     Of the ranks of a launcher only one says what went wrong, and gives the job its exit code. The others end with 0:
     at the first that does not, mpirun ends all ranks, perhaps before the message, and adds notices of its own.
+
+    A command that leaves more than what it prints returns a sentence that says so, which is then `made`.
     """
+
+    made = ""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         show_everything()
@@ -32,7 +37,7 @@ class _Commands(CommandGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            made = super().invoke(ctx)
         except KvbenchError as error:
             click.echo(f"kvbench: {printable(str(error))}", err=True)
             sys.exit(_FAILED)
@@ -46,16 +51,22 @@ class _Commands(CommandGroup):
             if launcher is not None and launcher.rank != 0:
                 sys.exit(0)
             raise
+        self.made = made if isinstance(made, str) else ""
+        return made
 
 
 def main() -> NoReturn:
     """Entry point of the command `kvbench`."""
+    streams = SteadyStreams()
     launched = detect_launcher() is not None
     asking = (signal.SIGINT, signal.SIGUSR1) if launched else (signal.SIGINT,)
     # What was ignored when we were started (nohup, a script's background job) stays ignored.
     heard = tuple(number for number in asking if signal.getsignal(number) is not signal.SIG_IGN)
-    with Interrupt(launched, end=_end, asking=heard) as interrupt, interrupt.raising():
-        commands(prog_name="kvbench")
+    try:
+        with Interrupt(launched, end=_end, asking=heard) as interrupt, interrupt.raising():
+            commands(prog_name="kvbench")
+    except SystemExit as end:
+        sys.exit(streams.exit_code(int(end.code or 0), commands.made))
     raise AssertionError("click ends the process")
 
 

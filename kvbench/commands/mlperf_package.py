@@ -13,12 +13,14 @@ from kvbench.mlperf.package.package import package
 @click.option("-o", "--out", type=PATH, required=True, help="Where the tree of the submitter is made.")
 @click.option("--sequence", "stamps", multiple=True, metavar="STAMP", help="Only this one of several.  [default: all]")
 @click.option("--records/--no-records", default=True, help="With the run files, that figures are recomputed from.")
-def package_command(results: Path, out: Path, stamps: tuple[str, ...], records: bool) -> None:
+def package_command(results: Path, out: Path, stamps: tuple[str, ...], records: bool) -> str:
     """Make the submission tree OUT/SUBMITTER of RESULTS, a results directory of `kvbench mlperf run`.
 
     Nothing that is there already is touched, and what is not complete is refused.
     """
-    for made in package(results, out, stamps=stamps, records=records):
+    packaged = package(results, out, stamps=stamps, records=records)
+    for made in packaged:
         for part in made.parts:
             click.echo(part)
         click.echo(f"fill in what is marked in systems/*.yaml, then: kvbench mlperf check {made.root}")
+    return f"{', '.join(str(made.root) for made in packaged)} is complete"

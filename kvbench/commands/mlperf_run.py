@@ -53,12 +53,13 @@ def run(
     trials: int | None,
     changes: tuple[str, ...],
     invoked_as: str | None,
-) -> None:
+) -> str:
     """Run the options of the rules, three trials each, and write the results of every rank and the run summary.
 
     Clients are ranks: it starts mpirun with --npernode of them on each of --hosts (or --ranks on this host), or runs
     inside a launcher. The same command again goes on with a sequence that ended early.
     """
+    made = f"the results in {results} are complete"
     inside = launcher_size() is not None
     invocation = ["kvbench", *sys.argv[1:]]
     names = host_list(hosts)
@@ -68,7 +69,9 @@ def run(
         count = ranks or (npernode or 1) * max(1, len(names))
         placed = ",".join(f"{name}:{npernode or 1}" for name in names) if not ranks else hosts
         arguments = [*without_options(sys.argv[1:], _LAUNCH), "--invoked-as", json.dumps(invocation)]
-        sys.exit(start_ranks(count, arguments, placed or None, hostfile))
+        if code := start_ranks(count, arguments, placed or None, hostfile):
+            sys.exit(code)
+        return made
     asked = Choices(
         division=division,
         system=system,
@@ -87,3 +90,4 @@ def run(
         delay_s=asked.delay_s if delay_s is None else delay_s,
     )
     run_sequence(get_world(), choices, run_console(inside))
+    return made

@@ -6,31 +6,22 @@ from typing import Any, Final
 
 import click
 
+from kvbench.commands.paths import GivenPath
 from kvbench.commands.ranks import RanksPath
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import name_file
 from kvbench.studies.options import MINIMUM_REPEATS
 
-
-class _Path(click.Path):
-    """A path, and not an empty text, which would mean the working directory: a variable of a script that nobody set."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not os.fspath(value):
-            self.fail("a path is needed, and this is empty (`.` is the working directory)", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-PATH: Final = _Path(path_type=Path)
-PATH_AS_TEXT: Final = _Path()
-ANY_PATH: Final = _Path(path_type=Path, readable=False)
+PATH: Final = GivenPath(path_type=Path)
+PATH_AS_TEXT: Final = GivenPath()
+ANY_PATH: Final = GivenPath(path_type=Path, readable=False)
 """Not looked at here: what a rank finds on its node, all ranks must hear of."""
 
 RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
 """A directory on every node."""
 
 
-class _OutputFile(_Path):
+class _OutputFile(GivenPath):
     """A file that a command makes. Here is only seen what a path no longer shows: a slash at its end."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -10,6 +10,7 @@ import kvbench
 from kvbench.cluster.agree import together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.told import COMMAND, check_told
+from kvbench.commands.paths import GivenPath
 from kvbench.errors import KvbenchError
 
 _ADVICE: Final = (
@@ -18,7 +19,7 @@ _ADVICE: Final = (
 )
 
 
-class RanksPath(click.Path):
+class RanksPath(GivenPath):
     """A path that every rank looks at by itself, so that where it is relative, working directories count."""
 
 

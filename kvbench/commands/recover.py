@@ -16,7 +16,7 @@ from kvbench.units import printable
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The run file to make.")
 @click.option("--run", "run_id", type=RUN_ID, help="The run to recover, where the files are of several.")
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
-def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> None:
+def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite: bool) -> str:
     """Make a run file of what a run that was killed has left: spill files, or directories that hold them.
 
     The spill files are left where they are.
@@ -38,3 +38,4 @@ def recover(sources: tuple[Path, ...], out: Path, run_id: str | None, overwrite:
         highlight=False,
         markup=False,
     )
+    return f"{made.path} is complete"

@@ -78,7 +78,7 @@ def run(
     hosts: str | None,
     hostfile: Path | None,
     patience_s: float,
-) -> None:
+) -> str:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
     Start it under mpirun, mpiexec or srun, or let --ranks start mpirun. Without either it is one rank.
@@ -86,10 +86,14 @@ def run(
     gather_memory_bytes = read_memory(gather_memory)
     if expect and directory is None:
         raise click.UsageError("--expect goes with --dir")
+    out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
+    made = f"{out} is complete, and `kvbench summary {out}` prints its figures"
     inside = launcher_size() is not None
     if ranks is not None and not inside:
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
-        sys.exit(start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s))
+        if code := start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s):
+            sys.exit(code)
+        return made
     if (hosts or hostfile) and not inside:
         raise click.UsageError("--hosts and --hostfile go with --ranks")
     world = get_world()
@@ -98,7 +102,7 @@ def run(
     order = Order(
         source=config,
         directory=None if directory is None else str(directory.absolute()),
-        out=out or Path("kvbench-out") / f"{Path(config).stem}.h5",
+        out=out,
         overrides=overrides,
         overwrite=overwrite,
         gather=gather,
@@ -113,3 +117,4 @@ def run(
             from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone
 
             show_result(written, console)
+    return made

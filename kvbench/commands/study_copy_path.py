@@ -48,7 +48,7 @@ def copy_path(
     model: str,
     overwrite: bool,
     hosts: str | None,
-) -> None:
+) -> str:
     """Measure what a second copy of the data costs, one rank alone and all ranks at once, for every read path.
 
     Values separated by commas are combined with all others. It starts mpirun with the largest number of ranks, or runs
@@ -65,6 +65,7 @@ def copy_path(
         seed=seed,
         model=model,
     )
+    made = f"{out} is complete, and `kvbench study show {out}` prints its figures"
     inside = launcher_size() is not None
     if hosts and inside:
         raise click.UsageError("--hosts is for starting ranks, and they are started already")
@@ -72,7 +73,10 @@ def copy_path(
     names = [host.partition(":")[0] for host in host_list(hosts)]
     if not inside and (largest > 1 or names):
         placed = ",".join(f"{name}:{largest}" for name in names)
-        sys.exit(start_ranks(largest * max(1, len(names)), without_options(sys.argv[1:], ("--hosts",)), placed))
+        arguments = without_options(sys.argv[1:], ("--hosts",))
+        if code := start_ranks(largest * max(1, len(names)), arguments, placed):
+            sys.exit(code)
+        return made
     world = get_world()
     console = run_console(inside)
     with run_copy_path(world, StudyOrder(choices, out, overwrite), console) as written:
@@ -82,3 +86,4 @@ def copy_path(
 
             print_study(written, console)
             tell_if_replaced(written, console)
+    return made

@@ -45,7 +45,7 @@ def scaling(
     seed: int,
     overwrite: bool,
     hosts: str | None,
-) -> None:
+) -> str:
     """Run the workload of CONFIG on more and more ranks and nodes, and fit the Universal Scalability Law.
 
     Each run is an MPI job of its own; run files are kept in a directory beside the table.
@@ -68,3 +68,4 @@ def scaling(
     console = make_console()
     run_scaling(choices, ScalingTable(out).add, console)
     print_scaling(out, console, as_json=False)
+    return f"{out} is complete, and `kvbench study show {out}` prints its figures"

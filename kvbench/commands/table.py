@@ -32,7 +32,8 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "clean": Entry(
-        "List the cache files that killed runs left in DIR, then delete them.", "kvbench.commands.clean:clean"
+        "List the cache files and unfinished outputs that killed runs left in DIR, then delete them.",
+        "kvbench.commands.clean:clean",
     ),
     "compare": Entry(
         "Compare the same workload on two or more targets: A.h5 ... --vs B.h5 ... [--vs C.h5 ...].",

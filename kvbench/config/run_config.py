@@ -27,11 +27,11 @@ __all__ = [
     "Calibration",
     "Io",
     "Pacing",
-    "Payload",
+    "PayloadSection",
     "PersonaWorkload",
     "ReferenceWorkload",
     "RunConfig",
-    "Tier",
+    "TierSection",
     "TraceWorkload",
     "load_config",
     "parse_config",
@@ -71,7 +71,7 @@ class CachePolicy(Section):
     block_tokens: Count = Field(default=512, ge=1)
 
 
-class Tier(Section):
+class TierSection(Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
     kind: TierKindName
@@ -140,7 +140,7 @@ class Io(Section):
         return self
 
 
-class Payload(Section):
+class PayloadSection(Section):
     """What is written, and how much of what is read back is checked."""
 
     kind: Literal["stamped", "unique"] = "stamped"
@@ -169,9 +169,9 @@ class RunConfig(Section):
     )
     pacing: Pacing = Pacing()
     cache: CachePolicy = CachePolicy()
-    tiers: tuple[Tier, ...] = (Tier(kind="file"),)
+    tiers: tuple[TierSection, ...] = (TierSection(kind="file"),)
     io: Io = Io()
-    payload: Payload = Payload()
+    payload: PayloadSection = PayloadSection()
     calibration: Calibration = Calibration()
     namespace: Literal["private", "shared"] = "private"
     """`shared`: a rank reads from the shared storage what any other rank wrote there."""

@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import RunConfig
-from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
+from kvbench.engine.arrivals import Timeline
+from kvbench.engine.carrier import Equipment
+from kvbench.engine.dispatcher import Dispatcher, Limits
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violations
-from kvbench.engine.worker import Equipment, Worker
+from kvbench.engine.worker import Worker
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.tiers.arena import Arena

@@ -5,9 +5,26 @@ only ever make an operation wait for ones that were decided before it, so there 
 """
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Final
 
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Op
+
+_READ: Final = Op.READ
+"""Named once, as elsewhere where it counts: to look a member up takes longer than what is done with it."""
+
+
+class _Line:
+    """The operations on a key that the next one may have to wait for, of those that are not done."""
+
+    __slots__ = ("exclusive", "readers")
+
+    def __init__(self) -> None:
+        self.exclusive: Operation | None = None
+        """The last one that nothing may overlap."""
+        self.readers: set[Operation] = set()
+        """Reads that were decided after it."""
 
 
 class KeyOrder:
@@ -15,39 +32,56 @@ class KeyOrder:
     those that are to be alone."""
 
     def __init__(self) -> None:
-        self._last: dict[int, tuple[Operation | None, list[Operation]]] = {}
+        self._lines: dict[int, _Line] = {}
 
     def add(self, operation: Operation) -> None:
         """Make `operation` wait for the earlier ones on its key that it must not overtake."""
-        key = operation.step.key
-        exclusive, readers = self._last.get(key, (None, []))
-        if operation.step.op == Op.READ and not operation.alone:
-            if exclusive is not None and not exclusive.done:
-                exclusive.followers.append(operation)
-                operation.waits_for += 1
-            self._last[key] = (exclusive, [*(r for r in readers if not r.done), operation])
+        step = operation.step
+        line = self._lines.get(step.key)
+        if line is None:
+            line = self._lines[step.key] = _Line()
+        if step.op == _READ and not operation.alone:
+            if line.exclusive is not None:
+                _follow(line.exclusive, operation)
+            line.readers.add(operation)
             return
-        before = [r for r in readers if not r.done]
-        if not before and exclusive is not None and not exclusive.done:
-            before = [exclusive]
-        for earlier in before:
-            earlier.followers.append(operation)
-        operation.waits_for += len(before)
-        self._last[key] = (operation, [])
+        if line.readers:
+            for reader in line.readers:
+                _follow(reader, operation)
+            # They are waited for: whatever comes next waits for this operation alone.
+            line.readers = set()
+        elif line.exclusive is not None:
+            _follow(line.exclusive, operation)
+        line.exclusive = operation
 
-    def finish(self, operation: Operation) -> list[Operation]:
+    def finish(self, operation: Operation) -> Sequence[Operation]:
         """Mark `operation` as carried out; returns those that no longer wait for it and for nothing else."""
         operation.done = True
+        key = operation.step.key
+        line = self._lines.get(key)
+        if line is not None:
+            if line.exclusive is operation:
+                line.exclusive = None
+            else:
+                line.readers.discard(operation)
+            if line.exclusive is None and not line.readers:
+                del self._lines[key]
+        if operation.followers is None:
+            return ()
         freed = []
         for follower in operation.followers:
             follower.waits_for -= 1
             if follower.waits_for == 0:
                 freed.append(follower)
-        key = operation.step.key
-        exclusive, readers = self._last.get(key, (None, []))
-        if (exclusive is None or exclusive.done) and all(reader.done for reader in readers):
-            self._last.pop(key, None)
         return freed
+
+
+def _follow(earlier: Operation, operation: Operation) -> None:
+    if earlier.followers is None:
+        earlier.followers = [operation]
+    else:
+        earlier.followers.append(operation)
+    operation.waits_for += 1
 
 
 class Room:
@@ -66,9 +100,11 @@ class Room:
         operation.waits_for += 1
         self._line.append(operation)
 
-    def release(self, nbytes: int) -> list[Operation]:
+    def release(self, nbytes: int) -> Sequence[Operation]:
         """Take `nbytes` back; returns the operations that have their room now and wait for nothing else."""
         self.free_bytes += nbytes
+        if not self._line:
+            return ()
         freed = []
         while self._line and self._line[0].step.nbytes <= self.free_bytes:
             operation = self._line.popleft()

@@ -4,6 +4,7 @@ It moves no bytes and does not wait. The dispatcher calls it under its lock, one
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
@@ -14,6 +15,12 @@ from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.request import ObjectRef
+from kvbench.workload.stages import Stage, next_stage, stages_of
+
+_READ: Final = Op.READ
+_PROMOTE: Final = Op.PROMOTE
+_ASKED_FOR: Final = frozenset((Op.READ, Op.WRITE, Op.PROMOTE))
+"""What is done to the object that a request asks for; all else makes room for it."""
 
 
 class Books:
@@ -46,21 +53,22 @@ class Planner:
         self._being_written: set[int] = set()
 
     def decide(self, active: ActiveRequest) -> None:
-        """All decisions of a request, in the order of its stages: look-ups first, then the writes of what is missing,
-        then the decode reads. A stage thus only ever waits for what was decided before it."""
+        """All decisions of a request, in the order of its stages; or, where they are made step by step, none yet."""
         request = active.request
         if request.in_steps:
             active.more = self._in_steps(active)
             return
-        if not request.handed_over:
-            self._decide_prefill(active)
-        delay_ns = request.generation_ns // max(1, request.decode_passes)
-        for decode_pass in range(request.decode_passes):
-            passes: list[Operation] = []
-            for reference in request.context:
-                self._look_up(active, reference, passes)
-            self._add_stage(active, passes, delay_ns if decode_pass else 0)
-        self._add_stage(active, [], delay_ns)
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            operations: list[Operation] = []
+            found = [self._look_up(active, reference, operations) for reference in stage.history]
+            found += [self._look_up(active, reference, operations) for reference in stage.context]
+            for reference in stage.writes:
+                if self._books.cache.lookup(reference.key) is None:
+                    self._write(active, reference, operations)
+            self._add_stage(active, operations, stage.delay_ns)
+            stage = next_stage(asked, found)
 
     def decide_next(self, active: ActiveRequest) -> Next:
         """Decide the next step of a request that is decided step by step."""
@@ -73,37 +81,37 @@ class Planner:
     def _in_steps(self, active: ActiveRequest) -> Iterator[Next]:
         request = active.request
         look_ups = self._books.look_ups if active.phase == Phase.MEASURE else LookUps()
-        if request.prompt_tokens:
-            active.miss_objects += 1
-            active.miss_tokens += request.prompt_tokens
-            look_ups.prompt_misses += 1
-            look_ups.prompt_tokens += request.prompt_tokens
-        else:
-            look_ups.plain_requests += 1
-        for reference in request.history:
-            found = self._add_read(active, reference)
+        look_ups.plain_requests += not request.prompt_tokens
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            found = []
+            if stage.unknown_tokens:
+                active.miss_objects += 1
+                active.miss_tokens += stage.unknown_tokens
+                look_ups.prompt_misses += 1
+                look_ups.prompt_tokens += stage.unknown_tokens
+            for reference in (*stage.history, *stage.context):
+                found.append(self._add_read(active, reference))
+                self._count(look_ups, stage, found[-1], prompted=request.prompt_tokens > 0)
+                if found[-1]:
+                    yield Next.STAGE
+            for reference in stage.writes:
+                yield from self._add_write(active, reference)
+            if stage.delay_ns:
+                self._add_stage(active, [], stage.delay_ns)
+                yield Next.STAGE
+            stage = next_stage(asked, found)
+
+    @staticmethod
+    def _count(look_ups: LookUps, stage: Stage, found: bool, prompted: bool) -> None:
+        if stage.history:
             look_ups.history_hits += found
             look_ups.history_misses += not found
-            if found:
-                yield Next.STAGE
-        if request.prefill:
-            yield from self._add_writes(active)
-        for decode_pass in range(request.decode_passes):
-            gone = False
-            for reference in request.context:
-                found = self._add_read(active, reference)
-                gone |= not found
-                look_ups.context_hits += found
-                look_ups.context_misses += not found
-                look_ups.prompted_hits += found and request.prompt_tokens > 0
-                if found:
-                    yield Next.STAGE
-            if gone and decode_pass == 0:
-                yield from self._add_writes(active)
-                break
-        if request.generation_ns:
-            self._add_stage(active, [], request.generation_ns)
-            yield Next.STAGE
+        else:
+            look_ups.context_hits += found
+            look_ups.context_misses += not found
+            look_ups.prompted_hits += found and prompted
 
     def _add_read(self, active: ActiveRequest, reference: ObjectRef) -> bool:
         """A stage that reads one object, where it is there."""
@@ -116,40 +124,23 @@ class Planner:
         self._add_stage(active, stage)
         return found
 
-    def _add_writes(self, active: ActiveRequest) -> Iterator[Next]:
-        """A stage for each object of the context that nobody has written. Room is only taken for those that have a
-        place: what waits for one must not push out what is there."""
-        cache = self._books.cache
-        for reference in active.request.context:
-            if cache.lookup(reference.key) is not None:
-                continue
-            yield Next.PLACE
-            stage: list[Operation] = []
-            nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
-            self._plan(active, cache.insert(reference.key, nbytes), reference, stage)
-            if stage:
-                self._being_written.add(reference.key)
-                stage[0].placed, active.has_place = active.has_place, False
-                self._add_stage(active, stage)
-                yield Next.STAGE
+    def _add_write(self, active: ActiveRequest, reference: ObjectRef) -> Iterator[Next]:
+        """A stage that writes an object that nobody has written. Room is only taken once it has a place: what waits
+        for one must not push out what is there."""
+        if self._books.cache.lookup(reference.key) is not None:
+            return
+        yield Next.PLACE
+        stage: list[Operation] = []
+        self._write(active, reference, stage)
+        if stage:
+            self._being_written.add(reference.key)
+            stage[0].placed, active.has_place = active.has_place, False
+            self._add_stage(active, stage)
+            yield Next.STAGE
 
-    def _decide_prefill(self, active: ActiveRequest) -> None:
-        request, cache = active.request, self._books.cache
-        reads: list[Operation] = []
-        missing: list[ObjectRef] = []
-        for reference in request.history:
-            self._look_up(active, reference, reads)
-        for reference in request.context:
-            if not self._look_up(active, reference, reads):
-                missing.append(reference)
-        self._add_stage(active, reads)
-        if request.prefill:
-            writes: list[Operation] = []
-            for reference in missing:
-                if cache.lookup(reference.key) is None:
-                    nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
-                    self._plan(active, cache.insert(reference.key, nbytes), reference, writes)
-            self._add_stage(active, writes)
+    def _write(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> None:
+        nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
+        self._plan(active, self._books.cache.insert(reference.key, nbytes), reference, stage)
 
     def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> bool:
         steps = self._books.cache.read(reference.key)
@@ -163,35 +154,46 @@ class Planner:
         if writer is not None:
             self._plan_elsewhere(active, reference, writer, stage)
             return True
-        if steps[-1].op == Op.PROMOTE:
+        if steps[-1].op == _PROMOTE:
             # The promotion is the read: the object lands in the faster tier, and nothing is read twice.
-            steps = [step for step in steps if step.op != Op.READ]
-        self._plan(active, steps, reference, stage)
+            self._plan(active, [step for step in steps if step.op != _READ], reference, stage)
+        else:
+            self._ask(Operation(steps[0], active, reference.tokens, len(active.stages)), stage)
         return True
 
     def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Operation]) -> None:
         for step in steps:
-            asked_for = step.key == reference.key and step.op in (Op.READ, Op.WRITE, Op.PROMOTE)
-            tokens = reference.tokens if asked_for else step.nbytes // self._bytes_per_token
-            operation = Operation(step, active, tokens, len(active.stages) if asked_for else None)
-            operation.alone = active.request.in_steps
-            self._order.add(operation)
-            if step.target is not None:
-                self._books.rooms[step.target].ask(operation)
-            if asked_for:
-                operation.waits_for += 1
-                stage.append(operation)
-            else:
-                operation.ready_ns = timed_io.now_ns()
-                if operation.waits_for == 0:
-                    self._make_ready(operation)
+            if step.key == reference.key and step.op in _ASKED_FOR:
+                self._ask(Operation(step, active, reference.tokens, len(active.stages)), stage)
+                continue
+            # It only makes room, and no stage waits for it.
+            operation = Operation(step, active, step.nbytes // self._bytes_per_token, None)
+            self._line_up(operation)
+            operation.ready_ns = timed_io.now_ns()
+            if operation.waits_for == 0:
+                self._make_ready(operation)
+
+    def _ask(self, operation: Operation, stage: list[Operation]) -> None:
+        """Take an operation that the request asks for into `stage`, for which it waits too."""
+        self._line_up(operation)
+        operation.waits_for += 1
+        stage.append(operation)
+
+    def _line_up(self, operation: Operation) -> None:
+        """Have an operation wait for those before it on its key, and for its room."""
+        operation.alone = operation.request.request.in_steps
+        self._order.add(operation)
+        target = operation.step.target
+        if target is not None:
+            self._books.rooms[target].ask(operation)
 
     def _plan_elsewhere(self, active: ActiveRequest, reference: ObjectRef, writer: int, stage: list[Operation]) -> None:
         """A read of another rank's object: it takes no room here, and nothing on this rank can be in its way."""
         assert self._sharing is not None
         nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
         step = Step(Op.READ, reference.key, nbytes, self._sharing.storage_tier, None)
-        operation = Operation(step, active, reference.tokens, len(active.stages), waits_for=1)
+        operation = Operation(step, active, reference.tokens, len(active.stages))
+        operation.waits_for = 1
         operation.writer, operation.locality = writer, self._sharing.locality(writer)
         stage.append(operation)
 

@@ -128,8 +128,9 @@ class Sharing:
         """Whether a delete of this rank still waits for others."""
         return bool(self._unsaid or self._in_grace)
 
-    def begin_read(self, operation: Operation) -> bool:
-        """Whether `operation`, a read of another rank's object, may begin; its writer may change. False: too late."""
+    def find_writer(self, operation: Operation) -> bool:
+        """Whether `operation`, a read of another rank's object, may begin now; its writer may change. False: too
+        late."""
         key, writer = operation.step.key, operation.writer
         assert writer is not None
         if not self.peers.holds(key, writer):
@@ -138,8 +139,11 @@ class Sharing:
                 self.counts.evicted_reads += 1
                 return False
             operation.writer, operation.locality = writer, self.locality(writer)
-        self._running[operation] = self.taken_in
         return True
+
+    def begin_read(self, operation: Operation) -> None:
+        """`operation`, a read of another rank's object that may begin, does."""
+        self._running[operation] = self.taken_in
 
     def end_read(self, operation: Operation) -> None:
         """A read that was begun has ended, however."""

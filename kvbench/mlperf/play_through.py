@@ -17,6 +17,7 @@ from kvbench.records.schema import Op
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.build import build_schedule
 from kvbench.workload.request import Request
+from kvbench.workload.stages import next_stage, stages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +130,24 @@ class _Play:
         """Yields the seconds of each operation."""
         played = self._played
         done = Played()
-        if request.prompt_tokens:
-            done.misses += 1
-            done.prompts += 1
-        for reference in request.history:
-            found = yield from self._read(reference.key, done)
-            done.history_hits += found
-            done.history_misses += not found
-        (entry,) = request.context
-        nbytes = stored_bytes(entry.tokens * self._bytes_per_token)
-        yield from self._write(entry.key, nbytes, done)
-        for _ in range(request.decode_passes):
-            yield from self._read(entry.key, done)
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            if stage.unknown_tokens:
+                done.misses += 1
+                done.prompts += 1
+            found = []
+            for reference in (*stage.history, *stage.context):
+                found.append((yield from self._read(reference.key, done)))
+            done.history_hits += sum(found[: len(stage.history)])
+            done.history_misses += len(stage.history) - sum(found[: len(stage.history)])
+            for reference in stage.writes:
+                if self._cache.lookup(reference.key) is None:
+                    nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
+                    yield from self._write(reference.key, nbytes, done)
+            if stage.delay_ns:
+                yield stage.delay_ns / 1e9
+            stage = next_stage(asked, found)
         played.requests += 1
         played.interactive += request.qos == 0
         played.written += done.written

@@ -223,6 +223,11 @@ class RunFileWriter:
         descriptor, self._descriptor = self._descriptor, -1
         return Written(self.path, descriptor)
 
+    def withdraw(self) -> None:
+        """Remove the temporary name while another thread may still be writing: for a process that is being ended."""
+        if not self._sink.closed:
+            self.temporary.unlink(missing_ok=True)
+
     def abort(self) -> None:
         """Give up: remove the temporary file. Once finished or aborted, that does nothing."""
         self.written().close()

@@ -30,10 +30,12 @@ class Spilled:
     records: Sequence[int]
     """Rows of each store of the records that are in it."""
     requests: int
+    descriptor: int = -1
+    """Of the file, if it is open: its name may be gone."""
 
     def rows(self, kind: int) -> Iterator[npt.NDArray[np.void]]:
         """The rows of RECORDS or REQUESTS, read back frame by frame. Raises KvbenchError where the file is damaged."""
-        with SpillFile(self.path, SAMPLE_DTYPE) as file:
+        with SpillFile(self.path, SAMPLE_DTYPE, self.descriptor) as file:
             for frame in file.frames(self.nbytes, [kind]):
                 yield frame.rows
             ending = file.ending

@@ -32,12 +32,13 @@ class Tally:
         canceled = int((rows["errno"] == errno.ECANCELED).sum())
         self.canceled += canceled
         self.failed += int((rows["errno"] != 0).sum()) - canceled
-        counted = rows[(rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)]
-        if len(counted):
-            first_ns = int(counted["t_start_ns"].min())
+        counted = (rows["phase"] == Phase.MEASURE) & (rows["errno"] == 0)
+        starts_ns = rows["t_start_ns"][counted]
+        if len(starts_ns):
+            first_ns = int(starts_ns.min())
             self.begin_ns = min(self.begin_ns, first_ns) if self.measured else first_ns
-            self.measured += len(counted)
-            self.end_ns = max(self.end_ns, int((counted["t_start_ns"] + counted["wall_ns"]).max()))
+            self.measured += len(starts_ns)
+            self.end_ns = max(self.end_ns, int((starts_ns + rows["wall_ns"][counted]).max()))
 
     def take_requests(self, rows: NDArray[Any]) -> None:
         """Count rows of REQUEST_DTYPE."""

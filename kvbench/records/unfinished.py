@@ -26,7 +26,7 @@ SUFFIX: Final = ".partial"
 MARK_BYTES: Final = 64
 _COPY_BYTES: Final = 1024**2
 _SAYS: Final = b"kvbench: unfinished, may be deleted\n"
-_MARK: Final = re.compile(re.escape(_SAYS) + rb"(\d{8}-\d{6}-[0-9a-f]{6})\n *")
+_MARK: Final = re.compile(re.escape(_SAYS) + rb"(\d{8}-\d{6}-[0-9a-f]{6})\n {5}")
 
 FOLDER_MARKER: Final = ".kvbench-unfinished"
 """The file with the mark in a folder that is there only for the time of a command."""

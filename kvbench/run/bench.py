@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -42,8 +41,7 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.filesystem import filesystem_of
-from kvbench.tiers.kinds import open_tiers, target_of
+from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import Area
 from kvbench.workload.request import QOS_CLASSES, Schedule
@@ -75,20 +73,19 @@ class Bench:
         topology: Topology,
         agreement: Agreement,
         plan: Plan,
-        directories: tuple[Path, ...],
+        addresses: tuple[str, ...],
         schedule: Schedule,
         sharing: Sharing | None = None,
     ) -> Iterator[Self]:
         """Check and build on every rank, then clean up on every rank, however the load ended. Collective, but for the
-        cleaning up after an error that was not agreed on. `directories` are those under test of this node's ranks;
+        cleaning up after an error that was not agreed on. `addresses` are those under test of this node's ranks;
         `sharing` is this rank's part in a shared key space."""
-        around = look_around(topology, agreement, plan, directories)
-        target = target_of(plan.config, str(around.directory) if around.directories else None)
-        area = target.area(plan.run_id, topology.rank)
+        around = look_around(topology, agreement, plan, addresses)
+        area = around.target.area(plan.run_id, topology.rank)
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
-        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, area.address)
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
         with cleaned_up(agreement, area), ExitStack() as stack:
             interrupt = agreement.interrupt
             yield agreement.run(
@@ -116,7 +113,7 @@ class Bench:
         for tier in tiers:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
-            check_paths(config, tiers[-1], around.filesystem)
+            check_paths(config, tiers[-1], around.volume)
         home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
@@ -186,7 +183,7 @@ class Bench:
     def sampler(self, topology: Topology) -> Sampler:
         """The node's sampler, for the disks that the filesystems under test are on."""
         taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, disks_of(map(filesystem_of, self.around.directories)), taker)
+        return Sampler(topology.node, disks_of(target.describe() for target in self.around.targets), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""
@@ -222,7 +219,7 @@ class Bench:
 
 
 def _place_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
-    return place_row(topology.node, str(around.directory), around.filesystem, around.group.group)
+    return place_row(topology.node, around.target.address, around.volume, around.group.group)
 
 
 def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | int]:
@@ -230,7 +227,7 @@ def _directory_row(topology: Topology, around: Surroundings) -> dict[str, str | 
         "rank": topology.rank,
         "filesystem_group": around.group.first_rank,
         "sharing_ranks": around.group.ranks,
-        "free_bytes": around.filesystem.free_bytes,
+        "free_bytes": around.volume.free_bytes,
     }
 
 

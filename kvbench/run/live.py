@@ -58,15 +58,16 @@ class Counters:
         return self.vector
 
     def _add(self, rows: npt.NDArray[np.void]) -> None:
-        moves = rows[rows["op"] != Op.DELETE]
+        # Column by column: to pick whole rows out would copy all of each, and cost the load more than to make them.
+        moves, errors = rows["op"] != Op.DELETE, rows["errno"]
         for tier in range(self._tiers):
             part = self.vector[tier * _WIDTH : (tier + 1) * _WIDTH]
-            mine = moves[moves["tier"] == tier]
-            done = mine[mine["errno"] == 0]
-            part[0] += len(done)
-            part[1] += int(done["nbytes"].sum())
-            part[2] += np.count_nonzero((mine["errno"] != 0) & (mine["errno"] != errno.ECANCELED))
-            octaves = np.log2(np.maximum(done["wall_ns"], _LOWEST_NS) / _LOWEST_NS)
+            mine = moves & (rows["tier"] == tier)
+            done = mine & (errors == 0)
+            part[0] += np.count_nonzero(done)
+            part[1] += int(rows["nbytes"][done].sum())
+            part[2] += np.count_nonzero(mine & (errors != 0) & (errors != errno.ECANCELED))
+            octaves = np.log2(np.maximum(rows["wall_ns"][done], _LOWEST_NS) / _LOWEST_NS)
             bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _BINS - 1)
             part[3:] += np.bincount(bins, minlength=_BINS)
 

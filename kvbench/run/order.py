@@ -23,8 +23,8 @@ from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
-from kvbench.run.directories import placeholders
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier
@@ -189,7 +189,7 @@ def known_attributes(
     arena_bytes: int,
 ) -> dict[str, str | int | float]:
     """The attributes of the run file but for those of how the run went; `cache_directory` is a
-    `filesystems.Sharing`."""
+    `places.Sharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(plan.config, topology.size, topology.nodes, timed_io.TIMER)

@@ -169,7 +169,8 @@ def _kept_rows(bench: Bench, clock: CommonClock) -> RankRows:
         return RankRows([bench.digest.records], bench.digest.requests, clock)
     if bench.spill is None:
         return RankRows(engine.stores, engine.requests, clock)
-    spilled = Spilled(bench.spill.path, bench.spill.kept_bytes, stream.kept_records, stream.kept_requests)
+    spill, kept = bench.spill, (stream.kept_records, stream.kept_requests)
+    spilled = Spilled(spill.path, spill.kept_bytes, *kept, spill.descriptor)
     return RankRows(engine.stores, engine.requests, clock, spilled)
 
 

@@ -23,7 +23,7 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.cluster.watch.watch import FAREWELL_S, Watch
 from kvbench.config.run_config import TraceWorkload
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Load
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import ClockReading, CommonClock
@@ -32,8 +32,8 @@ from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
+from kvbench.run.addresses import addresses_of_node
 from kvbench.run.bench import Bench
-from kvbench.run.directories import directories_of_node
 from kvbench.run.drive import Drive
 from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
@@ -76,13 +76,15 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
         writer = agreement.run(
             "check", lambda: open_until(stack, comm, order.out, order.overwrite, plan.run_id, inputs)
         )
+        if writer is not None:
+            watch.before_end.append(writer.withdraw)
         wishes = order.gather, order.gather_memory_bytes
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
         sharing = join(topology, plan.config, work.part)
-        directories = directories_of_node(topology, order.directory)
-        watch.advice = _advice(topology, plan, directories)
-        with Bench.build(topology, agreement, plan, directories, work.schedule, sharing) as bench:
+        addresses = addresses_of_node(topology, order.directory)
+        watch.advice = _advice(topology, plan, addresses)
+        with Bench.build(topology, agreement, plan, addresses, work.schedule, sharing) as bench:
             watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
             outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
@@ -90,7 +92,7 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
             with saying_what_is_left(topology, bench.spill, plan.run_id, order.out):
                 status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
             discard(agreement, bench.spill)
-            watch.advice = _advice(topology, plan, directories)
+            watch.advice = _advice(topology, plan, addresses)
             if comm.rank == 0 and status != "complete":
                 console.print(f"{order.out} holds what was measured, marked {status}", soft_wrap=True)
             agreement.run("measure", lambda: _raise_failure(outcome))
@@ -113,10 +115,10 @@ def run(comm: Communicator, order: Order, console: Console, heading: Callable[[f
 # Plan
 
 
-def _advice(topology: Topology, plan: Plan, directories: Sequence[Path], spill: SpillWriter | None = None) -> str:
+def _advice(topology: Topology, plan: Plan, addresses: Sequence[str], spill: SpillWriter | None = None) -> str:
     """What can be done where the ranks were ended without leaving in good order."""
     given = plan.order.directory if plan.own_directories and topology.nodes > 1 else None
-    return how_to_go_on(spill, plan.run_id, plan.order.out, directories, given or "")
+    return how_to_go_on(spill, plan.run_id, plan.order.out, addresses, given or "")
 
 
 def _files_read(plan: Plan) -> list[str | Path]:
@@ -161,7 +163,7 @@ def _load(
     view = View(console, bench.tier_names, topology.size, heading) if topology.rank == 0 else None
     drive = Drive(topology, bench, interrupt, watch, view)
     in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
-    watch.advice = _advice(topology, plan, bench.around.directories, bench.spill)
+    watch.advice = _advice(topology, plan, bench.around.addresses, bench.spill)
 
     filled = _fill(topology, agreement, schedule, bench, drive, in_flight)
     stopped = filled == "stopped"

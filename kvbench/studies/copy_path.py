@@ -26,10 +26,10 @@ from kvbench.records.outputs import Written
 from kvbench.run.bench import cleaned_up
 from kvbench.run.outcome import Outcome
 from kvbench.run.output.run_file import open_until
-from kvbench.studies.equipment import Home, Stock
+from kvbench.studies.equipment import Stock, StudySite
 from kvbench.studies.measuring import measure
 from kvbench.studies.options import CopyPathChoices
-from kvbench.studies.plan import Step, StudyCell, least_seconds, plan_steps, stored_bytes_per_rank
+from kvbench.studies.plan import StudyCell, StudyStep, least_seconds, plan_steps, stored_bytes_per_rank
 from kvbench.studies.progress import clock_text
 from kvbench.studies.requirements import Surroundings, look_around
 from kvbench.studies.study_file import StudyIdentity, gather_study
@@ -65,6 +65,8 @@ def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Wr
         watch.connect(topology, console.print)
         identity = _identify(comm, order)
         writer = agreement.run("check", lambda: open_until(stack, comm, order.out, order.overwrite, identity.run_id))
+        if writer is not None:
+            watch.before_end.append(writer.withdraw)
         steps = plan_steps(identity.choices)
         around = look_around(topology, agreement, identity.choices, steps, identity.run_id)
         _announce(console, topology, identity, steps)
@@ -97,7 +99,7 @@ def _identify(comm: Communicator, order: StudyOrder) -> StudyIdentity:
     return StudyIdentity(CopyPathChoices.from_json(content["choices"]), content["run_id"], content["started_at"])
 
 
-def _announce(console: Console, topology: Topology, identity: StudyIdentity, steps: list[Step]) -> None:
+def _announce(console: Console, topology: Topology, identity: StudyIdentity, steps: list[StudyStep]) -> None:
     if topology.rank == 0:
         choices = identity.choices
         cells = sum(isinstance(step, StudyCell) for step in steps)
@@ -122,7 +124,7 @@ def _stock(
         targets = [target_at(str(directory)) for directory in choices.directories]
         areas = tuple(target.area(identity.run_id, topology.rank) for target in targets)
         if topology.local_rank < max(choices.ranks):
-            home = Home(topology.rank, topology.host, areas)
+            home = StudySite(topology.rank, topology.host, areas)
         for area in areas:
             stack.enter_context(cleaned_up(agreement, area))
 

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.signals import Interrupt
-from kvbench.config.run_config import Io
-from kvbench.config.run_config import Tier as TierSection
-from kvbench.engine.worker import Equipment
+from kvbench.config.run_config import Io, TierSection
+from kvbench.engine.carrier import Equipment
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.run.build import make_arena, run_number
@@ -41,7 +40,7 @@ def tier_settings(read_path: Path) -> TierSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class StudySite:
     """Where this rank is, and what belongs to it alone in each directory under test."""
 
     rank: int
@@ -69,7 +68,7 @@ class Stock:
         cls,
         stack: ExitStack,
         choices: CopyPathChoices,
-        home: Home,
+        home: StudySite,
         run_id: str,
         arena_bytes: int,
         interrupt: Interrupt,

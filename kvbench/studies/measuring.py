@@ -29,7 +29,7 @@ from kvbench.run.outcome import Outcome
 from kvbench.run.sampler import Sampler
 from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.options import CopyPathChoices
-from kvbench.studies.plan import CopyLevel, Step, StudyCell, takes_turn, turn_seconds, turns
+from kvbench.studies.plan import CopyLevel, StudyCell, StudyStep, takes_turn, turn_seconds, turns
 from kvbench.studies.progress import StudyProgress
 from kvbench.studies.reading import read_in_turn
 from kvbench.studies.requirements import Place
@@ -64,7 +64,7 @@ def measure(
     topology: Topology,
     agreement: Agreement,
     choices: CopyPathChoices,
-    steps: Sequence[Step],
+    steps: Sequence[StudyStep],
     places: Sequence[Place],
     stock: Stock | None,
     interrupt: Interrupt,
@@ -120,7 +120,7 @@ class _Measurement:
         self.interrupted = False
         self.ended = False
 
-    def carry_out(self, step: Step) -> bool:
+    def carry_out(self, step: StudyStep) -> bool:
         """All turns of `step`; False when the study was ended in it, and it does not count. Collective."""
         # Taken before the barrier: no rank is through it before this one is at it.
         start_ns = timed_io.now_ns()
@@ -135,7 +135,7 @@ class _Measurement:
             self.cells.append(CellTime(step, len(self.cells), start_ns, timed_io.now_ns()))
         return True
 
-    def _work(self, step: Step, turn: int) -> float | None:
+    def _work(self, step: StudyStep, turn: int) -> float | None:
         """This rank's part of a turn; returns the bandwidth of a copy."""
         seconds = turn_seconds(step, self._choices)
         if self._stock is None or not takes_turn(step, turn, self._topology.local_rank):

@@ -9,9 +9,11 @@ from rich.console import Console
 
 from kvbench.cluster.comm import FailedElsewhere, get_world
 from kvbench.cluster.launch.mpirun import PYTHON
+from kvbench.cluster.signals import say
 from kvbench.errors import KvbenchError
 from kvbench.run import runner
 from kvbench.run.order import Order
+from kvbench.streams import SteadyStreams
 
 PROGRAM: Final = (*PYTHON, "-m", "kvbench.studies.one_run")
 
@@ -23,10 +25,11 @@ def arguments_of(order: Order) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out the order in `arguments` as one rank; returns the exit code, with the message on stderr."""
+    SteadyStreams()
     try:
         runner.run(get_world(), Order.from_json(json.loads(arguments[0])), Console(quiet=True)).close()
     except KvbenchError as error:
-        print(f"kvbench: {error}", file=sys.stderr, flush=True)
+        say(str(error))
         return 1
     except FailedElsewhere:
         # Rank 0 says what went wrong and gives the job its exit code; mpirun ends all ranks at the first that fails.

@@ -59,13 +59,13 @@ class CopyLevel:
     repeat: int
 
 
-Step = StudyCell | CopyLevel
+StudyStep = StudyCell | CopyLevel
 
 
-def plan_steps(choices: CopyPathChoices) -> list[Step]:
+def plan_steps(choices: CopyPathChoices) -> list[StudyStep]:
     """All cells and copy levels in the order in which they are measured; the same for the same seed."""
     rng = np.random.Generator(np.random.PCG64(choices.seed))
-    steps: list[Step] = []
+    steps: list[StudyStep] = []
     for repeat in range(choices.repeats):
         blocks = _blocks(choices, repeat)
         for block in rng.permutation(len(blocks)):
@@ -73,8 +73,8 @@ def plan_steps(choices: CopyPathChoices) -> list[Step]:
     return steps
 
 
-def _blocks(choices: CopyPathChoices, repeat: int) -> list[list[Step]]:
-    levels: list[Step] = [CopyLevel(ranks, repeat) for ranks in copy_levels(choices.ranks)]
+def _blocks(choices: CopyPathChoices, repeat: int) -> list[list[StudyStep]]:
+    levels: list[StudyStep] = [CopyLevel(ranks, repeat) for ranks in copy_levels(choices.ranks)]
     blocks = [levels]
     settings = list(product(range(len(choices.directories)), choices.ranks, choices.threads, choices.sizes))
     size = len(choices.read_paths) * len(MODES)
@@ -98,22 +98,22 @@ def copy_levels(ranks: tuple[int, ...]) -> list[int]:
     return sorted({*ranks, *(2**power for power in range(largest.bit_length()))})
 
 
-def turns(step: Step) -> int:
+def turns(step: StudyStep) -> int:
     """Turns that a step takes, one after the other."""
     return step.ranks if isinstance(step, StudyCell) and step.mode == "isolated" else 1
 
 
-def takes_turn(step: Step, turn: int, local_rank: int) -> bool:
+def takes_turn(step: StudyStep, turn: int, local_rank: int) -> bool:
     """Whether the rank at place `local_rank` of its node works in a turn."""
     return local_rank == turn if turns(step) > 1 else local_rank < step.ranks
 
 
-def turn_seconds(step: Step, choices: CopyPathChoices) -> float:
+def turn_seconds(step: StudyStep, choices: CopyPathChoices) -> float:
     """Least duration of a turn."""
     return choices.seconds if isinstance(step, StudyCell) else min(choices.seconds, _ROOFLINE_S)
 
 
-def least_seconds(steps: list[Step], choices: CopyPathChoices) -> float:
+def least_seconds(steps: list[StudyStep], choices: CopyPathChoices) -> float:
     """Least duration of all steps together; a turn ends with the requests that began in it, so it may take longer."""
     return sum(turns(step) * turn_seconds(step, choices) for step in steps)
 
@@ -139,7 +139,7 @@ def stored_bytes_per_rank(choices: CopyPathChoices) -> int:
     )
 
 
-def record_bytes_per_rank(steps: list[Step], choices: CopyPathChoices) -> int:
+def record_bytes_per_rank(steps: list[StudyStep], choices: CopyPathChoices) -> int:
     """Upper bound of the memory that the records of one rank take until they are gathered."""
     rows = 0.0
     for step in steps:

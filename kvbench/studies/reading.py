@@ -8,11 +8,10 @@ being slow. Nothing of MPI happens here.
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final
 
 from kvbench import timed_io
 from kvbench.cache import Step
-from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.worker import Worker
 from kvbench.records.schema import Op, Phase, RequestState
@@ -34,9 +33,7 @@ def read_in_turn(
     threads = []
     for number, worker in enumerate(workers):
         reads = _ThreadReads(turn, number, stock.keys(size_number, number, cell.threads))
-        # A worker asks its dispatcher only what _ThreadReads answers.
-        arguments = (cast(Dispatcher, reads),)
-        threads.append(threading.Thread(target=worker.run, args=arguments, name=f"kvbench-study-{number}", daemon=True))
+        threads.append(threading.Thread(target=worker.run, args=(reads,), name=f"kvbench-study-{number}", daemon=True))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -65,7 +62,7 @@ class _Turn:
 
 
 class _ThreadReads:
-    """Hands one thread its reads, as a dispatcher does."""
+    """Hands one thread its reads (implements `source.OperationSource`), one at a time."""
 
     def __init__(self, turn: _Turn, thread: int, keys: Sequence[int]) -> None:
         self._turn = turn
@@ -74,16 +71,16 @@ class _ThreadReads:
         self._request: ActiveRequest | None = None
         self._left = 0
 
-    def take(self, finished: Operation | None = None, wall_ns: int = 0) -> Operation | None:
-        """The thread's next read; None when its turn is over. Every thread gets one request at least."""
+    def take(self, done: Sequence[Operation], room: int) -> Sequence[Operation]:
+        """The thread's next read; none when its turn is over. Every thread gets one request at least."""
         turn, thread = self._turn, self._thread
         turn.reading[thread] = 0
         now_ns = timed_io.now_ns()
         if turn.over:
-            return None
+            return ()
         if self._left == 0:
             if self._request is not None and not turn.may_begin(now_ns):
-                return None
+                return ()
             self._request = self._begin(now_ns)
             self._left = READS_PER_REQUEST
         assert self._request is not None
@@ -91,11 +88,12 @@ class _ThreadReads:
         turn.reading[thread] = 1
         key = self._request.request.context[0].key
         step = Step(Op.READ, key, turn.cell.object_bytes, turn.cell.directory, None)
-        inflight = turn.reading.count(1)
-        return Operation(step, self._request, turn.tokens, None, ready_ns=now_ns, inflight=inflight)
+        read = Operation(step, self._request, turn.tokens, None)
+        read.ready_ns, read.inflight = now_ns, turn.reading.count(1)
+        return (read,)
 
-    def give_up(self, operation: Operation, state: RequestState) -> None:
-        """The worker could not carry `operation` out: nothing more is read in this turn."""
+    def give_up(self, done: Sequence[Operation], left: Sequence[Operation], state: RequestState) -> None:
+        """The worker could not carry its read out: nothing more is read in this turn."""
         self._turn.over = True
 
     def stop(self) -> None:

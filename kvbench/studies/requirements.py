@@ -6,17 +6,16 @@ from functools import partial
 from typing import Final
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group
 from kvbench.cluster.node import Node, describe_node
+from kvbench.cluster.places import PlaceGroup, place_group
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import WHOLE_COPIES, Path, label
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes, refuse_beyond_limit
 from kvbench.studies.equipment import tier_settings
 from kvbench.studies.options import CopyPathChoices
-from kvbench.studies.plan import Step, record_bytes_per_rank, stored_bytes_per_rank
+from kvbench.studies.plan import StudyStep, record_bytes_per_rank, stored_bytes_per_rank
 from kvbench.tiers.arena import usual_arena_bytes, whole_segments
-from kvbench.tiers.file.filesystem import on_one_filesystem
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Area, Target, Volume
 from kvbench.tiers.trial import try_out
@@ -32,7 +31,7 @@ class Place:
 
     target: Target
     filesystem: Volume
-    group: FilesystemGroup
+    group: PlaceGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Surroundings:
 
 
 def look_around(
-    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[Step], run_id: str
+    topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[StudyStep], run_id: str
 ) -> Surroundings:
     """Check the ranks, the directories, their space and read paths, and memory. Collective.
 
@@ -57,9 +56,8 @@ def look_around(
     targets = [target_at(str(directory)) for directory in choices.directories]
     node, filesystems = agreement.run("check", lambda: _look(targets))
     places = []
-    for directory, target, filesystem in zip(choices.directories, targets, filesystems, strict=True):
-        find = partial(filesystem_group, topology, directory, on_one_filesystem, run_id)
-        group = agreement.run("check", find)
+    for target, filesystem in zip(targets, filesystems, strict=True):
+        group = agreement.run("check", partial(place_group, topology, target, run_id))
         places.append(Place(target, filesystem, group))
 
     def check() -> Surroundings:

@@ -7,7 +7,7 @@ cache does not hold, as it does in an inference engine. It knows nothing of file
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -65,11 +65,18 @@ class Lease:
     lies there: another object would be blamed.
     """
 
-    __slots__ = ("arena", "segments")
+    __slots__ = ("arena", "more", "segments")
 
     def __init__(self, arena: "Arena", segments: tuple[int, ...]) -> None:
         self.arena = arena
         self.segments = segments
+        self.more: list[int] = []
+        """Segments of the leases beside it, which are given back with it."""
+
+    def beside(self, sizes: Sequence[int]) -> "list[Lease]":
+        """Leases for further objects that are moved together with this one's, each of which takes a whole object; as
+        many, from the first of `sizes` on, as leave a segment for each other thread."""
+        return self.arena.lease_beside(self, sizes) if sizes else []
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +85,12 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.arena.renew(self.segments)
+            self.renew()
         self.arena.take_back(self)
+
+    def renew(self) -> None:
+        """Make what was lent as new: something went wrong with an object that was moved."""
+        self.arena.renew((*self.segments, *self.more))
 
     @property
     def nbytes(self) -> int:
@@ -150,6 +161,19 @@ class Arena:
             self._leases += 1
         return Lease(self, segments)
 
+    def lease_beside(self, lease: Lease, sizes: Sequence[int]) -> list[Lease]:
+        """See `Lease.beside`."""
+        leases = []
+        with self._lock:
+            for nbytes in sizes:
+                count = -(-nbytes // SEGMENT_BYTES)
+                if count > len(self._free) - max(0, self._threads - self._leases):
+                    break
+                segments = tuple([self._free.popleft() for _ in range(count)])
+                lease.more.extend(segments)
+                leases.append(Lease(self, segments))
+        return leases
+
     def renew(self, segments: Iterable[int] | None = None) -> None:
         """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
         for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
@@ -159,4 +183,5 @@ class Arena:
         """Called by the lease when its context ends."""
         with self._lock:
             self._free.extend(lease.segments)
+            self._free.extend(lease.more)
             self._leases -= 1

@@ -1,15 +1,16 @@
 """The contract of a tier: how the bytes of objects are moved, whatever holds them.
 
 A tier decides nothing: which object lives where is the cache's business, and what the bytes are is the payload's.
-Every call that moves bytes is timed into one row by the stopwatch; several calls on one object (parts) add up in it.
+Every call that moves bytes is timed into one row by the stopwatch; several calls on one object (parts) add up in it. A
+batch of objects is one call with a row for each.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
-from kvbench.records.schema import RESIDENT_UNKNOWN, Path
+from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path
 from kvbench.tiers.arena import Memory
-from kvbench.tiers.transfer import Cell, Part
+from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
 
 
 class NotAsWrittenError(OSError):
@@ -57,6 +58,28 @@ class Tier(ABC):
     @abstractmethod
     def delete(self, cell: Cell, key: int) -> None:
         """Remove object `key`."""
+
+    def run(self, batch: Batch) -> None:
+        """Carry out a batch. An OSError does not end the call but stands in `batch.errors`, and in the row.
+
+        This way objects are moved one after the other, and nothing is begun behind one that fails. A tier that has one
+        call for several objects replaces it, and may begin all of them.
+        """
+        cell = Cell(batch.rows, batch.first_row, batch.stop)
+        reads, writes = batch.does == Op.READ, batch.does == Op.WRITE
+        for number, key in enumerate(batch.keys):
+            cell.row = batch.first_row + number
+            batch.begun += 1
+            try:
+                if reads:
+                    batch.landed.append(self.read(cell, key, WHOLE, batch.memories[number])[1])
+                elif writes:
+                    self.write(cell, key, WHOLE, batch.memories[number])
+                else:
+                    self.delete(cell, key)
+            except OSError as error:
+                batch.errors[number] = error
+                return
 
     def allocate(self, key: int, nbytes: int) -> None:  # noqa: B027 - storage allocates as it writes
         """Set memory aside for object `key`; called before its first part is written."""

@@ -1,18 +1,17 @@
 """Where the objects of a kind of storage lie, and all that this kind alone has: the contract of a target.
 
 A directory is one, a bucket could be. A run asks it what it is and whether it can be used, then for a part of it that
-is one rank's own (`Area`), which it gives back when it ends. It knows nothing of other ranks: which of them see the
-same place they find out among themselves, from the signs that each puts up there.
+is one rank's own (`Area`), which it gives back when it ends. It knows nothing of other ranks: which of them have the
+same place they find out among themselves, from the signs that they put up there.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kvbench.config.run_config import Io
-from kvbench.config.run_config import Tier as TierSection
+from kvbench.config.run_config import Io, TierSection
 from kvbench.errors import KvbenchError
 from kvbench.tiers.contract import Tier
 
@@ -122,25 +121,6 @@ class Area(ABC):
         """
 
 
-class Sign(ABC):
-    """A sign that is put up in a target for a moment, under a number, so that others who look there see it."""
-
-    @abstractmethod
-    def put_up(self) -> None:
-        """Raises OSError."""
-
-    @abstractmethod
-    def lowest_seen(self) -> int:
-        """The lowest number of a sign of this run that is there now, this one's own if there is no other.
-
-        Raises OSError.
-        """
-
-    @abstractmethod
-    def take_down(self) -> None:
-        """Raises OSError."""
-
-
 class Target(ABC):
     """One place under test, as a rank sees it."""
 
@@ -163,13 +143,31 @@ class Target(ABC):
     def area(self, run_id: str, rank: int) -> Area:
         """The part of it that is a rank's own; nothing is made yet."""
 
-    def sign(self, run_id: str, number: int) -> Sign | None:
-        """A sign of a run, under a number that no other sign of the run has; None where whoever gives the same address
-        has the same place."""
-        return None
+    def is_there(self) -> bool:
+        """Whether there is anything at all at the address."""
+        return True
+
+    def is_same(self, other: "Target") -> bool:
+        """Whether another target of this kind, on this node, is the same place. Raises OSError."""
+        return self.address == other.address
+
+    def put_up_sign(self, run_id: str, number: int) -> None:  # noqa: B027 - see lowest_sign
+        """Put up a sign of a run, for other ranks to see: under a number that no other sign of the run has. Raises
+        KvbenchError."""
+
+    def lowest_sign(self, run_id: str, numbers: Collection[int]) -> int | None:
+        """The lowest of `numbers` whose sign is seen here now. Raises KvbenchError.
+
+        Where no signs are put up, an address means the same place to everybody.
+        """
+        return min(numbers, default=None)
+
+    def take_down_sign(self, run_id: str, number: int) -> None:  # noqa: B027 - see lowest_sign
+        """Take a sign down again. Raises KvbenchError."""
 
     def is_beside(self, directory: Path) -> bool:
-        """Whether what is written to `directory`, which exists, goes to the same volume. Raises OSError."""
+        """Whether this is there and what is written to `directory`, which exists, goes to the same volume. Raises
+        OSError."""
         return False
 
     def holds(self, run_id: str) -> bool:

@@ -1,8 +1,9 @@
-"""Cell and part: the row that a call on a tier is timed into, and the bytes of an object that it moves."""
+"""What a call on a tier is given: the row that it is timed into, the bytes of an object that it moves, or a batch."""
 
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
-from kvbench.records.schema import RECORD_DTYPE, TimedBy
+from kvbench.records.schema import RECORD_DTYPE, Op, TimedBy
+from kvbench.tiers.arena import Memory
 
 _ADDED_UP: Final = (
     "wall_ns", "host_ns", "runq_ns", "device_ns", "copy_ns", "span_ns", "nbytes", "minor_faults", "major_faults",
@@ -105,3 +107,25 @@ class Part:
 
 
 WHOLE = Part(0)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Whole objects that one call moves the same way, each timed into a row of its own; the rows lie in one buffer, one
+    after the other, so that a call can fill all of them."""
+
+    does: Op
+    """READ, WRITE or DELETE."""
+    keys: Sequence[int]
+    memories: Sequence[Memory]
+    """Where each object is to land, or comes from; none for DELETE."""
+    rows: npt.NDArray[np.uint8]
+    first_row: int
+    stop: npt.NDArray[np.int32]
+    """As of a cell."""
+    landed: list[Memory | None] = field(default_factory=list)
+    """Of a READ, where each of those that were read lies now, as `Tier.read` says it."""
+    begun: int = 0
+    """How many were begun, from the first; the rows of the others are as they were."""
+    errors: dict[int, OSError] = field(default_factory=dict)
+    """What went wrong, by the number of the object in the batch."""

@@ -17,7 +17,7 @@ from kvbench.tiers.transfer import WHOLE, Cell
 from kvbench.units import KIB
 
 TRIAL_BYTES: Final = 256 * KIB
-_KEY: Final = 0x7121A10B7EC70000
+TRIAL_KEY: Final = 0x7121A10B7EC70000
 """Of no meaning to a workload."""
 
 
@@ -43,19 +43,19 @@ def try_out(tier: Tier) -> Trouble | None:
     source, target = _memory(), _memory()
     source.buffer[:] = np.arange(TRIAL_BYTES, dtype=np.uint32).astype(np.uint8)
     try:
-        tier.allocate(_KEY, TRIAL_BYTES)
-        tier.write(cell, _KEY, WHOLE, source)
+        tier.allocate(TRIAL_KEY, TRIAL_BYTES)
+        tier.write(cell, TRIAL_KEY, WHOLE, source)
     except OSError as error:
         return Trouble("write", error)
     try:
-        tier.prepare_read(_KEY)
-        _, landed = tier.read(cell, _KEY, WHOLE, target)
+        tier.prepare_read(TRIAL_KEY)
+        _, landed = tier.read(cell, TRIAL_KEY, WHOLE, target)
         if landed is None:  # the path only touches pages
-            tier.inspect(_KEY, 0, target)
+            tier.inspect(TRIAL_KEY, 0, target)
             landed = target
         if not np.array_equal(landed.buffer[:TRIAL_BYTES], source.buffer):
             raise NotAsWrittenError(errno.EIO, "what was read is not what was written")
-        tier.delete(cell, _KEY)
+        tier.delete(cell, TRIAL_KEY)
     except OSError as error:
         return Trouble("read", error)
     return None

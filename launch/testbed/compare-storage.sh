@@ -46,7 +46,7 @@ run() {
         if mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
             --expect "$target" --out "$out/$label.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
             "$@" > "$out/$label.txt" 2> "$out/$label.err"; then
-            echo "compare-storage: $label: $(sed -n "s/^\(storage reads: .*\) per operation.*/\1/p" "$out/$label.txt")"
+            echo "compare-storage: $label: $(sed -n "s/^\(storage reads: .*\) (device.*/\1/p" "$out/$label.txt")"
             return
         fi
         tail -n 20 "$out/$label.txt" "$out/$label.err" >&2

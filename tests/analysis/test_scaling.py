@@ -106,3 +106,22 @@ def test_the_tables_have_their_columns() -> None:
     assert curve["n"].iloc[int(curve["throughput"].argmax())] == pytest.approx(fit.peak_n.estimate, abs=1)
     assert (curve["low"] <= curve["throughput"]).all()
     assert (curve["throughput"] <= curve["high"]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    contention=st.just(0.0) | st.floats(0, 1),
+    coherency=st.sampled_from([0.0, 1e-3, 0.02]),
+    noise=st.sampled_from([0.003, 0.05, 0.2]),
+)
+def test_draws_are_fitted_alike_by_both_solvers(seed: int, contention: float, coherency: float, noise: float) -> None:
+    """Whether a minimum lies within the bounds, where one is used that knows none, or on them."""
+    rng = np.random.default_rng(seed)
+    sizes = np.repeat([1.0, 2, 4, 8, 16], 2)
+    throughput = usl(sizes, 1000.0, contention, coherency) * rng.lognormal(0, noise, len(sizes))
+    fast = ka.fit_usl(sizes, throughput, np.random.default_rng(seed), resamples=5).draws
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvbench_analysis.scaling.usl._CONVERGED", ())
+        bounded = ka.fit_usl(sizes, throughput, np.random.default_rng(seed), resamples=5).draws
+    np.testing.assert_allclose(fast, bounded, rtol=1e-3, atol=1e-4)

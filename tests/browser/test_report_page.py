@@ -95,6 +95,7 @@ def test_text_and_tables_are_there_before_the_plots(report: FilePath, open_repor
     heights = [plot.bounding_box()["height"] for plot in opened.page.locator(".plot").all()]
     assert len(heights) == len(KEYS)
     assert min(heights) > 150, "the room of the plots is kept, so that nothing moves when they come"
+    opened.page.close()
 
 
 def test_the_page_has_loaded_when_its_plots_are_drawn(report: FilePath, open_report: Open) -> None:

@@ -31,7 +31,7 @@ class Ends(list[str]):
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread waits for an answer for a moment only."""
     monkeypatch.setattr("kvbench.cluster.signals.ANSWER_S", 0.01)
     monkeypatch.setattr("kvbench.cluster.signals._LOOK_S", 0.01)

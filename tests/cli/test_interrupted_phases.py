@@ -44,10 +44,10 @@ def interrupted(
         ("kvbench.run.order.load_config", "plan"),
         ("kvbench.run.order.build_schedule", "plan"),
         ("kvbench.run.output.run_file.open_output", "check"),
-        ("kvbench.run.checks.surroundings.filesystem_group", "check"),
+        ("kvbench.run.checks.surroundings.place_group", "check"),
         ("kvbench.run.checks.sizes.forecast_demand", "check"),
         ("kvbench.run.bench.make_arena", "check"),
-        ("kvbench.run.bench.probe_paths", "check"),
+        ("kvbench.run.bench.check_paths", "check"),
         ("kvbench.run.bench.open_spill", "check"),
         ("kvbench.engine.engine:Engine.prepare", "set up"),
     ],
@@ -62,13 +62,20 @@ def test_before_the_load_a_run_ends_in_the_phase_it_is_in_and_leaves_nothing(
     assert remains(tmp_path) == [folder.name]
 
 
-@pytest.mark.parametrize("figure", ["memory_copy_gib_per_s", "write_calibration_object", "storage_read_gib_per_s"])
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "bench.memory_copy_gib_per_s",
+        "calibration:CalibrationObject.write",
+        "calibration:CalibrationObject.read_gib_per_s",
+    ],
+)
 def test_a_calibration_of_many_minutes_ends_at_once_and_leaves_nothing(
     interrupted: Callable[..., Ended], folder: Path, tmp_path: Path, spills: Path, figure: str
 ) -> None:
     # The first figure is over when another one is asked for.
-    seconds = 60 if figure == "memory_copy_gib_per_s" else 0.001
-    ended = interrupted(f"kvbench.run.bench.{figure}", f"calibration.seconds={seconds}")
+    seconds = 60 if figure == "bench.memory_copy_gib_per_s" else 0.001
+    ended = interrupted(f"kvbench.run.{figure}", f"calibration.seconds={seconds}")
     assert (ended.code, ended.messages) == (1, ["kvbench: interrupted during calibrate"])
     assert remains(folder) == []
     assert remains(spills) == []

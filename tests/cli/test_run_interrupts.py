@@ -160,7 +160,7 @@ def test_what_is_still_being_loaded_ends_without_a_word(start_run: Start, fifo: 
 def test_a_phase_that_hears_nothing_is_ended_and_what_it_leaves_can_be_cleaned(
     start_run: Start, kvbench: Call, folder: Path, tmp_path: Path, spills: Path, fifo: Fifo
 ) -> None:
-    command = start_run(program=(*HELD, "kvbench.run.bench:probe_paths", fifo.path))
+    command = start_run(program=(*HELD, "kvbench.run.bench:check_paths", fifo.path))
     command.wait_for(fifo.reached)
     command.send(signal.SIGTERM)
     ended = command.ended()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -202,3 +203,65 @@ def test_a_spill_filesystem_that_becomes_full_ends_nothing_and_loses_nothing(
     assert remains(place) == []
     shown = " ".join(kvbench("summary", run_file).out.split())
     assert f"2 ranks could not write their spill file to the end ({os.strerror(errno.ENOSPC)})" in shown
+
+
+@pytest.mark.parametrize("what", ["files", "folder"])
+def test_spill_files_that_are_deleted_in_mid_run_cost_no_row(
+    under_mpirun: Start, folder: Path, tmp_path: Path, spills: Path, what: str
+) -> None:
+    """As a cleaner of temporary files does; files are made anew, as long as there is a folder for them."""
+    run_file = tmp_path / "run.h5"
+    command = under_mpirun(*ENDLESS)
+    command.wait_for(lambda: objects(folder, rank=1))
+    if what == "folder":
+        command.wait_for(lambda: len(remains(spills)) == 2)
+        shutil.rmtree(spills)
+        before = set(objects(folder))
+        command.wait_for(lambda: set(objects(folder)) - before)
+    else:
+        for _ in range(3):
+            deleted = command.wait_for(lambda: len(found := list(spills.iterdir())) == 2 and found)
+            for path in deleted:
+                path.unlink()
+        command.wait_for(lambda: len(remains(spills)) == 2)
+    command.send(signal.SIGUSR1)
+    command.ended()
+    spills.mkdir(exist_ok=True)
+    assert attributes(run_file)["status"] == "interrupted"
+    check_all_rows_are_there(run_file)
+    assert column(run_file, "ranks/spilled_rows").tolist() == column(run_file, "ranks/rows").tolist()
+    assert column(run_file, "ranks/spill_errno").tolist() == [0, 0]
+    assert remains(spills) == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "files", "folder"])
+def test_where_the_run_file_cannot_be_written_it_is_said_truly_what_is_left(
+    start_run: Start,
+    kvbench: Call,
+    mounted: Callable[[str, str], Path],
+    folder: Path,
+    tmp_path: Path,
+    spills: Path,
+    what: str,
+) -> None:
+    place = mounted("tmpfs", "size=16k")
+    command = start_run(*ENDLESS, out=place / "run.h5")
+    command.wait_for(lambda: objects(folder))
+    if what == "folder":
+        shutil.rmtree(spills)
+    elif what == "files":
+        for path in spills.iterdir():
+            path.unlink()
+    command.send(signal.SIGINT)
+    ended = command.ended()
+    assert ended.code == 1
+    message = ended.messages[-1]
+    assert f"cannot write {place}/run.h5: No space left on device" in message
+    if what == "folder":
+        assert "the spill files were deleted while the run went on, and the records with them" in message
+        assert "recover" not in message
+        spills.mkdir()
+        return
+    assert f"the records of each rank are still in {spills}/kvbench-" in message
+    assert kvbench("recover", spills, "-o", tmp_path / "recovered.h5").code == 0
+    check_all_rows_are_there(tmp_path / "recovered.h5")

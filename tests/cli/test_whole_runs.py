@@ -15,8 +15,8 @@ from kvbench.workload.trace_samples import write_samples
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 
-SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 8}"
-"""Blocks of 512 tokens are 16 KiB."""
+SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 16}"
+"""Blocks of 512 tokens are 32 KiB."""
 
 DATA = Path(os.environ.get("KVBENCH_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")) / "traces"
 
@@ -79,11 +79,19 @@ def test_two_ranks_make_one_file_in_their_time_and_memory(
 
 
 def check_summaries(kvbench: Call, run_file: Path, run: Ended) -> None:
-    """What the run printed is what `summary` prints, and the JSON holds the same run."""
+    """What the run printed at its end is a screenful that names `summary`, which has the rest, and the JSON too."""
     text = kvbench("summary", run_file)
     assert text.code == 0
+    printed = run.out.splitlines()
+    last = printed[next(place for place, line in enumerate(printed) if line.startswith(f"{run_file}: ")) :]
+    assert len(last) < 24
+    assert last[0] == text.out.splitlines()[0]
+    assert last[1].startswith("storage reads: ")
+    assert last[-1] == f"all figures: kvbench summary {run_file}"
     assert "Operations of the measured phase, all ranks" in run.out
     assert "Operations of the measured phase, all ranks" in text.out
+    assert "Per rank: " in text.out
+    assert "Per rank: " not in run.out
     figures = json.loads(kvbench("summary", run_file, "--json").out)
     assert figures["run"]["fingerprint"] == attributes(run_file)["fingerprint"]
 

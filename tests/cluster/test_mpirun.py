@@ -2,14 +2,24 @@
 
 import itertools
 import os
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, launch, mpirun_command, mpirun_environment, spread
+from kvbench.cluster.launch.mpirun import (
+    Mpirun,
+    check_reach,
+    find_mpirun,
+    launch,
+    mpirun_command,
+    mpirun_environment,
+    spread,
+)
 from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
 from kvbench.errors import KvbenchError
 
@@ -90,6 +100,19 @@ def test_a_foreign_mpirun_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(KvbenchError, match=r"neither Open MPI's nor MPICH's .*LAM 7\.1"):
         find_mpirun()
+
+
+def test_ranks_on_other_hosts_from_a_path_that_a_shell_takes_apart_are_refused(tmp_path: Path) -> None:
+    blank = Mpirun(tmp_path / "with blanks" / "bin" / "mpirun", "openmpi")
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("# nodes\n\nlocalhost slots=2\n")
+    check_reach(blank, ["localhost:2", socket.gethostname()], hostfile)
+    check_reach(replace(blank, family="hydra"), ["far"])
+    check_reach(Mpirun(Path("/opt/mpi/bin/mpirun"), "openmpi"), ["far"])
+    hostfile.write_text("localhost slots=2\nfar slots=2\n")
+    for hosts, file in ((["localhost", "far:2"], None), ([], hostfile)):
+        with pytest.raises(KvbenchError, match=f"cannot start ranks on far.*{tmp_path}/with blanks"):
+            check_reach(blank, hosts, file)
 
 
 def test_a_rank_of_another_launcher_does_not_launch_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ import pytest
 from kvbench.cluster.agree import Agreement, RanksFailed, abort
 from kvbench.cluster.clock import read_clock
 from kvbench.cluster.comm import SerialComm, launcher_size
-from kvbench.cluster.filesystems import filesystem_group
 from kvbench.cluster.gather import gather_rows, gather_table
+from kvbench.cluster.places import place_group
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.topology import discover
 from kvbench.errors import KvbenchError
 from kvbench.records.clock import CommonClock
 from kvbench.records.tables import as_columns, as_rows
-from kvbench.tiers.file.filesystem import on_one_filesystem
+from kvbench.tiers.file.target import DirectoryTarget
 
 ROWS = np.dtype([("a", "<i8"), ("b", "<u4")])
 
@@ -125,7 +125,7 @@ def test_one_rank_is_one_node_with_the_right_time_and_its_own_filesystem(tmp_pat
     reading = read_clock(topology)
     assert (reading.offset_ns, reading.uncertainty_ns, reading.worst_uncertainty_ns) == (0, 0, 0)
     assert CommonClock(reading, reading).to_common(123) == 123
-    group = filesystem_group(topology, tmp_path, on_one_filesystem, "run1")
+    group = place_group(topology, DirectoryTarget(str(tmp_path)), "run1")
     assert (group.group, group.ranks, group.nodes) == (0, 1, 1)
     assert not [*tmp_path.iterdir()]
 
@@ -134,7 +134,7 @@ def test_a_probe_never_replaces_somebody_elses_file(tmp_path: Path) -> None:
     theirs = tmp_path / "kvbench-run1.probe-0"
     theirs.write_text("precious")
     with pytest.raises(KvbenchError, match="File exists"):
-        filesystem_group(discover(SerialComm()), tmp_path, on_one_filesystem, "run1")
+        place_group(discover(SerialComm()), DirectoryTarget(str(tmp_path)), "run1")
     assert theirs.read_text() == "precious"
 
 

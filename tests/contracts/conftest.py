@@ -1,58 +1,63 @@
 """What the tests of this folder share: kvbench with one of the plugins."""
 
-import subprocess
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from kvbench.cache.policies import POLICIES
-from kvbench.config.names import CACHE_POLICIES, TIER_KINDS
+from kvbench.cluster.comm import SerialComm
+from kvbench.commands.main import commands
+from kvbench.commands.table import COMMANDS
+from kvbench.config.names import CACHE_POLICIES, TIER_KINDS, TRACE_FORMATS
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.kinds import KINDS
 from kvbench.tiers.payload import Payload
 from kvbench.units import SEGMENT_BYTES
+from kvbench.workload.traces.formats import FORMATS
 
-PLUGINS = Path(__file__).parent / "plugins"
-TESTS = PLUGINS.parent.parent
-sys.path += [str(PLUGINS), str(TESTS / "tiers"), str(TESTS / "cache")]
+TESTS = Path(__file__).parent.parent
+sys.path += [str(TESTS / "contracts" / "plugins"), str(TESTS / "tiers"), str(TESTS / "cache")]
 
-_PROGRAM = """
-import importlib, sys
-sys.path.append(sys.argv.pop(1))
-importlib.import_module(sys.argv.pop(1))
-from kvbench.commands.main import main
-main()
-"""
+TABLES: tuple[dict[str, Any], ...] = (KINDS, TIER_KINDS, POLICIES, FORMATS, COMMANDS)
+NAMES = (CACHE_POLICIES, TRACE_FORMATS)
 
 
 @pytest.fixture
-def kvbench_with() -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Call kvbench after a plugin was imported: `kvbench_with("command", "greet", "you")`.
+def plugged() -> Iterator[Callable[[str], Any]]:
+    """Import a plugin, which adds itself to a table; it goes again."""
+    tables, names = [dict(table) for table in TABLES], [list(some) for some in NAMES]
+    imported = []
 
-    In a process of its own, as what a plugin adds to the tables is there for good.
-    """
+    def plug(name: str) -> Any:
+        imported.append(name)
+        return importlib.import_module(name)
 
-    def call(plugin: str, *words: object) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", _PROGRAM, PLUGINS, plugin, *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-    return call
-
-
-@pytest.fixture
-def new_in_tables() -> Iterator[None]:
-    """What is added to the tables goes again."""
-    tables: tuple[dict[str, Any], ...] = (KINDS, TIER_KINDS, POLICIES)
-    before = [dict(table) for table in tables]
-    names = list(CACHE_POLICIES)
-    yield
-    for table, content in zip(tables, before, strict=True):
+    yield plug
+    for name in imported:
+        sys.modules.pop(name, None)
+    for table, content in zip(TABLES, tables, strict=True):
         table.clear()
         table.update(content)
-    CACHE_POLICIES[:] = names
+    for some, before in zip(NAMES, names, strict=True):
+        some[:] = before
+
+
+@pytest.fixture
+def kvbench_with(plugged: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call kvbench, as one rank without MPI, after a plugin was imported: `kvbench_with("command", "greet", "you")`."""
+    monkeypatch.setattr("kvbench.commands.run.get_world", SerialComm)
+    monkeypatch.setattr("kvbench.run.checks.datasize.get_world", SerialComm)
+
+    def call(plugin: str, *words: object) -> Result:
+        plugged(plugin)
+        return CliRunner().invoke(commands, [str(word) for word in words], prog_name="kvbench")
+
+    return call
 
 
 @pytest.fixture(scope="session")

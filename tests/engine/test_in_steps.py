@@ -1,6 +1,6 @@
 """Requests that are decided step by step: what is found when, one operation at a time, and who goes first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +9,10 @@ from rank_harness import Rank, Script, finish, ref, request
 from kvbench import timed_io
 from kvbench.cache import Cache
 from kvbench.cache.waterfall_lru import WaterfallLru
-from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
+from kvbench.engine.arrivals import Timeline
+from kvbench.engine.dispatcher import Dispatcher, Limits
 from kvbench.engine.look_ups import LookUps
+from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase
@@ -57,12 +59,15 @@ def dispatcher_of(
 
 def drain(dispatcher: Dispatcher) -> list[tuple[Op, int]]:
     """What one worker carries out, in order."""
-    done = []
-    operation = dispatcher.take()
-    while operation is not None:
-        done.append((operation.step.op, operation.step.key))
-        operation = dispatcher.take(operation)
+    done, batch = [], dispatcher.take()
+    while batch:
+        done += steps_of(batch)
+        batch = dispatcher.take(batch)
     return done
+
+
+def steps_of(batch: Sequence[Operation]) -> list[tuple[Op, int]]:
+    return [(operation.step.op, operation.step.key) for operation in batch]
 
 
 def test_a_request_reads_its_history_writes_and_reads_one_after_the_other() -> None:
@@ -86,24 +91,18 @@ def test_a_request_reads_its_history_writes_and_reads_one_after_the_other() -> N
 
 def test_what_is_still_being_written_is_not_there_and_what_was_written_meanwhile_is() -> None:
     dispatcher = dispatcher_of([stepwise(0, ref(1)), stepwise(1, ref(2), history=[ref(1)])], 2)
-    write = dispatcher.take()
+    assert steps_of(dispatcher.take()) == [(Op.WRITE, 1)]
     other = dispatcher.take()
-    assert write is not None
-    assert other is not None
-    assert (write.step.op, write.step.key) == (Op.WRITE, 1)
-    assert (other.step.op, other.step.key) == (Op.WRITE, 2), "its history is not there yet"
-    assert other.request.miss_objects == 1
+    assert steps_of(other) == [(Op.WRITE, 2)], "its history is not there yet"
+    assert other[0].request.miss_objects == 1
 
     requests = [stepwise(0, ref(1)), stepwise(1, ref(2), history=[ref(7), ref(1)])]
     dispatcher = dispatcher_of(requests, 2, there=(7,))
     write, read = dispatcher.take(), dispatcher.take()
-    assert write is not None
-    assert read is not None
-    assert (write.step.key, read.step.key) == (1, 7)
-    dispatcher._finish(write, 0)  # as a worker hands it in, without waiting for another operation
+    assert (steps_of(write), steps_of(read)) == ([(Op.WRITE, 1)], [(Op.READ, 7)])
+    dispatcher._finish(write)  # as a worker hands it in, without waiting for another operation
     after = dispatcher.take(read)
-    assert after is not None
-    assert (after.step.op, after.step.key) == (Op.READ, 1), "written while the request was at its first turn"
+    assert steps_of(after) == [(Op.READ, 1)], "written while the request was at its first turn"
 
 
 def test_a_system_prompt_is_looked_up_and_never_found(make_rank: MakeRank) -> None:
@@ -123,32 +122,21 @@ def test_the_context_is_not_looked_up_before_it_is_written(make_rank: MakeRank) 
 def test_an_entry_that_is_gone_when_it_is_to_be_decoded_is_written_again_and_not_read() -> None:
     """Room for one entry: the other request's takes its place between the write and the read."""
     dispatcher = dispatcher_of([stepwise(0, ref(1), decode_passes=3), stepwise(1, ref(2))], 2, capacity=1)
-    write = dispatcher.take()
-    assert write is not None
-    assert (write.step.op, write.step.key) == (Op.WRITE, 1)
-    steps = []
-    operation = dispatcher.take(write)
-    while operation is not None:
-        steps.append((operation.step.op, operation.step.key))
-        operation = dispatcher.take(operation)
-    assert steps == [(Op.DELETE, 1), (Op.WRITE, 2), (Op.DELETE, 2), (Op.WRITE, 1)]
+    assert drain(dispatcher) == [(Op.WRITE, 1), (Op.DELETE, 1), (Op.WRITE, 2), (Op.DELETE, 2), (Op.WRITE, 1)]
 
 
 def test_room_is_made_only_for_writes_that_have_a_place() -> None:
     requests = [stepwise(number, ref(number)) for number in range(3)]
     dispatcher = dispatcher_of(requests, 3, capacity=2, there=(8, 9), writes=1)
     first = dispatcher.take()
-    assert first is not None
-    assert (first.step.op, first.step.key) == (Op.DELETE, 8)
+    assert steps_of(first) == [(Op.DELETE, 8)]
     write = dispatcher.take(first)
-    assert write is not None
-    assert (write.step.op, write.step.key) == (Op.WRITE, 0)
+    assert steps_of(write) == [(Op.WRITE, 0)]
     assert dispatcher._planner._books.cache.lookup(9) == 0, "the other two wait for a place, and take no room"
-    rest = []
-    operation = dispatcher.take(write)
-    while operation is not None:
-        rest.append((operation.step.op, operation.step.key))
-        operation = dispatcher.take(operation)
+    rest, batch = [], dispatcher.take(write)
+    while batch:
+        rest += steps_of(batch)
+        batch = dispatcher.take(batch)
     assert rest == [(Op.DELETE, 9), (Op.WRITE, 1), (Op.DELETE, 0), (Op.WRITE, 2)]
 
 

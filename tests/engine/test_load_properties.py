@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rank_harness import Rank, Script, config_of, ref, replay, request
+from rank_harness import Rank, Script, busy_script, check_end_state, config_of, operations_of, ref, replay, request
 
-from kvbench.records.schema import Op, RequestState
+from kvbench.records.schema import Op
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
 from kvbench.units import SECTOR_BYTES
 from kvbench.workload.preconditioning import PreconditionSchedule
-from kvbench.workload.request import ObjectRef, Request
+from kvbench.workload.request import Request
 
 TIERS = st.sampled_from([("file",), ("memory",), ("memory", "file"), ("memory", "memory", "file")])
 SIZES = {key: 1 + key % 5 for key in range(12)}
@@ -62,20 +61,6 @@ def settings_of(draw: st.DrawFn) -> tuple[dict[str, Any], list[int]]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> FilePath:
     memory = FilePath("/dev/shm")
     return memory if memory.is_dir() else tmp_path_factory.mktemp("folders")
-
-
-def check_end_state(rank: Rank, header_bytes: int) -> None:
-    """Nothing was too much at any moment, and what is there now is what the bookkeeping says."""
-    assert all(peak <= capacity for peak, capacity in zip(rank.journal.peaks, rank.capacities, strict=True))
-    assert rank.journal.contents() == sorted(rank.cache.contents())
-    assert [room.free_bytes for room in rank.engine.books.rooms] == [
-        capacity - used for capacity, used in zip(rank.capacities, rank.cache.used, strict=True)
-    ]
-    in_files = sorted(n + header_bytes for _, tier, n in rank.cache.contents() if rank.tiers[tier].storage)
-    assert sorted(path.stat().st_size for path in rank.folder.iterdir()) == in_files
-    assert (rank.rows["errno"] == 0).all()
-    assert (rank.rows["queue_ns"] >= 0).all()
-    assert (rank.log["state"] == RequestState.DONE).all()
 
 
 @given(asked=requests_of(), settings_and_sectors=settings_of(), pacing=st.sampled_from(["asap", "open"]))
@@ -131,27 +116,6 @@ def test_users_in_closed_loop_make_all_their_requests(
             own = log[log["user"] == user]
             assert (own["intended_ns"][1:] >= own["end_ns"][:-1]).all(), "a user waits for the answer"
         rank.close()
-
-
-def busy_script(requests: int, keys: int, seed: int = 5) -> Script:
-    rng = np.random.default_rng(seed)
-
-    def some(most: int) -> list[ObjectRef]:
-        return [ref(int(key), 1 + int(key) % 3) for key in rng.integers(0, keys, rng.integers(1, most + 1))]
-
-    return Script(
-        [
-            [
-                request(number, *some(4), history=some(3), decode_passes=int(rng.integers(0, 4)))
-                for number in range(requests)
-            ]
-        ]
-    )
-
-
-def operations_of(rank: Rank) -> list[tuple[int, ...]]:
-    rows = rank.rows
-    return sorted(zip(*(rows[c].tolist() for c in ("request", "op", "tier", "tokens", "nbytes", "path")), strict=True))
 
 
 @pytest.mark.parametrize("pacing", ["asap", "open"])

@@ -67,7 +67,7 @@ def test_keys_that_nobody_uses_are_forgotten() -> None:
     for key in range(1000):
         for each in add(order, Op.WRITE, Op.READ, Op.READ, Op.DELETE, key=key):
             order.finish(each)
-    assert order._last == {}
+    assert order._lines == {}
 
 
 OPS = st.sampled_from([Op.READ, Op.READ, Op.WRITE, Op.DELETE, Op.DEMOTE, Op.PROMOTE])
@@ -96,7 +96,7 @@ def test_any_order_of_completion_keeps_the_order_of_decisions(plan: list[tuple[O
         assert not set(map(id, freed)) & set(map(id, ready))
         ready += freed
     assert all(each.done for each in added), "nothing waits for ever"
-    assert order._last == {}
+    assert order._lines == {}
 
 
 def test_room_is_given_at_once_while_there_is_some() -> None:

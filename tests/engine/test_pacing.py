@@ -11,7 +11,8 @@ from rank_harness import HANG_S, Rank, Script, finish, ref, request, wait_for
 from kvbench import timed_io
 from kvbench.cache import Cache
 from kvbench.cache.waterfall_lru import WaterfallLru
-from kvbench.engine.dispatcher import Dispatcher, Limits, Timeline
+from kvbench.engine.arrivals import Timeline
+from kvbench.engine.dispatcher import Dispatcher, Limits
 from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
 from kvbench.records.recorder import RowStore
@@ -205,15 +206,12 @@ def test_an_idle_worker_starts_what_falls_due_while_the_others_are_busy() -> Non
     now_ns = timed_io.now_ns()
     dispatcher.begin(Timeline(now_ns, now_ns, None, Phase.WARMUP))
     first, second = dispatcher.take(), dispatcher.take()
-    assert first is not None
-    assert second is not None
-    assert (first.step.op, first.step.key, second.step.key) == (Op.READ, 1, 2)
-    taken: list[Operation | None] = []
-    idle = threading.Thread(target=lambda: taken.append(dispatcher.take(second)), daemon=True)
+    assert [(each.step.op, each.step.key) for each in (*first, *second)] == [(Op.READ, 1), (Op.READ, 2)]
+    taken: list[Operation] = []
+    idle = threading.Thread(target=lambda: taken.extend(dispatcher.take(second)), daemon=True)
     idle.start()
     wait_for(lambda: len(dispatcher._condition._waiters) == 1, "the worker does not wait")  # type: ignore[attr-defined]
-    long = dispatcher.take(first)
-    assert long is not None
+    (long,) = dispatcher.take(first)
     assert (long.step.op, long.step.key) == (Op.DELETE, 1), "the room for object 3, freed as request 0 ended"
     idle.join(HANG_S)
-    assert [operation.step.key for operation in taken if operation] == [2], "request 2 started meanwhile"
+    assert [operation.step.key for operation in taken] == [2], "request 2 started meanwhile"

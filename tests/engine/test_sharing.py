@@ -50,7 +50,8 @@ class Job:
             return
         read = operation(Op.READ, key)
         read.writer = writer
-        assert sharing.begin_read(read)
+        assert sharing.find_writer(read)
+        sharing.begin_read(read)
         assert read.writer is not None
         assert (read.writer, key) in self.files, "what may be read is there"
         self.reads.append((sharing, read))
@@ -130,7 +131,7 @@ def test_a_read_that_comes_too_late_is_counted_and_not_begun() -> None:
     job.retire(0, 1)
     job.start_round()
     job.deliver(2)
-    assert not job.ranks[2].begin_read(late)
+    assert not job.ranks[2].find_writer(late)
     assert job.ranks[2].counts.evicted_reads == 1
 
 

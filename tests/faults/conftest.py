@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "mpi" / "harness"))
 
 from breaking import Outcome, Victim, missing
 from kvbench_command import ENDLESS, KVBENCH, Command, overrides
-from node_bed import NodeBed, brought_up, call_testbed
+from node_bed import NodeBed, brought_up, call_testbed, need_reach
 
 from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
@@ -136,6 +136,7 @@ def mpirun() -> Mpirun:
 @pytest.fixture(scope="session")
 def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
     """Two client nodes of two slots with a local filesystem each and a shared volume, brought up once for all tests."""
+    need_reach(mpirun)
     checked = call_testbed("check")
     if checked.returncode != 0:
         _skip(f"a test bed of nodes: {checked.stderr.strip()}")

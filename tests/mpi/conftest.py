@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
-from node_bed import NodeBed, brought_up, call_testbed
+from node_bed import NodeBed, brought_up, call_testbed, need_reach
 
 from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
 from kvbench.errors import KvbenchError
@@ -74,6 +74,7 @@ OnNodes = Callable[..., Outcome]
 @pytest.fixture(scope="session")
 def on_nodes(bed: NodeBed, mpirun: Mpirun) -> OnNodes:
     """Run a program on the test bed's nodes as a user does: `mpirun --hostfile HOSTS -n RANKS WORDS...`."""
+    need_reach(mpirun)
 
     def run(*words: object, ranks: int = 4, timeout_s: float = 240) -> Outcome:
         command = [str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", str(ranks), *map(str, words)]
@@ -155,6 +156,7 @@ def two_hosts(mpirun: Mpirun, tmp_path: Path) -> dict[str, str]:
 
     Instead of ssh, mpirun's remote start runs the command here in a UTS namespace with the host's name.
     """
+    need_reach(mpirun)
     unshare = shutil.which("unshare")
     may = unshare and subprocess.run([unshare, "--uts", "true"], capture_output=True, check=False).returncode == 0
     if mpirun.family != "openmpi" or not may:

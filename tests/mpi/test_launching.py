@@ -79,7 +79,7 @@ def test_ranks_that_do_not_answer_are_waited_for_and_that_is_said(
             threading.Event().wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("kvbench.cluster.launch.mpirun._say", say)
+    monkeypatch.setattr("kvbench.cluster.launch.mpirun.say", say)
     monkeypatch.setattr("kvbench.cluster.launch.mpirun._ANSWER_S", 0)
     asking = threading.Thread(target=ask)
     asking.start()

@@ -94,6 +94,18 @@ def test_the_rows_of_the_rank_itself_are_not_changed() -> None:
     assert np.concatenate(store.views())["t_start_ns"].tolist() == [0, 1, 2]
 
 
+def test_rows_of_a_file_that_has_no_name_any_more_are_read_back(writer: SpillWriter) -> None:
+    store, requests = RowStore(RECORD_DTYPE, 4), RowStore(REQUEST_DTYPE)
+    stream = RowStream([store], requests, [], writer, pytest.fail)
+    add(store, "t_start_ns", range(9))
+    stream.hand_on()
+    writer.path.unlink()
+    spilled = Spilled(writer.path, writer.kept_bytes, stream.kept_records, stream.kept_requests, writer.descriptor)
+    rows = RankRows([store], requests, CLOCK, spilled)
+    for _ in range(2):
+        assert times(rows.record_chunks(), "t_start_ns") == [1000 + time for time in range(9)]
+
+
 def test_a_file_that_was_damaged_meanwhile_is_an_error_that_names_it(writer: SpillWriter) -> None:
     writer.take_records(np.zeros(100, RECORD_DTYPE))
     writer.flush()

@@ -175,6 +175,64 @@ def test_a_file_that_is_removed_is_gone(writer: SpillWriter, path: Path) -> None
 # A filesystem that becomes full
 
 
+def test_a_file_that_somebody_deletes_is_written_anew_with_all_that_it_held(writer: SpillWriter, path: Path) -> None:
+    writer.take_records(records(5))
+    writer.take_requests(requests(3))
+    writer.flush()
+    path.unlink()
+    assert not writer.is_there
+    writer.take_records(records(5, 5))
+    writer.flush()
+    assert writer.is_there
+    assert writer.keeping
+    content = read(path)
+    assert content.records == list(range(10))
+    assert content.requests == list(range(3))
+    assert content.ending == Ending(path.stat().st_size, 0, "")
+    assert writer.kept_bytes == path.stat().st_size
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_cannot_be_written_anew_goes_on_without_a_name(writer: SpillWriter, path: Path) -> None:
+    writer.take_records(records(5))
+    writer.flush()
+    path.unlink()
+    path.parent.rmdir()
+    writer.take_records(records(5, 5))
+    writer.flush()
+    assert (writer.keeping, writer.is_there) == (True, False)
+    with SpillFile(path, SAMPLE_DTYPE, writer.descriptor) as file:
+        found = [nbytes for frame in file.frames(kinds=[RECORDS]) for nbytes in frame.rows["nbytes"].tolist()]
+    assert found == list(range(10))
+    path.parent.mkdir()
+    writer.remove()
+
+
+def test_what_finds_no_room_to_be_written_anew_is_not_left_half(
+    writer: SpillWriter, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.take_records(records(5))
+    writer.flush()
+    path.unlink()
+
+    def copy_file(source: int, target: int) -> None:
+        os.write(target, b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kvbench.records.spill.writer.copy_file", copy_file)
+    writer.flush()
+    assert writer.keeping
+    assert not path.exists()
+
+
+def test_another_file_under_the_name_of_a_deleted_one_is_left_alone(writer: SpillWriter, path: Path) -> None:
+    path.unlink()
+    path.write_text("mine")
+    writer.flush()
+    writer.remove()
+    assert path.read_text() == "mine"
+
+
 def fail_after(nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the filesystem have room for so many bytes more, and write short before it is full."""
     left = nbytes

@@ -5,7 +5,7 @@ import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.filesystems import FilesystemGroup, Sharing
+from kvbench.cluster.places import PlaceGroup, Sharing
 from kvbench.cluster.topology import discover
 from kvbench.run.checks.expectation import _ROW, Expect, check_expectation, disappointment
 from kvbench.tiers.file.filesystem import reach_of
@@ -14,15 +14,15 @@ from kvbench.tiers.target import Volume
 DIRECTORY = "/data/cache"
 
 
-def group_of(fewest_nodes: int, most_nodes: int, of_nodes: int) -> FilesystemGroup:
+def group_of(fewest_nodes: int, most_nodes: int, of_nodes: int) -> PlaceGroup:
     """A group in a run whose groups have from `fewest_nodes` to `most_nodes` nodes."""
-    return FilesystemGroup(0, 0, 1, most_nodes, fewest_nodes, most_nodes, of_nodes)
+    return PlaceGroup(0, 0, 1, most_nodes, fewest_nodes, most_nodes, of_nodes)
 
 
 ALONE = group_of(1, 1, 1)
 
 
-def check(expect: Expect, kind: str, group: FilesystemGroup = ALONE) -> None:
+def check(expect: Expect, kind: str, group: PlaceGroup = ALONE) -> None:
     comm = SerialComm()
     filesystem = Volume(kind, "/data", "rw", "server:/data", 1, 1, reach=reach_of(kind))
     check_expectation(discover(comm), Agreement(comm), expect, DIRECTORY, filesystem, group)
@@ -83,7 +83,11 @@ def test_with_several_nodes_only_what_they_see_counts(expect: Expect, fewest: in
 def table(*rows: tuple[int, str, str]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """(group, host, kind) of each node."""
     return np.array(
-        [(node, group, host, kind, "server:/x", "/mnt") for node, (group, host, kind) in enumerate(rows)], dtype=_ROW
+        [
+            (node, group, host, kind, "server:/x", "/mnt", reach_of(kind))
+            for node, (group, host, kind) in enumerate(rows)
+        ],
+        dtype=_ROW,
     )
 
 

@@ -134,3 +134,16 @@ def test_the_arena_is_aligned_for_direct_io_and_backed_by_the_body(five: Arena, 
 
 def test_sizes_are_rounded_up_to_sectors() -> None:
     assert [stored_bytes(n) for n in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+
+
+def test_leases_beside_one_take_whole_objects_and_leave_a_segment_for_each_other_thread(payload: Payload) -> None:
+    arena = Arena(8 * SEGMENT_BYTES, threads=3, body=payload.body)
+    with arena.lease(SECTOR_BYTES) as lease:
+        beside = lease.beside([2 * SEGMENT_BYTES, SECTOR_BYTES, 3 * SEGMENT_BYTES, SECTOR_BYTES])
+        assert [len(each.segments) for each in beside] == [2, 1], "the third has no room for the whole of it"
+        held = [segment for each in (lease, *beside) for segment in each.segments]
+        assert len(set(held)) == 4
+        with arena.lease(8 * SEGMENT_BYTES) as other, arena.lease(SECTOR_BYTES) as last:
+            assert (len(other.segments), len(last.segments)) == (3, 1)
+            assert lease.beside([SECTOR_BYTES]) == []
+    assert sorted(arena._free) == list(range(8))

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Payload
-from kvbench.tiers.transfer import WHOLE, Cell, Part
+from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
 from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
 SMALL = 5 * SECTOR_BYTES
@@ -77,6 +77,21 @@ def read(tier: Tier, lease: Lease, payload: Payload, key: int, nbytes: int, part
             assert payload.check_full(landed, key, nbytes, part.offset) == (length // SECTOR_BYTES, None)
     assert handle == -1
     return cell
+
+
+def new_batch(tier: Tier, does: Op, leases: list[Lease], payload: Payload | None = None) -> Batch:
+    """Five objects of SMALL bytes, with the payload's content where they are to be written."""
+    keys = range(20, 25)
+    memories = [lease.memory(key, SMALL, 0, SMALL) for key, lease in zip(keys, leases, strict=True)]
+    for key, memory in zip(keys, memories, strict=True) if payload is not None else ():
+        tier.allocate(key, SMALL)
+        payload.make(memory, key, 0)
+    rows = np.zeros(6 * RECORD_DTYPE.itemsize, dtype=np.uint8)
+    return Batch(does, keys, () if does == Op.DELETE else memories, rows, 1, np.zeros(1, dtype=np.int32))
+
+
+def rows_of(batch: Batch) -> Any:
+    return batch.rows.view(RECORD_DTYPE)[batch.first_row :]
 
 
 def scramble(arena: Arena, payload: Payload) -> None:
@@ -200,6 +215,45 @@ class TierContract:
             tier.write(cell, 8, WHOLE, memory)
         assert caught.value.errno == row_of(cell)["errno"] == errno.ECANCELED
 
+    @pytest.fixture
+    def leases(self, payload: Payload) -> Iterator[list[Lease]]:
+        with Arena(5 * SEGMENT_BYTES, 1, payload.body).lease(SMALL) as lease:
+            yield [lease, *lease.beside([SMALL] * 4)]
+
+    def test_a_batch_is_written_read_and_deleted_with_a_row_for_each_object(
+        self, tier: Tier, leases: list[Lease], payload: Payload
+    ) -> None:
+        written = new_batch(tier, Op.WRITE, leases, payload)
+        tier.run(written)
+        for lease in leases:
+            scramble(lease.arena, payload)
+        got = new_batch(tier, Op.READ, leases)
+        tier.run(got)
+        for key, memory, landed in zip(got.keys, got.memories, got.landed, strict=True):
+            if landed is None:
+                tier.inspect(key, 0, memory)
+            if tier.holds_bytes:
+                there = memory if landed is None else landed
+                assert payload.check_full(there, key, SMALL, 0) == (SMALL // SECTOR_BYTES, None)
+        deleted = new_batch(tier, Op.DELETE, leases)
+        tier.run(deleted)
+        for batch in (written, got, deleted):
+            rows = rows_of(batch)
+            assert (batch.begun, batch.errors) == (5, {})
+            assert (rows["wall_ns"] > 0).all()
+            assert (rows["t_start_ns"][1:] >= (rows["t_start_ns"] + rows["wall_ns"])[:-1]).all()
+            assert (rows["device_ns"] + rows["host_ns"] + rows["runq_ns"] == rows["wall_ns"]).all()
+            assert batch.rows[: RECORD_DTYPE.itemsize].sum() == 0, "rows before its own are left alone"
+        assert rows_of(got)["nbytes"].tolist() == [moved(tier, SMALL)] * 5
+
+    def test_a_stopped_batch_says_what_was_not_done(self, tier: Tier, leases: list[Lease], payload: Payload) -> None:
+        batch = new_batch(tier, Op.WRITE, leases, payload)
+        batch.stop[0] = 1
+        tier.run(batch)
+        assert batch.begun == len(batch.errors) == 1
+        assert batch.errors[0].errno == rows_of(batch)["errno"][0] == errno.ECANCELED
+        assert (rows_of(batch)["t_start_ns"][1:] == 0).all()
+
     def test_messages_can_say_where_an_object_is(self, tier: Tier) -> None:
         assert f"{0xABCDEF:x}" in tier.where(0xABCDEF)
 
@@ -296,6 +350,18 @@ class TestFileTier(TierContract):
                 call(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
             assert row_of(cell)["errno"] == errno.ENOENT
             assert row_of(cell)["nbytes"] == 0
+
+    def test_nothing_is_begun_behind_what_fails_in_a_batch(
+        self, tier: Tier, leases: list[Lease], payload: Payload
+    ) -> None:
+        tier.run(new_batch(tier, Op.WRITE, leases, payload))
+        tier.delete(new_cell(), 22)
+        batch = new_batch(tier, Op.READ, leases)
+        tier.run(batch)
+        assert batch.begun == 3
+        assert {number: error.errno for number, error in batch.errors.items()} == {2: errno.ENOENT}
+        assert rows_of(batch)["errno"].tolist() == [0, 0, errno.ENOENT, 0, 0]
+        assert (rows_of(batch)["t_start_ns"][3:] == 0).all()
 
     @pytest.mark.parametrize("kept_bytes", [0, SECTOR_BYTES, 2 * SECTOR_BYTES])
     def test_a_file_cut_short_is_an_input_output_error(

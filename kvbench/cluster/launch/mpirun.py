@@ -14,11 +14,12 @@ same; Ctrl-C there leaves the ranks half a second.
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from typing import IO, Final, Literal, Self
 from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch import supervisor as tether
 from kvbench.cluster.launch.mpirun_output import BoilerplateFilter, LossListener
+from kvbench.cluster.launch.pump import Pump
+from kvbench.cluster.signals import say
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.errors import KvbenchError
-from kvbench.units import for_stderr
 
 PYTHON: Final = (sys.executable, "-P")
 """How an interpreter is started here: without the working directory, where others may have put modules of theirs, on
@@ -127,6 +129,25 @@ def without_relative_imports(environ: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
+def check_reach(mpirun: Mpirun, hosts: Sequence[str], hostfile: Path | None = None) -> None:
+    """Raise KvbenchError where ranks are wanted on other hosts, and Open MPI lies where it cannot start any there: it
+    has a shell start its daemon, which takes a path with a blank apart."""
+    home = str(mpirun.path.parent.parent)
+    if mpirun.family != "openmpi" or shlex.quote(home) == home:
+        return
+    lines: list[str] = []
+    if hostfile is not None and hostfile.is_file():
+        lines = hostfile.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [*hosts, *(line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#"))]
+    own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), socket.gethostname().partition(".")[0]}
+    others = [name for name in names if name.partition(":")[0] not in own]
+    if others:
+        raise KvbenchError(
+            f"Open MPI cannot start ranks on {others[0]}: a shell there does not understand the path {home}; make the "
+            "environment in a folder whose path has no blank and no other special character"
+        )
+
+
 def mpirun_environment(mpirun: Mpirun, environ: Mapping[str, str], patience_s: float = PATIENCE_S) -> dict[str, str]:
     """`environ` with what mpirun needs: leave to run as root where we are root, no pinning by Intel MPI, and no imports
     from the working directory.
@@ -168,6 +189,7 @@ def launch(
     if launcher is not None:
         raise KvbenchError(f"already started by {launcher.name}: leave out --ranks, its ranks are used")
     mpirun = find_mpirun()
+    check_reach(mpirun, hosts, hostfile)
     extra = dict(environment or {})
     command = mpirun_command(mpirun, ranks, hosts, hostfile, sorted(extra))
     command += [*(program or (*PYTHON, "-m", "kvbench")), *argv]
@@ -178,17 +200,20 @@ def launch(
             process = subprocess.Popen(
                 [*PYTHON, str(Path(tether.__file__).resolve()), *command],
                 stdin=orders,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=mpirun_environment(mpirun, os.environ, patience_s) | extra,
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone, not mpirun
             )
         finally:
             os.close(orders)
+        assert process.stdout is not None
         assert process.stderr is not None
         listener = LossListener()
-        streams = (process.stderr, listener, boilerplate)
-        pump = threading.Thread(target=_pump, args=streams, name="mpirun-stderr", daemon=True)
-        pump.start()
+        pumps = (
+            Pump(process.stdout, _show, "mpirun-stdout"),
+            Pump(process.stderr, lambda piece: _show_errors(piece, listener, boilerplate), "mpirun-stderr"),
+        )
         code, told = None, False
         while code is None:
             # Not one long wait: a signal that comes between Python's check and the system call would not end it.
@@ -196,15 +221,15 @@ def launch(
                 code = process.wait(timeout=0.2)
             if not (told or listener.spoke) and signals.waited_s > _ANSWER_S:
                 told = True
-                _say("the ranks have not answered yet (again to end them at once)")
-        # A process that outlives mpirun may hold the pipe open; what it says is not waited for.
-        pump.join(timeout=2)
+                say("the ranks have not answered yet (again to end them at once)")
+        for pump in pumps:
+            pump.finish()
     if listener.node is not None:
         if not listener.told:
-            _say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end. {tether.ADVICE}")
+            say(f"mpirun lost {listener.node}: its daemon there is gone; all ranks end. {tether.ADVICE}")
         code = code or 1
     elif signals.asked and code and not listener.spoke:
-        _say("interrupted")
+        say("interrupted")
     return code if code >= 0 else 128 - code
 
 
@@ -255,28 +280,27 @@ class _Signals:
         self._asked_s = self._asked_s or time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # mpirun has just ended
             self._pipe.write(order)
-            _say(text)
+            say(text)
 
 
-def _say(text: str) -> None:
-    """Print, also from a signal handler, where the buffered stderr may be in use."""
-    os.write(2, for_stderr(f"kvbench: {text}\n"))
+def _show(piece: bytes | None) -> None:
+    """Print what the ranks print on standard output."""
+    if piece is not None:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
-def _pump(source: IO[bytes], listener: LossListener, boilerplate: BoilerplateFilter) -> None:
-    """Copy mpirun's stderr, which carries the ranks', to ours as it comes, less mpirun's boilerplate."""
-    while piece := os.read(source.fileno(), 65536):
-        # Open MPI 5 ends some of its notices with a zero byte.
-        piece = piece.replace(b"\0", b"")
-        listener.feed(piece)
-        _write(boilerplate.feed(piece))
-    _write(boilerplate.end())
+def _show_errors(piece: bytes | None, listener: LossListener, boilerplate: BoilerplateFilter) -> None:
+    """Print mpirun's stderr, which carries the ranks', less mpirun's boilerplate."""
+    if piece is None:
+        _write(boilerplate.end())
+        return
+    # Open MPI 5 ends some of its notices with a zero byte.
+    piece = piece.replace(b"\0", b"")
+    listener.feed(piece)
+    _write(boilerplate.feed(piece))
 
 
 def _write(data: bytes) -> None:
     while data:
-        try:
-            data = data[os.write(2, data) :]
-        except OSError:
-            # Nobody reads our stderr any more; the ranks must not block on it.
-            return
+        data = data[os.write(2, data) :]

@@ -9,6 +9,7 @@ Why a process between: prctl PR_SET_PDEATHSIG instead sends its signal once for 
 Open MPI's mpirun takes a second SIGTERM as an order to leave at once, without its ranks.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -72,9 +73,9 @@ def main() -> int:
         return 1
     if code < 0 and terminated_s is None and not killed:
         name = signal.Signals(-code).name
-        print(
-            f"kvbench: mpirun on {socket.gethostname()} was killed by {name}; all ranks end. {ADVICE}", file=sys.stderr
-        )
+        text = f"kvbench: mpirun on {socket.gethostname()} was killed by {name}; all ranks end. {ADVICE}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
     return code if code >= 0 else 128 - code
 
 

@@ -14,7 +14,7 @@ from kvbench.config.run_config import RunConfig, load_config
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
 from kvbench.mlperf.rules.workload import DELAYS_S, TRIALS
-from kvbench.run.directories import has_placeholders
+from kvbench.run.addresses import has_placeholders
 
 Division = Literal["closed", "open"]
 

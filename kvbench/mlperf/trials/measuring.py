@@ -25,8 +25,8 @@ from kvbench.mlperf.tree.parts import RUN_FILE_NAME
 from kvbench.mlperf.trials.choices import Choices, check_choices, preset_name
 from kvbench.mlperf.trials.run_summary import summary_of
 from kvbench.mlperf.trials.sequence import (
-    Step,
     TrialSequence,
+    TrialStep,
     begin_or_resume,
     new_sequence,
     now,
@@ -38,7 +38,7 @@ from kvbench.mlperf.trials.trial_results import ranks_of, result_of
 from kvbench.records.outputs import alone_in
 from kvbench.records.reader import open_run
 from kvbench.run import runner
-from kvbench.run.directories import literal
+from kvbench.run.addresses import literal
 from kvbench.run.order import Order
 
 _POLL_S: Final = 0.05
@@ -50,7 +50,7 @@ _OVERHEAD_S: Final = 10.0
 class _Clock:
     """How long the rest of the sequence takes, as far as it can be told."""
 
-    steps: list[Step]
+    steps: list[TrialStep]
     overheads_s: list[float] = field(default_factory=list)
 
     def left_after(self, place: int) -> float:
@@ -89,7 +89,7 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
         sequence, resumed = agreement.run("check", begin)
         quiet_barrier(comm)
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
-        trials = _Trials(topology, agreement, choices, sequence, _Clock([Step(**step) for step in told]), console)
+        trials = _Trials(topology, agreement, choices, sequence, _Clock([TrialStep(**step) for step in told]), console)
         trials.announce(resumed)
         # From here on results are written, and between trials `wait` sees a signal.
         interrupt.waits_for = "writing the results of a trial"
@@ -155,7 +155,7 @@ class _Trials:
         self._agreement.run("results", lambda: self._begin(step, dropped))
         order = Order(
             source=preset_name(step.option),
-            directory=literal(self._choices.cache.absolute()),
+            directory=literal(str(self._choices.cache.absolute())),
             out=out,
             overrides=self._choices.overrides(),
             overwrite=True,
@@ -177,7 +177,7 @@ class _Trials:
         self._say(f"complete: {self._sequence.directory}")
         return self._sequence.directory
 
-    def _begin(self, step: Step, dropped: bool) -> None:
+    def _begin(self, step: TrialStep, dropped: bool) -> None:
         if self._sequence is None:
             return
         folder = self._sequence.unfinished_directory(step.option, step.trial)
@@ -201,7 +201,7 @@ class _Trials:
             page_cache_dropped=dropped,
         )
 
-    def _keep(self, step: Step, out: Path) -> None:
+    def _keep(self, step: TrialStep, out: Path) -> None:
         """Rank 0: write the ranks' results, then let the trial be one of the complete ones."""
         if self._sequence is None:
             return
@@ -232,7 +232,7 @@ class _Trials:
             fingerprint=run.attributes["fingerprint"],
         )
 
-    def _check_emptied(self, step: Step) -> None:
+    def _check_emptied(self, step: TrialStep) -> None:
         sequence = self._sequence
         quiet_barrier(self._topology.comm)
         run_id = share(self._topology.comm, sequence and sequence.trial(step.option, step.trial)["run_id"])
@@ -247,7 +247,7 @@ class _Trials:
             path = self._sequence.directory / f"kvcache_run_summary_{self._sequence.stamp}.json"
             write_json(path, summary_of(self._sequence))
 
-    def _note_failure(self, step: Step, error: KvbenchError) -> NoReturn:
+    def _note_failure(self, step: TrialStep, error: KvbenchError) -> NoReturn:
         """Rank 0: a trial that failed or was interrupted."""
         assert self._sequence is not None, "only rank 0 hears of it"
         message = str(error)

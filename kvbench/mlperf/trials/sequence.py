@@ -43,7 +43,7 @@ _IDENTITY: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TrialStep:
     """One trial that is to be carried out."""
 
     option: int
@@ -97,9 +97,9 @@ class TrialSequence:
         """Whether every trial is."""
         return all(trial["status"] == "complete" for trial in self._trials())
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[TrialStep]:
         """The trials that are not complete, in their order."""
-        steps: list[Step] = []
+        steps: list[TrialStep] = []
         before: int | None = None
         resumed = any(trial["status"] != "pending" for trial in self._trials())
         for option in self.content["options"]:
@@ -109,7 +109,7 @@ class TrialSequence:
                 next_option = before is not None and before != option["option"]
                 delay_s = self.content["delay_between_options_s" if next_option else "delay_between_trials_s"]
                 steps.append(
-                    Step(
+                    TrialStep(
                         option["option"],
                         trial["trial"],
                         len(option["trials"]),
@@ -238,6 +238,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def steps_as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+def steps_as_json(steps: Sequence[TrialStep]) -> list[dict[str, Any]]:
     """To tell the other ranks."""
     return [asdict(step) for step in steps]

@@ -78,8 +78,11 @@ class SpillFile:
     What is wrong with it before the end of its first frame is a KvbenchError; so is what an intact file must not hold.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sample_dtype: np.dtype[Any]) -> None:
-        """Open `path` and check its first frame. Raises KvbenchError naming the file and what is wrong."""
+    def __init__(self, path: str | os.PathLike[str], sample_dtype: np.dtype[Any], descriptor: int = -1) -> None:
+        """Open `path` and check its first frame. Raises KvbenchError naming the file and what is wrong.
+
+        `descriptor`: of the file, where it is open already and may have lost its name; it stays the caller's.
+        """
         self.path = Path(path)
         self._dtypes = {RECORDS: RECORD_DTYPE, REQUESTS: REQUEST_DTYPE, SAMPLES: sample_dtype}
         self._seed = 0
@@ -87,7 +90,8 @@ class SpillFile:
         """Known once `frames` came to it."""
         try:
             # Not to hang at a pipe, nor to wait for a device.
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            self._fd = os.dup(descriptor) if descriptor >= 0 else os.open(self.path, flags)
         except OSError as error:
             raise KvbenchError(f"cannot read {self.path}: {error.strerror}") from error
         try:

@@ -23,6 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.unfinished import copy_file
 
 MAGIC: Final = b"KVSPILL\x01"
 """The last byte is the version: raised whenever a reader of the format before would misread the file."""
@@ -43,6 +44,7 @@ SAMPLES: Final = 5
 """Rows, as they lie in memory; times are on the clock of the rank's node."""
 
 MAX_PAYLOAD_BYTES: Final = 16 * 1024**2
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _BUFFER_ROWS: Final = 8192
 """Rows of one frame at most: as many wait in memory to be written."""
 
@@ -77,7 +79,8 @@ class SpillWriter:
 
     `header` is the content of the first frame, to which the layouts of the rows are added. `pulse` gives facts that
     change, and is asked in each round. A file that cannot be written any more (a full filesystem) is cut back to the
-    last whole round and left as it is: `error` says why, and `keeping` is False from then on.
+    last whole round and left as it is: `error` says why, and `keeping` is False from then on. One that somebody deletes
+    (a cleaner of temporary files) is written anew, or, where that fails, goes on without a name.
     """
 
     def __init__(
@@ -98,7 +101,8 @@ class SpillWriter:
         self._kept = self._kept_number = 0
         self._taken_records = self._kept_records = 0
         self._named = False
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._nameless = False
+        self._fd = os.open(path, _NEW_FILE, 0o600)
         layouts = {"records": layout_of(RECORD_DTYPE), "requests": layout_of(REQUEST_DTYPE)}
         layouts["samples"] = layout_of(sample_dtype)
         try:
@@ -124,6 +128,36 @@ class SpillWriter:
         """Records in that part of the file."""
         return self._kept_records
 
+    @property
+    def descriptor(self) -> int:
+        """Of the file, for reading it back: its name may be gone."""
+        return self._fd
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file can be found under its name."""
+        return self._fd >= 0 and self._stands_there(os.fstat(self._fd))
+
+    def keep_name(self) -> None:
+        """Write the file anew where somebody has deleted it. Tried once: where that fails it has no name any more, and
+        `is_there` is False."""
+        try:
+            if self._fd < 0 or self._nameless or os.fstat(self._fd).st_nlink:
+                return
+            anew = os.open(self.path, _NEW_FILE, 0o600)
+            try:
+                copy_file(self._fd, anew)
+            except OSError:
+                self.path.unlink(missing_ok=True)
+                os.close(anew)
+                raise
+        except OSError:
+            # All is still in the file that is open; a rank that is killed takes it with it.
+            self._nameless = True
+            return
+        nameless, self._fd, self._named = self._fd, anew, False
+        os.close(nameless)
+
     def add_facts(self, facts: Mapping[str, Any]) -> None:
         """Facts for the next round, from any thread."""
         self._add(FACTS, json_bytes(facts))
@@ -145,6 +179,7 @@ class SpillWriter:
         """Bring the rows of this round to the device; one in which nothing came is not waited for."""
         if self.error is not None:
             return
+        self.keep_name()
         try:
             self._write_pending()
             for kind in self._buffers:
@@ -171,17 +206,20 @@ class SpillWriter:
         self.close()
         if mine is None:
             return
+        if self._stands_there(mine):
+            self.path.unlink(missing_ok=True)
+
+    def _stands_there(self, mine: os.stat_result) -> bool:
         try:
             found = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
-            self.path.unlink(missing_ok=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, mine)
 
     def _sync(self) -> None:
         """Bring the file to the device, and the first time its name as well."""
         os.fdatasync(self._fd)
-        if not self._named:
+        if not self._named and not self._nameless:
             _sync_directory(self.path.parent)
             self._named = True
 

@@ -6,19 +6,19 @@ The same forecast that a run makes of itself; only the storage's speed and the o
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
 
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.filesystems import first_alike
 from kvbench.cluster.node import describe_node
+from kvbench.cluster.places import first_alike
 from kvbench.cluster.topology import Seat
 from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
 from kvbench.errors import KvbenchError
+from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.forecast import (
     HIGHEST_BYTES_PER_S,
     Demand,
@@ -28,10 +28,9 @@ from kvbench.run.checks.forecast import (
     memory_need,
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
-from kvbench.run.directories import directory_of, placeholders
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
-from kvbench.tiers.target import Volume
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.build import build_schedule
 
@@ -126,16 +125,17 @@ def estimate(
     import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
     schedule = build_schedule(config, 0, ranks)
-    directories = () if given is None else tuple(directory_of(given, Seat(n, n, 0)) for n in range(ranks_per_node))
+    seats = [] if given is None else [Seat(n, n, 0) for n in range(ranks_per_node)]
+    targets = [target_of(config, address_of(given or "", seat)) for seat in seats]
     own = given is not None and bool(placeholders(given))
-    looked_at = _look_at(directories) if own else ()
+    looked_at = _look_at(targets) if own else ()
     capacity: int | None = None
     if config.has_target:
         wanted = config.tiers[-1].capacity_bytes
         if wanted != "auto":
             capacity = wanted
-        elif directories:
-            first = _look_at(directories)[0]
+        elif targets:
+            first = _look_at(targets)[0]
             if first.filesystem.tells_space:
                 capacity = int(first.filesystem.free_bytes * FREE_SPACE_SHARE) // first.sharing_ranks
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
@@ -143,26 +143,25 @@ def estimate(
         sizes[-1] = capacity
     demand = forecast_demand(config, schedule, sizes, HIGHEST_BYTES_PER_S if gib_per_s is None else gib_per_s * GIB)
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
-    place = find_place(spill or SpillOrder(), [path for path in dict.fromkeys(directories) if path.exists()])
+    place = find_place(spill or SpillOrder(), targets)
     spilled = place is not None or config.records != "full"
     memory = memory_need(config, demand, arena, process_bytes(), ranks, gathers=True, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
     return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at)
 
 
-def _look_at(directories: Sequence[Path]) -> tuple[LookedAt, ...]:
-    """Each of the directories of a node's ranks once, in their order. Raises KvbenchError."""
-    kinds = {}
-    for directory in dict.fromkeys(directories):
-        try:
-            kinds[directory] = filesystem_of(directory)
-        except OSError as error:
-            raise KvbenchError(f"cannot look at {directory}: {error.strerror}") from error
-    alike = first_alike(directories, on_one_filesystem)
-    return tuple(
-        LookedAt(str(directory), kind, alike.count(alike[directories.index(directory)]))
-        for directory, kind in kinds.items()
-    )
+def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
+    """Each of the targets of a node's ranks once, in their order. Raises KvbenchError."""
+    volumes = {}
+    for target in targets:
+        if target.address not in volumes:
+            try:
+                volumes[target.address] = target.describe()
+            except OSError as error:
+                raise KvbenchError(f"cannot look at {target.address}: {error.strerror}") from error
+    alike = first_alike(targets)
+    sharing = {target.address: alike.count(first) for target, first in zip(targets, alike, strict=True)}
+    return tuple(LookedAt(address, volume, sharing[address]) for address, volume in volumes.items())
 
 
 def print_size(size: DataSize, console: Console) -> None:

@@ -20,10 +20,10 @@ from kvbench import timed_io
 from kvbench.cluster.launch.mpirun import PYTHON, without_relative_imports
 from kvbench.cluster.node import Node, describe_node
 from kvbench.cluster.topology import Seat
-from kvbench.run.directories import directory_of, placeholders
+from kvbench.run.addresses import address_of, placeholders
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
 from kvbench.tiers.kinds import target_at
-from kvbench.tiers.target import Finding
+from kvbench.tiers.target import Finding, Target
 from kvbench.units import format_bytes
 
 _SLOW_CLOCKS: Final = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "xen"}
@@ -54,16 +54,16 @@ _LAUNCHER_VARIABLES: Final = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_
 
 def examine(given: str | None) -> list[Finding]:
     """Look at this node and, where one is given, at the storage under test: a directory, or one for each rank
-    (`directories`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
-    directories = [] if given is None else _directories(given)
+    (`addresses`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
+    targets = [] if given is None else _targets(given)
     node = describe_node()
     findings = [*_software(), *_mpi(), *_node(node)]
     if given is not None and placeholders(given):
-        there = ", ".join(str(path) for path in directories[:_MOST_SHOWN])
-        more = f" and {len(directories) - _MOST_SHOWN} more" if len(directories) > _MOST_SHOWN else ""
+        there = ", ".join(target.address for target in targets[:_MOST_SHOWN])
+        more = f" and {len(targets) - _MOST_SHOWN} more" if len(targets) > _MOST_SHOWN else ""
         findings.append(Finding("directories", "ok", f"looked at as those of the first node's ranks: {there}{more}"))
-    for directory in directories:
-        findings += target_at(str(directory)).examine()
+    for target in targets:
+        findings += target.examine()
     return findings
 
 
@@ -72,11 +72,11 @@ def failed(findings: Iterable[Finding]) -> bool:
     return any(finding.state == "fail" for finding in findings)
 
 
-def _directories(given: str) -> list[Path]:
-    """The directories of the ranks of the first node, as far as they are there; that of the first rank in any case."""
-    places = (directory_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
-    first = next(places)
-    return list(dict.fromkeys([first, *takewhile(Path.is_dir, places)]))
+def _targets(given: str) -> list[Target]:
+    """What is under test for the ranks of the first node, as far as it is there; for the first rank in any case."""
+    addresses = dict.fromkeys(address_of(given, Seat(n, n, 0)) for n in range(_MOST_RANKS))
+    first, *others = map(target_at, addresses)
+    return [first, *takewhile(Target.is_there, others)]
 
 
 def _software() -> Iterator[Finding]:

@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
-from kvbench.cluster.filesystems import FilesystemGroup
 from kvbench.cluster.gather import gather_table
+from kvbench.cluster.places import PlaceGroup
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.tables import as_rows
-from kvbench.tiers.file.filesystem import reach_of
 from kvbench.tiers.target import Volume
 
 Expect = Literal["shared", "local", ""]
@@ -30,7 +29,15 @@ _SETTLE_S: Final[Mapping[Expect, float]] = {"shared": 5.0, "local": 1.0, "": 0.3
 """How long to look for other nodes' files: where somebody is sure that they are there, longer."""
 
 _ROW: Final = np.dtype(
-    [("node", "<i8"), ("group", "<i8"), ("host", "S64"), ("kind", "S32"), ("device", "S160"), ("mount_point", "S256")]
+    [
+        ("node", "<i8"),
+        ("group", "<i8"),
+        ("host", "S64"),
+        ("kind", "S32"),
+        ("device", "S160"),
+        ("mount_point", "S256"),
+        ("reach", "S8"),
+    ]
 )
 _MOST_PLACES: Final = 8
 _MOST_HOSTS: Final = 8
@@ -46,8 +53,8 @@ def check_expectation(
     agreement: Agreement,
     expect: Expect,
     given: str,
-    filesystem: Volume,
-    group: FilesystemGroup,
+    volume: Volume,
+    group: PlaceGroup,
 ) -> None:
     """Raise KvbenchError on rank 0 (FailedElsewhere on the others) where the directory that was `given` is not as
     expected. Collective.
@@ -55,15 +62,16 @@ def check_expectation(
     With one node the kind of its filesystem has to tell: a local one is not shared, and a network one not local. Of any
     other kind nothing can be told, and the expectation is taken to hold; the run file says `single-node` then.
     """
-    if not expect or not total(topology.comm, _disappoints(expect, filesystem, group))[0]:
+    if not expect or not total(topology.comm, _disappoints(expect, volume, group))[0]:
         return
     mine = {
         "node": topology.node,
         "group": group.group,
         "host": topology.host,
-        "kind": filesystem.kind,
-        "device": filesystem.device,
-        "mount_point": filesystem.mount_point,
+        "kind": volume.kind,
+        "device": volume.device,
+        "mount_point": volume.mount_point,
+        "reach": volume.reach,
     }
     table = gather_table(topology.comm, as_rows([mine] if group.leads else [], _ROW))
 
@@ -74,9 +82,9 @@ def check_expectation(
     agreement.run("check", complain)
 
 
-def _disappoints(expect: Expect, filesystem: Volume, group: FilesystemGroup) -> bool:
+def _disappoints(expect: Expect, volume: Volume, group: PlaceGroup) -> bool:
     if group.sharing == "single-node":
-        return filesystem.reach == ("local" if expect == "shared" else "network")
+        return volume.reach == ("local" if expect == "shared" else "network")
     return group.sharing != expect
 
 
@@ -98,15 +106,14 @@ def disappointment(expect: Expect, given: str, table: npt.NDArray[np.void]) -> s
         advice = "give a directory on a disk of the node itself, or leave out --expect"
     else:
         wrong = "is on a filesystem of this node alone" if alone else "is not the same place on all nodes"
-        advice = _forgotten(places)
+        advice = _forgotten(table)
     return "\n".join([f"--expect {expect}, but {given} {wrong}:", *lines, f"  {advice}"])
 
 
-def _forgotten(places: Mapping[tuple[int, str, str, str], list[str]]) -> str:
+def _forgotten(table: npt.NDArray[np.void]) -> str:
     """What a directory that should be shared, and is not, is likely to lack."""
-    without = [host for (_, kind, _, _), hosts in places.items() if reach_of(kind) == "local" for host in hosts]
-    every = sum(len(hosts) for hosts in places.values())
-    if len(without) == every:
+    without = [row["host"].decode() for row in table if row["reach"] == b"local"]
+    if len(without) == len(table):
         return "it seems to be mounted nowhere: mount the shared filesystem on every node, or give the right directory"
     if without:
         return f"it seems not to be mounted on {_names(without)}: mount it there, and run again"

@@ -21,6 +21,7 @@ from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COP
 from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
 from kvbench.units import GIB, MIB, SEGMENT_BYTES
 from kvbench.workload.request import QOS_CLASSES, Request, Schedule
+from kvbench.workload.stages import next_stage, stages_of
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
@@ -49,6 +50,9 @@ _MOST_OPERATIONS: Final = 200_000
 _MOST_REQUESTS: Final = 50_000
 _HIGHEST_OPERATIONS_PER_S: Final = 20_000
 """About what the dispatcher of one rank can hand out."""
+_WRITE, _DELETE, _PROMOTE = Op.WRITE, Op.DELETE, Op.PROMOTE
+_TO: Final = (Op.WRITE, Op.DEMOTE)
+_FROM: Final = (Op.READ, Op.PROMOTE)
 HIGHEST_BYTES_PER_S: Final = 8 * GIB
 """Assumed where nothing better is known: one rank moves no more than this, whatever its storage."""
 
@@ -234,15 +238,13 @@ class _Player:
 
     def play(self, request: Request) -> None:
         self.requests += 1
-        for reference in request.history:
-            self._look_up(reference.key)
-        missing = [reference for reference in request.context if not self._look_up(reference.key)]
-        if request.prefill:
-            for reference in missing:
+        asked = stages_of(request)
+        stage = next_stage(asked)
+        while stage is not None:
+            found = [self._look_up(reference.key) for reference in (*stage.history, *stage.context)]
+            for reference in stage.writes:
                 self.insert(reference.key, reference.tokens)
-        for _ in range(request.decode_passes):
-            for reference in request.context:
-                self._look_up(reference.key)
+            stage = next_stage(asked, found)
 
     def insert(self, key: int, tokens: int) -> None:
         if self._cache.lookup(key) is None:
@@ -251,24 +253,25 @@ class _Player:
     def _look_up(self, key: int) -> bool:
         steps = self._cache.read(key)
         # A promotion is the read, as the dispatcher has it.
-        self._count(steps[1:] if steps and steps[-1].op == Op.PROMOTE else steps)
+        self._count(steps[1:] if steps and steps[-1].op == _PROMOTE else steps)
         return bool(steps)
 
     def _count(self, steps: Sequence[Step]) -> None:
-        for step in steps:
+        storage = self._storage
+        for op, _, nbytes, source, target in steps:
             # The old copy on storage is deleted in a row of its own.
-            self.operations += 2 if step.op == Op.PROMOTE and step.source == self._storage else 1
-            moves = self._keeps_bytes or self._storage not in (step.source, step.target)
-            self.moved_bytes += step.nbytes if moves and step.op != Op.DELETE else 0
-            if not moves:
+            self.operations += 2 if op == _PROMOTE and source == storage else 1
+            if not self._keeps_bytes and storage in (source, target):
                 continue
-            if step.op in (Op.WRITE, Op.DEMOTE) and step.target == self._storage:
-                self.written += step.nbytes
-            if step.op in (Op.READ, Op.PROMOTE) and step.source == self._storage:
-                self.read += step.nbytes
-        if self._storage is not None:
-            self._peak_bytes = max(self._peak_bytes, self._cache.used[self._storage])
-        self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
+            self.moved_bytes += 0 if op == _DELETE else nbytes
+            if op in _TO and target == storage:
+                self.written += nbytes
+            if op in _FROM and source == storage:
+                self.read += nbytes
+        if len(steps) > 1 or (steps and steps[0].op == _WRITE):
+            if self._storage is not None:
+                self._peak_bytes = max(self._peak_bytes, self._cache.used[self._storage])
+            self._peak_objects = max(self._peak_objects, sum(self._cache.entries))
 
     def demand(self, schedule: Schedule, scale: float, at_most: bool) -> Demand:
         capacity = self._cache.capacities[self._storage] if self._storage is not None and self._keeps_bytes else 0

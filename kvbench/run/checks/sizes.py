@@ -32,14 +32,14 @@ UNTOLD_BYTES: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The filesystem under test as one rank sees it."""
+    """What is under test as one rank sees it."""
 
-    directory: str
-    filesystem: Volume
+    address: str
+    volume: Volume
     free_bytes: int
     """Free space at the start, before any rank wrote; UNTOLD_BYTES where the filesystem does not tell."""
     sharing_ranks: int
-    """Ranks that use this filesystem, on whichever node."""
+    """Ranks that have the same place, on whichever node."""
 
 
 def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes: int, memory_left_bytes: int) -> int:
@@ -49,10 +49,10 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
     memory that the node's ranks leave (`memory_left_bytes`) if that is less.
     """
     wanted = config.tiers[-1].capacity_bytes
-    where = f"{storage.directory} ({storage.filesystem.kind})"
+    where = f"{storage.address} ({storage.volume.kind})"
     free = storage.free_bytes
     if wanted == "auto":
-        if storage.filesystem.in_memory:
+        if storage.volume.in_memory:
             free = max(0, min(free, memory_left_bytes))
         elif free == UNTOLD_BYTES:
             raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
@@ -142,14 +142,13 @@ def plan_sizes(
     config: RunConfig,
     schedule: Schedule,
     around: Surroundings,
-    directory: str,
 ) -> Sizes:
     """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
-    free_bytes = around.filesystem.free_bytes if around.filesystem.tells_space else UNTOLD_BYTES
+    free_bytes = around.volume.free_bytes if around.volume.tells_space else UNTOLD_BYTES
     roles = config.role_ranks
     # Decode ranks write nothing; that all nodes share the filesystem was checked.
     writers = around.group.ranks if roles is None else len(roles.prefill)
-    storage = Storage(directory, around.filesystem, free_bytes, writers)
+    storage = Storage(around.target.address, around.volume, free_bytes, writers)
 
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
@@ -159,7 +158,7 @@ def plan_sizes(
         return demand, arena, memory_need(config, demand, arena, process_bytes(), topology.size, gathers, spilled)
 
     demand, arena, need = agreement.run("check", plan, computes=True)
-    in_memory = around.filesystem.in_memory and config.has_target
+    in_memory = around.volume.in_memory and config.has_target
     spill_bytes = demand.spill_bytes if around.spill is not None else 0
     spilled = spill_bytes if around.spill is not None and around.spill.filesystem.in_memory else 0
     planned, in_memory_ranks = total(topology.node_comm, planned_bytes(need) + spilled, in_memory)

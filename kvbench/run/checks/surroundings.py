@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.filesystems import FilesystemGroup, filesystem_group, filesystem_group_of_own, no_group
 from kvbench.cluster.node import Node, describe_node
-from kvbench.cluster.topology import Topology
+from kvbench.cluster.places import PlaceGroup, no_group, place_group, place_group_of_own
+from kvbench.cluster.topology import Seat, Topology
+from kvbench.run.addresses import address_of
 from kvbench.run.checks.expectation import check_expectation, settle_seconds
-from kvbench.run.directories import directory_of
 from kvbench.run.order import Plan
 from kvbench.run.output.spill_files import SpillPlace, find_place
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
-from kvbench.tiers.file.run_directory import check_directory
-from kvbench.tiers.target import NO_VOLUME, Volume
+from kvbench.tiers.kinds import target_of
+from kvbench.tiers.target import Target, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,38 +20,45 @@ class Surroundings:
     """The node and the storage that this rank found."""
 
     node: Node
-    directories: tuple[Path, ...]
-    """Under test: of each rank of this node, in their order; empty where there are none."""
-    directory: Path
+    targets: tuple[Target, ...]
+    """Those of the ranks of this node, in their order; empty where there are none."""
+    target: Target
     """This rank's."""
-    filesystem: Volume
-    group: FilesystemGroup
+    volume: Volume
+    group: PlaceGroup
     spill: SpillPlace | None
     """Where records are spilled to, if at all."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of `targets`."""
+        return tuple(target.address for target in self.targets)
 
-def look_around(topology: Topology, agreement: Agreement, plan: Plan, directories: tuple[Path, ...]) -> Surroundings:
-    """Look at the node and this rank's directory, of those of the node's ranks, and find who shares its filesystem.
-    Collective.
+
+def look_around(topology: Topology, agreement: Agreement, plan: Plan, addresses: tuple[str, ...]) -> Surroundings:
+    """Look at the node and this rank's target, of those at the `addresses` of the node's ranks, and find who has the
+    same. Collective.
 
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
     """
     given, spill, expect = plan.order.directory, plan.order.spill, plan.order.expect
-    if given is None:
-        node, place = agreement.run("check", lambda: (describe_node(), find_place(spill, ())))
-        return Surroundings(node, (), Path("none"), NO_VOLUME, no_group(topology), place)
-    directory = directories[topology.local_rank]
+    targets = tuple(target_of(plan.config, address) for address in addresses)
+    target = targets[topology.local_rank] if targets else target_of(plan.config, None)
 
     def look() -> tuple[Node, Volume, SpillPlace | None]:
-        check_directory(directory)
-        # What another rank's directory lacks, that rank says.
-        there = [path for path in dict.fromkeys(directories) if path.is_dir()]
-        return describe_node(), filesystem_of(directory), find_place(spill, there)
+        target.check()
+        return describe_node(), target.describe(), find_place(spill, targets)
 
-    node, filesystem, place = agreement.run("check", look)
-    find = partial(filesystem_group, topology, directory, on_one_filesystem)
+    node, volume, place = agreement.run("check", look)
+    if given is None:
+        return Surroundings(node, (), target, volume, no_group(topology), place)
+    find = partial(place_group, topology, target)
     if plan.own_directories:
-        find = partial(filesystem_group_of_own, topology, directories, partial(directory_of, given), on_one_filesystem)
+
+        def target_at(seat: Seat) -> Target:
+            return target_of(plan.config, address_of(given, seat))
+
+        find = partial(place_group_of_own, topology, targets, target_at)
     group = agreement.run("check", lambda: find(plan.run_id, settle_seconds(expect)))
-    check_expectation(topology, agreement, expect, given, filesystem, group)
-    return Surroundings(node, directories, directory, filesystem, group, place)
+    check_expectation(topology, agreement, expect, given, volume, group)
+    return Surroundings(node, targets, target, volume, group, place)

@@ -15,15 +15,15 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from kvbench.cluster.agree import Agreement, RanksFailed
+from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.topology import Topology
 from kvbench.errors import KvbenchError
 from kvbench.records.spill.header import SpillHeader, spill_path
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
-from kvbench.tiers.target import Volume
+from kvbench.tiers.file.filesystem import filesystem_of
+from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
@@ -45,9 +45,9 @@ class SpillPlace:
     filesystem: Volume
 
 
-def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
+def find_place(order: SpillOrder, tested: Sequence[Target]) -> SpillPlace | None:
     """Where this node's spill files go: as ordered, or the first usual place that is not on the filesystem of one of
-    `tested` (the directories under test of the node's ranks) and can be written. None: nowhere, or not wanted.
+    `tested` (what is under test of the node's ranks) and can be written. None: nowhere, or not wanted.
 
     Raises KvbenchError when the ordered directory is no good.
     """
@@ -63,7 +63,7 @@ def find_place(order: SpillOrder, tested: Sequence[Path]) -> SpillPlace | None:
     return None
 
 
-def _ordered_place(directory: Path, tested: Sequence[Path]) -> SpillPlace:
+def _ordered_place(directory: Path, tested: Sequence[Target]) -> SpillPlace:
     if not directory.is_dir():
         raise KvbenchError(
             f"the directory {directory} for spill files does not exist; make it, or give another --spill"
@@ -85,8 +85,8 @@ def _usual_places() -> Iterable[Path]:
         yield Path(place if isinstance(place, str) else place())
 
 
-def _is_tested(directory: Path, tested: Sequence[Path]) -> bool:
-    return any(on_one_filesystem(directory, path) for path in tested)
+def _is_tested(directory: Path, tested: Sequence[Target]) -> bool:
+    return any(target.is_beside(directory) for target in tested)
 
 
 def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mapping[str, Any]]) -> SpillWriter:
@@ -150,11 +150,11 @@ def recovering(spill: SpillWriter, run_id: str, out: Path) -> str:
     return f"kvbench recover {spill_path(spill.path.parent, run_id, '*')} -o {out}"
 
 
-def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directories: Iterable[Path], given: str) -> str:
-    """What can be done after a run whose ranks were ended without leaving in good order. `directories` are those under
+def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, addresses: Iterable[str], given: str) -> str:
+    """What can be done after a run whose ranks were ended without leaving in good order. `addresses` are those under
     test of this node's ranks; where other nodes have others, `given` says which, and else nothing."""
     advice = [] if spill is None else [f"`{recovering(spill, run_id, out)}` makes a run file of what was measured"]
-    places = " ".join(shlex.quote(str(directory)) for directory in dict.fromkeys(directories))
+    places = " ".join(shlex.quote(address) for address in dict.fromkeys(addresses))
     if places:
         elsewhere = f" here; on every node there may be some in {given}" if given else ""
         advice.append(f"`kvbench clean {places}` deletes the cache files that are left{elsewhere}")
@@ -163,19 +163,31 @@ def how_to_go_on(spill: SpillWriter | None, run_id: str, out: Path, directories:
 
 @contextmanager
 def saying_what_is_left(topology: Topology, spill: SpillWriter | None, run_id: str, out: Path) -> Iterator[None]:
-    """A context that writes the run file: if that fails, the message says how to make one from the spill files.
-
-    Collective.
+    """A context that writes the run file: if that fails, the message says how to make one from the spill files, as far
+    as they are there. Collective.
     """
-    incomplete = total(topology.comm, spill is None or not spill.keeping)[0]
     try:
         yield
-    except RanksFailed as error:
-        if spill is None:
+    except (RanksFailed, FailedElsewhere) as error:
+        if spill is not None:
+            spill.keep_name()
+        gone = spill is None or not spill.is_there
+        incomplete, lost = total(topology.comm, spill is None or not spill.keeping, gone)
+        if isinstance(error, FailedElsewhere):
             raise
-        files = spill_path(spill.path.parent, run_id, "*")
-        lost = f" (but on {incomplete} ranks not all of them)" if incomplete else ""
-        raise type(error)(
-            f"{error}\n  the records of each rank are still in {files} on its node{lost}: "
-            f"'{recovering(spill, run_id, out)}' makes a run file of them"
-        ) from error
+        raise type(error)(f"{error}{_what_is_left(topology.size, spill, run_id, out, incomplete, lost)}") from error
+
+
+def _what_is_left(ranks: int, spill: SpillWriter | None, run_id: str, out: Path, incomplete: int, lost: int) -> str:
+    """What follows a message of a run file that could not be written. `incomplete`: ranks whose spill file does not
+    hold all of their records, `lost`: those that have none."""
+    if spill is None:
+        return ""
+    if lost == ranks:
+        return "\n  the spill files were deleted while the run went on, and the records with them"
+    but = f" (but on {lost} ranks they are gone)" if lost else ""
+    but = but or (f" (but on {incomplete} ranks not all of them)" if incomplete else "")
+    return (
+        f"\n  the records of each rank are still in {spill_path(spill.path.parent, run_id, '*')} on its node{but}: "
+        f"'{recovering(spill, run_id, out)}' makes a run file of them"
+    )

@@ -2,17 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
+from kvbench.errors import KvbenchError
 from kvbench.tiers.file import leftovers
 from kvbench.tiers.file.examine import examine
 from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
 from kvbench.tiers.file.run_directory import RunDirectory, check_directory
-from kvbench.tiers.target import Finding, Leftover, Sign, Target, Volume
-
-_SIGN: Final = "kvbench-{run_id}.probe-"
+from kvbench.tiers.target import Finding, Leftover, Target, Volume
 
 
 class DirectoryTarget(Target):
@@ -31,11 +30,50 @@ class DirectoryTarget(Target):
     def area(self, run_id: str, rank: int) -> RunDirectory:
         return RunDirectory(self.directory, run_id, rank)
 
-    def sign(self, run_id: str, number: int) -> Sign:
-        return _EmptyFile(self.directory, run_id, number)
+    def is_there(self) -> bool:
+        return self.directory.is_dir()
+
+    def is_same(self, other: Target) -> bool:
+        return self.address == other.address or on_one_filesystem(self.directory, Path(other.address))
+
+    def put_up_sign(self, run_id: str, number: int) -> None:
+        """An empty file right in the directory, which is made only if it is not there."""
+        with self._saying_what_failed():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(self._sign(run_id, number), flags, 0o600))
+
+    def lowest_sign(self, run_id: str, numbers: Collection[int]) -> int | None:
+        """Each is asked for by its name, and never before it is known to be made: a network filesystem's client may
+        list a directory from its cache, and may remember for a while that a name was not there, but a name that it
+        never heard of it asks the server for."""
+        with self._saying_what_failed():
+            for number in sorted(numbers):
+                if self._sign(run_id, number).exists():
+                    return number
+            # By now the names are in the client's cache of missing ones, so the directory is listed besides.
+            prefix = self._sign(run_id, 0).name.removesuffix("0")
+            names = (re.fullmatch(re.escape(prefix) + r"(\d+)", name) for name in os.listdir(self.directory))
+            return min((int(name[1]) for name in names if name and int(name[1]) in numbers), default=None)
+
+    def take_down_sign(self, run_id: str, number: int) -> None:
+        with self._saying_what_failed():
+            self._sign(run_id, number).unlink(missing_ok=True)
+
+    def _sign(self, run_id: str, number: int) -> Path:
+        return self.directory / f"kvbench-{run_id}.probe-{number}"
+
+    @contextmanager
+    def _saying_what_failed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise KvbenchError(
+                f"cannot make, list and remove a file in {self.directory}: {error.strerror}; "
+                f"give a directory that exists on every node and is writable"
+            ) from error
 
     def is_beside(self, directory: Path) -> bool:
-        return on_one_filesystem(self.directory, directory)
+        return self.is_there() and on_one_filesystem(self.directory, directory)
 
     def holds(self, run_id: str) -> bool:
         return RunDirectory(self.directory, run_id, 0).top.exists()
@@ -48,35 +86,3 @@ class DirectoryTarget(Target):
 
     def remove_leftover(self, leftover: Leftover, even_unknown: bool = False) -> Leftover:
         return leftovers.remove(leftover, even_unknown)
-
-
-class _EmptyFile(Sign):
-    """An empty file right in the directory, that is made only if it is not there."""
-
-    def __init__(self, directory: Path, run_id: str, number: int) -> None:
-        self._directory = directory
-        self._prefix = _SIGN.format(run_id=run_id)
-        self._number = number
-
-    def put_up(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        os.close(os.open(self._path(self._number), flags, 0o600))
-
-    def lowest_seen(self) -> int:
-        # Each is asked for by its name, and never before it is known to be made: a network filesystem's client may list
-        # a directory from its cache, and may remember for a while that a name was not there, but a name that it never
-        # heard of it asks the server for.
-        for number in range(self._number):
-            if self._path(number).exists():
-                return number
-        # What was not seen may come late; the names are in the client's cache of missing ones by now, so the directory
-        # is listed besides.
-        pattern = re.compile(re.escape(self._prefix) + r"(\d+)")
-        listed = (int(match[1]) for match in map(pattern.fullmatch, os.listdir(self._directory)) if match)
-        return min([self._number, *listed])
-
-    def take_down(self) -> None:
-        self._path(self._number).unlink(missing_ok=True)
-
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{self._prefix}{number}"

@@ -58,6 +58,22 @@ def makers_of_folders(folder: Path, results: Path, done: Path) -> Mapping[str, t
     }
 
 
+def only_printing(folder: Path, made: Mapping[str, Path]) -> Mapping[str, tuple[object, ...]]:
+    """Of every command that leaves nothing but what it prints, with what `made` has of the others."""
+    return {
+        "clean": ("clean", folder),
+        "compare": ("compare", RUN_FILE, "--vs", made["run"], "--force"),
+        "configs": ("configs",),
+        "datasize": ("datasize", "smoke"),
+        "doctor": ("doctor",),
+        "mlperf check": ("mlperf", "check", made["mlperf package"] / "Example"),
+        "mlperf table": ("mlperf", "table", made["mlperf package"] / "Example"),
+        "study show": ("study", "show", made["study copy-path"]),
+        "summary": ("summary", RUN_FILE),
+        "trace info": ("trace", "info", made["trace"]),
+    }
+
+
 def placed(words: tuple[object, ...], output: object) -> list[str]:
     """`words` with the file or folder that the command makes."""
     return [str(output) if str(word) == OUTPUT else str(word) for word in words]

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import psutil
 
 from kvbench.run.calibration import CALIBRATION_KEY
+from kvbench.tiers.trial import TRIAL_KEY
 
 _LOOK_S = 0.02
 KVBENCH = (sys.executable, "-m", "kvbench")
@@ -143,9 +144,10 @@ class Command:
 
 
 def objects(folder: Path, rank: int = 0) -> list[Path]:
-    """The objects that a rank has in the directory under test, but for the one that only tries the paths."""
+    """The objects that a rank has in the directory under test, but for those before the load, which only try it."""
     found = folder.glob(f"kvbench-*/rank-{rank}/*")
-    return [path for path in found if path.suffix in {".kv", ".npy"} and path.stem != f"{CALIBRATION_KEY:x}"]
+    before = {f"{key:x}" for key in (TRIAL_KEY, CALIBRATION_KEY)}
+    return [path for path in found if path.suffix in {".kv", ".npy"} and path.stem not in before]
 
 
 def remains(folder: Path) -> list[str]:

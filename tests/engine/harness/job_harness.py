@@ -13,7 +13,7 @@ from kvbench import timed_io
 from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE
 from kvbench.config.roles import Roles
 from kvbench.config.run_config import parse_config
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Engine, Home, Load
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Path, Phase

@@ -22,9 +22,9 @@ from kvbench import timed_io
 from kvbench.cache import Cache, Policy, Step, make_policy
 from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.config.run_config import RunConfig, parse_config
-from kvbench.engine.dispatcher import Timeline
+from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Engine, Home, Load
-from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase
+from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase, RequestState
 from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.tier import FileTier
@@ -380,3 +380,38 @@ def replay(script: Script, capacities: Sequence[int], promote: bool) -> tuple[di
             for reference in asked.context:
                 look_up(reference, found)
     return requests, cache
+
+
+def check_end_state(rank: Rank, header_bytes: int) -> None:
+    """Nothing was too much at any moment, and what is there now is what the bookkeeping says."""
+    assert all(peak <= capacity for peak, capacity in zip(rank.journal.peaks, rank.capacities, strict=True))
+    assert rank.journal.contents() == sorted(rank.cache.contents())
+    assert [room.free_bytes for room in rank.engine.books.rooms] == [
+        capacity - used for capacity, used in zip(rank.capacities, rank.cache.used, strict=True)
+    ]
+    in_files = sorted(n + header_bytes for _, tier, n in rank.cache.contents() if rank.tiers[tier].storage)
+    assert sorted(path.stat().st_size for path in rank.folder.iterdir()) == in_files
+    assert (rank.rows["errno"] == 0).all()
+    assert (rank.rows["queue_ns"] >= 0).all()
+    assert (rank.log["state"] == RequestState.DONE).all()
+
+
+def busy_script(requests: int, keys: int, seed: int = 5) -> Script:
+    rng = np.random.default_rng(seed)
+
+    def some(most: int) -> list[ObjectRef]:
+        return [ref(int(key), 1 + int(key) % 3) for key in rng.integers(0, keys, rng.integers(1, most + 1))]
+
+    return Script(
+        [
+            [
+                request(number, *some(4), history=some(3), decode_passes=int(rng.integers(0, 4)))
+                for number in range(requests)
+            ]
+        ]
+    )
+
+
+def operations_of(rank: Rank) -> list[tuple[int, ...]]:
+    rows = rank.rows
+    return sorted(zip(*(rows[c].tolist() for c in ("request", "op", "tier", "tokens", "nbytes", "path")), strict=True))

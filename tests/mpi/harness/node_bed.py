@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.cluster.launch.mpirun import Mpirun, check_reach
+from kvbench.errors import KvbenchError
+
 SCRIPT = Path(__file__).resolve().parents[3] / "launch" / "testbed" / "testbed.sh"
 
 
@@ -21,6 +24,14 @@ def call_testbed(
     return subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
     )
+
+
+def need_reach(mpirun: Mpirun) -> None:
+    """Skip where mpirun lies in a folder from which it can start nothing on another host."""
+    try:
+        check_reach(mpirun, ["elsewhere"])
+    except KvbenchError as error:
+        pytest.skip(f"needs another folder: {error}")
 
 
 @dataclass(frozen=True)

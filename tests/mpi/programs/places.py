@@ -6,19 +6,22 @@ one for each rank: `own FORMAT`.
 
 import sys
 from functools import partial
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.filesystems import filesystem_group, filesystem_group_of_own
+from kvbench.cluster.places import place_group, place_group_of_own
 from kvbench.cluster.topology import Seat, discover, seats_of_node
 from kvbench.errors import KvbenchError
-from kvbench.tiers.file.filesystem import on_one_filesystem
+from kvbench.tiers.file.target import DirectoryTarget
 
 
-def folder(seat: Seat) -> Path:
+def folder(seat: Seat) -> DirectoryTarget:
     """Of a rank that has one of its own."""
-    return Path(sys.argv[1]) / sys.argv[3].format(**seat._asdict())
+    return at(sys.argv[3].format(**seat._asdict()))
+
+
+def at(name: str) -> DirectoryTarget:
+    return DirectoryTarget(f"{sys.argv[1]}/{name}")
 
 
 def main() -> None:
@@ -32,12 +35,12 @@ def main() -> None:
         text += f", hosts {','.join(topology.hosts)}"
     assert (topology.leader_comm is not None) == (topology.local_rank == 0)
     if len(sys.argv) > 1:
-        top, names = Path(sys.argv[1]), sys.argv[2:]
+        names = sys.argv[2:]
         if names[0] == "own":
-            directories = [folder(seat) for seat in seats_of_node(topology)]
-            find = partial(filesystem_group_of_own, topology, directories, folder, on_one_filesystem)
+            places = [folder(seat) for seat in seats_of_node(topology)]
+            find = partial(place_group_of_own, topology, places, folder)
         else:
-            find = partial(filesystem_group, topology, top / names[topology.node], on_one_filesystem)
+            find = partial(place_group, topology, at(names[topology.node]))
         try:
             group = Agreement(comm).run("check", lambda: find("run1", settle_s=0.1))
         except KvbenchError as error:

@@ -2,23 +2,22 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.comm import get_world
-from kvbench.cluster.filesystems import filesystem_group
+from kvbench.cluster.places import place_group
 from kvbench.cluster.topology import discover
-from kvbench.tiers.file.filesystem import on_one_filesystem
+from kvbench.tiers.file.target import DirectoryTarget
 
 
 def main() -> None:
     """Rank 0 prints how often."""
     comm = get_world()
     topology = discover(comm)
-    directory, times = Path(sys.argv[1]), int(sys.argv[2])
+    place, times = DirectoryTarget(sys.argv[1]), int(sys.argv[2])
 
     def found(number: int) -> bool:
-        return filesystem_group(topology, directory, on_one_filesystem, f"try{number}", settle_s=0).sharing == "shared"
+        return place_group(topology, place, f"try{number}", settle_s=0).sharing == "shared"
 
     agreement = Agreement(comm)
     shared = sum(agreement.run("check", partial(found, number)) for number in range(times))

@@ -69,3 +69,11 @@ def test_writes_wait_for_a_place(places: int) -> None:
     config = config_of(f"io.max_concurrent_allocs={places}", "workload.users=20", "io.threads=20")
     free = played(config_of("workload.users=20", "io.threads=20"), Rates(read=1e18, write=1e8))
     assert played(config, Rates(read=1e18, write=1e8)).requests < free.requests
+
+
+def test_an_entry_that_is_gone_when_it_is_first_to_be_decoded_is_written_again_as_in_a_run() -> None:
+    config = config_of("workload.users=8", "io.threads=8", "duration_s=20")
+    roomy = played(config, Rates(read=1e9, write=3e8))
+    tight = played(config, Rates(read=1e9, write=3e8), (1 << 28, 1 << 29))
+    assert len(roomy.written) == roomy.requests
+    assert len(tight.written) > tight.requests

@@ -1,4 +1,4 @@
-"""The directory under test with placeholders: one for each rank."""
+"""The place under test with placeholders: one for each rank."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 
 from kvbench.cluster.topology import Seat
 from kvbench.errors import KvbenchError
-from kvbench.run.directories import directory_of, literal, placeholders
+from kvbench.run.addresses import address_of, literal, placeholders
 from kvbench.run.output.spill_files import SpillOrder, find_place, how_to_go_on
+from kvbench.tiers.file.target import DirectoryTarget
 
 SEAT = Seat(rank=13, local_rank=5, node=1)
 
@@ -24,7 +25,7 @@ SEAT = Seat(rank=13, local_rank=5, node=1)
     ],
 )
 def test_placeholders_stand_for_the_numbers_of_the_rank(given: str, directory: str) -> None:
-    assert directory_of(given, SEAT) == Path(directory)
+    assert address_of(given, SEAT) == directory
 
 
 def test_a_directory_without_placeholders_is_that_of_all_ranks() -> None:
@@ -46,27 +47,27 @@ def test_a_directory_without_placeholders_is_that_of_all_ranks() -> None:
 )
 def test_anything_else_in_braces_is_an_error_that_says_what_there_is(given: str, said: str) -> None:
     with pytest.raises(KvbenchError, match=said):
-        directory_of(given, SEAT)
+        address_of(given, SEAT)
 
 
 def test_a_directory_can_be_given_as_it_is_called_whatever_that_is() -> None:
-    odd = Path("/mnt/{rank}/}{/{{")
-    assert directory_of(literal(odd), SEAT) == odd
+    odd = "/mnt/{rank}/}{/{{"
+    assert address_of(literal(odd), SEAT) == odd
 
 
 def test_spill_files_lie_on_none_of_the_filesystems_that_ranks_of_the_node_test() -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir():
         pytest.skip("needs /dev/shm")
-    place = find_place(SpillOrder(True, memory), [Path("/proc")])
+    place = find_place(SpillOrder(True, memory), [DirectoryTarget("/proc")])
     assert place is not None
     assert place.directory == memory
     with pytest.raises(KvbenchError, match="the directory /dev/shm for spill files is on the filesystem under test"):
-        find_place(SpillOrder(True, memory), [Path("/proc"), memory])
+        find_place(SpillOrder(True, memory), [DirectoryTarget("/proc"), DirectoryTarget(str(memory))])
 
 
 def test_what_to_clean_after_a_killed_run_is_named_for_every_rank_of_the_node() -> None:
-    own = [Path("/mnt/nv 0"), Path("/mnt/nv1"), Path("/mnt/nv1")]
+    own = ["/mnt/nv 0", "/mnt/nv1", "/mnt/nv1"]
     assert how_to_go_on(None, "run", Path("out.h5"), own, "") == (
         "`kvbench clean '/mnt/nv 0' /mnt/nv1` deletes the cache files that are left"
     )

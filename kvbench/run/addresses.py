@@ -1,4 +1,4 @@
-"""The directory under test as it is given: one for all ranks or, with placeholders in its name, one for each rank.
+"""The place under test as it is given: one for all ranks or, with placeholders in its address, one for each rank.
 
 `/mnt/nv{local_rank}` is /mnt/nv0 for the first rank of each node, and so on; `{rank}` counts all ranks, `{node}` the
 nodes. A brace that belongs to the name is doubled.
@@ -7,7 +7,6 @@ nodes. A brace that belongs to the name is doubled.
 import difflib
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from string import Formatter
 from typing import Final
 
@@ -32,22 +31,20 @@ def has_placeholders(name: str) -> bool:
         return False
 
 
-def directory_of(given: str, seat: Seat) -> Path:
-    """The directory of the rank with the numbers `seat`. Raises KvbenchError as `placeholders` does."""
+def address_of(given: str, seat: Seat) -> str:
+    """That of the rank with the numbers `seat`. Raises KvbenchError as `placeholders` does."""
     numbers = seat._asdict()
-    return Path(
-        "".join(text + ("" if name is None else format(numbers[name], width)) for text, name, width in _parts(given))
-    )
+    return "".join(text + ("" if name is None else format(numbers[name], width)) for text, name, width in _parts(given))
 
 
-def directories_of_node(topology: Topology, given: str | None) -> tuple[Path, ...]:
+def addresses_of_node(topology: Topology, given: str | None) -> tuple[str, ...]:
     """Those of the ranks of this node, in their order; empty where none is given. Collective within the node."""
-    return () if given is None else tuple(directory_of(given, seat) for seat in seats_of_node(topology))
+    return () if given is None else tuple(address_of(given, seat) for seat in seats_of_node(topology))
 
 
-def literal(directory: Path) -> str:
-    """How `directory`, whatever is in its name, is given so that it is the directory of all ranks."""
-    return str(directory).replace("{", "{{").replace("}", "}}")
+def literal(address: str) -> str:
+    """How `address`, whatever is in it, is given so that it is that of all ranks."""
+    return address.replace("{", "{{").replace("}", "}}")
 
 
 def _parts(given: str) -> Iterator[tuple[str, str | None, str]]:

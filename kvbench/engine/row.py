@@ -1,0 +1,96 @@
+"""The worker's part of an operation's row: what is known of it beforehand, and what went wrong with it."""
+
+import errno
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench import timed_io
+from kvbench.engine.operation import Operation
+from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, STOPWATCH_BYTES, Path
+from kvbench.tiers.transfer import Cell
+
+_ROW_BYTES: Final = RECORD_DTYPE.itemsize
+_OFFSETS: Final = {name: offset for name, (_, offset, *_) in (RECORD_DTYPE.fields or {}).items()}
+_QUEUE_OFFSET: Final = _OFFSETS["queue_ns"]
+_RESIDENT_OFFSET: Final = _OFFSETS["resident_pct"]
+_FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBB")
+"""A row from `queue_ns` to its end: the intended start, three columns that the stopwatch fills, and all behind them."""
+assert _QUEUE_OFFSET + _FROM_QUEUE.size == _ROW_BYTES
+assert _QUEUE_OFFSET + struct.calcsize("<qiII") == STOPWATCH_BYTES
+_START_AND_WALL: Final = struct.Struct("<qq")
+assert _START_AND_WALL.size == _OFFSETS["host_ns"], "a row begins with t_start_ns and wall_ns"
+
+
+def describe(
+    rows: npt.NDArray[np.uint8],
+    first_row: int,
+    operations: Sequence[Operation],
+    tier: int,
+    path: Path,
+    rank: int,
+    thread: int,
+) -> None:
+    """Fill in what is known of the operations of a batch beforehand; each has a row, in their order."""
+    active, op = operations[0].request, operations[0].step.op
+    user, request, phase = active.request.user, active.request.number & 0xFFFFFFFF, active.phase
+    inflight, timed_by = min(operations[0].inflight, 0xFFFF), timed_io.TIMED_BY
+    data, offset = rows.data, first_row * _ROW_BYTES + _QUEUE_OFFSET
+    for operation in operations:
+        _FROM_QUEUE.pack_into(
+            data,
+            offset,
+            operation.ready_ns,
+            0,
+            0,
+            0,
+            operation.tokens,
+            user,
+            request,
+            rank,
+            thread,
+            inflight,
+            op,
+            tier,
+            phase,
+            path,
+            timed_by,
+            RESIDENT_UNKNOWN,
+            operation.locality,
+            0,
+        )
+        offset += _ROW_BYTES
+
+
+def set_resident(rows: npt.NDArray[np.uint8], row: int, percent: int) -> None:
+    """Note how much of the object was in the page cache."""
+    rows[row * _ROW_BYTES + _RESIDENT_OFFSET] = percent
+
+
+def note_times(operations: Sequence[Operation], rows: npt.NDArray[np.uint8], first_row: int) -> None:
+    """Take over from the rows of a batch how long each operation took, and when it ended."""
+    data, offset = rows.data, first_row * _ROW_BYTES
+    for operation in operations:
+        start_ns, operation.wall_ns = _START_AND_WALL.unpack_from(data, offset)
+        operation.ended_ns = start_ns + operation.wall_ns
+        offset += _ROW_BYTES
+
+
+def set_error(cell: Cell, error: BaseException) -> None:
+    """Have the row of an operation say what went wrong with it."""
+    record = cell.record
+    if record["t_start_ns"] == 0:  # it failed before anything was timed
+        with cell.around_python():
+            pass
+    if record["errno"] == 0:
+        record["errno"] = _number_of(error)
+
+
+def _number_of(error: BaseException) -> int:
+    """What stands in the row of an operation that failed otherwise than in a system call."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return errno.ENOMEM if isinstance(error, MemoryError) else errno.EBADMSG
