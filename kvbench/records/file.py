@@ -167,6 +167,12 @@ class RunFileWriter:
         with self._guard():
             self._tables["requests"].append(self._file, rows)
 
+    def complete_rows(self) -> None:
+        """No more rows of /records and /requests come: write what is buffered, which takes the most memory."""
+        with self._guard():
+            for table in self._tables.values():
+                table.flush(self._file)
+
     def write_table(self, name: str, columns: Mapping[str, NDArray[Any] | Sequence[str]]) -> None:
         """Write the group /`name` with one dataset per column, all of one length: numbers, or a sequence of str."""
         arrays = {column: _table_array(values) for column, values in columns.items()}

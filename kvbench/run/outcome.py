@@ -73,22 +73,22 @@ def gather_outcome(
     condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
     kept = _kept_rows(bench, outcome.clock)
     write_rows(topology.comm, agreement, writer, kept, gathering)
-    # After the rows, so that the peak of memory is known.
-    tables: dict[str, npt.NDArray[np.void]] = agreement.run(
-        "gather",
-        lambda: (
-            {
-                "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
-                "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
-                "calibration": outcome.calibration,
-                "samples": outcome.samples,
-                **outcome.shared_space,
-                **_look_ups(topology, bench),
-                **_directories(plan, topology, bench),
-            }
-            | ({} if condensed is None else {"places": condensed.places})
-        ),
-    )
+
+    def tables_of_rank() -> dict[str, npt.NDArray[np.void]]:
+        if writer is not None:
+            # Before the row of this rank, which says how much memory it took at most.
+            writer.complete_rows()
+        return {
+            "ranks": as_rows([_rank_row(topology, bench, outcome, kept)], RANK_DTYPE),
+            "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
+            "calibration": outcome.calibration,
+            "samples": outcome.samples,
+            **outcome.shared_space,
+            **_look_ups(topology, bench),
+            **_directories(plan, topology, bench),
+        } | ({} if condensed is None else {"places": condensed.places})
+
+    tables = agreement.run("gather", tables_of_rank)
     failures = gather_failures(topology, outcome)
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (

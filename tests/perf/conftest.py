@@ -92,33 +92,48 @@ def ranks_read(reads: Reads) -> dict[str, float]:
     return figures
 
 
-def fio_reads(directory: Path, block_bytes: int, file_bytes: int, direct: bool, files: int = 1) -> float:
-    """GB/s that fio reads with `RANKS` jobs of `files` files each, in blocks of `block_bytes`."""
+def fio_reads(reads: Reads) -> float:
+    """GB/s that fio reads with a job for each rank: the files that `ranks_read` reads, in the same order and blocks.
+
+    `ranks_read` has written them. fio's buffer is one block on small pages, as kvbench's is where `Reads` has no arena.
+    """
     if shutil.which("fio") is None:
         pytest.fail("fio is not installed: it is what the bandwidth is compared with")
     command = [
         "fio",
-        "--name=kvbench",
-        f"--directory={directory}",
         "--rw=read",
-        f"--bs={block_bytes}",
-        f"--filesize={file_bytes}",
-        f"--nrfiles={files}",
-        f"--numjobs={RANKS}",
+        f"--bs={reads.io_bytes}",
         "--ioengine=psync",
-        f"--direct={int(direct)}",
+        f"--direct={int(reads.read_path == 'direct')}",
         "--time_based",
-        f"--runtime={SECONDS}",
+        f"--runtime={reads.seconds}",
+        "--file_service_type=sequential",
         "--group_reporting",
-        "--fallocate=none",
+        "--readonly",
+        "--allow_file_create=0",
         "--invalidate=0",
         "--output-format=json",
     ]
+    for rank in range(RANKS):
+        for number, file in enumerate(reads.files(rank)):
+            # Under a name that fio can count: the same file.
+            link = Path(file).with_name(f"fio.{number}")
+            if not link.exists():
+                link.hardlink_to(file)
+        command += [f"--name=rank-{rank}", f"--directory={reads.folder(rank)}", "--filename_format=fio.$filenum"]
+        command += [f"--nrfiles={reads.objects}", f"--filesize={reads.object_bytes}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return float(json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"]) / 1e9
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float]) -> tuple[list[float], float, float]:
-    """first / second, measured A B A B; and the medians of both."""
-    pairs = [(first(), second()) for _ in range(ROUNDS)]
+    """first / second, measured A B B A A B; and the medians of both. A round before them writes the files."""
+    first(), second()
+    pairs = []
+    for turn in range(ROUNDS):
+        if turn % 2:
+            later = second()
+            pairs.append((first(), later))
+        else:
+            pairs.append((first(), second()))
     return [a / b for a, b in pairs], median(a for a, _ in pairs), median(b for _, b in pairs)

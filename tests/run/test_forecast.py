@@ -145,47 +145,45 @@ def test_memory_is_that_of_rows_tiers_and_arena_and_does_not_know_the_size_of_an
     config = config_of(tiers=[{"kind": "memory", "capacity_bytes": "1GiB"}, {"kind": "file"}], io={"threads": 1})
     small = Demand(1000, 10**6, 0, 0, 0, 100, MIB, at_most=False)
     large = Demand(1000, 10**6, 0, 0, 0, 100, 4 * GIB, at_most=False)
-    need = memory_need(config, small, 256 * MIB, 100 * MIB, gathered_ranks=0)
-    assert need == memory_need(config, large, 256 * MIB, 100 * MIB, gathered_ranks=0)
+    need = memory_need(config, small, 256 * MIB, 100 * MIB)
+    assert need == memory_need(config, large, 256 * MIB, 100 * MIB)
     assert (need.arena, need.tiers, need.gathering) == (256 * MIB, GIB, 0)
     rows = 10**6 * RECORD_DTYPE.itemsize + 1000 * REQUEST_DTYPE.itemsize
     assert rows <= need.records <= 1.3 * rows
     assert need.total >= GIB + 356 * MIB + rows
-    assert memory_need(config, small, 256 * MIB, 100 * MIB, gathered_ranks=4).gathering > 0
+    assert memory_need(config, small, 256 * MIB, 100 * MIB, ranks=4, gathers=True).gathering > 0
 
 
 def test_rows_that_are_spilled_need_no_memory_for_their_number() -> None:
     config = config_of(io={"threads": 1})
     short, long = (Demand(n // 1000, n, 0, 0, 0, 100, MIB, at_most=False) for n in (10**6, 10**8))
-    needs = [memory_need(config, demand, 0, 0, gathered_ranks=0, spilled=True) for demand in (short, long)]
+    needs = [memory_need(config, demand, 0, 0, spilled=True) for demand in (short, long)]
     assert needs[0].records <= needs[1].records < 32 * MIB
-    assert memory_need(config, long, 0, 0, gathered_ranks=0).records > 10**8 * RECORD_DTYPE.itemsize
+    assert memory_need(config, long, 0, 0).records > 10**8 * RECORD_DTYPE.itemsize
     rows = 10**8 * RECORD_DTYPE.itemsize + 10**5 * REQUEST_DTYPE.itemsize
     assert rows < long.spill_bytes < 1.01 * rows
     few = Demand(1, 10, 0, 0, 0, 100, MIB, at_most=False)
-    assert memory_need(config, few, 0, 0, gathered_ranks=0, spilled=True) == memory_need(
-        config, few, 0, 0, gathered_ranks=0
-    ), "never more than without"
+    assert memory_need(config, few, 0, 0, spilled=True) == memory_need(config, few, 0, 0), "never more than without"
 
 
 @pytest.mark.parametrize(("read_path", "copies"), [("buffered", 0), ("numpy", 1), ("double-copy", 2)])
 def test_the_numpy_paths_need_whole_entries_for_each_thread(read_path: str, copies: int) -> None:
     config = config_of(io={"threads": 3, "read_path": read_path})
     demand = Demand(1, 1, 0, 0, 0, 1, 100 * MIB, at_most=False)
-    assert memory_need(config, demand, 0, 0, gathered_ranks=0).read_path == 3 * copies * 100 * MIB
+    assert memory_need(config, demand, 0, 0).read_path == 3 * copies * 100 * MIB
 
 
 def test_of_a_memory_tier_only_what_is_filled_is_taken() -> None:
     tiers = [{"kind": "memory", "capacity_bytes": "1GiB", "fill": 0.5}, {"kind": "file"}]
     none = Demand(0, 0, 0, 0, 0, 0, MIB, at_most=False)
-    assert memory_need(config_of(tiers=tiers), none, 0, 0, gathered_ranks=0).tiers == GIB // 2
+    assert memory_need(config_of(tiers=tiers), none, 0, 0).tiers == GIB // 2
 
 
 def test_requests_of_the_reference_that_nobody_waits_for_are_kept_in_memory() -> None:
     """As many as its users send, measured: 153 300 of 200 users in 300 s."""
     none = Demand(0, 0, 0, 0, 0, 0, MIB, at_most=False)
     config = load_config("mlperf/option-1")
-    need = memory_need(config, none, 0, 0, gathered_ranks=0)
+    need = memory_need(config, none, 0, 0)
     sent = sum(1 for _ in takewhile(lambda r: r.arrival_ns < 30 * 10**9, build_schedule(config, 0, 1).stream(0)))
     assert need.bookkeeping / 600 == pytest.approx(10 * sent, rel=0.1)
 

@@ -24,6 +24,9 @@ _OCTAVES: Final = 63
 BUCKETS: Final = 1 + _OCTAVES * _SUB_BUCKETS
 """Bucket 0 holds zero; bucket 1 + 64 e + s holds the values from 2^e (1 + s/64) to below 2^e (1 + (s + 1)/64)."""
 
+HISTOGRAM_BYTES: Final = 8 * BUCKETS
+"""Of its buckets."""
+
 RELATIVE_ERROR: Final = 1 / (2 * _SUB_BUCKETS)
 """How far a percentile can be from the exact one, as a share of it."""
 

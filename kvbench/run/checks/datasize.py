@@ -145,7 +145,7 @@ def estimate(
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
     place = find_place(spill or SpillOrder(), targets)
     spilled = place is not None or config.records != "full"
-    memory = memory_need(config, demand, arena, process_bytes(), gathered_ranks=ranks, spilled=spilled)
+    memory = memory_need(config, demand, arena, process_bytes(), ranks, gathers=True, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
     return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at)
 

@@ -6,31 +6,41 @@ storage's speed decides how many there are: the forecast is then the most that c
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from typing import Final
 
 from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
+from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
+from kvbench.records.condensed.population_schema import QUANTITY_COLUMNS, REQUEST_QUANTITIES
+from kvbench.records.condensed.sample import budget
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
-from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Op
+from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Locality, Op
 from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
-from kvbench.units import GIB, MIB
-from kvbench.workload.request import Request, Schedule
+from kvbench.units import GIB, MIB, SEGMENT_BYTES
+from kvbench.workload.request import QOS_CLASSES, Request, Schedule
 from kvbench.workload.stages import next_stage, stages_of
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
 _OBJECT_BYTES: Final = 400
 """Bookkeeping for an object in the cache: the entries of two dictionaries and their keys (measured, 330 to 420 B)."""
-_WRITER_BYTES: Final = 6 * MIB
-"""What the HDF5 library and the compressor take (measured, 2 to 6 MiB)."""
+_WRITER_BYTES: Final = 4 * MIB
+"""What the HDF5 library and the compressor take (measured, 1 to 4 MiB)."""
 _WAITING_BYTES: Final = 600
 """A request of the reference workload that waits for its turn (measured, 470 B and its place in the queue)."""
 _REFERENCE_REQUESTS_PER_S: Final = 2.6
 """That a user of the reference workload sends on average (153 300 of 200 users in 300 s)."""
 _CHUNK_ROWS: Final = 4096
+_NUMBER_BYTES: Final = 8
+"""Of a sampled row's number."""
+_HUGE_PAGE_BYTES: Final = 2 * MIB
+_HUGE_ARRAY_BYTES: Final = 4 * MIB
+"""An array from this size on is backed by huge pages (numpy asks for them), so that its first row takes one."""
+_OPERATIONS_OF_A_TIER: Final = 3
+"""Kinds of operations on a tier: reads, writes or moves to it, and deletions."""
 _SPILL_BYTES: Final = MIB
 """Of a spill file beside its rows: about 500 bytes a second, and a header."""
 _SPILL_BEHIND_S: Final = 2
@@ -63,6 +73,10 @@ class Demand:
     at_most: bool
     """True: an upper bound, since how many requests there are depends on the storage."""
 
+    def thinned(self, rows: int) -> "Demand":
+        """The same, of which at most so many records and requests are kept."""
+        return replace(self, operations=min(self.operations, rows), requests=min(self.requests, rows))
+
     @property
     def spill_bytes(self) -> int:
         """What a spill file of the whole run takes."""
@@ -82,12 +96,14 @@ class MemoryNeed:
     read_path: int
     """Whole entries, for the read paths that load them with numpy."""
     gathering: int
+    payload: int
+    """What objects are made of."""
+    digest: int
+    """The sample, the sums and the histograms, where not every row is kept."""
 
     @property
     def total(self) -> int:
-        return (
-            self.process + self.arena + self.tiers + self.records + self.bookkeeping + self.read_path + self.gathering
-        )
+        return sum(getattr(self, field.name) for field in fields(self))
 
 
 def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
@@ -128,17 +144,24 @@ def forecast_demand(
 
 
 def memory_need(
-    config: RunConfig, demand: Demand, arena: int, process_bytes: int, gathered_ranks: int, spilled: bool = False
+    config: RunConfig,
+    demand: Demand,
+    arena: int,
+    process_bytes: int,
+    ranks: int = 1,
+    gathers: bool = False,
+    spilled: bool = False,
 ) -> MemoryNeed:
-    """Peak memory of a rank. `process_bytes` is what the process holds before the run; `gathered_ranks` is how many
-    ranks' records come together here: all on rank 0, none elsewhere; `spilled`: rows leave memory for a file (whose
-    bytes, if it lies in memory, do not count here)."""
+    """Peak memory of one of `ranks` ranks. `process_bytes` is what the process holds before the run; `gathers`: the
+    records of all ranks come together here, on rank 0; `spilled`: rows leave memory for a file (whose bytes, if it lies
+    in memory, do not count here)."""
     tiers = sum(t.usable_bytes for t in config.tiers if not t.facts.storage and t.usable_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
     rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
     requests = min(demand.requests, most) + _CHUNK_ROWS // 2
-    messages = min(demand.operations, 2 * MESSAGE_ROWS)
+    kept = demand if config.records == "full" else demand.thinned(budget(ranks))
+    messages = min(kept.operations, 2 * MESSAGE_ROWS)
     records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
     copies = WHOLE_COPIES.get(PATHS[config.io.read_path], 0)
     return MemoryNeed(
@@ -148,8 +171,33 @@ def memory_need(
         records=records,
         bookkeeping=demand.peak_objects * _OBJECT_BYTES + _waiting_bytes(config),
         read_path=copies * config.io.threads * demand.largest_object_bytes,
-        gathering=_gathering_bytes(demand, gathered_ranks) if gathered_ranks else 0,
+        gathering=_gathering_bytes(kept, ranks) if gathers else 0,
+        # The body of the stamped payload, and the zeros that a keystream is made of.
+        payload=SEGMENT_BYTES * (2 if config.keeps_bytes and config.payload.kind == "unique" else 1),
+        digest=0 if config.records == "full" else _digest_bytes(config, demand, ranks, gathers),
     )
+
+
+def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) -> int:
+    """What a rank keeps of its rows beside those in memory, and on rank 0 what all ranks have, added up."""
+    samples = _sample_bytes(demand.operations, budget(ranks), RECORD_DTYPE.itemsize)
+    samples += _sample_bytes(demand.requests, budget(ranks), REQUEST_DTYPE.itemsize)
+    if config.records == "sampled":
+        return samples
+    localities = len(Locality) if config.namespace == "shared" else 1
+    kinds = len(config.tiers) * _OPERATIONS_OF_A_TIER + localities - 1
+    histograms = kinds * len(QUANTITY_COLUMNS) + len(QOS_CLASSES) * len(REQUEST_QUANTITIES)
+    return samples + histograms * HISTOGRAM_BYTES * (2 if gathers else 1)
+
+
+def _sample_bytes(rows: int, room: int, row_bytes: int) -> int:
+    """Of a sample of at most `room` of `rows` rows: the part of its arrays, which have twice the room, that is ever
+    filled, and the copies of what is left when half of it goes."""
+    filled = min(rows, room + _CHUNK_ROWS)
+    thinned = filled // 2 if rows > room else 0
+    whole = 2 * room * row_bytes >= _HUGE_ARRAY_BYTES
+    page = _HUGE_PAGE_BYTES if whole else 1
+    return -(-filled * row_bytes // page) * page + filled * _NUMBER_BYTES + thinned * (row_bytes + _NUMBER_BYTES)
 
 
 def _waiting_bytes(config: RunConfig) -> int:

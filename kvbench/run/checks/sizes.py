@@ -92,6 +92,8 @@ def check_memory(
         "bookkeeping": need.bookkeeping,
         "whole entries for the numpy read path": need.read_path,
         "gathering": need.gathering,
+        "payload": need.payload,
+        "sample and histograms": need.digest,
         "its spill file on a filesystem in memory": spill_bytes,
         "files on a filesystem in memory": files_bytes,
     }
@@ -148,13 +150,12 @@ def plan_sizes(
     writers = around.group.ranks if roles is None else len(roles.prefill)
     storage = Storage(around.target.address, around.volume, free_bytes, writers)
 
-    gathered = topology.size if topology.rank == 0 else 0
-
     def plan() -> tuple[Demand, int, MemoryNeed]:
         demand = forecast_demand(config, schedule, _capacities(config, storage.free_bytes // storage.sharing_ranks))
         arena = arena_bytes(config, around.node.llc_bytes, topology.local_size)
         spilled = around.spill is not None or config.records != "full"
-        return demand, arena, memory_need(config, demand, arena, process_bytes(), gathered, spilled)
+        gathers = topology.rank == 0
+        return demand, arena, memory_need(config, demand, arena, process_bytes(), topology.size, gathers, spilled)
 
     demand, arena, need = agreement.run("check", plan, computes=True)
     in_memory = around.volume.in_memory and config.has_target
