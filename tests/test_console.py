@@ -75,7 +75,7 @@ def printed(
     if columns is None:
         done = subprocess.run(words, capture_output=True, check=False, timeout=60, **settings)
         assert (done.returncode, done.stderr) == (0, b"")
-        return done.stdout
+        return bytes(done.stdout)
     with terminal(columns) as (writing, shown):
         # It is small: it fits into the terminal's own buffer.
         process = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=60, **settings)

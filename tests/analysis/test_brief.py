@@ -8,7 +8,7 @@ from pathlib import Path
 import kvbench_analysis as ka
 import numpy as np
 import pytest
-from kvbench_analysis.summary.cautions import Caution
+from kvbench_analysis.summary.caution import Caution
 from rich.console import Console
 from synthetic import SyntheticRun, empty_run, synthetic_run
 

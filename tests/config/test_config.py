@@ -156,7 +156,14 @@ def test_sizes_and_durations_may_have_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("thousand", ["1000", "1e3", "1E3", "1e+3", "1.0e3", "1.0e+3", "10e2", "100000e-2"])
 def test_a_number_may_have_an_exponent_wherever_one_is_expected(tmp_path: Path, thousand: str) -> None:
-    keys = ("workload.users", "seed", "io.threads", "io.arena_bytes", "duration_s", "workload.think_time_scale")
+    keys: tuple[str, ...] = (
+        "workload.users",
+        "seed",
+        "io.threads",
+        "io.arena_bytes",
+        "duration_s",
+        "workload.think_time_scale",
+    )
     keys += ("model.layers", "tiers.0.capacity_bytes", "workload.mix.coding", "calibration.bytes")
     values = dict.fromkeys(keys, "1000") | {"io.arena_bytes": "4194304e3", "calibration.bytes": "4096e3"}
     told = [f"{key}={value.replace('1000', thousand)}" for key, value in values.items()]

@@ -160,7 +160,7 @@ def test_operations_on_storage_that_are_ready_together_are_in_flight_together(ma
         reading.wait(timeout=20)
         return really_read(*arguments)
 
-    rank.files.read = read  # type: ignore[method-assign]
+    rank.files.read = read  # type: ignore[assignment, method-assign]
     rank.run(Script([[request(1, *(ref(n) for n in range(4)), prefill=False)]]))
     assert not reading.broken
 

@@ -1,5 +1,7 @@
 """The two lines that operations wait in: one for each key, and one for the room of each tier."""
 
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_harness import request
@@ -141,7 +143,7 @@ def test_room_never_goes_below_zero_and_goes_to_everyone_in_turn(sizes: list[int
         if waiting and (not holding or data.draw(st.booleans())):
             new = waiting.pop(0)
             room.ask(new)
-            got = [new] if new.waits_for == 0 else []
+            got: Sequence[Operation] = [new] if new.waits_for == 0 else []
         else:
             got = room.release(holding.pop(data.draw(st.integers(0, len(holding) - 1))).step.nbytes)
         given_to += got

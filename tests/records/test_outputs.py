@@ -180,7 +180,7 @@ def test_on_a_full_disk_the_file_that_failed_is_named_and_nothing_of_it_is_left(
         return os_pwrite(descriptor, data, offset)
 
     os_pwrite = os.pwrite
-    monkeypatch.setattr(unfinished.os, "pwrite", pwrite)
+    monkeypatch.setattr("kvbench.records.unfinished.os.pwrite", pwrite)
     with pytest.raises(KvbenchError, match=f"cannot write {path}: No space left on device"):
         write(path, content=b"<html>" + bytes(5000))
     assert names(tmp_path) == {"page.html"}

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from kvbench.commands.main import commands
 from kvbench.errors import KvbenchError
+from kvbench.records.unfinished import lock
 from kvbench.tiers.file import leftovers as clean
 from kvbench.tiers.file import run_directory as rundir
 from kvbench.tiers.file.marked import MARKER
@@ -84,7 +85,7 @@ def test_what_came_into_use_since_it_was_listed_stays(tmp_path: Path) -> None:
     top = left_by_a_killed_run(tmp_path)
     (found,) = clean.find(tmp_path)
     with (top / "rank-0" / MARKER).open("r+b") as marker:
-        assert rundir.lock(marker.fileno()) == "mine"
+        assert lock(marker.fileno()) == "mine"
         assert clean.remove(found).state == "in use"
         assert len(everything(tmp_path)) == 12
     assert clean.remove(found).files == 0

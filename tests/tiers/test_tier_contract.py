@@ -83,9 +83,10 @@ def new_batch(tier: Tier, does: Op, leases: list[Lease], payload: Payload | None
     """Five objects of SMALL bytes, with the payload's content where they are to be written."""
     keys = range(20, 25)
     memories = [lease.memory(key, SMALL, 0, SMALL) for key, lease in zip(keys, leases, strict=True)]
-    for key, memory in zip(keys, memories, strict=True) if payload is not None else ():
-        tier.allocate(key, SMALL)
-        payload.make(memory, key, 0)
+    if payload is not None:
+        for key, memory in zip(keys, memories, strict=True):
+            tier.allocate(key, SMALL)
+            payload.make(memory, key, 0)
     rows = np.zeros(6 * RECORD_DTYPE.itemsize, dtype=np.uint8)
     return Batch(does, keys, () if does == Op.DELETE else memories, rows, 1, np.zeros(1, dtype=np.int32))
 

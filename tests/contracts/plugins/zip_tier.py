@@ -35,7 +35,7 @@ class ZipTier(Tier):
         with cell.around_python(part) as span, self._lock, self._zip.open(self._names[key]) as content:
             content.seek(part.offset)
             for start, length in target.extents.tolist():
-                span.nbytes += content.readinto(target.buffer.data[start : start + length])
+                span.nbytes += content.readinto(target.buffer.data[start : start + length])  # type: ignore[attr-defined]
         return -1, target
 
     def delete(self, cell: Cell, key: int) -> None:

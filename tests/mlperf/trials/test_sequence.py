@@ -15,6 +15,7 @@ from kvbench.errors import KvbenchError
 from kvbench.mlperf.trials import surroundings
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
+from kvbench.records.outputs import Written
 from kvbench.records.reader import open_run
 from kvbench.run import runner
 from kvbench.tiers.file.filesystem import filesystem_of
@@ -119,7 +120,7 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
     choices = choices_in(shm, tmp_path, options=(1,), trial_seconds=0.2)
     really, calls = runner.run, []
 
-    def fails_once(*arguments: Any) -> Path:
+    def fails_once(*arguments: Any) -> Written:
         calls.append(arguments)
         if len(calls) == 2:
             raise KvbenchError("the drive is gone")
