@@ -37,7 +37,9 @@ def patient() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Choose the number of processes where the call does not."""
+    """Choose the number of processes where the call does not. A process that was started for that comes here too."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     if config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None and _is_of_all(config):
         processors = min(len(os.sched_getaffinity(0)), MOST)
         config.option.numprocesses = processors if processors > 1 else 0
