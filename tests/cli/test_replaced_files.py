@@ -33,6 +33,12 @@ def then_replaced(real: Callable[..., Written], kept: Path) -> Callable[..., Wri
     return run
 
 
+def the_point(summary: str) -> list[str]:
+    """What a run says at its end in the words of its summary: how long was measured. A study prints all of its own."""
+    first = summary.splitlines()[0]
+    return [first] if " s measured" in first else [summary]
+
+
 @pytest.mark.parametrize("command", ["run", "study copy-path"])
 def test_each_prints_its_own_figures(
     kvbench: Call, folder: Path, spills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
@@ -44,15 +50,15 @@ def test_each_prints_its_own_figures(
     monkeypatch.setattr("kvbench.commands.study_copy_path.run_copy_path", then_replaced(copy_path.run_copy_path, kept))
     ended = kvbench(*placed(makers_of_files(folder, spills)[command], out))
     assert ended.code == 0
-    shown = kvbench("summary", kept).out.replace(str(kept), str(out))
-    assert shown
-    assert shown in ended.out
+    for point in the_point(kvbench("summary", kept).out.replace(str(kept), str(out))):
+        assert point in ended.out
     assert f"{out} {REPLACED}" in ended.out
 
 
 def test_a_run_that_is_alone_says_nothing_of_it(kvbench: Call, folder: Path, spills: Path, tmp_path: Path) -> None:
     ended = kvbench(*placed(makers_of_files(folder, spills)["run"], tmp_path / "run.h5"))
-    assert kvbench("summary", tmp_path / "run.h5").out in ended.out
+    for point in the_point(kvbench("summary", tmp_path / "run.h5").out):
+        assert point in ended.out
     assert "replaced" not in ended.out
 
 

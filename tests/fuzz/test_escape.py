@@ -83,9 +83,12 @@ def test_a_run_writes_only_where_it_was_told(tmp_path: Path, kind: str) -> None:
         rf"{tested}/kvbench-[0-9a-f-]+(\.probe-\d+|/\.kvbench-run|/rank-0(/.*)?)?|{out}(/run.*\.h5(\.partial)?)?"
         # How `tempfile` finds out whether it may write there.
         rf"|{tmp_path}/[a-z0-9_]{{8}}"
+        # Opened below a directory's descriptor, which the interpreter does not tell: it is looked for afterwards.
+        rf"|{tmp_path}/\.kvbench-run"
     )
     assert [path for path in paths if not inside.fullmatch(str(path))] == []
     assert {str(path) for path in tmp_path.rglob("*escaped*")} == set()
+    assert not (tmp_path / ".kvbench-run").exists()
     assert [path.name for path in out.iterdir()] == ["run.h5"]
     assert not list(tested.iterdir())
 
@@ -104,7 +107,7 @@ def test_a_report_writes_only_where_it_was_told(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "below"
     out.mkdir(parents=True)
     paths = touched(tmp_path, "report", path, "-o", out / "page.html")
-    named = re.compile(rf"{out}/\.?page\.html.*")
+    named = re.compile(rf"{out}(/page(-\d+-\d+)?\.html(\.partial)?)?")
     assert [path for path in paths if not named.fullmatch(str(path))] == []
     assert (out / "page.html").exists()
 

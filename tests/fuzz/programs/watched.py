@@ -17,7 +17,16 @@ _PATHS = {
     "os.chmod": (0,), "os.chown": (0,), "os.truncate": (0,), "shutil.rmtree": (0,), "os.exec": (0,), "os.system": (0,),
     "subprocess.Popen": (0,), "os.posix_spawn": (0,), "pickle.find_class": (0, 1),
 }  # fmt: skip
+_DIRECTORIES = {"os.mkdir": (2,), "os.rename": (2, 3), "os.remove": (1,), "os.rmdir": (1,)}
+"""Where the descriptors stand of the directories that paths are relative to; -1: the working directory."""
 watching = False
+
+
+def below(path: object, directory: object) -> object:
+    """`path` as it is from the root, where it is given relative to an open directory."""
+    if isinstance(path, str | bytes) and isinstance(directory, int) and directory >= 0:
+        return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), os.fsdecode(path))
+    return path
 
 
 def look(event: str, arguments: tuple[object, ...]) -> None:
@@ -31,6 +40,8 @@ def look(event: str, arguments: tuple[object, ...]) -> None:
             seen = [path]
     else:
         seen = [arguments[place] for place in _PATHS.get(event, ()) if place < len(arguments)]
+        relative = [arguments[place] for place in _DIRECTORIES.get(event, ()) if place < len(arguments)]
+        seen = [*map(below, seen, relative), *seen[len(relative) :]]
     for one in seen:
         print(json.dumps([event, os.fsdecode(one) if isinstance(one, str | bytes | os.PathLike) else repr(one)]))
 
