@@ -13,6 +13,7 @@ import psutil
 from kvbench_command import ENDLESS, Command, Ended, attributes, column, remains
 
 from kvbench import timed_io
+from kvbench.records.file import text_array
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
