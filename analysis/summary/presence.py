@@ -36,7 +36,7 @@ def presence(run: Run, window: Window) -> Iterator[Caution]:
     limit_s = _limit_s(window.seconds)
     late, early = late[late > limit_s], early[early > limit_s]
     ranks = max(int(run.attributes["ranks"]), len(spans))
-    lowers = "rates are over the whole window, and so lower than while all ranks were at work"
+    lowers = "rates are over the whole window, and so lower than while all ranks had some"
     if len(late):
         yield Caution(
             "late-start", f"{_idle(late, ranks)} at the beginning of the {_seconds(window.seconds)}: {lowers}"
@@ -98,10 +98,15 @@ def _limit_s(seconds: float) -> float:
 
 
 def _idle(seconds: pd.Series, ranks: int) -> str:
-    """Which ranks did nothing and how long, the longest first."""
+    """Which ranks measured nothing and how long, the longest first. They may have been at work: what a request does that
+    began before the window is not counted."""
     longest = seconds.sort_values(ascending=False)
     named = ", ".join(map(str, longest.index[:_RANKS_NAMED])) + (", ..." if len(longest) > _RANKS_NAMED else "")
-    who = "nothing was done" if ranks == 1 else f"{len(longest)} of {ranks} ranks ({named}) did nothing"
+    who = (
+        "there was no operation that counts"
+        if ranks == 1
+        else f"{len(longest)} of {ranks} ranks ({named}) had no operation that counts"
+    )
     return f"{who} for {'up to ' if len(longest) > 1 else ''}{_seconds(longest.iloc[0])}"
 
 

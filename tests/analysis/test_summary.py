@@ -300,8 +300,8 @@ def test_a_rank_that_stood_idle_is_found_from_the_rows_where_the_ranks_do_not_sa
     run = SyntheticRun(np.concatenate(rows), np.empty(0, REQUEST_DTYPE), run_attributes(3, 1))
     found = warned(run, tmp_path)
     assert {"late-start", "early-end"} <= set(found)
-    assert found["late-start"].startswith("1 of 3 ranks (2) did nothing for 3.0")
-    assert found["early-end"].startswith("1 of 3 ranks (1) did nothing for 6.0")
+    assert found["late-start"].startswith("1 of 3 ranks (2) had no operation that counts for 3.0")
+    assert found["early-end"].startswith("1 of 3 ranks (1) had no operation that counts for 6.0")
 
 
 def test_how_long_was_measured_stands_beside_how_long_was_asked_for(truth: SyntheticRun, tmp_path: FilePath) -> None:
