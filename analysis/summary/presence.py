@@ -98,8 +98,8 @@ def _limit_s(seconds: float) -> float:
 
 
 def _idle(seconds: pd.Series, ranks: int) -> str:
-    """Which ranks measured nothing and how long, the longest first. They may have been at work: what a request does that
-    began before the window is not counted."""
+    """Which ranks measured nothing and how long, the longest first. They may have been at work: what a request does
+    that began before the window is not counted."""
     longest = seconds.sort_values(ascending=False)
     named = ", ".join(map(str, longest.index[:_RANKS_NAMED])) + (", ..." if len(longest) > _RANKS_NAMED else "")
     who = (
