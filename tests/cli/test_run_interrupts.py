@@ -56,13 +56,6 @@ def waiting(fifo: Fifo, tmp_path: Path) -> Path:
     return config
 
 
-def words_of(ended: Ended) -> list[str]:
-    """The messages of a command but for those that it still waits, which depend on how busy the machine is."""
-    return [
-        text for text in ended.messages if not text.endswith(("(again to end at once)", "(again to end them at once)"))
-    ]
-
-
 def check_interrupted(kvbench: Call, run_file: Path, folder: Path, ranks: int) -> None:
     """The run file is whole and says so, `summary` reads it, and the directory under test is as it was."""
     assert remains(folder) == []
@@ -85,7 +78,7 @@ def test_ctrl_c_ends_all_ranks_in_good_order(start_run: Start, kvbench: Call, fo
     command.send(signal.SIGINT)
     ended = command.ended()
     assert ended.code == 1
-    assert words_of(ended) == [STOPPING, "kvbench: interrupted"]
+    assert ended.verdict == [STOPPING, "kvbench: interrupted"]
     assert f"{tmp_path}/run.h5 holds what was measured, marked interrupted" in ended.out
     check_interrupted(kvbench, tmp_path / "run.h5", folder, 2)
 
@@ -96,7 +89,7 @@ def test_a_single_process_ends_in_good_order_too(start_run: Start, kvbench: Call
     command.send(signal.SIGINT)
     ended = command.ended()
     assert ended.code == 1
-    assert words_of(ended) == ["kvbench: interrupted"]
+    assert ended.verdict == ["kvbench: interrupted"]
     check_interrupted(kvbench, tmp_path / "run.h5", folder, 1)
 
 
@@ -106,7 +99,7 @@ def test_a_bare_mpirun_passes_sigusr1_on(under_mpirun: Start, kvbench: Call, fol
     command.send(signal.SIGUSR1)
     ended = command.ended()
     assert ended.code != 0
-    assert words_of(ended) == ["kvbench: interrupted"]
+    assert ended.verdict == ["kvbench: interrupted"]
     check_interrupted(kvbench, tmp_path / "run.h5", folder, 2)
 
 
@@ -144,7 +137,7 @@ def test_a_trace_that_gives_nothing_is_given_up(
     command.send(signal.SIGINT)
     ended = command.ended()
     assert ended.code == 1
-    assert words_of(ended) == [*([STOPPING] if ranks > 1 else []), "kvbench: interrupted during plan"]
+    assert ended.verdict == [*([STOPPING] if ranks > 1 else []), "kvbench: interrupted during plan"]
     assert remains(folder) == []
     assert not (tmp_path / "run.h5").exists()
 
@@ -194,7 +187,7 @@ def test_asked_twice_a_run_does_not_wait_for_storage_that_gives_nothing_back(
     command.wait_for(fifo.reached)
     ended = command.keep_doing(lambda: command.send(signal.SIGINT))
     assert ended.code == 1
-    (message,) = words_of(ended)
+    (message,) = ended.verdict
     assert message.startswith("kvbench: interrupted twice. `kvbench recover ")
 
 
@@ -205,7 +198,7 @@ def test_asked_twice_while_the_run_file_is_written_what_was_measured_is_in_the_s
     command.wait_for(fifo.reached)
     ended = command.keep_doing(lambda: command.send(signal.SIGINT))
     assert ended.code == 1
-    (message,) = words_of(ended)
+    (message,) = ended.verdict
     assert message.startswith("kvbench: interrupted twice. `kvbench recover ")
     assert not (tmp_path / "run.h5").exists()
     assert kvbench("recover", spills, "-o", tmp_path / "run.h5").code == 0

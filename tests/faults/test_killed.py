@@ -102,5 +102,5 @@ def test_a_job_that_was_suspended_as_a_whole_goes_on(victim: Break, folder: Path
     run.break_it(suspend)
     run.go_on()
     run.command.send(signal.SIGUSR1)
-    assert run.outcome().ended.messages[-1:] == ["kvbench: interrupted"]
+    assert run.outcome().ended.verdict == ["kvbench: interrupted"]
     assert remains(folder) == []

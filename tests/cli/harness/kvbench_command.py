@@ -59,6 +59,12 @@ class Ended:
                 messages[-1] += f"\n{line}"
         return messages
 
+    @property
+    def verdict(self) -> list[str]:
+        """The messages but for those that it still waits, which depend on how busy the machine is."""
+        waiting = ("(again to end at once)", "(again to end them at once)")
+        return [text for text in self.messages if not text.endswith(waiting)]
+
 
 class Command:
     """A command that is running, killed with all its descendants when it does not end in time."""
