@@ -34,9 +34,7 @@ def print_brief(summary: Summary, console: Console) -> None:
     for line in _warnings([caution.message for caution in summary.warnings], _SCREEN_LINES - taken, console):
         console.print(safe_text(line, "yellow"))
     if rows:
-        print_table(
-            console, "Operations of the measured phase, all ranks; times per operation", _HEADINGS, rows, left=2
-        )
+        print_table(console, _TITLE, _HEADINGS, rows, left=2)
     console.print(safe_text(rest))
 
 

@@ -87,8 +87,7 @@ class Carrier:
         assert number is not None
         tier = self._equipment.source(first, number)
         if first.writer is not None:
-            for operation in operations:
-                tier.allocate(operation.step.key, operation.step.nbytes)
+            self._allocate(tier, operations)
         if not tier.in_parts:  # it lands in memory of its own, or nowhere
 
             def check_landed(at: int, landed: Memory | None) -> None:
@@ -110,9 +109,8 @@ class Carrier:
                     run=lambda batch: self._read_in_parts(batch, tier, first, lease),
                     lease=lease,
                 )
-            leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
+            leases, memories = _beside(lease, operations)
             operations = operations[: len(leases)]
-            memories = [_whole(operation, each) for operation, each in zip(operations, leases, strict=True)]
 
             def check_leased(at: int, landed: Memory | None) -> None:
                 self._check_leased(tier, operations[at], leases[at], memories[at], touched=landed is None)
@@ -142,9 +140,8 @@ class Carrier:
                     run=lambda batch: self._write_in_parts(batch, tier, first, lease),
                     lease=lease,
                 )
-            leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
+            leases, memories = _beside(lease, operations)
             operations = operations[: len(leases)]
-            memories = [_whole(operation, each) for operation, each in zip(operations, leases, strict=True)]
             self._allocate(tier, operations)
 
             def make(at: int) -> None:
@@ -327,6 +324,12 @@ class Carrier:
             source = lease.memory(key, nbytes, part.offset, length)
             self._equipment.payload.make(source, key, part.offset)
             handle = tier.write(cell, key, part, source, handle)
+
+
+def _beside(lease: Lease, operations: Sequence[Operation]) -> tuple[list[Lease], list[Memory]]:
+    """Leases for the first of `operations`, as many as can be moved together, and where their objects lie in them."""
+    leases = [lease, *lease.beside([operation.step.nbytes for operation in operations[1:]])]
+    return leases, [_whole(operation, each) for operation, each in zip(operations, leases, strict=False)]
 
 
 def _preparing_read(

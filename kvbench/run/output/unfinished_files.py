@@ -16,9 +16,9 @@ from typing import Final
 
 from kvbench.errors import KvbenchError
 from kvbench.records.unfinished import FOLDER_MARKER, MARK_BYTES, SUFFIX, lock, marked_by
+from kvbench.tiers.file.marked import opened
 from kvbench.tiers.target import Leftover, LeftoverState
 
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STATES: Final[dict[str, LeftoverState]] = {"mine": "left over", "held": "in use", "none": "unknown"}
 
@@ -33,7 +33,7 @@ def find(folder: Path) -> list[Unfinished]:
     if not folder.is_dir():
         return []
     try:
-        with _opened(folder) as top, os.scandir(top) as entries:
+        with opened(folder, by_link=True) as top, os.scandir(top) as entries:
             found = [_look(top, folder / name) for name in sorted(entry.name for entry in entries)]
     except OSError as error:
         raise KvbenchError(f"cannot look into {folder}: {error.strerror}") from error
@@ -48,7 +48,7 @@ def remove(leftover: Unfinished, even_unknown: bool = False) -> Unfinished:
     """
     name = leftover.path.name
     try:
-        with _opened(leftover.path.parent) as top, _mark(top, name) as mark:
+        with opened(leftover.path.parent, by_link=True) as top, _mark(top, name) as mark:
             now = None if mark is None else _describe(top, leftover.path, mark)
             if now is not None and not now.may_go(even_unknown):
                 return now
@@ -80,7 +80,7 @@ def _mark(top: int, name: str) -> Iterator[int | None]:
     Raises OSError."""
     status = os.stat(name, dir_fd=top, follow_symlinks=False)
     if stat.S_ISDIR(status.st_mode):
-        with _opened(name, top) as own:
+        with opened(name, top) as own:
             descriptor = os.open(FOLDER_MARKER, _FILE, dir_fd=own)
     elif stat.S_ISREG(status.st_mode) and name.endswith(SUFFIX):
         descriptor = os.open(name, _FILE, dir_fd=top)
@@ -114,14 +114,3 @@ def _describe(top: int, path: Path, mark: int) -> Unfinished | None:
                 newest_s = max(newest_s, inside.st_mtime)
     found.age_s = max(0.0, time.time() - newest_s)
     return found
-
-
-@contextmanager
-def _opened(folder: str | Path, parent: int | None = None) -> Iterator[int]:
-    # Whoever names a directory may name it by a link; what is in it may not be one.
-    flags = _FOLDER if parent is not None else os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    descriptor = os.open(folder, flags, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -58,9 +58,10 @@ def _marks(content: bytes, run_id: str) -> bool:
 
 
 @contextmanager
-def opened(name: str | os.PathLike[str], parent: int | None = None) -> Iterator[int]:
-    """A directory, not through a link, relative to the open directory `parent`. Raises OSError."""
-    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+def opened(name: str | os.PathLike[str], parent: int | None = None, *, by_link: bool = False) -> Iterator[int]:
+    """A directory, relative to the open directory `parent`; through a link only `by_link`, as a user may name what a
+    link leads to. Raises OSError."""
+    descriptor = os.open(name, _DIRECTORY & ~os.O_NOFOLLOW if by_link else _DIRECTORY, dir_fd=parent)
     try:
         yield descriptor
     finally:
