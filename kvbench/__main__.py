@@ -5,6 +5,9 @@ empty or relative entry of PYTHONPATH. Whoever may write to it, as everybody may
 then decide what runs here. Until it is off the path nothing is imported but what every interpreter has already; what
 Python itself imports to find this module, only `python -P` keeps from there.
 
+**No threads beside its own.** numpy's OpenBLAS starts a thread for every processor, which spins for a while before it
+sleeps. kvbench asks it for nothing, and the ranks of a node of many processors would start thousands.
+
 **Ctrl-C ends the program without a word.** Loading a command takes some tenths of a second, in which nothing is made.
 Until it is loaded Ctrl-C ends this program as it ends any other, without a traceback of Python's; from then on see
 `cluster.signals`.
@@ -17,6 +20,7 @@ import sys
 def main() -> None:
     """Entry point of the command `kvbench`."""
     leave_out_working_directory()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     let_interrupts_end_at_once()
     from kvbench.commands.main import main as command  # noqa: PLC0415 - see above
 

@@ -1,11 +1,11 @@
 """What all tests share, and how the whole suite is shared out among processes (pytest-xdist).
 
-A call that names no test runs all of them, in as many processes as there are processors, up to MOST. A call that names
-a folder, a file or a test, or that is about single ones (-k, -x, --lf, --pdb, -s), runs in its own process; `-n 0` and
-`-n 3` say otherwise.
+A call that names no test runs all of them, in some more processes than there are processors, up to MOST: tests that
+start ranks wait for the most part. A call that names a folder, a file or a test, or that is about single ones (-k, -x,
+--lf, --pdb, -s), runs in its own process; `-n 0` and `-n 3` say otherwise.
 
-A process takes one room after the other. All that starts ranks is one room, and so is what the same costly things are
-made for, a folder or a file: no two runs of ranks are in each other's way, and nothing is made twice.
+A process takes one room after the other. A room is what the same costly things are made for: a file, and all that is
+about several ranks or nodes.
 """
 
 import os
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
-MOST: Final = 4
+MOST: Final = 5
 """Processes: there are not many more rooms that take long."""
-RANKS: Final = ("tests/mpi/", "tests/cli/", "tests/faults/", "tests/studies/", "tests/mlperf/run/")
-"""Where tests start ranks, which measure."""
+RANKS: Final = ("tests/mpi/", "tests/faults/")
+"""One room, as they share the nodes of the test bed."""
+LONG: Final = (*RANKS, "tests/browser/", "tests/cli/", "tests/studies/", "tests/mlperf/", "tests/analysis/")
+"""What is begun first, so that at the end no process has a long room to itself."""
+QUICK_STARTS: Final = {"OMPI_MCA_btl": "^ofi", "OMPI_MCA_mtl": "^ofi", "OPENBLAS_NUM_THREADS": "1"}
+"""Open MPI looks for fast networks through libfabric, and waits a second for them in every rank of every start;
+OpenBLAS, which nothing here asks for anything, keeps a processor busy for the tenth of a second that it starts in."""
 _HERE: Final = Path(__file__).resolve().parent
 
 
@@ -35,20 +40,28 @@ def patient() -> Iterator[None]:
         yield
 
 
+def pytest_configure() -> None:
+    """What the processes of all tests are told, where the call does not say otherwise."""
+    for name, value in QUICK_STARTS.items():
+        os.environ.setdefault(name, value)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Choose the number of processes where the call does not. A process that was started for that comes here too."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     if config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None and _is_of_all(config):
-        processors = min(len(os.sched_getaffinity(0)), MOST)
-        config.option.numprocesses = processors if processors > 1 else 0
+        processors = len(os.sched_getaffinity(0))
+        config.option.numprocesses = min(processors + 1, MOST) if processors > 1 else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes the longest room comes first."""
+    """In several processes the longest rooms come first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: room(item.nodeid) != RANKS[0])
+        items.sort(
+            key=lambda item: next((turn for turn, long in enumerate(LONG) if item.nodeid.startswith(long)), len(LONG))
+        )
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path as FilePath
 from typing import Any
@@ -24,6 +25,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Path, Phase
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&\x1b"
+
+unpacked_once = cache(unpacked)
 
 
 class Page(HTMLParser):
@@ -55,7 +58,7 @@ class Page(HTMLParser):
         if tag == "script":
             if attributes.get("type") == "text/plain":
                 name = str(attributes["id"])
-                self.unpacked[name] = unpacked(data)
+                self.unpacked[name] = unpacked_once(data)
                 if name != "plotly":
                     self.data[name] = json.loads(self.unpacked[name])
         elif tag != "style":

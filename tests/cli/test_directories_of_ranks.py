@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, attributes, column, overrides, remains
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 

@@ -26,7 +26,7 @@ MAKERS = {
     *(name for name in makers_of_folders(Path(), Path(), Path()) if name in TABLE),
 }
 
-pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")]
 
 
 def call(words: tuple[object, ...], way: str, timeout_s: float = 120) -> Ended:

@@ -12,6 +12,8 @@ from kvbench_command import QUICK, Command, remains
 
 from kvbench.workload.trace_samples import write_samples
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Command]
 MODES = ("full", "histogram", "sampled")
 RANKS = 4

@@ -10,10 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import psutil
+import pytest
 from kvbench_command import ENDLESS, Command, Ended, attributes, column, remains
 
 from kvbench import timed_io
 from kvbench.records.file import text_array
+
+pytestmark = pytest.mark.slow
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]

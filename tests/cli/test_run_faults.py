@@ -18,6 +18,8 @@ from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes,
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
 from kvbench.run.calibration import CALIBRATION_KEY, CalibrationObject
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 

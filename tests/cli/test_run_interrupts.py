@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from kvbench_command import ENDLESS, KVBENCH, QUICK, Command, Ended, attributes, column, objects, remains
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 

@@ -11,6 +11,8 @@ from kvbench_command import QUICK, Command, Ended, attributes, column, remains
 from kvbench.records.schema import Locality, Op
 from kvbench.workload.trace_samples import write_samples
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 

@@ -16,6 +16,8 @@ from kvbench_command import ENDLESS, QUICK, Command, Ended, attributes, column, 
 from kvbench.errors import KvbenchError
 from kvbench.records.stream import RowStream
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
 

@@ -14,6 +14,8 @@ from kvbench.config.run_config import RunConfig, load_config, shipped_configs
 from kvbench.config.source import read_mapping
 from kvbench.errors import KvbenchError
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = {name: yaml.safe_dump(read_mapping(name)[0]).encode() for name in shipped_configs()}
 
 

@@ -16,6 +16,8 @@ from synthetic import synthetic_run
 
 from kvbench.tiers.file.tier import FileTier
 
+pytestmark = pytest.mark.slow
+
 WATCHED = Path(__file__).parent / "programs" / "watched.py"
 HOSTILE = "../../../escaped\x1b]0;owned\x07\n/etc/passwd"
 

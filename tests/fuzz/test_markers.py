@@ -14,6 +14,8 @@ from kvbench.tiers.file.leftovers import find, remove
 from kvbench.tiers.file.marked import MARKER
 from kvbench.tiers.file.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 RUN_ID = "20260102-030405-abcdef"
 GOOD = json.dumps({"program": "kvbench", "run_id": RUN_ID}).encode()
 

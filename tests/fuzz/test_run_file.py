@@ -24,6 +24,8 @@ from synthetic import synthetic_run
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run, read_columns
 
+pytestmark = pytest.mark.slow
+
 KINDS: Final = ("full", "histogram")
 
 

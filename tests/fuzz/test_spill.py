@@ -20,6 +20,8 @@ from kvbench.records.spill.recover import recover
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.tables import SAMPLE_DTYPE
 
+pytestmark = pytest.mark.slow
+
 RUN_ID = "20260101-000000-abcdef"
 HEADER: dict[str, Any] = {
     "run_id": RUN_ID,

@@ -17,6 +17,8 @@ from kvbench.workload.traces import read_trace
 from kvbench.workload.traces.formats import FORMATS
 from kvbench.workload.traces.trace import MAX_TOKENS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:

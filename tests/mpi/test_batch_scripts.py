@@ -12,6 +12,8 @@ import yaml
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_environment
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 BIN = Path(sys.executable).parent
 

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kvbench.cluster.launch.mpirun import Mpirun
+
+pytestmark = pytest.mark.slow
 
 COSTS = Path(__file__).resolve().parents[1] / "perf" / "costs.py"
 

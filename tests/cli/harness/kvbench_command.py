@@ -52,7 +52,8 @@ class Ended:
     def messages(self) -> list[str]:
         """What kvbench itself said on stderr, one message with its continuation lines each; not what mpirun said."""
         messages: list[str] = []
-        for line in self.err.splitlines():
+        # Some mpirun ends what it says itself with a NUL.
+        for line in self.err.replace("\0", "").splitlines():
             if line.startswith("kvbench: "):
                 messages.append(line)
             elif messages and re.match(r"  \S", line):
