@@ -46,6 +46,7 @@ def test_with_noise_they_come_back_within_5_percent(seed: int, contention: float
     assert fit.peak_n.estimate == pytest.approx(max(math.sqrt((1 - contention) / coherency), 1), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_intervals_hold_the_truth_95_times_in_100() -> None:
     rng = np.random.default_rng(20260105)
     sizes = np.repeat([1, 2, 4, 8], 3)

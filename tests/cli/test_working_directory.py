@@ -12,6 +12,8 @@ from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environ
 from kvbench.run.order import Order
 from kvbench.studies.one_run import PROGRAM, arguments_of
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Command]
 
 SHORT = ("duration_s=0.2", "pacing={mode: asap}")

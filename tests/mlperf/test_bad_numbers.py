@@ -101,6 +101,7 @@ def one_bad_number(draw: st.DrawFn) -> tuple[str, Place, Any, int, int, int]:
     return division, place, bad, draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(chosen=one_bad_number())
 def test_any_bad_number_of_any_result_is_found_by_its_rule(

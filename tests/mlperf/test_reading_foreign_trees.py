@@ -19,6 +19,8 @@ from kvbench.mlperf.check.results_table import FORMATS, table_rows
 from kvbench.mlperf.tree.code_hash import code_files, code_hash
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, number, read_json, read_yaml, shown, whole
 
+pytestmark = pytest.mark.slow
+
 ODD = st.recursive(
     st.none()
     | st.booleans()

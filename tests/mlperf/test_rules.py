@@ -116,6 +116,7 @@ def some_rules(draw: st.DrawFn) -> tuple[str, list[str]]:
     return division, draw(ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(broken=some_rules())
 def test_of_several_broken_rules_all_are_reported_and_no_other(

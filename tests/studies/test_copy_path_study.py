@@ -14,6 +14,8 @@ from kvbench_analysis import Run, load
 
 from kvbench.commands.main import commands
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 REPEATS = 5
