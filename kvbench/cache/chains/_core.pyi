@@ -1,0 +1,65 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cache.chains.settings import ChainSettings
+
+class ChainCache:
+    """Decides one request after the other. One thread at a time.
+
+    A request is a chain of blocks, each named by a key that stands for all before it too. What it does, in this order:
+
+    1. It is looked up from its first block on, up to the first that no tier holds: what lies behind is not found.
+    2. What was found is read where it is, on the fastest tier that holds it; from the last found block to the first.
+    3. Blocks that no tier holds are new, from the last of the chain to the first. One behind the gap that a tier holds
+       is there already: it counts as asked for, and is neither read nor written.
+    4. With `lru` the found ones count as asked for once more, from the last to the first, so that a chain's tail is
+       always older than its head.
+    """
+
+    def __init__(self, settings: ChainSettings) -> None:
+        """Raises ValueError for settings that do not fit together."""
+
+    @property
+    def held(self) -> list[int]:
+        """Blocks on each tier."""
+
+    @property
+    def blocks(self) -> int:
+        """Different blocks that any tier holds."""
+
+    def tiers_of(self, key: int) -> tuple[int, ...]:
+        """The tiers that hold `key`, fastest first; () for none."""
+
+    def serve(
+        self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
+    ) -> tuple[npt.NDArray[np.int8], list[tuple[int, int, int, int]]]:
+        """One request: the first `lookup` of its `keys` are looked up, and the first `store` are in the cache after it
+        where there is room; `now_ns` never falls.
+
+        Returns the tier of each block that was found, and what has to be done, as (op, key, source, target): in this
+        order, one after the other, the room that a step needs is there. `op` is a `records.schema.Op`; a tier that
+        takes no part in it is -1. READ has a source, WRITE a target, DELETE a source, DEMOTE and PROMOTE both (a
+        PROMOTE is a read that lands in a faster tier). What would be done to a modelled tier alone is no step.
+        """
+
+    def play(
+        self,
+        keys: npt.NDArray[np.uint64],
+        ends: npt.NDArray[np.int64],
+        lookups: npt.NDArray[np.int64],
+        stores: npt.NDArray[np.int64],
+        times_ns: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+    ) -> None:
+        """Many requests at once, of which `ends[i]` is where the keys of request i end (they begin where those before
+        end). Row i of `counts`, (requests, 4 x tiers + 1), is filled with what each request comes to.
+
+        With T tiers: columns 0 to T - 1, blocks found on each tier; T to 2 T - 1, blocks that a step writes to each
+        (WRITE, DEMOTE and PROMOTE by their target); 2 T to 3 T - 1, blocks that a step reads from each (READ, DEMOTE
+        and PROMOTE by their source); 3 T to 4 T - 1, blocks that leave each without being moved (DELETE); 4 T, blocks
+        behind the first gap that a tier holds.
+        """
+
+def __getattr__(name: str) -> Any: ...

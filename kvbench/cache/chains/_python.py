@@ -1,0 +1,400 @@
+"""`ChainCache` without a compiler: the same decisions, slowly. `_core.pyi` documents it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cache.chains.settings import ADMISSIONS, POLICIES, UNLIMITED, ChainSettings
+from kvbench.records.schema import Op
+
+_READ, _WRITE, _DEMOTE, _PROMOTE, _DELETE = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
+_MOST_TIERS: Final = 8
+
+Step = tuple[int, int, int, int]
+
+
+class _Lru:
+    """Also what a tier of another policy is made of: keys in the order in which they leave."""
+
+    renews: bool = True
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.order: OrderedDict[int, None] = OrderedDict()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def insert(self, key: int) -> None:
+        self.order[key] = None
+
+    def hit(self, key: int) -> None:
+        self.order.move_to_end(key)
+
+    def remove(self, key: int) -> None:
+        del self.order[key]
+
+    def evict(self) -> int:
+        return self.order.popitem(last=False)[0]
+
+
+class _Fifo(_Lru):
+    renews = False
+
+    def hit(self, key: int) -> None:
+        pass
+
+
+class _Lfu:
+    """Of those asked for least often, the one that came to that number first."""
+
+    renews = False
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.times: dict[int, int] = {}
+        self.lists: dict[int, OrderedDict[int, None]] = {}
+        self.least = 1
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.times
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def insert(self, key: int) -> None:
+        self.times[key] = self.least = 1
+        self.lists.setdefault(1, OrderedDict())[key] = None
+
+    def hit(self, key: int) -> None:
+        times = self.times[key]
+        self._leave(key)
+        self.times[key] = times + 1
+        self.lists.setdefault(times + 1, OrderedDict())[key] = None
+        if times == self.least and times not in self.lists:
+            self.least = times + 1
+
+    def remove(self, key: int) -> None:
+        self._leave(key)
+        del self.times[key]
+
+    def evict(self) -> int:
+        if self.least not in self.lists:
+            self.least = min(self.lists)
+        key = next(iter(self.lists[self.least]))
+        self.remove(key)
+        return key
+
+    def _leave(self, key: int) -> None:
+        among = self.lists[self.times[key]]
+        del among[key]
+        if not among:
+            del self.lists[self.times[key]]
+
+
+class _Ghosts:
+    """The last so many keys that have left, oldest first."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.keys: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, key: int) -> None:
+        if self.most <= 0:
+            return
+        self.keys.pop(key, None)
+        while len(self.keys) >= self.most:
+            self.keys.popitem(last=False)
+        self.keys[key] = None
+
+    def take(self, key: int) -> bool:
+        """Whether `key` is among them, which it then no longer is."""
+        return self.keys.pop(key, 0) is None
+
+
+class _S3Fifo:
+    """A small queue for what is new (a tenth of the tier), a main one, and as many ghosts as the main one has places.
+
+    What was asked for twice in the small queue (more than once after it came) goes to the main one, where a block that
+    was asked for since goes round again, at most three times for it.
+    """
+
+    renews = False
+    _MOST = 3
+    _TO_MAIN = 2
+
+    def __init__(self, blocks: int) -> None:
+        self.small_most = max(1, blocks // 10)
+        self.main_most = blocks - self.small_most
+        self.ghosts = _Ghosts(blocks * 9 // 10)
+        self.small: OrderedDict[int, int] = OrderedDict()
+        self.main: OrderedDict[int, int] = OrderedDict()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.small or key in self.main
+
+    def __len__(self) -> int:
+        return len(self.small) + len(self.main)
+
+    def insert(self, key: int) -> None:
+        (self.main if self.ghosts.take(key) else self.small)[key] = 0
+
+    def hit(self, key: int) -> None:
+        queue = self.small if key in self.small else self.main
+        queue[key] = min(queue[key] + 1, self._MOST)
+
+    def remove(self, key: int) -> None:
+        del (self.small if key in self.small else self.main)[key]
+
+    def evict(self) -> int:
+        while True:
+            if len(self.main) > self.main_most or not self.small:
+                key, times = self.main.popitem(last=False)
+                if not times:
+                    return key
+                self.main[key] = times - 1
+            else:
+                key, times = self.small.popitem(last=False)
+                if times < self._TO_MAIN:
+                    self.ghosts.add(key)
+                    return key
+                self.main[key] = 0
+
+
+class _TwoQ:
+    """A queue for what is new (a quarter of the tier), the ghosts of what left it (half of its blocks), and an LRU of
+    what came again while its ghost was there."""
+
+    renews = False
+
+    def __init__(self, blocks: int) -> None:
+        self.new_most = max(1, blocks // 4)
+        self.ghosts = _Ghosts(blocks // 2)
+        self.new: OrderedDict[int, None] = OrderedDict()
+        self.again: OrderedDict[int, None] = OrderedDict()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.new or key in self.again
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.again)
+
+    def insert(self, key: int) -> None:
+        (self.again if self.ghosts.take(key) else self.new)[key] = None
+
+    def hit(self, key: int) -> None:
+        if key in self.again:
+            self.again.move_to_end(key)
+
+    def remove(self, key: int) -> None:
+        del (self.new if key in self.new else self.again)[key]
+
+    def evict(self) -> int:
+        if len(self.new) >= self.new_most or not self.again:
+            key = self.new.popitem(last=False)[0]
+            self.ghosts.add(key)
+            return key
+        return self.again.popitem(last=False)[0]
+
+
+_Queue = _Lru | _Lfu | _S3Fifo | _TwoQ
+_KINDS: Final[dict[str, Callable[[int], _Queue]]] = dict(
+    zip(POLICIES, (_Lru, _Fifo, _Lfu, _S3Fifo, _TwoQ), strict=True)
+)
+
+
+class ChainCache:
+    """See `_core.pyi`."""
+
+    def __init__(self, settings: ChainSettings) -> None:
+        check(settings)
+        self._settings = settings
+        self._capacities = [tier.blocks for tier in settings.tiers]
+        self._modelled = [tier.modelled for tier in settings.tiers]
+        self._queues: list[_Queue] = [_KINDS[settings.policy](tier.blocks) for tier in settings.tiers]
+        self._last = len(settings.tiers) - 1
+        self._first_real = int(self._modelled[0])
+        self._kept = [0] * len(settings.tiers)
+        """Places of each tier that are not in its queue."""
+        self._seen: set[int] = set()
+        self._asked_ns: dict[int, int] = {}
+        self._steps: list[Step] = []
+
+    @property
+    def held(self) -> list[int]:
+        return [len(queue) for queue in self._queues]
+
+    @property
+    def blocks(self) -> int:
+        return len(set().union(*(set(_keys(queue)) for queue in self._queues)))
+
+    def tiers_of(self, key: int) -> tuple[int, ...]:
+        return tuple(tier for tier, queue in enumerate(self._queues) if key in queue)
+
+    def serve(
+        self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
+    ) -> tuple[npt.NDArray[np.int8], list[Step]]:
+        self._steps = []
+        found, _ = self._serve(keys.tolist(), lookup, store, now_ns)
+        return np.array(found, np.int8), self._steps
+
+    def play(
+        self,
+        keys: npt.NDArray[np.uint64],
+        ends: npt.NDArray[np.int64],
+        lookups: npt.NDArray[np.int64],
+        stores: npt.NDArray[np.int64],
+        times_ns: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+    ) -> None:
+        tiers = len(self._queues)
+        counts[:] = 0
+        for row, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+            self._steps = []
+            found, behind = self._serve(
+                keys[begin:end].tolist(), int(lookups[row]), int(stores[row]), int(times_ns[row])
+            )
+            for tier in found:
+                counts[row, tier] += 1
+            for op, _, source, target in self._steps:
+                if target >= 0:
+                    counts[row, tiers + target] += 1
+                if op == _DELETE:
+                    counts[row, 3 * tiers + source] += 1
+                elif source >= 0:
+                    counts[row, 2 * tiers + source] += 1
+            counts[row, 4 * tiers] = behind
+
+    def _serve(self, keys: list[int], lookup: int, store: int, now_ns: int) -> tuple[list[int], int]:
+        found: list[int] = []
+        for key in keys[:lookup]:
+            tier = self._fastest(key, now_ns)
+            if tier is None:
+                break
+            found.append(tier)
+        for key, tier in zip(reversed(keys[: len(found)]), reversed(found), strict=True):
+            self._read(key, tier)
+            self._asked(key, now_ns)
+        behind = 0
+        for key in reversed(keys[len(found) : store]):
+            tier = self._fastest(key, now_ns)
+            if tier is None:
+                self._add(key)
+            else:
+                behind += 1
+                self._queues[tier].hit(key)
+            self._asked(key, now_ns)
+        for key in reversed(keys[: len(found)]):
+            for queue in self._queues:
+                if queue.renews and key in queue:
+                    queue.hit(key)
+                    break
+        return found, behind
+
+    def _asked(self, key: int, now_ns: int) -> None:
+        if self._settings.admission == "second-use":
+            self._seen.add(key)
+        if self._settings.ttl_ns < 2**62:
+            self._asked_ns[key] = now_ns
+
+    def _fastest(self, key: int, now_ns: int) -> int | None:
+        """The fastest tier that holds `key`; one that is too old leaves all of them."""
+        tiers = self.tiers_of(key)
+        if not tiers:
+            return None
+        if now_ns - self._asked_ns.get(key, now_ns) > self._settings.ttl_ns:
+            for tier in tiers:
+                self._queues[tier].remove(key)
+                self._left(key, tier)
+            return None
+        return tiers[0]
+
+    def _read(self, key: int, tier: int) -> None:
+        queue = self._queues[tier]
+        queue.hit(key)
+        if self._modelled[tier]:
+            return
+        first = self._first_real
+        if self._settings.promote and tier > first and self._capacities[first] > 0:
+            # Until it is moved it keeps its place, so that room is made beside it.
+            queue.remove(key)
+            self._kept[tier] += 1
+            self._make_room(first)
+            self._kept[tier] -= 1
+            self._queues[first].insert(key)
+            self._steps.append((_PROMOTE, key, tier, first))
+        else:
+            self._steps.append((_READ, key, tier, -1))
+        if self._modelled[0] and self._capacities[0] > 0:
+            self._make_room(0)
+            self._queues[0].insert(key)
+
+    def _add(self, key: int) -> None:
+        target = next((tier for tier, blocks in enumerate(self._capacities) if blocks > 0), None)
+        if target is None:
+            return
+        places = [target]
+        if self._settings.write_through and target != self._last and self._capacities[self._last] > 0:
+            places.append(self._last)
+        for tier in reversed(places):
+            if self._takes(key, tier):
+                self._make_room(tier)
+                self._queues[tier].insert(key)
+                if not self._modelled[tier]:
+                    self._steps.append((_WRITE, key, -1, tier))
+
+    def _takes(self, key: int, tier: int) -> bool:
+        return tier != self._last or self._settings.admission == "always" or key in self._seen
+
+    def _make_room(self, tier: int) -> None:
+        while len(self._queues[tier]) + self._kept[tier] >= self._capacities[tier]:
+            key = self._queues[tier].evict()
+            below = range(tier + 1, self._last + 1)
+            target = next((lower for lower in below if self._capacities[lower] > self._kept[lower]), None)
+            if target is None or any(key in self._queues[lower] for lower in below) or not self._takes(key, target):
+                self._left(key, tier)
+                continue
+            self._make_room(target)
+            self._queues[target].insert(key)
+            modelled = self._modelled[tier]
+            self._steps.append((_WRITE, key, -1, target) if modelled else (_DEMOTE, key, tier, target))
+
+    def _left(self, key: int, tier: int) -> None:
+        if not self._modelled[tier]:
+            self._steps.append((_DELETE, key, tier, -1))
+
+
+def _keys(queue: _Queue) -> Iterator[int]:
+    if isinstance(queue, _Lru):
+        yield from queue.order
+    elif isinstance(queue, _Lfu):
+        yield from queue.times
+    elif isinstance(queue, _S3Fifo):
+        yield from queue.small
+        yield from queue.main
+    else:
+        yield from queue.new
+        yield from queue.again
+
+
+def check(settings: ChainSettings) -> None:
+    """Raises ValueError for settings that do not fit together."""
+    if not 1 <= len(settings.tiers) <= _MOST_TIERS:
+        raise ValueError(f"{len(settings.tiers)} tiers: there may be 1 to {_MOST_TIERS}")
+    if any(not 0 <= tier.blocks <= UNLIMITED for tier in settings.tiers):
+        raise ValueError(f"a tier has 0 to {UNLIMITED} blocks")
+    if any(tier.modelled for tier in settings.tiers[1:]):
+        raise ValueError("only the first tier may be modelled")
+    if settings.policy not in POLICIES:
+        raise ValueError(f"no policy {settings.policy!r}: there are {', '.join(POLICIES)}")
+    if settings.admission not in ADMISSIONS:
+        raise ValueError(f"no admission {settings.admission!r}: there are {', '.join(ADMISSIONS)}")
+    if settings.ttl_ns < 0:
+        raise ValueError("a time to live is 0 ns or more")
