@@ -65,6 +65,11 @@ COMMANDS: Final[dict[str, Entry]] = {
         "rules.",
         "kvbench.commands.mlperf_tree:table",
     ),
+    "plan": Entry(
+        "Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. "
+        "Nothing is read or written.",
+        "kvbench.commands.plan:plan_command",
+    ),
     "recover": Entry(
         "Make a run file of what a run that was killed has left: spill files, or directories that hold them.",
         "kvbench.commands.recover:recover",

@@ -29,5 +29,11 @@ TIER_KINDS: Final = {
 CACHE_POLICIES: Final = ["waterfall-lru"]
 """Of `kvbench.cache.policies`."""
 
+CHAIN_POLICIES: Final = ("lru", "fifo", "lfu", "s3-fifo", "2q")
+"""Of `kvbench.cache.chains`, for requests that are served as an engine does."""
+
+CACHE_ADMISSIONS: Final = ("always", "second-use")
+"""Likewise."""
+
 TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
 """Of `kvbench.workload.traces.formats`."""

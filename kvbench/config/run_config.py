@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kvbench.config.errors import explain
 from kvbench.config.models import ModelGeometry, shipped_model
-from kvbench.config.names import TIER_KINDS, TierKind
+from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES, TIER_KINDS, TierKind
 from kvbench.config.roles import Roles
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
 from kvbench.config.types import Bytes, BytesOrAuto, Count, Factor, Model, Number, PolicyName, Seconds, TierKindName
@@ -64,11 +64,29 @@ class CachePolicy(Section):
     """Where blocks are placed and in what pieces they are stored."""
 
     policy: PolicyName = "waterfall-lru"
+    """What leaves a tier that is full. For requests that are served as an engine does one of CHAIN_POLICIES, of which
+    `waterfall-lru` is `lru`."""
     promote_on_hit: bool = False
     """Move an entry to the fastest tier when it is read from a slower one."""
     layout: Literal["entry", "block"] = "entry"
-    """One object per entry, or one per block of `block_tokens` tokens with prefix sharing."""
+    """One object per entry, or one per block of `block_tokens` tokens with prefix sharing. Requests that are served as
+    an engine does it have blocks, whatever stands here."""
     block_tokens: Count = Field(default=512, ge=1)
+    write: Literal["write-back", "write-through"] = "write-back"
+    """Engine: a new block goes to the last tier when it is pushed out of those above, or at once."""
+    admission: Literal["always", "second-use"] = "always"
+    """Engine: what the last tier takes: every block, or one from the second request on that asks for it."""
+    min_prefix_tokens: Count = Field(default=0, ge=0)
+    """Engine: nothing is kept of a request with a shorter context."""
+    partial_blocks: Literal["keep", "drop"] = "keep"
+    """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
+    takes the room of a whole one."""
+    ttl_s: Seconds | None = Field(default=None, gt=0)
+    """Engine: a block that no request has asked for so long is gone (in the time of the trace); null: never."""
+
+
+_ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "ttl_s")
+"""What of the cache is for requests that are served as an engine does."""
 
 
 class TierSection(Section):
@@ -202,6 +220,7 @@ class RunConfig(Section):
             self._reference_fits()
         elif not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
             raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
+        self._serving_fits()
         if self.pacing.admission == "priority" and self.pacing.mode != "open":
             raise ValueError(
                 "pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open"
@@ -209,6 +228,43 @@ class RunConfig(Section):
         if self.duration_s is None and not trace:
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self
+
+    @property
+    def serves_as_engine(self) -> bool:
+        """Whether requests do what those of a serving engine do, and not what the reference's do."""
+        return isinstance(self.workload, TraceWorkload) and self.workload.serving == "engine"
+
+    def _serving_fits(self) -> None:
+        """Raises ValueError where the cache is told what its requests know nothing of."""
+        policy, defaults = self.cache.policy, CachePolicy()
+        if not self.serves_as_engine:
+            if policy not in CACHE_POLICIES:
+                raise ValueError(
+                    f"cache.policy: {policy} is for requests that are served as an engine does (a trace, with "
+                    "workload.serving=engine)"
+                )
+            for name in _ENGINE_ALONE:
+                if getattr(self.cache, name) != getattr(defaults, name):
+                    raise ValueError(
+                        f"cache.{name}: only requests that are served as an engine does heed it (a trace, with "
+                        "workload.serving=engine)"
+                    )
+            return
+        if policy not in CHAIN_POLICIES and policy != defaults.policy:
+            raise ValueError(
+                f"cache.policy: {policy} does not know chains of blocks: use one of {', '.join(CHAIN_POLICIES)}, or "
+                "workload.serving=reference"
+            )
+        if self.namespace != "private" or self.roles is not None:
+            raise ValueError(
+                "namespace: ranks do not share blocks of an engine yet: use private, or workload.serving=reference"
+            )
+        assert isinstance(self.workload, TraceWorkload)
+        if self.workload.mode != "prefill-decode":
+            raise ValueError(
+                f"workload.mode: an engine does prefill and decode; {self.workload.mode} needs "
+                "workload.serving=reference"
+            )
 
     def _reference_fits(self) -> None:
         """Raises ValueError where the reference's users are asked for something that they do not do."""
@@ -279,6 +335,11 @@ class RunConfig(Section):
             del content["namespace"], content["roles"]
         if self.pacing.admission == "arrival":
             del content["pacing"]["admission"]
+        if not self.serves_as_engine:
+            # Neither is what was the only way to serve a request.
+            content["workload"].pop("serving", None)
+            for name in _ENGINE_ALONE:
+                del content["cache"][name]
         for tier, described in zip(self.tiers, content["tiers"], strict=True):
             if tier.fill == 1:
                 del described["fill"]
@@ -305,6 +366,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
     name = " --set ".join((source, *overrides))
     config = parse_config(content, name)
     _refuse_nothing_chosen(content, name)
+    _refuse_entries_of_engine(config, content, name)
     return config
 
 
@@ -327,6 +389,15 @@ def _refuse_nothing_chosen(content: Mapping[str, Any], source: str) -> None:
             f"{source}: nothing is chosen: give at least a workload, such as `workload: {{users: 4}}`, or tiers, such "
             "as `tiers: [{kind: file, capacity_bytes: 10GiB}]` (docs/workloads.md has every key; `kvbench configs` "
             "lists configurations to start from)"
+        )
+
+
+def _refuse_entries_of_engine(config: RunConfig, content: Mapping[str, Any], source: str) -> None:
+    """Raise KvbenchError where entries were asked for, and not only not mentioned, of what keeps blocks."""
+    cache = content.get("cache")
+    if config.serves_as_engine and isinstance(cache, dict) and cache.get("layout") == "entry":
+        raise KvbenchError(
+            f"{source}: cache.layout: an engine keeps blocks: leave it out, or set workload.serving=reference"
         )
 
 

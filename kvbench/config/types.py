@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 from pydantic_core import PydanticKnownError
 
 from kvbench.config.models import ModelGeometry, shipped_model
-from kvbench.config.names import CACHE_POLICIES, TIER_KINDS, TRACE_FORMATS
+from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES, TIER_KINDS, TRACE_FORMATS
 from kvbench.units import as_whole, parse_bytes, parse_seconds, storable
 
 _MOST: Final = 2**53
@@ -83,7 +83,7 @@ BytesOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_parse_bytes_or_a
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
 """A duration in seconds, written as a number or with a unit (`2min`)."""
 FilePath = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
-PolicyName = Annotated[str, one_of(CACHE_POLICIES)]
+PolicyName = Annotated[str, one_of(CACHE_POLICIES, besides=CHAIN_POLICIES)]
 Model = Annotated[
     Annotated[str, BeforeValidator(_check_model_name), Tag("name")] | Annotated[ModelGeometry, Tag("geometry")],
     Field(discriminator=Discriminator(lambda value: "geometry" if isinstance(value, dict | ModelGeometry) else "name")),

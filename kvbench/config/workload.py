@@ -79,5 +79,9 @@ class TraceWorkload(_Workload):
     """`prefix` gives all requests with the same first block to the same rank."""
     max_requests: Count | None = Field(default=None, ge=1)
     """Only the first so many requests of the trace."""
+    serving: Literal["engine", "reference"] = "engine"
+    """What a request asks of the cache. `engine`: what a serving engine does; the context is a chain of blocks, which
+    is found up to the first that is missing and read once, and the others are written. `reference`: what the MLPerf
+    reference does; every block is looked up by itself, and decoding reads the context again and again."""
     skip_bad_lines: bool = False
     """Count malformed lines instead of stopping at the first."""

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache import Cache, make_policy
-from kvbench.config.run_config import RunConfig
+from kvbench.config.run_config import CachePolicy, RunConfig
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.carrier import Equipment
+from kvbench.engine.chained import chain_cache
 from kvbench.engine.dispatcher import Dispatcher, Limits
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
@@ -102,8 +103,10 @@ class Engine:
         self._config = config
         self._home = home
         self._bytes_per_token = config.geometry.bytes_per_token
-        cache = Cache(capacities, make_policy(config.cache))
-        self.books = Books(cache, capacities, [tier.storage for tier in tiers])
+        chains = chain_cache(config, capacities)
+        # Where chains decide it stays empty.
+        cache = Cache(capacities, make_policy(config.cache if chains is None else CachePolicy()))
+        self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains)
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
         self.sharing = sharing

@@ -8,17 +8,21 @@ from typing import Final
 
 from kvbench import timed_io
 from kvbench.cache import Cache, Step
+from kvbench.cache.chains import ChainCache
 from kvbench.engine.look_ups import LookUps
 from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
 from kvbench.tiers.arena import stored_bytes
-from kvbench.workload.request import ObjectRef
+from kvbench.workload.request import Chain, ObjectRef
 from kvbench.workload.stages import Stage, next_stage, stages_of
 
 _READ: Final = Op.READ
 _PROMOTE: Final = Op.PROMOTE
+_WRITE: Final = Op.WRITE
+_OPS: Final = tuple(Op)
+_LOADS: Final = (Op.READ, Op.PROMOTE)
 _ASKED_FOR: Final = frozenset((Op.READ, Op.WRITE, Op.PROMOTE))
 """What is done to the object that a request asks for; all else makes room for it."""
 
@@ -26,8 +30,12 @@ _ASKED_FOR: Final = frozenset((Op.READ, Op.WRITE, Op.PROMOTE))
 class Books:
     """What outlives one load: where each object is, and the room that is really free on each tier."""
 
-    def __init__(self, cache: Cache, capacities: Sequence[int], storage: Sequence[bool]) -> None:
+    def __init__(
+        self, cache: Cache, capacities: Sequence[int], storage: Sequence[bool], chains: ChainCache | None = None
+    ) -> None:
+        """`chains` decides where requests are served as an engine does it, and `cache` then nothing."""
         self.cache = cache
+        self.chains = chains
         self.rooms = [Room(capacity) for capacity in capacities]
         self.storage = tuple(storage)
         self.look_ups = LookUps()
@@ -55,6 +63,9 @@ class Planner:
     def decide(self, active: ActiveRequest) -> None:
         """All decisions of a request, in the order of its stages; or, where they are made step by step, none yet."""
         request = active.request
+        if request.chain is not None:
+            self._serve(active, request.chain)
+            return
         if request.in_steps:
             active.more = self._in_steps(active)
             return
@@ -69,6 +80,30 @@ class Planner:
                     self._write(active, reference, operations)
             self._add_stage(active, operations, stage.delay_ns)
             stage = next_stage(asked, found)
+
+    def _serve(self, active: ActiveRequest, chain: Chain) -> None:
+        """What was found is read, all of it at a time; then what is new is written, likewise."""
+        assert self._books.chains is not None
+        context_tokens, tokens = active.request.context_tokens, chain.block_tokens
+        found, steps = self._books.chains.serve(chain.keys, len(chain.keys), chain.stored, chain.time_ns)
+        active.hit_objects, active.miss_objects = len(found), len(chain.keys) - len(found)
+        active.hit_tokens = min(len(found) * tokens, context_tokens)
+        active.miss_tokens = context_tokens - active.hit_tokens
+        nbytes = stored_bytes(tokens * self._bytes_per_token)
+        reads: list[Operation] = []
+        writes: list[Operation] = []
+        for code, key, source, target in steps:
+            step = Step(_OPS[code], key, nbytes, None if source < 0 else source, None if target < 0 else target)
+            if code in _LOADS:
+                self._ask(Operation(step, active, tokens, 0), reads)
+            elif code == _WRITE:
+                self._ask(Operation(step, active, tokens, 1 if reads else 0), writes)
+            else:
+                self._make_room(step, active, tokens)
+        self._add_stage(active, reads)
+        self._add_stage(active, writes)
+        if active.request.generation_ns:
+            self._add_stage(active, [], active.request.generation_ns)
 
     def decide_next(self, active: ActiveRequest) -> Next:
         """Decide the next step of a request that is decided step by step."""
@@ -166,12 +201,15 @@ class Planner:
             if step.key == reference.key and step.op in _ASKED_FOR:
                 self._ask(Operation(step, active, reference.tokens, len(active.stages)), stage)
                 continue
-            # It only makes room, and no stage waits for it.
-            operation = Operation(step, active, step.nbytes // self._bytes_per_token, None)
-            self._line_up(operation)
-            operation.ready_ns = timed_io.now_ns()
-            if operation.waits_for == 0:
-                self._make_ready(operation)
+            self._make_room(step, active, step.nbytes // self._bytes_per_token)
+
+    def _make_room(self, step: Step, active: ActiveRequest, tokens: int) -> None:
+        """A step that no stage of the request waits for."""
+        operation = Operation(step, active, tokens, None)
+        self._line_up(operation)
+        operation.ready_ns = timed_io.now_ns()
+        if operation.waits_for == 0:
+            self._make_ready(operation)
 
     def _ask(self, operation: Operation, stage: list[Operation]) -> None:
         """Take an operation that the request asks for into `stage`, for which it waits too."""

@@ -123,4 +123,7 @@ def _text(request: Request) -> str:
         request.generation_ns,
     )
     steps = (request.prompt_tokens,) if request.in_steps else ()
+    if request.chain is not None:
+        keys, *rest = request.chain
+        return repr((numbers, rest, xxhash.xxh3_64_hexdigest(keys.astype("<u8").tobytes())))
     return repr((numbers + steps, objects))

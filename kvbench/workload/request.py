@@ -1,8 +1,11 @@
 """What a user asks of the cache: the vocabulary between the workload and the engine. No storage, no time keeping."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 QOS_CLASSES = ("interactive", "responsive", "batch")
 """Priority falls from left to right; a request's `qos` is an index into this."""
@@ -14,6 +17,19 @@ class ObjectRef(NamedTuple):
     key: int
     """64-bit unsigned; the same key is the same content on every rank."""
     tokens: int
+
+
+class Chain(NamedTuple):
+    """The blocks of a context, as a serving engine names them."""
+
+    keys: NDArray[np.uint64]
+    """(n,) Each stands for all before it too: equal keys are equal contexts up to the end of the block."""
+    block_tokens: int
+    """Of every block; the last may hold fewer, and takes the room of a whole one."""
+    stored: int
+    """Of the first so many, those that no tier holds are written."""
+    time_ns: int
+    """By the clock of the workload, however fast requests really follow each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,9 @@ class Request:
     again and not read. False: everything is decided when the request starts."""
     prompt_tokens: int = 0
     """With `in_steps`: tokens of a system prompt that is looked up first. Nobody ever writes it."""
+    chain: Chain | None = field(default=None, compare=False)
+    """Where the request is served as an engine does it: it looks its context up as a chain, up to the first block that
+    is missing, reads what was found once, and writes the others. `history` and `context` are then empty."""
 
 
 class Schedule(Protocol):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
+from kvbench.workload.chains import Chains
 from kvbench.workload.demand import phases, piece_tokens, qos_class
 from kvbench.workload.keys import KeyKind, mixed, object_key
 from kvbench.workload.request import ObjectRef, Request
@@ -47,14 +48,21 @@ class TraceSchedule:
         self._config = config
         self._workload = config.workload
         self._part = part
+        self.chains = Chains(config, part) if config.serves_as_engine else None
+        """Where requests are served as an engine does it."""
         self._blocks = config.cache.layout == "block"
         unit = part.hash_block_tokens
-        if self._blocks and unit and config.cache.block_tokens % unit:
+        if self.chains is None and self._blocks and unit and config.cache.block_tokens % unit:
             raise KvbenchError(
                 f"cache.block_tokens: {config.cache.block_tokens} does not fit {part.source}, whose hash ids stand for "
                 f"blocks of {unit} tokens: use a multiple of {unit}, or cache.layout=entry"
             )
         self._ids_per_object = config.cache.block_tokens // unit if unit else 0
+
+    @property
+    def part(self) -> Trace:
+        """The requests themselves."""
+        return self._part
 
     @property
     def users(self) -> int:
@@ -85,6 +93,8 @@ class TraceSchedule:
 
     def largest_object_tokens(self) -> int:
         """The longest context, or a block if that is less; 0 for a rank without requests."""
+        if self.chains is not None:
+            return self.chains.block_tokens if len(self._part) else 0
         longest = int(self._part.context_tokens.max(initial=0))
         return min(longest, self._config.cache.block_tokens) if self._blocks else longest
 
@@ -104,7 +114,12 @@ class TraceSchedule:
         number = int(part.number[position])
         context_tokens = int(part.context_tokens[position])
         output_tokens = int(part.output_tokens[position])
-        prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
+        chain = None if self.chains is None else self.chains.chain(position)
+        if chain is None:
+            prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
+        else:
+            prefill, decode_passes = True, 0
+            generation_ns = round(output_tokens * self._workload.generation_ms_per_token * 1e6)
         return Request(
             number=number,
             user=0,
@@ -113,10 +128,11 @@ class TraceSchedule:
             context_tokens=context_tokens,
             output_tokens=output_tokens,
             history=(),
-            context=self._objects(position),
+            context=() if chain is not None else self._objects(position),
             prefill=prefill,
             decode_passes=decode_passes,
             generation_ns=generation_ns,
+            chain=chain,
         )
 
     def _objects(self, position: int) -> tuple[ObjectRef, ...]:

@@ -21,6 +21,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import READ_PATHS, WRITE_PATHS, label
 from kvbench.units import GIB
 
+REPLAYS = {"agentic", "azure", "mooncake"}
+"""Shipped configurations that need a trace."""
 TRACE = "workload: {kind: trace, path: x.jsonl}\npacing: {mode: open}\n"
 
 
@@ -220,7 +222,7 @@ def test_a_model_may_be_a_geometry(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_answered_with_the_shipped_names(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     for source, reason in (("nope", "No such file"), (str(tmp_path), "Is a directory"), ("binary.yaml", "")):
-        with pytest.raises(KvbenchError, match=rf"cannot read configuration .*{reason}.*one of: azure, .*quickstart"):
+        with pytest.raises(KvbenchError, match=rf"cannot read configuration .*{reason}.*one of: agentic, .*quickstart"):
             load_config(str(tmp_path / source) if source == "binary.yaml" else source)
 
 
@@ -308,11 +310,11 @@ def test_a_trace_is_found_from_the_file_that_names_it_or_from_here(
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_configuration_is_valid_and_named_after_its_file(name: str) -> None:
-    config = load_config(name, ["workload.path=trace"] if name in {"azure", "mooncake"} else [])
+    config = load_config(name, ["workload.path=trace"] if name in REPLAYS else [])
     assert config.name == name.replace("/", "-")
 
 
-@pytest.mark.parametrize("name", ["azure", "mooncake"])
+@pytest.mark.parametrize("name", sorted(REPLAYS))
 def test_a_replay_needs_to_be_told_the_trace(name: str) -> None:
     with pytest.raises(KvbenchError, match=rf"{name}: missing key workload\.path: expected the trace file"):
         load_config(name)
@@ -327,9 +329,7 @@ def test_the_quickstart_fits_two_gib_of_disk() -> None:
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_a_configuration_survives_being_sent_to_the_other_ranks(name: str) -> None:
-    overrides = (
-        ["workload.path=trace"] if name in {"azure", "mooncake"} else ["model={layers: 1, kv_heads: 1, head_dim: 8}"]
-    )
+    overrides = ["workload.path=trace"] if name in REPLAYS else ["model={layers: 1, kv_heads: 1, head_dim: 8}"]
     config = load_config(name, overrides)
     received = parse_config(json.loads(json.dumps(config.model_dump(mode="json"))), name)
     assert received == config
@@ -343,9 +343,14 @@ def test_nothing_changes_after_it_was_read() -> None:
 
 def test_the_fingerprint_is_the_same_on_every_machine() -> None:
     # Changed these? Then runs of before and after cannot be compared: raise SCHEDULE_VERSION if the work changed, too.
-    trace = RunConfig(workload=TraceWorkload(kind="trace", path="/data/t"), pacing=config_module.Pacing(mode="asap"))
+    as_fast = config_module.Pacing(mode="asap")
+    trace, engine = (
+        RunConfig(workload=TraceWorkload(kind="trace", path="/data/t", serving=serving), pacing=as_fast)
+        for serving in ("reference", "engine")
+    )
     assert RunConfig().fingerprint(ranks=2) == "dfd989dfe47dee66"
     assert trace.fingerprint(ranks=2, trace_digest="abc") == "0668ab261c852b14"
+    assert engine.fingerprint(ranks=2, trace_digest="abc") == "e6f65ef5f15f9318"
 
 
 def test_a_label_and_the_place_of_a_trace_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def replay(tmp_path: Path) -> Path:
     config = tmp_path / "replay.yaml"
     config.write_text(
         f"""
-workload: {{kind: trace, path: replayed.jsonl}}
+workload: {{kind: trace, path: replayed.jsonl, serving: reference}}
 pacing: {{mode: asap}}
 model: {GEOMETRY}
 cache: {{layout: block, block_tokens: 512}}
@@ -182,5 +182,5 @@ def test_a_run_with_a_new_policy_evicts_as_it_says(
     assert 0.8 < share["write"] < share["demote"], "blocks that are full leave before those that are not"
     assert (run.records["errno"] == 0).all()
     wrong = kvbench_with("policy", "datasize", replay, "--set", "cache.policy=largest-frist")
-    assert "expected one of waterfall-lru, largest-first" in wrong.stderr
+    assert "waterfall-lru, largest-first (given" in wrong.stderr
     assert "did you mean largest-first?" in wrong.stderr

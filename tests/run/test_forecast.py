@@ -101,7 +101,9 @@ def test_a_long_schedule_is_extrapolated_by_its_number_of_requests(
 
 
 def test_a_trace_without_a_time_limit_is_counted_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = config_of(workload={"kind": "trace", "path": "x"}, pacing={"mode": "asap"}, duration_s=None)
+    config = config_of(
+        workload={"kind": "trace", "path": "x", "serving": "reference"}, pacing={"mode": "asap"}, duration_s=None
+    )
     schedule = Regular(4000, 0)
     exact = forecast_demand(config, schedule, [10**6 * SECTOR])
     assert (exact.requests, exact.operations, exact.at_most) == (4000, 8000, False)

@@ -44,8 +44,21 @@ def test_trace_schedules_never_change(make_config: Make, tmp_path: Path, key: tu
     path = tmp_path / "sample"
     path.write_bytes(SAMPLES[name][1](stream_generator(7), 60))
     config = make_config(
-        workload={"kind": "trace", "path": str(path)}, pacing={"mode": "open", "speedup": 3}, cache={"layout": layout}
+        workload={"kind": "trace", "path": str(path), "serving": "reference"},
+        pacing={"mode": "open", "speedup": 3},
+        cache={"layout": layout},
     )
+    assert schedule_digest(build_schedule(config, rank=0, size=2)) == digest
+
+
+ENGINE_DIGESTS = {"mooncake": "22eae5af75b96fc1", "azure": "a59319bc0be45bf3"}
+
+
+@pytest.mark.parametrize(("name", "digest"), ENGINE_DIGESTS.items())
+def test_schedules_of_chains_never_change(make_config: Make, tmp_path: Path, name: str, digest: str) -> None:
+    path = tmp_path / "sample"
+    path.write_bytes(SAMPLES[name][1](stream_generator(7), 60))
+    config = make_config(workload={"kind": "trace", "path": str(path)}, pacing={"mode": "open", "speedup": 3})
     assert schedule_digest(build_schedule(config, rank=0, size=2)) == digest
 
 

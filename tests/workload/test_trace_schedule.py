@@ -20,7 +20,7 @@ BLOCK = {"layout": "block"}
 
 
 def schedule_of(make_config: Make, trace: Trace, **sections: object) -> TraceSchedule:
-    workload = {"kind": "trace", "path": trace.source} | dict(sections.pop("workload", {}))  # type: ignore[call-overload]
+    workload = {"kind": "trace", "path": trace.source, "serving": "reference"} | dict(sections.pop("workload", {}))  # type: ignore[call-overload]
     return TraceSchedule(make_config(workload=workload, **sections), trace)
 
 

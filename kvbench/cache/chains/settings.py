@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import Final
 
+from kvbench.config.names import CACHE_ADMISSIONS, CHAIN_POLICIES
+
 UNLIMITED: Final = 2**40
 """Blocks of a tier that is never full."""
 NEVER_NS: Final = 2**62
-POLICIES: Final = ("lru", "fifo", "lfu", "s3-fifo", "2q")
+POLICIES: Final = CHAIN_POLICIES
 """What leaves a tier that is full. `lru`: what was not asked for longest, of a chain its tail before its head. `fifo`:
 what came first. `lfu`: what was asked for least often, of these what came to that number first. `s3-fifo`: see Yang et
 al., SOSP 2023. `2q`: Johnson and Shasha, VLDB 1994 (the full version)."""
-ADMISSIONS: Final = ("always", "second-use")
+ADMISSIONS: Final = CACHE_ADMISSIONS
 """What is written to the last tier: every block, or one from the second request on that asks for it."""
 
 

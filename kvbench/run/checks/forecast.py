@@ -13,15 +13,18 @@ from typing import Final
 from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
+from kvbench.engine.chained import block_bytes
 from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
 from kvbench.records.condensed.population_schema import QUANTITY_COLUMNS, REQUEST_QUANTITIES
 from kvbench.records.condensed.sample import budget
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
 from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Locality, Op
+from kvbench.run.planning.decisions import decide, requests_within
 from kvbench.tiers.arena import stored_bytes, usual_arena_bytes, whole_segments
 from kvbench.units import GIB, MIB, SEGMENT_BYTES
 from kvbench.workload.request import QOS_CLASSES, Request, Schedule
 from kvbench.workload.stages import next_stage, stages_of
+from kvbench.workload.trace_schedule import TraceSchedule
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
@@ -121,6 +124,9 @@ def forecast_demand(
 
     `bytes_per_s` bounds what the rank moves on all tiers, for schedules whose length depends on it.
     """
+    if config.serves_as_engine:
+        assert isinstance(schedule, TraceSchedule)
+        return _demand_of_chains(config, schedule, capacities)
     player = _Player(config, capacities)
     for reference in schedule.preconditioning():
         player.insert(reference.key, reference.tokens)
@@ -141,6 +147,27 @@ def forecast_demand(
             break
         player.play(request)
     return player.demand(schedule, scale, at_most=bounds.follow_completions)
+
+
+def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Sequence[int]) -> Demand:
+    """Where requests are served as an engine does it: exact in open loop, else what the whole trace asks for."""
+    assert schedule.chains is not None
+    requests = requests_within(config, schedule.part)
+    decided = decide(config, schedule.part, schedule.chains, capacities, requests)
+    storage, nbytes = config.tiers[-1].facts.storage, block_bytes(config)
+    moved = config.keeps_bytes and storage
+    most_held = int(decided.held[-1]) if config.cache.ttl_s is None else int(decided.written[-1])
+    return Demand(
+        requests=requests,
+        # The old copy of what was promoted from storage is deleted in a row of its own.
+        operations=decided.operations + (int(decided.promoted[-1]) if storage else 0),
+        written_bytes=int(decided.written[-1]) * nbytes if moved else 0,
+        read_bytes=int(decided.read[-1]) * nbytes if moved else 0,
+        peak_storage_bytes=min(capacities[-1], most_held * nbytes) if moved else 0,
+        peak_objects=decided.most_blocks,
+        largest_object_bytes=nbytes if requests else 0,
+        at_most=config.pacing.mode != "open" and config.duration_s is not None,
+    )
 
 
 def memory_need(

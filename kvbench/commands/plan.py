@@ -1,0 +1,66 @@
+"""The command `plan`: what a run would do, decided and not carried out."""
+
+import json
+import re
+
+import click
+
+from kvbench.cluster.agree import Agreement, together
+from kvbench.cluster.comm import detect_launcher, get_world
+from kvbench.cluster.signals import Interrupt
+from kvbench.commands.options import config_argument, set_option, skip_option
+from kvbench.commands.ranks import RanksCommand, refuse_to_start
+from kvbench.console import run_console
+from kvbench.run.planning.planned import Capacity, plan
+from kvbench.run.planning.print import print_plan
+from kvbench.units import parse_bytes
+
+
+def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None) -> Capacity | None:
+    if text is None or text.strip() == "unlimited":
+        return None if text is None else Capacity(None)
+    blocks = re.fullmatch(r"\s*(\d{1,12}) ?blocks?\s*", text)
+    if blocks:
+        return Capacity(None, int(blocks[1]))
+    try:
+        return Capacity(parse_bytes(text))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, a number of blocks such as 2000blocks, or unlimited") from error
+
+
+@click.command(cls=RanksCommand)
+@config_argument
+@set_option
+@skip_option
+@click.option("--ranks", type=click.IntRange(min=1), help="Ranks of the run that is planned, in this process.")
+@click.option(
+    "--capacity",
+    callback=_read_capacity,
+    metavar="SIZE",
+    help="Of each rank's last tier: a size, a number of blocks (2000blocks), or unlimited.  "
+    "[default: what CONFIG says, and unlimited where that is auto]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def plan_command(
+    config: str,
+    overrides: tuple[str, ...],
+    skip_bad_lines: bool,
+    ranks: int | None,
+    capacity: Capacity | None,
+    as_json: bool,
+) -> None:
+    """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
+    read or written."""
+    refuse_to_start({"--ranks": ranks})
+    if skip_bad_lines:
+        overrides = (*overrides, "workload.skip_bad_lines=true")
+    comm = get_world()
+    interrupt = Interrupt(launched=comm.size > 1, speaks=comm.rank == 0)
+    with interrupt, together(comm):
+        planned = plan(comm, Agreement(comm, interrupt), config, overrides, capacity, ranks)
+    if comm.rank != 0:
+        return
+    if as_json:
+        click.echo(json.dumps(planned.as_dict(), indent=2))
+    else:
+        print_plan(planned, run_console(detect_launcher() is not None))

@@ -1,0 +1,170 @@
+"""`kvbench plan`: its figures are those of an independent simulation, and of a run that carries the decisions out."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kvbench_command import KVBENCH, QUICK, Command, Ended, column, decisions, overrides
+
+from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
+from kvbench.records.schema import Op
+from kvbench.units import KIB, MIB
+from kvbench.workload.trace_samples import write_samples
+
+Call = Callable[..., Ended]
+Start = Callable[..., Command]
+
+BLOCK = 32 * KIB
+"""Of 512 tokens of the smallest model."""
+SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 16}"
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return write_samples(tmp_path, np.random.default_rng(7), requests=400)["mooncake"]
+
+
+def settings(trace: Path, *more: str) -> tuple[str, ...]:
+    return (f"workload.path={trace}", SMALL_MODEL, *more)
+
+
+def planned(kvbench: Call, trace: Path, *more: object) -> dict[str, Any]:
+    """What `kvbench plan --json` says of a replay."""
+    ended = kvbench("plan", "mooncake", *overrides(*settings(trace)), "--json", *more)
+    assert ended.code == 0, ended.err
+    figures: dict[str, Any] = json.loads(ended.out)
+    return figures
+
+
+def simulated(trace: Path, blocks: int) -> int:
+    """Blocks found before the first gap in an LRU of so many blocks, each request's chain aged tail first."""
+    held: OrderedDict[int, None] = OrderedDict()
+    found = 0
+    for line in trace.read_text().splitlines():
+        ids = json.loads(line)["hash_ids"]
+        found += next((place for place, block in enumerate(ids) if block not in held), len(ids))
+        for block in reversed(ids):
+            held.pop(block, None)
+            if len(held) == blocks:
+                held.popitem(last=False)
+            held[block] = None
+    return found
+
+
+@pytest.mark.parametrize("blocks", [20, 60, 150, 400])
+def test_hits_are_those_of_an_independent_simulation(kvbench: Call, trace: Path, blocks: int) -> None:
+    figures = planned(kvbench, trace, "--capacity", f"{blocks}blocks")
+    assert figures["prefix"]["hit_blocks"] == simulated(trace, blocks)
+    assert figures == planned(kvbench, trace, "--capacity", blocks * BLOCK)
+
+
+def test_what_was_not_found_is_told_apart(kvbench: Call, trace: Path) -> None:
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    figures = planned(kvbench, trace, "--capacity", "60blocks")
+    prefix = figures["prefix"]
+    assert figures["requests"] == 400
+    assert figures["input_tokens"] == sum(line["input_length"] for line in lines)
+    assert figures["full_blocks"] == sum(line["input_length"] // 512 for line in lines)
+    assert figures["blocks"] == sum(len(line["hash_ids"]) for line in lines)
+    assert prefix["never_seen_blocks"] == len({block for line in lines for block in line["hash_ids"]})
+    missing = ("never_seen_blocks", "evicted_blocks", "behind_gap_blocks")
+    assert prefix["hit_blocks"] + sum(prefix[name] for name in missing) == figures["blocks"]
+    assert prefix["unlimited_hit_blocks"] == simulated(trace, 10**9)
+    assert prefix["unlimited_hit_blocks"] == planned(kvbench, trace)["prefix"]["hit_blocks"]
+
+
+def test_a_person_reads_the_same(kvbench: Call, trace: Path) -> None:
+    figures = planned(kvbench, trace, "--capacity", "60blocks")
+    told = kvbench("plan", "mooncake", *overrides(*settings(trace)), "--capacity", "60blocks").out
+    assert f"prefix hits: {figures['prefix']['hit_share']:.2%} of prompt tokens (lru)" in told
+    assert "decided, nothing was read or written" in told
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("pacing", ["asap", "open"])
+def test_a_run_does_what_was_planned(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
+) -> None:
+    more = (
+        *settings(trace, f"pacing.mode={pacing}", "workload.deal=round-robin", "cache.write=write-through"),
+        *("tiers.0={kind: memory, capacity_bytes: 1MiB}", "tiers.1={kind: file, capacity_bytes: 3MiB}"),
+    )
+    run = start_run(
+        *more,
+        *QUICK,
+        "duration_s=null",
+        "pacing.speedup=50",
+        "io.threads=2",
+        "payload.verify=full",
+        config="mooncake",
+        options=("--ranks", ranks) if ranks > 1 else (),
+    )
+    assert run.ended().code == 0
+    ended = kvbench("plan", "mooncake", *overrides(*more), "--ranks", ranks, "--json")
+    assert ended.code == 0, ended.err
+    figures = json.loads(ended.out)
+    file = tmp_path / "run.h5"
+    ops, tiers, nbytes = (column(file, f"records/{name}") for name in ("op", "tier", "nbytes"))
+    assert column(file, "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
+    assert column(file, "requests/hit_tokens").sum() == figures["prefix"]["hit_tokens"]
+    for number, tier in enumerate(figures["tiers"]):
+        mine = tiers == number
+        assert nbytes[mine & (ops == Op.READ)].sum() == tier["hit_blocks"] * BLOCK
+        assert nbytes[mine & np.isin(ops, [Op.WRITE, Op.DEMOTE])].sum() == tier["written_bytes"]
+        assert np.count_nonzero(mine & (ops == Op.DELETE)) == tier["deleted_blocks"]
+
+
+def test_the_order_of_a_run_changes_no_decision(start_run: Start, trace: Path, tmp_path: Path) -> None:
+    common = (*settings(trace), *QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
+    for name, more in (("one", ("io.threads=1",)), ("two", ("io.threads=2", "pacing.mode=asap"))):
+        out = tmp_path / f"{name}.h5"
+        assert start_run(*common, "pacing.speedup=200", *more, config="mooncake", out=out).ended().code == 0
+    np.testing.assert_array_equal(decisions(tmp_path / "one.h5"), decisions(tmp_path / "two.h5"))
+
+
+def test_ranks_of_a_launcher_plan_their_own_parts(start: Start, mpirun: Mpirun, kvbench: Call, trace: Path) -> None:
+    words = (
+        "plan",
+        "mooncake",
+        *overrides(*settings(trace, "workload.deal=round-robin")),
+        "--capacity",
+        "1MiB",
+        "--json",
+    )
+    together = start(*mpirun_command(mpirun, 3), *KVBENCH, *words, environment=mpirun_environment(mpirun, {})).ended()
+    assert together.code == 0, together.err
+    assert json.loads(together.out) == json.loads(kvbench(*words, "--ranks", 3).out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("mooncake", "--capacity", "10parsecs"), "a number of blocks such as 2000blocks, or unlimited"),
+        (("mooncake", "--capacity", "-1"), "expected a size of 0 or more"),
+        (("mooncake", "--capacity", "1KiB"), "a capacity of 1 KiB holds no block, which takes 32 KiB (512 tokens)"),
+        (("smoke",), "only requests that are served as an engine does can be planned"),
+        (("mooncake", "--set", "workload.serving=reference"), "only requests that are served as an engine does"),
+        (("mooncake", "--set", "cache.policy=mru"), "cache.policy: expected one of lru, fifo"),
+        (("mooncake", "--set", "cache.layout=entry"), "cache.layout: an engine keeps blocks"),
+        (("mooncake", "--set", "workload.path=/nowhere"), "cannot read trace /nowhere"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_message(
+    kvbench: Call, trace: Path, words: tuple[str, ...], message: str
+) -> None:
+    config, *rest = words
+    replay = settings(trace) if config == "mooncake" else ()
+    ended = kvbench("plan", config, *overrides(*replay), *rest)
+    assert ended.code in {1, 2}
+    assert ended.out == ""
+    assert message in ended.err
+
+
+@pytest.mark.parametrize("policy", ["lru", "fifo", "lfu", "s3-fifo", "2q"])
+def test_no_policy_finds_more_than_a_cache_that_is_never_full(kvbench: Call, trace: Path, policy: str) -> None:
+    prefix = planned(kvbench, trace, "--capacity", 2 * MIB, "--set", f"cache.policy={policy}")["prefix"]
+    assert 0 < prefix["hit_blocks"] < prefix["unlimited_hit_blocks"]
