@@ -184,7 +184,10 @@ def _cards(content: Content, row: dict[Any, Any]) -> Iterator[Element]:
     for cache in content.summary.cache.to_dict("records"):
         if cache["unit"] == "tokens" and not math.isnan(cache["hit_rate"]):
             rate = units.share(cache["hit_rate"])
-            yield _card("Cache hits", rate, "of the tokens that requests looked up", "hit-rate")
+            if content.summary.run["serving"] == "engine":
+                yield _card("Prefix hits", rate, "of prompt tokens, up to the first block that was missing", "hit-rate")
+            else:
+                yield _card("Look-ups found", rate, "of tokens looked up, decode reads among them", "hit-rate")
 
 
 def _card(label: str, value: str, per: str, key: str) -> Element:

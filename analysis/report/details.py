@@ -9,6 +9,7 @@ from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
 from kvbench_analysis.summary.sharing_print import sharing_tables
+from kvbench_analysis.summary.summary import found_over
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 
@@ -128,12 +129,12 @@ def request_tables(content: Content) -> list[Element]:
             "can exceed its latency.",
         ),
         table(
-            ["per", "hits", "misses", "hit rate"],
+            ["per", "found", "missing", "share found"],
             (
                 (row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"]))
                 for row in summary.cache.to_dict("records")
             ),
-            caption="What requests looked up in the cache.",
+            caption=f"{found_over(content.summary)}.",
         ),
     ]
 

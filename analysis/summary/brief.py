@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvbench_analysis.summary.headlines import answer
-from kvbench_analysis.summary.summary import Summary, what_was_measured
+from kvbench_analysis.summary.summary import Summary, prefix_hits, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text
@@ -24,6 +24,9 @@ def print_brief(summary: Summary, console: Console) -> None:
     """Print what was measured and the answer in a line each, the warnings (the gravest, where all would not fit), and a
     row for each kind of operation. Text of the file is printed as it is, never as markup."""
     point = [what_was_measured(summary), answer(summary.totals)]
+    hits = prefix_hits(summary)
+    if hits:
+        point.append(hits)
     if summary.run["records"] != "full":
         point.append(f"percentiles: {summary.run['percentiles_are']}")
     rows = [_row(row) for row in summary.operations.to_dict("records") if row["operations"]]

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, what_was_measured
+from kvbench_analysis.summary.summary import Summary, found_over, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -175,8 +175,8 @@ def _cache(summary: Summary, console: Console) -> None:
         return
     print_table(
         console,
-        "Cache, over what requests looked up",
-        ["per", "hits", "misses", "hit rate"],
+        found_over(summary),
+        ["per", "found", "missing", "share found"],
         (
             [row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"])]
             for row in summary.cache.to_dict("records")

@@ -62,7 +62,9 @@ class Summary:
     nodes: pd.DataFrame
     """Per client node, tier and operation (reads and writes)."""
     cache: pd.DataFrame
-    """Hits and misses of requests, in objects and in tokens."""
+    """What requests of the measured phase looked up and found, in objects and in tokens. `run["serving"]` says what
+    that is: `engine`, the blocks of each context up to the first that was missing (prefix hits); `reference`, every
+    look-up for itself, those of decoding among them, which find what the request itself has written."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
     sharing: SharingFigures
@@ -80,6 +82,7 @@ def summarize(run: Run) -> Summary:
     if "directories" in run.attributes:
         facts["directories"] = run.attributes["directories"]
     facts |= {"window_s": window.seconds, "duration_s": planned_seconds(run)}
+    facts["serving"] = "engine" if run.serves_as_engine else "reference"
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
@@ -124,3 +127,20 @@ def what_was_measured(summary: Summary) -> str:
 
 def _plural(number: Any, noun: str) -> str:
     return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def found_over(summary: Summary) -> str:
+    """What the figures of `cache` are over."""
+    if summary.run["serving"] == "engine":
+        return "Prefix hits, over the contexts of requests: found up to the first block that was missing"
+    return (
+        "Look-ups that found something, decode reads of what the request itself wrote among them (no prefix hit rate)"
+    )
+
+
+def prefix_hits(summary: Summary) -> str:
+    """The share of prompt tokens that were found, in a line; "" where requests are not served as an engine does it."""
+    rates = [row["hit_rate"] for row in summary.cache.to_dict("records") if row["unit"] == "tokens"]
+    if summary.run["serving"] != "engine" or not rates or rates[0] != rates[0]:
+        return ""
+    return f"prefix hits: {units.share(rates[0])} of prompt tokens"

@@ -43,6 +43,12 @@ class Run:
         return config
 
     @property
+    def serves_as_engine(self) -> bool:
+        """Whether requests did what those of a serving engine do: what they found are prefixes of their contexts."""
+        workload = self.config.get("workload")
+        return isinstance(workload, dict) and workload.get("serving") == "engine"
+
+    @property
     def mode(self) -> str:
         """What the rows of /records are: `full` (all), or a sample beside exact sums (`sampled`) and `histogram`s."""
         return str(self.attributes.get("records", "full"))

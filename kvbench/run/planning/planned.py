@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import deal_out, share, total
@@ -18,7 +19,7 @@ from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
 from kvbench.run.planning.decisions import Decided, decide, requests_within
-from kvbench.units import format_bytes
+from kvbench.units import format_bytes, storable
 from kvbench.workload.build import trace_parts
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces import Trace, load_trace
@@ -188,26 +189,27 @@ def plan(
         return config, load_trace(config.workload)
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
-    facts = None if made is None or trace is None else [made.model_dump(mode="json"), trace.digest, trace.source]
-    content, digest, trace_source = share(comm, facts)
+    facts = None
+    if made is not None and trace is not None:
+        facts = [made.model_dump(mode="json"), trace.digest, storable(trace.source), _span_s(made, trace)]
+    content, digest, trace_source, span_s = share(comm, facts)
     config = RunConfig.model_validate(content)
     assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
     parts = None if trace is None else trace_parts(trace, config.workload, size)
-    mine = parts if alone else iter([Trace.from_arrays(*deal_out(comm, parts and (p.to_arrays() for p in parts)))])
+    mine = parts if alone else _own_part(comm, parts)
     assert mine is not None
     capacities = tier_capacities(config, capacity)
-    sums, tiers, span_ns = agreement.run("plan", lambda: _decided(config, mine, capacities), computes=True)
+    sums, tiers = agreement.run("plan", lambda: _decided(config, mine, capacities), computes=True)
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
     count = len(fields(sums))
     of_tiers: list[list[int]] = np.array(summed[count:]).reshape(tiers.shape).tolist()
-    spans = total(comm, *(span_ns if rank == comm.rank else 0 for rank in range(comm.size)))
     return Planned(
         config=config,
         ranks=size,
         fingerprint=config.fingerprint(size, digest),
         source=trace_source,
-        span_s=_span_s(config, max(spans)),
+        span_s=span_s,
         block_bytes=block_bytes(config),
         sums=Sums(*summed[:count]),
         tiers=tuple(
@@ -234,12 +236,10 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
 
 def _decided(
     config: RunConfig, parts: Iterator[Trace], capacities: Sequence[int | None]
-) -> tuple[Sums, "np.ndarray[Any, np.dtype[np.int64]]", int]:
-    """The sums over ranks, the rows of their tiers (TierSums without names and capacities), and when the last request
-    of them arrives."""
+) -> tuple[Sums, NDArray[np.int64]]:
+    """The sums over ranks, and the rows of their tiers: TierSums without names and capacities."""
     sums = {field.name: 0 for field in fields(Sums)}
     tiers = np.zeros((len(config.tiers), 5), np.int64)
-    span_ns = 0
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
         real = decide(config, part, chains, capacities, requests)
@@ -262,9 +262,7 @@ def _decided(
         ):
             sums[name] += int(value)
         tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
-        if requests:
-            span_ns = max(span_ns, int(part.arrival_ns[requests - 1]))
-    return Sums(**sums), tiers, span_ns
+    return Sums(**sums), tiers
 
 
 def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) -> Decided:
@@ -273,8 +271,16 @@ def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) ->
     return decide(plain, part, chains, [None] * len(config.tiers), requests)
 
 
-def _span_s(config: RunConfig, span_ns: int) -> float | None:
-    return span_ns / 1e9 / config.pacing.speedup if config.pacing.mode == "open" else None
+def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Iterator[Trace]:
+    arrays = None if parts is None else (part.to_arrays() for part in parts)
+    yield Trace.from_arrays(*deal_out(comm, arrays))
+
+
+def _span_s(config: RunConfig, trace: Trace) -> float | None:
+    requests = requests_within(config, trace)
+    if config.pacing.mode != "open" or not requests:
+        return None
+    return int(trace.arrival_ns[requests - 1]) / 1e9 / config.pacing.speedup
 
 
 def _share(part: int, whole: int) -> float:
