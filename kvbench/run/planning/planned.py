@@ -197,7 +197,7 @@ def plan(
     assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
     parts = None if trace is None else trace_parts(trace, config.workload, size)
-    mine = parts if alone else _own_part(comm, parts)
+    mine = parts if alone else iter([_own_part(comm, parts)])
     assert mine is not None
     capacities = tier_capacities(config, capacity)
     sums, tiers = agreement.run("plan", lambda: _decided(config, mine, capacities), computes=True)
@@ -271,9 +271,9 @@ def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) ->
     return decide(plain, part, chains, [None] * len(config.tiers), requests)
 
 
-def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Iterator[Trace]:
+def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
     arrays = None if parts is None else (part.to_arrays() for part in parts)
-    yield Trace.from_arrays(*deal_out(comm, arrays))
+    return Trace.from_arrays(*deal_out(comm, arrays))
 
 
 def _span_s(config: RunConfig, trace: Trace) -> float | None:

@@ -1,0 +1,147 @@
+"""Prefix hits against capacity, for every policy, on one schedule: what more room is worth.
+
+The last tier's capacity varies; all else is as configured. With one tier the optimum stands beside the policies: what
+Belady's rule finds, which knows the future (see `cache.chains.optimum`); no policy can find more.
+
+What travels: one sum over ranks for each policy, of as many numbers as there are capacities.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.config.run_config import RunConfig
+from kvbench.engine.chained import block_bytes
+from kvbench.errors import KvbenchError
+from kvbench.run.planning.decisions import decide, requests_within
+from kvbench.units import format_bytes
+from kvbench.workload.chains import Chains
+from kvbench.workload.traces import Trace
+
+POINTS: Final = 13
+"""Capacities of a curve, where their number is not given."""
+MOST_POINTS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Capacities:
+    """Sizes per rank of the last tier, rising, evenly spread on a logarithmic scale."""
+
+    nbytes: tuple[int, ...]
+
+    @staticmethod
+    def between(low: int, high: int, points: int = POINTS) -> "Capacities":
+        """Raises ValueError for a range that is none."""
+        if not 0 < low < high or not 2 <= points <= MOST_POINTS:
+            raise ValueError(f"expected LOW:HIGH, or LOW:HIGH:POINTS with 2 to {MOST_POINTS} points, as 1GiB:4TiB:13")
+        sizes = np.geomspace(low, high, points).round().astype(np.int64)
+        return Capacities(tuple(np.unique(sizes).tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Blocks found at each capacity, of `blocks` that were looked up, all ranks together."""
+
+    capacities: tuple[int, ...]
+    """Bytes per rank."""
+    blocks: int
+    tokens: int
+    """Of all contexts."""
+    hit_blocks: dict[str, tuple[int, ...]]
+    """By policy: prefix hits."""
+    hit_tokens: dict[str, tuple[int, ...]]
+    unlimited_hit_blocks: int
+    """Where the last tier is never full."""
+    optimum_blocks: tuple[int, ...] | None
+    """At most so many blocks can be found with so much room; None where there is more than one tier."""
+
+    def shares(self, policy: str) -> list[float]:
+        """Prefix hits of `policy`, of all blocks that were looked up."""
+        return [hits / max(1, self.blocks) for hits in self.hit_blocks[policy]]
+
+    def knee(self, policy: str) -> int:
+        """The position of the capacity behind which more room is worth the least (Satopaa et al., 2011): where the
+        curve, drawn over the logarithm of the capacity, is highest above the line from its first to its last point."""
+        x, y = np.log(self.capacities), np.array(self.shares(policy))
+        if len(x) < 3 or y[-1] == y[0]:
+            return 0
+        return int(np.argmax((y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as numbers, for JSON."""
+        return {
+            "capacity_bytes_per_rank": list(self.capacities),
+            "blocks": self.blocks,
+            "unlimited_hit_blocks": self.unlimited_hit_blocks,
+            "optimum_hit_blocks": None if self.optimum_blocks is None else list(self.optimum_blocks),
+            "policies": {
+                name: {
+                    "hit_blocks": list(hits),
+                    "block_hit_share": self.shares(name),
+                    "hit_tokens": list(self.hit_tokens[name]),
+                    "hit_share": [tokens / max(1, self.tokens) for tokens in self.hit_tokens[name]],
+                    "knee_bytes_per_rank": self.capacities[self.knee(name)],
+                }
+                for name, hits in self.hit_blocks.items()
+            },
+        }
+
+
+def check_capacities(config: RunConfig, capacities: Capacities) -> None:
+    """Raise KvbenchError where the smallest holds no block."""
+    block = block_bytes(config)
+    if capacities.nbytes[0] < block:
+        raise KvbenchError(
+            f"the smallest capacity, {format_bytes(capacities.nbytes[0])}, holds no block, which takes "
+            f"{format_bytes(block)} ({config.cache.block_tokens} tokens): begin with more"
+        )
+
+
+def curve_sums(
+    config: RunConfig,
+    parts: Iterable[Trace],
+    above: Sequence[int | None],
+    capacities: Capacities,
+    policies: Sequence[str],
+    optimum: Callable[[NDArray[np.uint64], int], int] | None,
+) -> NDArray[np.int64]:
+    """The numbers of a curve, summed over `parts`, to be summed over ranks: see `curve_of`. `above`: bytes of the tiers
+    above the last."""
+    points = len(capacities.nbytes)
+    sums = np.zeros((2 * len(policies) + 2, points), np.int64)
+    for part in parts:
+        chains, requests = Chains(config, part), requests_within(config, part)
+        tokens = part.context_tokens[:requests].astype(np.int64)
+        for number, policy in enumerate(policies):
+            chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
+            for place, nbytes in enumerate(capacities.nbytes):
+                found = decide(chosen, part, chains, [*above, nbytes], requests).found_by_request
+                sums[2 * number, place] += found.sum()
+                sums[2 * number + 1, place] += np.minimum(found * chains.block_tokens, tokens).sum()
+        if optimum is not None:
+            keys = chains.keys(0, requests)
+            for place, nbytes in enumerate(capacities.nbytes):
+                sums[-2, place] += optimum(keys, nbytes // block_bytes(config))
+        sums[-1, 0] += chains.counts[:requests].sum()
+        sums[-1, 1] += tokens.sum()
+    return sums
+
+
+def curve_of(
+    sums: NDArray[np.int64], capacities: Capacities, policies: Sequence[str], unlimited: int, optimum: bool
+) -> Curve:
+    """The curve of what `curve_sums` gave, summed over ranks."""
+    rows: list[list[int]] = sums.tolist()
+    return Curve(
+        capacities=capacities.nbytes,
+        blocks=rows[-1][0],
+        tokens=rows[-1][1],
+        hit_blocks={name: tuple(rows[2 * number]) for number, name in enumerate(policies)},
+        hit_tokens={name: tuple(rows[2 * number + 1]) for number, name in enumerate(policies)},
+        unlimited_hit_blocks=unlimited,
+        optimum_blocks=tuple(rows[-2]) if optimum else None,
+    )
+
