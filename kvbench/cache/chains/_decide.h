@@ -253,8 +253,7 @@ static inline void expect_key(const blocks_t *blocks, const uint64_t *keys, int6
     if (far >= 0 && far < count)
         expect_slot(&blocks->table, hash_of(keys[far]));
     if (near >= 0 && near < count && blocks->table.size)
-        __builtin_prefetch(
-            record_of(blocks, blocks->table.slots[home_of(&blocks->table, hash_of(keys[near]))].number));
+        __builtin_prefetch(record_of(blocks, guess_number(&blocks->table, hash_of(keys[near]))));
 }
 
 /* A found block, which may have left since, and its number be another's. */

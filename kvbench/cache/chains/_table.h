@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+enum { HUGE_PAGE_BYTES = 1 << 21 };
 enum { NONE = 0 /* no number: they begin at 1 */ };
 
 /* ---- arrays ------------------------------------------------------------------------------------------------------ */
@@ -76,6 +78,15 @@ static inline uint64_t slot_after(const table_t *table, uint64_t at)
     return at + 1 < table->size ? at + 1 : 0;
 }
 
+/* What a key's number is to all appearance: no key is looked at. */
+static inline uint32_t guess_number(const table_t *table, uint32_t hash)
+{
+    uint64_t at = home_of(table, hash);
+    while (table->slots[at].hash != hash && table->slots[at].number != NONE)
+        at = slot_after(table, at);
+    return table->slots[at].number;
+}
+
 static inline void expect_slot(const table_t *table, uint32_t hash)
 {
     if (table->size)
@@ -122,6 +133,19 @@ static inline void empty_slot(table_t *table, slot_t *slot)
     table->count--;
 }
 
+/* Slots that are looked at in no order miss the translations of small pages more than anything else. */
+static slot_t *new_slots(uint64_t size)
+{
+    size_t nbytes = size * sizeof(slot_t);
+    void *slots;
+    if (nbytes < 2 * HUGE_PAGE_BYTES)
+        return calloc(size, sizeof(slot_t));
+    if (posix_memalign(&slots, HUGE_PAGE_BYTES, nbytes))
+        return NULL;
+    madvise(slots, nbytes, MADV_HUGEPAGE);
+    return memset(slots, 0, nbytes);
+}
+
 /* Room for `wanted` keys: at most three slots of four are taken, and a table grows by half. 0 without memory. */
 static int reserve_slots(table_t *table, uint64_t wanted)
 {
@@ -132,7 +156,7 @@ static int reserve_slots(table_t *table, uint64_t wanted)
         size = wanted + wanted / 3 + 2;
     if (size > UINT32_MAX)
         return 0;
-    table_t grown = {.slots = calloc(size, sizeof(slot_t)), .size = size};
+    table_t grown = {.slots = new_slots(size), .size = size};
     if (!grown.slots)
         return 0;
     for (uint64_t at = 0; at < table->size; at++)
