@@ -1,15 +1,25 @@
-"""The C extension, which setup.cfg cannot declare. Optional: without a compiler the Python stand-in is used."""
+"""The C extensions, which setup.cfg cannot declare. Optional: without a compiler Python stand-ins are used."""
+
+from pathlib import PurePosixPath
 
 from setuptools import Extension, setup
 
+
+def extension(source: str, *headers: str) -> Extension:
+    """The module that `source` is, with the headers beside it."""
+    path = PurePosixPath(source)
+    return Extension(
+        ".".join(path.with_suffix("").parts),
+        sources=[source],
+        depends=[str(path.with_name(header)) for header in headers],
+        extra_compile_args=["-O2", "-Wall", "-Wextra", "-std=gnu11"],
+        optional=True,
+    )
+
+
 setup(
     ext_modules=[
-        Extension(
-            "kvbench.timed_io._stopwatch",
-            sources=["kvbench/timed_io/_stopwatch.c"],
-            depends=["kvbench/timed_io/_meter.h", "kvbench/timed_io/_operations.h"],
-            extra_compile_args=["-O2", "-Wall", "-Wextra", "-std=gnu11"],
-            optional=True,
-        )
+        extension("kvbench/timed_io/_stopwatch.c", "_meter.h", "_operations.h"),
+        extension("kvbench/cache/chains/_core.c", "_blocks.h", "_decide.h", "_ghosts.h", "_queues.h", "_table.h"),
     ]
 )

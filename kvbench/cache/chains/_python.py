@@ -8,11 +8,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.cache.chains.settings import ADMISSIONS, POLICIES, UNLIMITED, ChainSettings
+from kvbench.cache.chains.settings import ADMISSIONS, NEVER_NS, POLICIES, UNLIMITED, ChainSettings
 from kvbench.records.schema import Op
 
 _READ, _WRITE, _DEMOTE, _PROMOTE, _DELETE = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
 _MOST_TIERS: Final = 8
+BAD_PARTS: Final = "lookup and store are 0 to the number of keys of the request"
+BAD_TIMES: Final = "the time is 0 ns or more and never falls"
+BAD_ENDS: Final = "ends must not fall, and lie within keys"
 
 Step = tuple[int, int, int, int]
 
@@ -32,7 +35,11 @@ class _Lru:
     def __len__(self) -> int:
         return len(self.order)
 
-    def insert(self, key: int) -> None:
+    def came_back(self, key: int) -> bool:
+        """Whether a ghost of `key` was there, which then is no longer. Asked before room is made for the key."""
+        return False
+
+    def insert(self, key: int, back: bool) -> None:
         self.order[key] = None
 
     def hit(self, key: int) -> None:
@@ -69,7 +76,10 @@ class _Lfu:
     def __len__(self) -> int:
         return len(self.times)
 
-    def insert(self, key: int) -> None:
+    def came_back(self, key: int) -> bool:
+        return False
+
+    def insert(self, key: int, back: bool) -> None:
         self.times[key] = self.least = 1
         self.lists.setdefault(1, OrderedDict())[key] = None
 
@@ -122,8 +132,9 @@ class _Ghosts:
 class _S3Fifo:
     """A small queue for what is new (a tenth of the tier), a main one, and as many ghosts as the main one has places.
 
-    What was asked for twice in the small queue (more than once after it came) goes to the main one, where a block that
-    was asked for since goes round again, at most three times for it.
+    What was asked for twice in the small queue after it came goes to the main one when it would leave, where a block
+    that was asked for since goes round again, at most three times for it. Until a first block leaves the tier, what is
+    new goes to the main queue where the small one is full.
     """
 
     renews = False
@@ -136,6 +147,7 @@ class _S3Fifo:
         self.ghosts = _Ghosts(blocks * 9 // 10)
         self.small: OrderedDict[int, int] = OrderedDict()
         self.main: OrderedDict[int, int] = OrderedDict()
+        self.was_full = False
 
     def __contains__(self, key: int) -> bool:
         return key in self.small or key in self.main
@@ -143,8 +155,12 @@ class _S3Fifo:
     def __len__(self) -> int:
         return len(self.small) + len(self.main)
 
-    def insert(self, key: int) -> None:
-        (self.main if self.ghosts.take(key) else self.small)[key] = 0
+    def came_back(self, key: int) -> bool:
+        return self.ghosts.take(key)
+
+    def insert(self, key: int, back: bool) -> None:
+        fills = not self.was_full and len(self.small) >= self.small_most
+        (self.main if back or fills else self.small)[key] = 0
 
     def hit(self, key: int) -> None:
         queue = self.small if key in self.small else self.main
@@ -154,18 +170,19 @@ class _S3Fifo:
         del (self.small if key in self.small else self.main)[key]
 
     def evict(self) -> int:
-        while True:
-            if len(self.main) > self.main_most or not self.small:
-                key, times = self.main.popitem(last=False)
-                if not times:
-                    return key
-                self.main[key] = times - 1
-            else:
+        self.was_full = True
+        if len(self.main) <= self.main_most:
+            while self.small:
                 key, times = self.small.popitem(last=False)
                 if times < self._TO_MAIN:
                     self.ghosts.add(key)
                     return key
                 self.main[key] = 0
+        while True:
+            key, times = self.main.popitem(last=False)
+            if not times:
+                return key
+            self.main[key] = times - 1
 
 
 class _TwoQ:
@@ -186,8 +203,11 @@ class _TwoQ:
     def __len__(self) -> int:
         return len(self.new) + len(self.again)
 
-    def insert(self, key: int) -> None:
-        (self.again if self.ghosts.take(key) else self.new)[key] = None
+    def came_back(self, key: int) -> bool:
+        return self.ghosts.take(key)
+
+    def insert(self, key: int, back: bool) -> None:
+        (self.again if back else self.new)[key] = None
 
     def hit(self, key: int) -> None:
         if key in self.again:
@@ -197,7 +217,7 @@ class _TwoQ:
         del (self.new if key in self.new else self.again)[key]
 
     def evict(self) -> int:
-        if len(self.new) >= self.new_most or not self.again:
+        if len(self.new) > self.new_most or not self.again:
             key = self.new.popitem(last=False)[0]
             self.ghosts.add(key)
             return key
@@ -223,8 +243,12 @@ class ChainCache:
         self._first_real = int(self._modelled[0])
         self._kept = [0] * len(settings.tiers)
         """Places of each tier that are not in its queue."""
-        self._seen: set[int] = set()
+        self._due: dict[int, int] = {}
+        """Blocks that this request found and has not read yet, each with its tier."""
+        self._times: dict[int, int] = {}
+        """How often a block was asked for, as far as the admission has to know: 2 stands for more."""
         self._asked_ns: dict[int, int] = {}
+        self._now_ns = 0
         self._steps: list[Step] = []
 
     @property
@@ -241,6 +265,11 @@ class ChainCache:
     def serve(
         self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
     ) -> tuple[npt.NDArray[np.int8], list[Step]]:
+        _check_array("keys", keys, np.uint64)
+        if not (0 <= lookup <= len(keys) and 0 <= store <= len(keys)):
+            raise ValueError(BAD_PARTS)
+        if now_ns < self._now_ns:
+            raise ValueError(BAD_TIMES)
         self._steps = []
         found, _ = self._serve(keys.tolist(), lookup, store, now_ns)
         return np.array(found, np.int8), self._steps
@@ -255,6 +284,7 @@ class ChainCache:
         counts: npt.NDArray[np.int64],
     ) -> None:
         tiers = len(self._queues)
+        self._check_play(keys, ends, lookups, stores, times_ns, counts)
         counts[:] = 0
         for row, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
             self._steps = []
@@ -272,25 +302,52 @@ class ChainCache:
                     counts[row, 2 * tiers + source] += 1
             counts[row, 4 * tiers] = behind
 
+    def _check_play(
+        self,
+        keys: npt.NDArray[np.uint64],
+        ends: npt.NDArray[np.int64],
+        lookups: npt.NDArray[np.int64],
+        stores: npt.NDArray[np.int64],
+        times_ns: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+    ) -> None:
+        _check_array("keys", keys, np.uint64)
+        for name, array in (("ends", ends), ("lookups", lookups), ("stores", stores), ("times_ns", times_ns)):
+            _check_array(name, array, np.int64)
+            if len(array) != len(ends):
+                raise ValueError(f"{name} must have one element for each request")
+        _check_array("counts", counts, np.int64, dimensions=2)
+        if counts.shape != (len(ends), 4 * len(self._queues) + 1) or not counts.flags.writeable:
+            raise ValueError("counts must be writable, and of shape (requests, 4 x tiers + 1)")
+        sizes = np.diff(ends, prepend=0)
+        if (sizes < 0).any() or (ends > len(keys)).any():
+            raise ValueError(BAD_ENDS)
+        if (np.minimum(lookups, stores) < 0).any() or (np.maximum(lookups, stores) > sizes).any():
+            raise ValueError(BAD_PARTS)
+        if (np.diff(times_ns, prepend=self._now_ns) < 0).any():
+            raise ValueError(BAD_TIMES)
+
     def _serve(self, keys: list[int], lookup: int, store: int, now_ns: int) -> tuple[list[int], int]:
+        self._now_ns = now_ns
         found: list[int] = []
         for key in keys[:lookup]:
-            tier = self._fastest(key, now_ns)
+            tier = self._fastest(key)
             if tier is None:
                 break
             found.append(tier)
-        for key, tier in zip(reversed(keys[: len(found)]), reversed(found), strict=True):
-            self._read(key, tier)
-            self._asked(key, now_ns)
+            self._ask(key)
+        self._due = dict(zip(keys[: len(found)], found, strict=True))
+        for key in reversed(keys[: len(found)]):
+            self._read(key)
         behind = 0
         for key in reversed(keys[len(found) : store]):
-            tier = self._fastest(key, now_ns)
+            tier = self._fastest(key)
+            self._ask(key)
             if tier is None:
                 self._add(key)
             else:
                 behind += 1
                 self._queues[tier].hit(key)
-            self._asked(key, now_ns)
         for key in reversed(keys[: len(found)]):
             for queue in self._queues:
                 if queue.renews and key in queue:
@@ -298,25 +355,31 @@ class ChainCache:
                     break
         return found, behind
 
-    def _asked(self, key: int, now_ns: int) -> None:
+    def _ask(self, key: int) -> None:
         if self._settings.admission == "second-use":
-            self._seen.add(key)
-        if self._settings.ttl_ns < 2**62:
-            self._asked_ns[key] = now_ns
+            self._times[key] = min(self._times.get(key, 0) + 1, 2)
+        if self._settings.ttl_ns < NEVER_NS:
+            self._asked_ns[key] = self._now_ns
 
-    def _fastest(self, key: int, now_ns: int) -> int | None:
+    def _fastest(self, key: int) -> int | None:
         """The fastest tier that holds `key`; one that is too old leaves all of them."""
         tiers = self.tiers_of(key)
         if not tiers:
             return None
-        if now_ns - self._asked_ns.get(key, now_ns) > self._settings.ttl_ns:
+        if self._now_ns - self._asked_ns.get(key, self._now_ns) > self._settings.ttl_ns:
             for tier in tiers:
                 self._queues[tier].remove(key)
                 self._left(key, tier)
             return None
         return tiers[0]
 
-    def _read(self, key: int, tier: int) -> None:
+    def _read(self, key: int) -> None:
+        tier = self._due.pop(key, None)
+        if tier is None:
+            # It had to leave its tier before its turn, and was read then.
+            if tiers := self.tiers_of(key):
+                self._queues[tiers[0]].hit(key)
+            return
         queue = self._queues[tier]
         queue.hit(key)
         if self._modelled[tier]:
@@ -326,15 +389,13 @@ class ChainCache:
             # Until it is moved it keeps its place, so that room is made beside it.
             queue.remove(key)
             self._kept[tier] += 1
-            self._make_room(first)
+            self._enter(key, first)
             self._kept[tier] -= 1
-            self._queues[first].insert(key)
             self._steps.append((_PROMOTE, key, tier, first))
         else:
             self._steps.append((_READ, key, tier, -1))
         if self._modelled[0] and self._capacities[0] > 0:
-            self._make_room(0)
-            self._queues[0].insert(key)
+            self._enter(key, 0)
 
     def _add(self, key: int) -> None:
         target = next((tier for tier, blocks in enumerate(self._capacities) if blocks > 0), None)
@@ -345,30 +406,44 @@ class ChainCache:
             places.append(self._last)
         for tier in reversed(places):
             if self._takes(key, tier):
-                self._make_room(tier)
-                self._queues[tier].insert(key)
+                self._enter(key, tier)
                 if not self._modelled[tier]:
                     self._steps.append((_WRITE, key, -1, tier))
 
     def _takes(self, key: int, tier: int) -> bool:
-        return tier != self._last or self._settings.admission == "always" or key in self._seen
+        return tier != self._last or self._settings.admission == "always" or self._times[key] > 1
+
+    def _enter(self, key: int, tier: int) -> None:
+        queue = self._queues[tier]
+        back = queue.came_back(key)
+        self._make_room(tier)
+        queue.insert(key, back)
 
     def _make_room(self, tier: int) -> None:
         while len(self._queues[tier]) + self._kept[tier] >= self._capacities[tier]:
             key = self._queues[tier].evict()
+            if self._due.get(key) == tier:
+                del self._due[key]
+                if not self._modelled[tier]:
+                    self._steps.append((_READ, key, tier, -1))
             below = range(tier + 1, self._last + 1)
             target = next((lower for lower in below if self._capacities[lower] > self._kept[lower]), None)
             if target is None or any(key in self._queues[lower] for lower in below) or not self._takes(key, target):
                 self._left(key, tier)
                 continue
-            self._make_room(target)
-            self._queues[target].insert(key)
-            modelled = self._modelled[tier]
-            self._steps.append((_WRITE, key, -1, target) if modelled else (_DEMOTE, key, tier, target))
+            self._enter(key, target)
+            self._steps.append((_WRITE, key, -1, target) if self._modelled[tier] else (_DEMOTE, key, tier, target))
 
     def _left(self, key: int, tier: int) -> None:
         if not self._modelled[tier]:
             self._steps.append((_DELETE, key, tier, -1))
+
+
+def _check_array(name: str, array: object, dtype: type, dimensions: int = 1) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an array")
+    if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous {dtype.__name__} array of {dimensions} dimension(s)")
 
 
 def _keys(queue: _Queue) -> Iterator[int]:

@@ -1,0 +1,464 @@
+/* ChainCache: a tiered cache of equal blocks, decided a request at a time.
+ *
+ * _core.pyi documents it; _python.py decides the same without a compiler. This file is the part that speaks Python: it
+ * checks the arguments, holds the buffers, releases the GIL and raises. _decide.h carries a request through, _queues.h
+ * is the policies, _blocks.h, _ghosts.h and _table.h keep what they need. Whether settings fit together is asked of
+ * _python.py, and arrays are numpy's: both are imported when they are first needed.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "_decide.h"
+
+typedef struct {
+    PyObject_HEAD
+    cache_t cache; /* of no tiers until it was told its settings */
+    int is_busy;   /* while a thread decides without the GIL */
+} chain_cache_t;
+
+static const char BAD_PARTS[] = "lookup and store are 0 to the number of keys of the request";
+static const char BAD_TIMES[] = "the time is 0 ns or more and never falls";
+static const char BAD_ENDS[] = "ends must not fall, and lie within keys";
+
+/* ---- the settings ------------------------------------------------------------------------------------------------ */
+
+static int is_refused(const char *reason)
+{
+    PyErr_SetString(PyExc_ValueError, reason);
+    return 0;
+}
+
+static int get_integer(PyObject *object, int64_t *value)
+{
+    *value = PyLong_AsLongLong(object);
+    return *value != -1 || !PyErr_Occurred();
+}
+
+static int take_integer(PyObject *object, const char *name, int64_t *value)
+{
+    PyObject *attribute = PyObject_GetAttrString(object, name);
+    int done = attribute && get_integer(attribute, value);
+    Py_XDECREF(attribute);
+    return done;
+}
+
+static int take_truth(PyObject *object, const char *name, int *value)
+{
+    PyObject *attribute = PyObject_GetAttrString(object, name);
+    *value = attribute ? PyObject_IsTrue(attribute) : -1;
+    Py_XDECREF(attribute);
+    return *value >= 0;
+}
+
+/* The place of an attribute's text in a tuple of texts that the module of settings has. */
+static int take_choice(PyObject *object, const char *name, const char *among, int *value)
+{
+    PyObject *module = PyImport_ImportModule("kvbench.cache.chains.settings");
+    PyObject *choices = module ? PyObject_GetAttrString(module, among) : NULL;
+    PyObject *attribute = choices ? PyObject_GetAttrString(object, name) : NULL;
+    Py_ssize_t place = attribute ? PySequence_Index(choices, attribute) : -1;
+    Py_XDECREF(attribute);
+    Py_XDECREF(choices);
+    Py_XDECREF(module);
+    *value = (int)place;
+    return place >= 0;
+}
+
+static int check_settings(PyObject *settings)
+{
+    PyObject *module = PyImport_ImportModule("kvbench.cache.chains._python");
+    PyObject *done = module ? PyObject_CallMethod(module, "check", "O", settings) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
+static int take_tiers(cache_t *cache, PyObject *settings)
+{
+    PyObject *tiers = PyObject_GetAttrString(settings, "tiers");
+    PyObject *fast = tiers ? PySequence_Fast(tiers, "tiers must be a sequence") : NULL;
+    Py_XDECREF(tiers);
+    if (!fast)
+        return 0;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(fast);
+    int done = count >= 1 && count <= MOST_TIERS ? 1 : is_refused("too many tiers, or none");
+    for (Py_ssize_t tier = 0; done && tier < count; tier++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(fast, tier);
+        int64_t capacity;
+        int is_modelled;
+        done = take_integer(item, "blocks", &capacity) && take_truth(item, "modelled", &is_modelled) &&
+               (capacity >= 0 || is_refused("a tier has 0 blocks or more"));
+        if (done)
+            set_up_tier(&cache->tiers[tier], (int)tier, cache->policy, (uint64_t)capacity, is_modelled);
+    }
+    Py_DECREF(fast);
+    cache->tier_count = (int)count;
+    return done;
+}
+
+static int take_settings(cache_t *cache, PyObject *settings)
+{
+    if (!check_settings(settings) || !take_choice(settings, "policy", "POLICIES", &cache->policy) ||
+        !take_choice(settings, "admission", "ADMISSIONS", &cache->second_use) || !take_tiers(cache, settings) ||
+        !take_truth(settings, "write_through", &cache->write_through) ||
+        !take_truth(settings, "promote", &cache->promote) || !take_integer(settings, "ttl_ns", &cache->ttl_ns))
+        return 0;
+    if (cache->policy >= POLICY_COUNT)
+        return is_refused("a policy that this extension does not know");
+    cache->has_ttl = cache->ttl_ns < INT64_C(1) << 62;
+    cache->first_real = cache->tiers[0].is_modelled;
+    lay_out_blocks(&cache->blocks, cache->tier_count, cache->has_ttl, cache->policy == LFU);
+    return 1;
+}
+
+static int is_free(const chain_cache_t *self)
+{
+    if (self->is_busy)
+        PyErr_SetString(PyExc_RuntimeError, "another thread uses this cache: one at a time may");
+    else if (!self->cache.tier_count)
+        PyErr_SetString(PyExc_RuntimeError, "this cache was not told its settings");
+    return !PyErr_Occurred();
+}
+
+static int chain_cache_init(PyObject *object, PyObject *args, PyObject *named)
+{
+    static char *names[] = {"settings", NULL};
+    chain_cache_t *self = (chain_cache_t *)object;
+    PyObject *settings;
+    if (!PyArg_ParseTupleAndKeywords(args, named, "O:ChainCache", names, &settings))
+        return -1;
+    if (self->cache.tier_count) {
+        PyErr_SetString(PyExc_RuntimeError, "this cache was told its settings");
+        return -1;
+    }
+    cache_t cache = {0};
+    if (!take_settings(&cache, settings))
+        return -1;
+    self->cache = cache;
+    return 0;
+}
+
+static void chain_cache_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    free_cache(&((chain_cache_t *)object)->cache);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+/* ---- the arrays -------------------------------------------------------------------------------------------------- */
+
+/* numpy calls an integer of 8 bytes "l" or "L" here; other exporters may say "q" or "Q". */
+static int get_array(PyObject *object, Py_buffer *view, const char *name, const char *kinds, int dimensions, int flags)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | flags) < 0) {
+        if (flags & PyBUF_WRITABLE && PyErr_ExceptionMatches(PyExc_BufferError))
+            return is_refused("counts must be writable, and of shape (requests, 4 x tiers + 1)");
+        return 0;
+    }
+    const char *format = view->format ? view->format : "B";
+    if (*format == '<' || *format == '=' || *format == '@')
+        format++;
+    if (view->ndim == dimensions && view->itemsize == sizeof(int64_t) && *format && strchr(kinds, *format) &&
+        !format[1] && PyBuffer_IsContiguous(view, 'C') && (uintptr_t)view->buf % sizeof(int64_t) == 0)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "%s must be a C-contiguous %s array of %d dimension(s)", name,
+                 *kinds == 'L' ? "uint64" : "int64", dimensions);
+    return 0;
+}
+
+enum { KEYS, ENDS, LOOKUPS, STORES, TIMES, COUNTS, ARRAY_COUNT };
+
+typedef struct {
+    Py_buffer views[ARRAY_COUNT];
+} arrays_t;
+
+static void release_arrays(arrays_t *arrays)
+{
+    for (int number = 0; number < ARRAY_COUNT; number++)
+        PyBuffer_Release(&arrays->views[number]);
+}
+
+static int get_arrays(arrays_t *arrays, PyObject *const *args, int tier_count)
+{
+    static const char *const names[] = {"keys", "ends", "lookups", "stores", "times_ns", "counts"};
+    for (int number = 0; number < ARRAY_COUNT; number++) {
+        int is_counts = number == COUNTS;
+        if (!get_array(args[number], &arrays->views[number], names[number], number == KEYS ? "LQ" : "lq",
+                       is_counts ? 2 : 1, is_counts ? PyBUF_WRITABLE : 0))
+            return 0;
+        if (number > KEYS && !is_counts && arrays->views[number].shape[0] != arrays->views[ENDS].shape[0]) {
+            PyErr_Format(PyExc_ValueError, "%s must have one element for each request", names[number]);
+            return 0;
+        }
+    }
+    const Py_ssize_t *shape = arrays->views[COUNTS].shape;
+    return (shape[0] == arrays->views[ENDS].shape[0] && shape[1] == 4 * tier_count + 1) ||
+           is_refused("counts must be writable, and of shape (requests, 4 x tiers + 1)");
+}
+
+static inline int64_t number_in(const arrays_t *arrays, int array, Py_ssize_t at)
+{
+    return __atomic_load_n((const int64_t *)arrays->views[array].buf + at, __ATOMIC_RELAXED);
+}
+
+/* Request number `at`, whose keys begin at `begin`, or why it is none. */
+static const char *get_request(const arrays_t *arrays, Py_ssize_t at, int64_t begin, int64_t least_ns, request_t *request)
+{
+    int64_t end = number_in(arrays, ENDS, at);
+    if (end < begin || end > arrays->views[KEYS].shape[0])
+        return BAD_ENDS;
+    *request = (request_t){.keys = (const uint64_t *)arrays->views[KEYS].buf + begin,
+                           .key_count = end - begin,
+                           .lookup = number_in(arrays, LOOKUPS, at),
+                           .store = number_in(arrays, STORES, at),
+                           .now_ns = number_in(arrays, TIMES, at)};
+    if (request->lookup < 0 || request->lookup > end - begin || request->store < 0 || request->store > end - begin)
+        return BAD_PARTS;
+    return request->now_ns < least_ns ? BAD_TIMES : NULL;
+}
+
+static const char *check_requests(const arrays_t *arrays, int64_t least_ns)
+{
+    int64_t begin = 0;
+    for (Py_ssize_t at = 0; at < arrays->views[ENDS].shape[0]; at++) {
+        request_t request;
+        const char *reason = get_request(arrays, at, begin, least_ns, &request);
+        if (reason)
+            return reason;
+        begin += request.key_count;
+        least_ns = request.now_ns;
+    }
+    return NULL;
+}
+
+/* ---- the methods ------------------------------------------------------------------------------------------------- */
+
+/* Every request is looked at again when its turn comes: another thread may have changed the arrays. */
+static const char *play_all(cache_t *cache, const arrays_t *arrays)
+{
+    int64_t *counts = arrays->views[COUNTS].buf, begin = 0;
+    int columns = 4 * cache->tier_count + 1;
+    const char *reason = NULL;
+    memset(counts, 0, (size_t)arrays->views[COUNTS].len);
+    for (Py_ssize_t at = 0; at < arrays->views[ENDS].shape[0] && !reason && !cache->is_out_of_memory; at++) {
+        request_t request;
+        reason = get_request(arrays, at, begin, cache->now_ns, &request);
+        if (reason)
+            break;
+        cache->counts = counts + at * columns;
+        if (!serve_request(cache, &request))
+            cache->is_out_of_memory = 1;
+        begin += request.key_count;
+    }
+    cache->counts = NULL;
+    return reason;
+}
+
+static int is_out_of_memory(cache_t *cache)
+{
+    int lacked = cache->is_out_of_memory;
+    cache->is_out_of_memory = 0;
+    if (lacked)
+        PyErr_NoMemory();
+    return lacked;
+}
+
+static int has_count(const char *function, Py_ssize_t given, Py_ssize_t wanted)
+{
+    if (given == wanted)
+        return 1;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, not %zd", function, wanted, given);
+    return 0;
+}
+
+static PyObject *play(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    chain_cache_t *self = (chain_cache_t *)object;
+    arrays_t arrays = {0};
+    const char *reason = NULL;
+    if (!has_count("play", nargs, ARRAY_COUNT) || !is_free(self))
+        return NULL;
+    /* From here on no other thread begins: to get a buffer can run Python. */
+    self->is_busy = 1;
+    int begun = get_arrays(&arrays, args, self->cache.tier_count);
+    if (begun) {
+        Py_BEGIN_ALLOW_THREADS
+        reason = check_requests(&arrays, self->cache.now_ns);
+        if (!reason)
+            reason = play_all(&self->cache, &arrays);
+        Py_END_ALLOW_THREADS
+    }
+    self->is_busy = 0;
+    release_arrays(&arrays);
+    if (!begun || is_out_of_memory(&self->cache) || (reason && !is_refused(reason)))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* An int8 array of so many bytes, for which nothing has to be copied; or NULL. */
+static PyObject *as_array(PyObject *bytes)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *array = numpy ? PyObject_CallMethod(numpy, "frombuffer", "Os", bytes, "int8") : NULL;
+    Py_XDECREF(numpy);
+    return array;
+}
+
+static PyObject *list_of_steps(const cache_t *cache)
+{
+    PyObject *list = PyList_New((Py_ssize_t)cache->step_count);
+    for (uint64_t at = 0; list && at < cache->step_count; at++) {
+        const step_t *step = &cache->steps[at];
+        PyObject *tuple = Py_BuildValue("(iKii)", step->op, (unsigned long long)step->key, step->source, step->target);
+        if (!tuple) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)at, tuple);
+    }
+    return list;
+}
+
+/* The answer is made while the cache is busy still: to make Python objects can run Python, and that begin a request. */
+static PyObject *serve_one(cache_t *cache, request_t *request)
+{
+    PyObject *found = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)request->lookup);
+    if (!found)
+        return NULL;
+    request->found_on = (int8_t *)PyByteArray_AS_STRING(found);
+    cache->keeps_steps = 1;
+    if (!serve_request(cache, request))
+        cache->is_out_of_memory = 1;
+    cache->keeps_steps = 0;
+    PyObject *answer = NULL;
+    if (!is_out_of_memory(cache) && PyByteArray_Resize(found, (Py_ssize_t)request->found) == 0) {
+        PyObject *array = as_array(found), *steps = array ? list_of_steps(cache) : NULL;
+        if (steps)
+            answer = PyTuple_Pack(2, array, steps);
+        Py_XDECREF(array);
+        Py_XDECREF(steps);
+    }
+    Py_DECREF(found);
+    return answer;
+}
+
+static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    chain_cache_t *self = (chain_cache_t *)object;
+    Py_buffer view = {0};
+    request_t request = {0};
+    PyObject *answer = NULL;
+    if (!has_count("serve", nargs, 4) || !get_integer(args[1], &request.lookup) ||
+        !get_integer(args[2], &request.store) || !get_integer(args[3], &request.now_ns) || !is_free(self))
+        return NULL;
+    self->is_busy = 1;
+    if (get_array(args[0], &view, "keys", "LQ", 1, 0)) {
+        int64_t count = view.shape[0];
+        request.keys = view.buf;
+        request.key_count = count;
+        if (request.lookup < 0 || request.lookup > count || request.store < 0 || request.store > count)
+            is_refused(BAD_PARTS);
+        else if (request.now_ns < self->cache.now_ns)
+            is_refused(BAD_TIMES);
+        else
+            answer = serve_one(&self->cache, &request);
+    }
+    self->is_busy = 0;
+    PyBuffer_Release(&view);
+    return answer;
+}
+
+static PyObject *tiers_of(PyObject *object, PyObject *number)
+{
+    const chain_cache_t *self = (const chain_cache_t *)object;
+    PyObject *index = PyNumber_Index(number);
+    uint64_t key = index ? PyLong_AsUnsignedLongLong(index) : 0;
+    Py_XDECREF(index);
+    if (PyErr_Occurred() || !is_free(self))
+        return NULL;
+    const blocks_t *blocks = &self->cache.blocks;
+    uint32_t block = find_block(blocks, key);
+    PyObject *found = PyList_New(0);
+    for (int tier = 0; found && block != NONE && tier < blocks->tiers; tier++) {
+        if (*state_of(blocks, block, tier) == ABSENT)
+            continue;
+        PyObject *item = PyLong_FromLong(tier);
+        if (!item || PyList_Append(found, item) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(item);
+    }
+    PyObject *answer = found ? PyList_AsTuple(found) : NULL;
+    Py_XDECREF(found);
+    return answer;
+}
+
+static PyObject *get_held(PyObject *object, void *unused)
+{
+    (void)unused;
+    const chain_cache_t *self = (const chain_cache_t *)object;
+    PyObject *list = is_free(self) ? PyList_New(self->cache.tier_count) : NULL;
+    for (int tier = 0; list && tier < self->cache.tier_count; tier++) {
+        PyObject *item = PyLong_FromUnsignedLongLong(self->cache.tiers[tier].held);
+        if (!item)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, tier, item);
+    }
+    return list;
+}
+
+static PyObject *get_blocks(PyObject *object, void *unused)
+{
+    (void)unused;
+    const chain_cache_t *self = (const chain_cache_t *)object;
+    return is_free(self) ? PyLong_FromUnsignedLongLong(self->cache.blocks.count) : NULL;
+}
+
+/* ---- the module -------------------------------------------------------------------------------------------------- */
+
+#define FAST(name, function, text) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
+
+static PyMethodDef methods[] = {
+    FAST("serve", serve, "One request: the tiers of what was found, and the steps that have to be done."),
+    FAST("play", play, "Many requests, and what each comes to."),
+    {"tiers_of", tiers_of, METH_O, "The tiers that hold a key, fastest first."},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef getters[] = {{"held", get_held, NULL, "Blocks on each tier.", NULL},
+                                {"blocks", get_blocks, NULL, "Different blocks that any tier holds.", NULL},
+                                {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot type_slots[] = {{Py_tp_doc, "Decides one request after the other. One thread at a time."},
+                                   {Py_tp_init, chain_cache_init},
+                                   {Py_tp_dealloc, chain_cache_dealloc},
+                                   {Py_tp_methods, methods},
+                                   {Py_tp_getset, getters},
+                                   {0, NULL}};
+
+static PyType_Spec type_spec = {.name = "kvbench.cache.chains._core.ChainCache",
+                                .basicsize = sizeof(chain_cache_t),
+                                .flags = Py_TPFLAGS_DEFAULT,
+                                .slots = type_slots};
+
+static int fill_module(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&type_spec);
+    int done = type ? PyModule_AddObjectRef(module, "ChainCache", type) : -1;
+    Py_XDECREF(type);
+    return done;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "kvbench.cache.chains._core",
+    .m_doc = "A tiered cache of equal blocks that are found by chains, decided without the interpreter.",
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,409 @@
+"""The tiered cache of chains: what it decides, by the extension and by the stand-in alike."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from chain_cases import KINDS, Carried, Request, any_requests, any_settings, one_tier, to_play, type_of_cache, whole
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbench.cache import chains
+from kvbench.cache.chains import _python
+from kvbench.cache.chains.settings import POLICIES, UNLIMITED, ChainSettings, ChainTier
+from kvbench.records.schema import Op
+
+R, W, DEM, PRO, DEL = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
+each_kind = pytest.mark.parametrize("kind", KINDS)
+needs_extension = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds")
+
+
+def serve(cache: object, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
+    assert isinstance(cache, tuple(KINDS))
+    found, steps = cache.serve(np.array(keys, np.uint64), len(keys), len(keys), now_ns)
+    assert found.dtype == np.int8
+    return found.tolist(), steps
+
+
+# ---- over many -----------------------------------------------------------------------------------------------------
+
+
+@needs_extension
+@given(settings=any_settings(), requests=any_requests())
+def test_the_extension_decides_as_the_stand_in_does(settings: ChainSettings, requests: list[Request]) -> None:
+    compiled, slow = chains.ChainCache(settings), _python.ChainCache(settings)
+    for request in requests:
+        found, steps = compiled.serve(request.array, request.lookup, request.store, request.now_ns)
+        wanted, wanted_steps = slow.serve(request.array, request.lookup, request.store, request.now_ns)
+        assert found.tolist() == wanted.tolist()
+        assert steps == wanted_steps
+        assert compiled.held == slow.held
+        assert compiled.blocks == slow.blocks
+        assert [compiled.tiers_of(key) for key in request.keys] == [slow.tiers_of(key) for key in request.keys]
+
+
+@each_kind
+@given(settings=any_settings(), requests=any_requests())
+def test_every_step_can_be_carried_out_after_those_before_it(
+    kind: type_of_cache, settings: ChainSettings, requests: list[Request]
+) -> None:
+    cache, carried = kind(settings), Carried(settings)
+    seen: set[int] = set()
+    for request in requests:
+        found, steps = cache.serve(request.array, request.lookup, request.store, request.now_ns)
+        assert len(found) <= request.lookup
+        assert set(request.keys[: len(found)]) <= seen
+        seen.update(request.keys)
+        carried.carry_out(steps)
+        real = [tier for tier, item in enumerate(settings.tiers) if not item.modelled]
+        assert [cache.held[tier] for tier in real] == [len(carried.held[tier]) for tier in real]
+        assert all(held <= tier.blocks for held, tier in zip(cache.held, settings.tiers, strict=True))
+        for key in request.keys:
+            assert [tier for tier in cache.tiers_of(key) if tier in real] == [
+                tier for tier in real if key in carried.held[tier]
+            ]
+
+
+@each_kind
+@given(settings=any_settings(), requests=any_requests())
+def test_what_was_found_is_read_once_from_where_it_was_found_and_nothing_else_is(
+    kind: type_of_cache, settings: ChainSettings, requests: list[Request]
+) -> None:
+    cache = kind(settings)
+    for request in requests:
+        found, steps = cache.serve(request.array, request.lookup, request.store, request.now_ns)
+        read = [(key, source) for op, key, source, _ in steps if op in {R, PRO}]
+        wanted = zip(request.keys, found.tolist(), strict=False)
+        assert sorted(read) == sorted((key, tier) for key, tier in wanted if not settings.tiers[tier].modelled)
+
+
+@each_kind
+@given(settings=any_settings(), requests=any_requests())
+def test_play_counts_what_serve_says(kind: type_of_cache, settings: ChainSettings, requests: list[Request]) -> None:
+    tiers = len(settings.tiers)
+    one, many = kind(settings), kind(settings)
+    played = to_play(requests, tiers)
+    many.play(*played.arguments)
+    for row, request in zip(played.counts, requests, strict=True):
+        found, steps = one.serve(request.array, request.lookup, request.store, request.now_ns)
+        counts = np.zeros((4, tiers), np.int64)
+        np.add.at(counts[0], found, 1)
+        for op, _, source, target in steps:
+            if target >= 0:
+                counts[1, target] += 1
+            if source >= 0:
+                counts[3 if op == DEL else 2, source] += 1
+        assert row[:-1].tolist() == counts.ravel().tolist()
+        assert 0 <= row[-1] <= max(0, request.store - len(found))
+    assert one.held == many.held
+
+
+@needs_extension
+@given(settings=any_settings(), keys=st.lists(st.lists(st.integers(0, 5), max_size=8), max_size=12))
+def test_a_key_that_comes_twice_in_a_request_breaks_nothing(settings: ChainSettings, keys: list[list[int]]) -> None:
+    compiled, slow, carried = chains.ChainCache(settings), _python.ChainCache(settings), Carried(settings)
+    for request in map(whole, keys):
+        found, steps = compiled.serve(request.array, request.lookup, request.store, 0)
+        wanted, wanted_steps = slow.serve(request.array, request.lookup, request.store, 0)
+        assert (found.tolist(), steps) == (wanted.tolist(), wanted_steps)
+        carried.carry_out(steps)
+
+
+@needs_extension
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("tiers", [(3000,), (700, 2500), (300, 500, 1500)])
+def test_long_traces_are_decided_alike(policy: str, tiers: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(7)
+    settings = ChainSettings(
+        tuple(map(ChainTier, tiers)), policy, promote=True, admission="second-use" if len(tiers) > 2 else "always"
+    )
+    compiled, slow = chains.ChainCache(settings), _python.ChainCache(settings)
+    requests = []
+    for _ in range(600):
+        family, blocks = int(rng.zipf(1.3)) % 300, int(rng.integers(1, 120))
+        requests.append(whole([int(key) for key in family * 10_000 + np.arange(blocks)]))
+    first, second = to_play(requests, len(tiers)), to_play(requests, len(tiers))
+    compiled.play(*first.arguments)
+    slow.play(*second.arguments)
+    assert first.counts.tolist() == second.counts.tolist()
+    assert first.counts[:, -2].any(), "some had to leave"
+
+
+# ---- by hand -------------------------------------------------------------------------------------------------------
+
+
+@each_kind
+def test_a_chain_is_found_up_to_its_first_gap(kind: type_of_cache) -> None:
+    cache = kind(one_tier(10))
+    assert serve(cache, 1, 2, 3) == ([], [(W, 3, -1, 0), (W, 2, -1, 0), (W, 1, -1, 0)])
+    assert serve(cache, 1, 2, 9) == ([0, 0], [(R, 2, 0, -1), (R, 1, 0, -1), (W, 9, -1, 0)])
+    found, steps = serve(cache, 7, 2, 3)
+    assert (found, steps) == ([], [(W, 7, -1, 0)]), "what lies behind the gap is neither read nor written"
+    assert cache.tiers_of(9) == (0,)
+    assert cache.tiers_of(8) == ()
+    assert (cache.held, cache.blocks) == ([5], 5)
+
+
+@each_kind
+def test_only_the_first_blocks_are_looked_up_or_stored(kind: type_of_cache) -> None:
+    cache = kind(one_tier(10))
+    keys = np.array([1, 2, 3, 4], np.uint64)
+    assert [key for _, key, _, _ in cache.serve(keys, 0, 3, 0)[1]] == [3, 2, 1]
+    found, steps = cache.serve(keys, 2, 0, 0)
+    assert (found.tolist(), steps) == ([0, 0], [(R, 2, 0, -1), (R, 1, 0, -1)])
+
+
+@each_kind
+def test_lru_lets_go_of_tails_before_heads(kind: type_of_cache) -> None:
+    cache = kind(one_tier(4))
+    serve(cache, 1, 2, 3)
+    assert serve(cache, 8, 9)[1] == [(W, 9, -1, 0), (DEL, 3, 0, -1), (W, 8, -1, 0)]
+    serve(cache, 1, 2)
+    assert serve(cache, 5)[1] == [(DEL, 9, 0, -1), (W, 5, -1, 0)]
+
+
+@each_kind
+def test_fifo_lets_go_of_what_came_first_however_often_it_was_read(kind: type_of_cache) -> None:
+    cache = kind(one_tier(2, "fifo"))
+    serve(cache, 1)
+    serve(cache, 2)
+    serve(cache, 1)
+    assert serve(cache, 3)[1] == [(DEL, 1, 0, -1), (W, 3, -1, 0)]
+
+
+@each_kind
+def test_lfu_lets_go_of_what_was_asked_for_least_and_came_to_that_first(kind: type_of_cache) -> None:
+    cache = kind(one_tier(3, "lfu"))
+    for key in (1, 2, 3, 1, 3):
+        serve(cache, key)
+    assert serve(cache, 4)[1] == [(DEL, 2, 0, -1), (W, 4, -1, 0)]
+    serve(cache, 4)
+    assert serve(cache, 5)[1] == [(DEL, 1, 0, -1), (W, 5, -1, 0)]
+
+
+@each_kind
+def test_s3_fifo_keeps_what_was_asked_for_twice_in_the_small_queue_and_what_comes_back(kind: type_of_cache) -> None:
+    cache = kind(one_tier(20, "s3-fifo"))
+    for key in range(20):
+        serve(cache, key)
+    for key in (0, 0):
+        serve(cache, key)
+    # 0 and 1 are in the small queue, as it was filled first: 0 goes to the main one, 1 leaves, and is remembered.
+    assert serve(cache, 100)[1] == [(DEL, 1, 0, -1), (W, 100, -1, 0)]
+    # The main queue is over its size by 0, which came last: what came to it first leaves.
+    assert serve(cache, 1)[1] == [(DEL, 2, 0, -1), (W, 1, -1, 0)]
+    assert serve(cache, 200)[1] == [(DEL, 3, 0, -1), (W, 200, -1, 0)]
+
+
+@each_kind
+def test_2q_keeps_what_comes_again_while_it_is_remembered(kind: type_of_cache) -> None:
+    cache = kind(one_tier(4, "2q"))
+    for key in range(5):
+        serve(cache, key)
+    # 0 left first and is remembered; as it comes again it goes to the queue that the new ones do not push it out of.
+    assert serve(cache, 0)[1] == [(DEL, 1, 0, -1), (W, 0, -1, 0)]
+    for key in range(10, 20):
+        serve(cache, key)
+    assert cache.tiers_of(0) == (0,)
+
+
+@each_kind
+def test_what_a_tier_has_no_room_for_goes_down_and_from_the_last_it_leaves(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(0), ChainTier(1))))
+    assert serve(cache, 1)[1] == [(W, 1, -1, 0)]
+    assert serve(cache, 2)[1] == [(DEM, 1, 0, 2), (W, 2, -1, 0)]
+    assert serve(cache, 3)[1] == [(DEL, 1, 2, -1), (DEM, 2, 0, 2), (W, 3, -1, 0)]
+
+
+@each_kind
+def test_write_through_writes_to_the_last_tier_too_and_what_is_there_is_not_moved(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(5)), write_through=True))
+    assert serve(cache, 1)[1] == [(W, 1, -1, 1), (W, 1, -1, 0)]
+    assert cache.tiers_of(1) == (0, 1)
+    assert (cache.held, cache.blocks) == ([1, 1], 1)
+    assert serve(cache, 2)[1] == [(W, 2, -1, 1), (DEL, 1, 0, -1), (W, 2, -1, 0)]
+    assert serve(cache, 1) == ([1], [(R, 1, 1, -1)])
+
+
+@each_kind
+def test_promotion_moves_a_block_up_and_another_makes_room(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(2)), promote=True))
+    serve(cache, 1)
+    serve(cache, 2)
+    assert serve(cache, 1) == ([1], [(DEM, 2, 0, 1), (PRO, 1, 1, 0)])
+    full = kind(ChainSettings((ChainTier(1), ChainTier(1)), promote=True))
+    serve(full, 1)
+    serve(full, 2)
+    # Below there is no place but that of the block itself, which is still there while room is made.
+    assert serve(full, 1) == ([1], [(DEL, 2, 0, -1), (PRO, 1, 1, 0)])
+
+
+@each_kind
+def test_a_found_block_that_has_to_go_before_its_turn_is_read_before_it_goes(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(2)), "fifo", promote=True))
+    serve(cache, 2)
+    serve(cache, 1)
+    assert serve(cache, 1, 2) == ([0, 1], [(R, 1, 0, -1), (DEM, 1, 0, 1), (PRO, 2, 1, 0)])
+
+
+@each_kind
+def test_second_use_keeps_from_the_last_tier_what_one_request_alone_asked_for(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(5)), admission="second-use"))
+    serve(cache, 1)
+    assert serve(cache, 2)[1] == [(DEL, 1, 0, -1), (W, 2, -1, 0)]
+    serve(cache, 2)
+    assert serve(cache, 3)[1] == [(DEM, 2, 0, 1), (W, 3, -1, 0)]
+    single = kind(ChainSettings((ChainTier(5),), admission="second-use"))
+    assert serve(single, 1) == ([], [])
+    assert serve(single, 1) == ([], [(W, 1, -1, 0)])
+    assert serve(single, 1) == ([0], [(R, 1, 0, -1)])
+
+
+@each_kind
+def test_a_block_that_was_not_asked_for_too_long_is_gone_when_it_is_looked_up(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(5),), ttl_ns=10))
+    serve(cache, 1, 2, now_ns=0)
+    assert serve(cache, 1, now_ns=10)[0] == [0]
+    assert serve(cache, 1, 2, now_ns=11) == ([0], [(DEL, 2, 0, -1), (R, 1, 0, -1), (W, 2, -1, 0)])
+
+
+@each_kind
+def test_a_modelled_tier_costs_no_steps_and_what_it_pushes_out_is_written_below(kind: type_of_cache) -> None:
+    cache = kind(ChainSettings((ChainTier(1, modelled=True), ChainTier(5))))
+    assert serve(cache, 1) == ([], [])
+    assert serve(cache, 1) == ([0], [])
+    assert serve(cache, 2) == ([], [(W, 1, -1, 1)])
+    # Read from below, it stays there; the modelled tier has a copy.
+    assert serve(cache, 1) == ([1], [(R, 1, 1, -1), (W, 2, -1, 1)])
+    assert cache.tiers_of(1) == (0, 1)
+    assert serve(cache, 2) == ([1], [(R, 2, 1, -1)])
+
+
+@each_kind
+def test_no_place_at_all_and_places_without_end(kind: type_of_cache) -> None:
+    nothing = kind(ChainSettings((ChainTier(0), ChainTier(0)), write_through=True, promote=True))
+    assert serve(nothing, 1, 2) == serve(nothing, 1, 2) == ([], [])
+    for policy in POLICIES:
+        endless = kind(one_tier(UNLIMITED, policy))
+        keys = [0, 2**64 - 1, *range(5, 3000)]
+        serve(endless, *keys)
+        assert serve(endless, *keys)[0] == [0] * len(keys)
+
+
+@each_kind
+def test_a_request_longer_than_the_cache_keeps_its_head(kind: type_of_cache) -> None:
+    cache = kind(one_tier(3))
+    serve(cache, *range(10))
+    assert serve(cache, *range(10))[0] == [0, 0, 0]
+    assert cache.held == [3]
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+BAD_SETTINGS = [
+    (ChainSettings(()), "0 tiers"),
+    (ChainSettings((ChainTier(1),) * 9), "9 tiers"),
+    (ChainSettings((ChainTier(-1),)), "a tier has 0 to"),
+    (ChainSettings((ChainTier(UNLIMITED + 1),)), "a tier has 0 to"),
+    (ChainSettings((ChainTier(1), ChainTier(1, modelled=True))), "only the first tier"),
+    (ChainSettings((ChainTier(1),), "mru"), "no policy 'mru'"),
+    (ChainSettings((ChainTier(1),), admission="never"), "no admission 'never'"),
+    (ChainSettings((ChainTier(1),), ttl_ns=-1), "a time to live"),
+]
+
+
+@each_kind
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
+def test_settings_that_do_not_fit_are_refused(kind: type_of_cache, settings: ChainSettings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(settings)
+
+
+@each_kind
+def test_a_request_that_is_none_is_refused_and_changes_nothing(kind: type_of_cache) -> None:
+    cache = kind(one_tier(5))
+    keys = np.arange(4, dtype=np.uint64)
+    cache.serve(keys, 4, 4, 10)
+    for lookup, store in ((-1, 0), (0, -1), (5, 0), (0, 5)):
+        with pytest.raises(ValueError, match="0 to the number of keys"):
+            cache.serve(keys, lookup, store, 10)
+    with pytest.raises(ValueError, match="never falls"):
+        cache.serve(keys, 4, 4, 9)
+    for wrong in (keys.astype(np.int64), keys[::2], keys.reshape(2, 2), keys.astype(">u8"), keys.astype(np.uint32)):
+        with pytest.raises(ValueError, match="keys must be a C-contiguous uint64 array"):
+            cache.serve(wrong, 0, 0, 10)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        cache.serve([1, 2], 0, 0, 10)  # type: ignore[arg-type]
+    assert cache.serve(keys, 4, 4, 10)[0].tolist() == [0] * 4
+    with pytest.raises(ValueError, match="never falls"):
+        kind(one_tier(5)).serve(keys, 4, 4, -1)
+
+
+def changed(array: np.ndarray, at: int, value: int) -> np.ndarray:  # type: ignore[type-arg]
+    copy = array.copy()
+    copy[at] = value
+    return copy
+
+
+@each_kind
+def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: type_of_cache) -> None:
+    requests = [whole((1, 2, 3), 5), whole((1, 2), 6)]
+    cache, good = kind(one_tier(5)), to_play(requests, 1)
+    keys, ends, lookups, stores, times_ns, counts = good.arguments
+    reading = counts.copy()
+    reading.flags.writeable = False
+    wrong = [
+        ((keys, ends[:1], lookups, stores, times_ns, counts), "one element for each request"),
+        ((keys, ends, lookups[:1], stores, times_ns, counts), "one element for each request"),
+        ((keys, ends, lookups, stores[:1], times_ns, counts), "one element for each request"),
+        ((keys, ends, lookups, stores, times_ns[:1], counts), "one element for each request"),
+        ((keys, ends, lookups, stores, times_ns, counts[:1]), "requests, 4 x tiers"),
+        ((keys, ends, lookups, stores, times_ns, counts[:, :3].copy()), "requests, 4 x tiers"),
+        ((keys, ends, lookups, stores, times_ns, counts[:, :3]), "counts must be"),
+        ((keys, ends, lookups, stores, times_ns, counts[0]), "counts must be a C-contiguous int64"),
+        ((keys, ends, lookups, stores, times_ns, np.asfortranarray(counts)), "counts must be a C-contiguous int64"),
+        ((keys.astype(np.int64), ends, lookups, stores, times_ns, counts), "keys must be"),
+        ((keys, ends.astype(np.int32), lookups, stores, times_ns, counts), "ends must be"),
+        ((keys, ends, lookups.astype(float), stores, times_ns, counts), "lookups must be"),
+        ((keys, ends, lookups, stores, times_ns.astype(np.uint64), counts), "times_ns must be"),
+        ((keys, changed(ends, 1, 6), lookups, stores, times_ns, counts), "ends must not fall"),
+        ((keys, changed(ends, 1, 2), lookups, stores, times_ns, counts), "ends must not fall"),
+        ((keys, changed(ends, 0, -1), lookups, stores, times_ns, counts), "ends must not fall"),
+        ((keys, ends, changed(lookups, 1, 3), stores, times_ns, counts), "0 to the number of keys"),
+        ((keys, ends, changed(lookups, 1, -1), stores, times_ns, counts), "0 to the number of keys"),
+        ((keys, ends, lookups, changed(stores, 0, 4), times_ns, counts), "0 to the number of keys"),
+        ((keys, ends, lookups, changed(stores, 0, -4), times_ns, counts), "0 to the number of keys"),
+        ((keys, ends, lookups, stores, changed(times_ns, 1, 4), counts), "never falls"),
+        ((keys, ends, lookups, stores, changed(times_ns, 0, -4), counts), "never falls"),
+        ((keys, ends, lookups, stores, times_ns, reading), "read-only|counts must be writable"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            cache.play(*arguments)
+    assert (cache.held, counts.tolist()) == ([0], [[-1] * 5] * 2)
+    with pytest.raises(TypeError):
+        cache.play(keys, ends, lookups, stores, times_ns)  # type: ignore[call-arg]
+    cache.play(*good.arguments)
+    assert counts.tolist() == [[0, 3, 0, 0, 0], [2, 0, 2, 0, 0]]
+    empty = to_play([], 1)
+    cache.play(*empty.arguments)
+
+
+@needs_extension
+def test_the_extension_alone_needs_nothing_else_and_an_unmade_cache_is_refused() -> None:
+    program = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('_core', {sys.modules[chains.ChainCache.__module__].__file__!r})\n"
+        "core = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(core)\n"
+        "assert not [name for name in sys.modules if name.startswith(('numpy', 'kvbench'))]\n"
+        "raw = core.ChainCache.__new__(core.ChainCache)\n"
+        "for action in (lambda: raw.held, lambda: raw.blocks, lambda: raw.tiers_of(1), lambda: raw.serve(b'', 0, 0, 0)):\n"
+        "    try:\n"
+        "        action()\n"
+        "    except RuntimeError:\n"
+        "        continue\n"
+        "    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
