@@ -2,7 +2,7 @@
 # Makes .venv beside the repository's files and installs kvbench into it; sourced by the scripts of this folder.
 #
 # Anything that is missing ends the script with one line that names it. It runs nothing of kvbench's own, and changes
-# nothing outside .venv but the compiled stopwatch in kvbench/timed_io.
+# nothing outside .venv but what is compiled: the stopwatch in kvbench/timed_io, and kvbench/cache/chains.
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 VENV=$ROOT/.venv
@@ -56,7 +56,7 @@ identity() {
 
 # What an installation depends on: what is built and required, with what, and what came of it.
 fingerprint() {
-    (cd -- "$ROOT" && sha256sum -- pyproject.toml setup.cfg setup.py launch/environment.sh kvbench/timed_io/*.[ch])
+    (cd -- "$ROOT" && sha256sum -- pyproject.toml setup.cfg setup.py launch/environment.sh kvbench/timed_io/*.[ch] kvbench/cache/chains/*.[ch])
     printf '%s\n' "compiler: $(type -P gcc cc | head -n 1)" "mpirun: $(system_mpirun) ${MPI4PY_LIBMPI:-}" "built: $(extension)"
 }
 

@@ -2,15 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import click
+from kvbench_analysis.plots.capacity import capacity_curve
 
 from kvbench.cluster.agree import Agreement, together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
-from kvbench.commands.options import config_argument, set_option, skip_option
+from kvbench.commands.options import OUTPUT_FILE, config_argument, set_option, skip_option
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
+from kvbench.config.names import CHAIN_POLICIES
 from kvbench.console import run_console
+from kvbench.run.planning.curve import Capacities
 from kvbench.run.planning.planned import Capacity, plan
 from kvbench.run.planning.print import print_plan
 from kvbench.units import parse_bytes
@@ -28,6 +32,18 @@ def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None)
         raise click.BadParameter(f"{error}, a number of blocks such as 2000blocks, or unlimited") from error
 
 
+def _read_capacities(ctx: click.Context, param: click.Parameter, text: str | None) -> Capacities | None:
+    if text is None:
+        return None
+    low, *others = text.split(":")
+    try:
+        if len(others) not in {1, 2}:
+            raise ValueError("expected LOW:HIGH or LOW:HIGH:POINTS, as 1GiB:4TiB:13")
+        return Capacities.between(parse_bytes(low), parse_bytes(others[0]), *map(int, others[1:]))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command(cls=RanksCommand)
 @config_argument
 @set_option
@@ -40,6 +56,20 @@ def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None)
     help="Of each rank's last tier: a size, a number of blocks (2000blocks), or unlimited.  "
     "[default: what CONFIG says, and unlimited where that is auto]",
 )
+@click.option(
+    "--capacities",
+    callback=_read_capacities,
+    metavar="LOW:HIGH[:POINTS]",
+    help="Hits against these capacities of each rank's last tier, for every policy and the optimum.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    type=click.Choice(CHAIN_POLICIES),
+    help="For --capacities: only this policy; repeatable.",
+)
+@click.option("--plot", type=OUTPUT_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def plan_command(
     config: str,
@@ -47,19 +77,28 @@ def plan_command(
     skip_bad_lines: bool,
     ranks: int | None,
     capacity: Capacity | None,
+    capacities: Capacities | None,
+    policies: tuple[str, ...],
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
     read or written."""
     refuse_to_start({"--ranks": ranks})
+    if capacities is None and (plot is not None or policies):
+        raise click.UsageError("--plot and --policy are for --capacities: give a range, as 1GiB:4TiB")
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     comm = get_world()
     interrupt = Interrupt(launched=comm.size > 1, speaks=comm.rank == 0)
     with interrupt, together(comm):
-        planned = plan(comm, Agreement(comm, interrupt), config, overrides, capacity, ranks)
+        planned = plan(
+            comm, Agreement(comm, interrupt), config, overrides, capacity, ranks, capacities, policies or CHAIN_POLICIES
+        )
     if comm.rank != 0:
         return
+    if planned.curve is not None and plot is not None:
+        capacity_curve(planned.curve.as_dict()).save(plot)
     if as_json:
         click.echo(json.dumps(planned.as_dict(), indent=2))
     else:

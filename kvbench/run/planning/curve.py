@@ -144,4 +144,3 @@ def curve_of(
         unlimited_hit_blocks=unlimited,
         optimum_blocks=tuple(rows[-2]) if optimum else None,
     )
-

@@ -4,20 +4,23 @@ What travels: the configuration and each rank's part of the trace from rank 0, a
 numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.cache.chains.optimum import belady_hits
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import deal_out, share, total
 from kvbench.cluster.comm import Communicator
+from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
+from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import trace_parts
@@ -100,6 +103,8 @@ class Planned:
     block_bytes: int
     sums: Sums
     tiers: tuple[TierSums, ...]
+    curve: Curve | None = None
+    """Where capacities were given: hits against them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as numbers, for JSON."""
@@ -150,6 +155,7 @@ class Planned:
                 }
                 for tier in self.tiers
             ],
+            **({} if self.curve is None else {"curve": self.curve.as_dict()}),
         }
 
     def drive_writes_per_day(self, tier: TierSums) -> float | None:
@@ -171,12 +177,14 @@ def plan(
     overrides: Sequence[str],
     capacity: Capacity | None,
     ranks: int | None = None,
+    capacities: Capacities | None = None,
+    policies: Sequence[str] = CHAIN_POLICIES,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
-    it to the free space of a directory. The same on every rank. Collective. Raises KvbenchError on rank 0 and
-    FailedElsewhere on the others.
+    it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`. The
+    same on every rank. Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
     def read() -> tuple[RunConfig, Trace]:
@@ -186,6 +194,8 @@ def plan(
                 f"{source}: only requests that are served as an engine does can be planned: a trace, with "
                 "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
             )
+        if capacities is not None:
+            check_capacities(config, capacities)
         return config, load_trace(config.workload)
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
@@ -197,12 +207,17 @@ def plan(
     assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
     parts = None if trace is None else trace_parts(trace, config.workload, size)
-    mine = parts if alone else iter([_own_part(comm, parts)])
-    assert mine is not None
-    capacities = tier_capacities(config, capacity)
-    sums, tiers = agreement.run("plan", lambda: _decided(config, mine, capacities), computes=True)
+    mine: Iterable[Trace] = parts or () if alone else [_own_part(comm, parts)]
+    if capacities is not None:
+        mine = list(mine)
+    sizes = tier_capacities(config, capacity)
+    sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
     count = len(fields(sums))
+    curve = None
+    if capacities is not None:
+        unlimited = Sums(*summed[:count]).ideal_hit_blocks
+        curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited)
     of_tiers: list[list[int]] = np.array(summed[count:]).reshape(tiers.shape).tolist()
     return Planned(
         config=config,
@@ -214,10 +229,9 @@ def plan(
         sums=Sums(*summed[:count]),
         tiers=tuple(
             TierSums(name, nbytes, *row)
-            for name, nbytes, row in zip(
-                tier_names([tier.kind for tier in config.tiers]), capacities, of_tiers, strict=True
-            )
+            for name, nbytes, row in zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
         ),
+        curve=curve,
     )
 
 
@@ -235,7 +249,7 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
 
 
 def _decided(
-    config: RunConfig, parts: Iterator[Trace], capacities: Sequence[int | None]
+    config: RunConfig, parts: Iterable[Trace], capacities: Sequence[int | None]
 ) -> tuple[Sums, NDArray[np.int64]]:
     """The sums over ranks, and the rows of their tiers: TierSums without names and capacities."""
     sums = {field.name: 0 for field in fields(Sums)}
@@ -269,6 +283,22 @@ def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) ->
     """The same requests where nothing is ever pushed out, refused or too old."""
     plain = config.model_copy(update={"cache": config.cache.model_copy(update={"admission": "always", "ttl_s": None})})
     return decide(plain, part, chains, [None] * len(config.tiers), requests)
+
+
+def _curve(
+    comm: Communicator,
+    agreement: Agreement,
+    config: RunConfig,
+    parts: Iterable[Trace],
+    above: Sequence[int | None],
+    capacities: Capacities,
+    policies: Sequence[str],
+    unlimited: int,
+) -> Curve:
+    optimum = None if above else belady_hits
+    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, optimum), computes=True)
+    summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
+    return curve_of(summed, capacities, policies, unlimited, optimum is not None)
 
 
 def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from kvbench.console import make_table
+from kvbench.run.planning.curve import Curve
 from kvbench.run.planning.planned import Planned, policy_of
 from kvbench.units import format_bytes
 
@@ -54,6 +55,8 @@ def print_plan(planned: Planned, console: Console) -> None:
         writes = planned.drive_writes_per_day(tier)
         if writes is not None:
             _say(console, f"{tier.name}: written full {writes:.3g} times a day (drive writes per day)")
+    if planned.curve is not None:
+        _print_curve(planned.curve, console)
     _say(
         console,
         "Capacity is per rank, all else of all ranks; found is in blocks, read and written are in bytes, moves between "
@@ -63,6 +66,25 @@ def print_plan(planned: Planned, console: Console) -> None:
 
 def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "-"
+
+
+def _print_curve(curve: Curve, console: Console) -> None:
+    """A row for each capacity, a column for each policy."""
+    names = list(curve.hit_blocks)
+    knees = {name: curve.knee(name) for name in names}
+    optimum = curve.optimum_blocks
+    table = make_table(("capacity", *names, *(["at most"] if optimum else [])), left=0)
+    for place, nbytes in enumerate(curve.capacities):
+        shares = [f"{curve.shares(name)[place]:.2%}" + ("*" if knees[name] == place else " ") for name in names]
+        table.add_row(format_bytes(nbytes), *shares, *([_percent(optimum[place], curve.blocks)] if optimum else []))
+    _say(console, "prefix hits against the capacity of the last tier, of all blocks that were looked up", "italic")
+    console.print(table)
+    known = "; at most: Belady's rule, which knows the future, over single blocks" if optimum else ""
+    _say(
+        console,
+        f"{_percent(curve.unlimited_hit_blocks, curve.blocks)} if it is never full; * the knee, behind which more room "
+        f"is worth the least{known}",
+    )
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
