@@ -89,3 +89,22 @@ def cache_hits(run: Run) -> pd.DataFrame:
             {"unit": unit, "hits": hits, "misses": misses, "hit_rate": hits / looked_up if looked_up else float("nan")}
         )
     return pd.DataFrame(rows)
+
+
+def prefix_by_tier(run: Run) -> pd.DataFrame:
+    """Where the blocks of contexts were found that a serving engine looked up: one row per tier, and one, `not found`,
+    of those from the first missing block on. `requests` with any, `blocks`, `tokens`, and `token_share`, of all tokens.
+
+    Empty where requests were not served as an engine does it, and of a recovered file, which does not hold it.
+    """
+    found = run.table("prefix")
+    columns = ["tier", "requests", "blocks", "tokens", "token_share"]
+    if not len(found):
+        return pd.DataFrame(columns=columns)
+    sums = found.groupby("tier")[["requests", "blocks", "tokens"]].sum()
+    names = dict(enumerate(run.tiers["name"])) | {-1: "not found"}
+    order = [*(tier for tier in sums.index if tier >= 0), -1]
+    sums = sums.loc[order].reset_index()
+    sums["tier"] = sums["tier"].map(names)
+    total = sums["tokens"].sum()
+    return sums.assign(token_share=sums["tokens"] / total if total else float("nan"))[columns]

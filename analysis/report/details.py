@@ -9,7 +9,7 @@ from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
 from kvbench_analysis.summary.sharing_print import sharing_tables
-from kvbench_analysis.summary.summary import found_over
+from kvbench_analysis.summary.summary import found_over, prefix_rows
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 
@@ -135,6 +135,11 @@ def request_tables(content: Content) -> list[Element]:
                 for row in summary.cache.to_dict("records")
             ),
             caption=f"{found_over(content.summary)}.",
+        ),
+        *(
+            [table(*prefix_rows(content.summary), caption="Where the blocks of contexts were found, by tier.")]
+            if len(content.summary.prefix)
+            else []
         ),
     ]
 

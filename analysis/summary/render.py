@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, found_over, what_was_measured
+from kvbench_analysis.summary.summary import Summary, found_over, prefix_rows, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -37,7 +37,7 @@ def to_json(summary: Summary) -> str:
         "headlines": list(summary.headlines),
         "warnings": [{"code": caution.code, "message": caution.message} for caution in summary.warnings],
     }
-    tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "requests", "request_latency")
+    tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "prefix", "requests", "request_latency")
     for name in tables:
         content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
     content["sharing"] = sharing_json(summary.sharing)
@@ -62,6 +62,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         _places(summary.nodes, "node", console)
         _sharing(summary, console)
     _cache(summary, console)
+    _prefix(summary, console)
     _requests(summary, console)
 
 
@@ -182,6 +183,11 @@ def _cache(summary: Summary, console: Console) -> None:
             for row in summary.cache.to_dict("records")
         ),
     )
+
+
+def _prefix(summary: Summary, console: Console) -> None:
+    if len(summary.prefix):
+        print_table(console, "Where contexts were found", *prefix_rows(summary))
 
 
 def _requests(summary: Summary, console: Console) -> None:

@@ -8,7 +8,7 @@ from kvbench_analysis.condensed import operations as condensed
 from kvbench_analysis.condensed import requests as condensed_requests
 from kvbench_analysis.condensed import sharing as condensed_sharing
 from kvbench_analysis.figures.operations import operation_figures
-from kvbench_analysis.figures.requests import cache_hits, request_counts, request_latency
+from kvbench_analysis.figures.requests import cache_hits, prefix_by_tier, request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.cautions import cautions
@@ -65,6 +65,8 @@ class Summary:
     """What requests of the measured phase looked up and found, in objects and in tokens. `run["serving"]` says what
     that is: `engine`, the blocks of each context up to the first that was missing (prefix hits); `reference`, every
     look-up for itself, those of decoding among them, which find what the request itself has written."""
+    prefix: pd.DataFrame
+    """Where requests were served as an engine does it: what they found of their contexts, by tier (`prefix_by_tier`)."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
     sharing: SharingFigures
@@ -98,6 +100,7 @@ def summarize(run: Run) -> Summary:
         ranks=figures.ranks,
         nodes=figures.nodes,
         cache=cache_hits(run) if of_rows else condensed_requests.cache_hits(run),
+        prefix=prefix_by_tier(run),
         requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
         sharing=sharing,
         request_latency=latency,
@@ -144,3 +147,16 @@ def prefix_hits(summary: Summary) -> str:
     if summary.run["serving"] != "engine" or not rates or rates[0] != rates[0]:
         return ""
     return f"prefix hits: {units.share(rates[0])} of prompt tokens"
+
+
+def prefix_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """The headings and cells of `prefix`."""
+    rows = [
+        [
+            row["tier"],
+            *(units.count(row[name]) for name in ("requests", "blocks", "tokens")),
+            units.share(row["token_share"]),
+        ]
+        for row in summary.prefix.to_dict("records")
+    ]
+    return ["tier", "requests", "blocks", "tokens", "of prompt tokens"], rows

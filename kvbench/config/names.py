@@ -17,10 +17,13 @@ class TierKind(NamedTuple):
     """Whether what is read can be compared with what was written."""
     shared: bool
     """Whether ranks can read what other ranks wrote."""
+    modelled: bool = False
+    """It is not there: it only decides what the tiers below are asked for, and every output says so."""
 
 
 TIER_KINDS: Final = {
     "memory": TierKind(storage=False, has_target=False, keeps_bytes=True, shared=False),
+    "gpu": TierKind(storage=False, has_target=False, keeps_bytes=False, shared=False, modelled=True),
     "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True),
     "null": TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
 }

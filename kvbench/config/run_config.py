@@ -221,6 +221,7 @@ class RunConfig(Section):
         elif not trace and self.pacing.mode == "open" and self.pacing.requests_per_s is None:
             raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
         self._serving_fits()
+        self._modelled_fits()
         if self.pacing.admission == "priority" and self.pacing.mode != "open":
             raise ValueError(
                 "pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open"
@@ -265,6 +266,22 @@ class RunConfig(Section):
                 f"workload.mode: an engine does prefill and decode; {self.workload.mode} needs "
                 "workload.serving=reference"
             )
+
+    def _modelled_fits(self) -> None:
+        """Raises ValueError where a modelled tier stands where it cannot."""
+        modelled = [number for number, tier in enumerate(self.tiers) if tier.facts.modelled]
+        if not modelled:
+            return
+        kind = self.tiers[modelled[0]].kind
+        if not self.serves_as_engine:
+            raise ValueError(
+                f"tiers: a {kind} tier is for requests that are served as an engine does (a trace, with "
+                "workload.serving=engine)"
+            )
+        if modelled != [0] or len(self.tiers) == 1:
+            raise ValueError(f"tiers: a {kind} tier is modelled: it is the first, above one that is really there")
+        if self.tiers[0].fill != 1:
+            raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {kind} tier")
 
     def _reference_fits(self) -> None:
         """Raises ValueError where the reference's users are asked for something that they do not do."""

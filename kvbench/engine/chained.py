@@ -17,7 +17,7 @@ def chain_settings(config: RunConfig, capacities: Sequence[int | None]) -> Chain
     cache, block = config.cache, block_bytes(config)
     blocks = (UNLIMITED if capacity is None else min(UNLIMITED, capacity // block) for capacity in capacities)
     return ChainSettings(
-        tuple(ChainTier(number) for number in blocks),
+        tuple(ChainTier(n, tier.facts.modelled) for n, tier in zip(blocks, config.tiers, strict=True)),
         policy="lru" if cache.policy == "waterfall-lru" else cache.policy,
         write_through=cache.write == "write-through",
         promote=cache.promote_on_hit,

@@ -106,7 +106,7 @@ class Engine:
         chains = chain_cache(config, capacities)
         # Where chains decide it stays empty.
         cache = Cache(capacities, make_policy(config.cache if chains is None else CachePolicy()))
-        self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains)
+        self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains, config.tiers[0].facts.modelled)
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
         self.sharing = sharing

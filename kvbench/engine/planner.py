@@ -12,6 +12,7 @@ from kvbench.cache.chains import ChainCache
 from kvbench.engine.look_ups import LookUps
 from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder, Room
+from kvbench.engine.prefix_hits import PrefixHits
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
 from kvbench.tiers.arena import stored_bytes
@@ -31,12 +32,20 @@ class Books:
     """What outlives one load: where each object is, and the room that is really free on each tier."""
 
     def __init__(
-        self, cache: Cache, capacities: Sequence[int], storage: Sequence[bool], chains: ChainCache | None = None
+        self,
+        cache: Cache,
+        capacities: Sequence[int],
+        storage: Sequence[bool],
+        chains: ChainCache | None = None,
+        modelled: bool = False,
     ) -> None:
         """`chains` decides where requests are served as an engine does it, and `cache` then nothing."""
         self.cache = cache
-        self.chains = chains
         self.rooms = [Room(capacity) for capacity in capacities]
+        self.chains = chains
+        self.modelled = modelled
+        """Whether the first tier is not there."""
+        self.prefix_hits = PrefixHits(len(self.rooms))
         self.storage = tuple(storage)
         self.look_ups = LookUps()
 
@@ -90,13 +99,17 @@ class Planner:
         active.hit_tokens = min(len(found) * tokens, context_tokens)
         active.miss_tokens = context_tokens - active.hit_tokens
         nbytes = stored_bytes(tokens * self._bytes_per_token)
+        if active.phase == Phase.MEASURE:
+            self._books.prefix_hits.add(found, len(chain.keys), tokens, context_tokens)
+        # What a modelled tier pushes out is written below, and no request waits for that.
+        own = frozenset(chain.keys.tolist()) if self._books.modelled else None
         reads: list[Operation] = []
         writes: list[Operation] = []
         for code, key, source, target in steps:
             step = Step(_OPS[code], key, nbytes, None if source < 0 else source, None if target < 0 else target)
             if code in _LOADS:
                 self._ask(Operation(step, active, tokens, 0), reads)
-            elif code == _WRITE:
+            elif code == _WRITE and (own is None or key in own):
                 self._ask(Operation(step, active, tokens, 1 if reads else 0), writes)
             else:
                 self._make_room(step, active, tokens)

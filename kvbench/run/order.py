@@ -21,6 +21,7 @@ from kvbench.cluster.comm import Communicator
 from kvbench.cluster.gather import MEMORY_BYTES, Way
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
+from kvbench.config.names import TIER_KINDS
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
@@ -174,8 +175,13 @@ def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Sche
 
 
 def tier_names(kinds: Sequence[str]) -> list[str]:
-    """Names of tiers of `kinds`, fastest first: their kind, numbered where there are several of one kind."""
-    return [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+    """Names of tiers of `kinds`, fastest first: their kind, numbered where there are several of one kind, and whether
+    they are modelled."""
+    names = [f"{k}-{kinds[:i].count(k)}" if kinds.count(k) > 1 else k for i, k in enumerate(kinds)]
+    return [
+        f"{name} (modelled)" if kind in TIER_KINDS and TIER_KINDS[kind].modelled else name
+        for name, kind in zip(names, kinds, strict=True)
+    ]
 
 
 def known_attributes(

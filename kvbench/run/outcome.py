@@ -15,6 +15,7 @@ from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import ReferenceWorkload
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
+from kvbench.engine.prefix_hits import PREFIX_DTYPE
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows, Spilled
 from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, RANK_DTYPE, as_rows
@@ -136,6 +137,8 @@ def why_nothing(topology: Topology, bench: Bench) -> str:
 
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
     """The table of look-ups by kind, for the workload that has kinds."""
+    if bench.config.serves_as_engine:
+        return {"prefix": as_rows(bench.engine.books.prefix_hits.rows(topology.rank), PREFIX_DTYPE)}
     if not isinstance(bench.config.workload, ReferenceWorkload):
         return {}
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}

@@ -155,9 +155,10 @@ def run_scaling(
     make_folder(folder, "the run files", "choose another --out")
     done: list[tuple[ScalingRun, Path]] = []
     with alone_in(folder, "wait until it has ended, or choose another --out"):
-        for run in runs:
-            path = folder / f"{run.name}.h5"
-            check_output(path, HDF5)
+        paths = [folder / f"{run.name}.h5" for run in runs]
+        for path in paths:
+            check_output(path, HDF5, replace=choices.overwrite)
+        for run, path in zip(runs, paths, strict=True):
             path.unlink(missing_ok=True)
             order = Order(
                 source=choices.source,

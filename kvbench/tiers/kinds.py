@@ -11,6 +11,7 @@ from kvbench.config.run_config import RunConfig
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.target import DirectoryTarget
 from kvbench.tiers.memory import MemoryTier
+from kvbench.tiers.modelled import ModelledTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.target import Area, NoTarget, Target, TierSettings
 
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
 KINDS: Final[dict[str, Kind]] = {
     "memory": Kind(lambda area, settings: MemoryTier(settings.capacity_bytes, settings.io.io_bytes)),
     "null": Kind(lambda area, settings: NullTier()),
+    "gpu": Kind(lambda area, settings: ModelledTier()),
     "file": Kind(target=DirectoryTarget),
 }
 

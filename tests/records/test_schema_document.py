@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
+from kvbench.engine.prefix_hits import PREFIX_DTYPE
 from kvbench.records.condensed.population_schema import (
     BUCKET_DTYPE,
     ERROR_DTYPE,
@@ -35,6 +36,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "nodes": NODE_DTYPE,
     "calibration": CALIBRATION_DTYPE,
     "samples": SAMPLE_DTYPE,
+    "prefix": PREFIX_DTYPE,
     "look_ups": LOOK_UPS_DTYPE,
     "sharing": SHARING_DTYPE,
     "visibility": VISIBILITY_DTYPE,

@@ -151,6 +151,18 @@ def test_an_existing_table_is_not_replaced(tmp_path: Path, launches: list[tuple[
     assert launches == []
 
 
+def test_run_files_of_an_earlier_study_are_not_replaced(tmp_path: Path, launches: list[tuple[int, str]]) -> None:
+    wanted = choices(tmp_path, ranks=(1,), scalings=("weak",), repeats=2)
+    run_scaling(wanted, ScalingTable(wanted.out).add, Console(quiet=True))
+    wanted.out.rename(tmp_path / "kept.csv")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "table-runs").iterdir()}
+    launches.clear()
+    with pytest.raises(KvbenchError, match=r"table-runs/.*\.h5 exists"):
+        run_scaling(wanted, ScalingTable(wanted.out).add, Console(quiet=True))
+    assert launches == []
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "table-runs").iterdir()} == before
+
+
 def test_runs_are_ordinary_runs_that_last_as_long_as_asked(tmp_path: Path, fast_directory: Path) -> None:
     wanted = choices(tmp_path, directory=fast_directory, ranks=(2,), scalings=("strong",), repeats=1, seconds=0.2)
     run_scaling(wanted, ScalingTable(wanted.out).add, Console(quiet=True))

@@ -182,7 +182,8 @@ def memory_need(
     """Peak memory of one of `ranks` ranks. `process_bytes` is what the process holds before the run; `gathers`: the
     records of all ranks come together here, on rank 0; `spilled`: rows leave memory for a file (whose bytes, if it lies
     in memory, do not count here)."""
-    tiers = sum(t.usable_bytes for t in config.tiers if not t.facts.storage and t.usable_bytes != "auto")
+    in_memory = [tier for tier in config.tiers if not tier.facts.storage and not tier.facts.modelled]
+    tiers = sum(tier.usable_bytes for tier in in_memory if tier.usable_bytes != "auto")
     # Rows grow by chunks, and each thread has one that is partly used.
     most = _HIGHEST_OPERATIONS_PER_S * _SPILL_BEHIND_S if spilled else demand.operations
     rows = min(demand.operations, most) + config.io.threads * _CHUNK_ROWS // 2
