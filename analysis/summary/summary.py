@@ -66,7 +66,7 @@ class Summary:
     that is: `engine`, the blocks of each context up to the first that was missing (prefix hits); `reference`, every
     look-up for itself, those of decoding among them, which find what the request itself has written."""
     prefix: pd.DataFrame
-    """Where requests were served as an engine does it: what they found of their contexts, by tier (`prefix_by_tier`)."""
+    """Where requests were served as an engine does it: what they found of contexts, by tier (`prefix_by_tier`)."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
     sharing: SharingFigures

@@ -39,6 +39,8 @@ def _read_capacities(ctx: click.Context, param: click.Parameter, text: str | Non
     try:
         if len(others) not in {1, 2}:
             raise ValueError("expected LOW:HIGH or LOW:HIGH:POINTS, as 1GiB:4TiB:13")
+        if others[1:] and not others[1].isdecimal():
+            raise ValueError(f"expected a number of points in place of {others[1]!r}")
         return Capacities.between(parse_bytes(low), parse_bytes(others[0]), *map(int, others[1:]))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error

@@ -118,6 +118,100 @@ def test_a_run_does_what_was_planned(
         assert np.count_nonzero(mine & (ops == Op.DELETE)) == tier["deleted_blocks"]
 
 
+GPU = (
+    "tiers.0={kind: gpu, capacity_bytes: 512KiB}",
+    "tiers.1={kind: memory, capacity_bytes: 1MiB}",
+    "tiers.2={kind: file, capacity_bytes: 2MiB}",
+)
+
+
+def test_a_modelled_tier_decides_what_is_asked_of_those_below_and_is_called_so(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    more = (*settings(trace, "pacing.mode=asap", *GPU),)
+    quick = (*QUICK, "io.threads=2", "duration_s=null", "payload.verify=full")
+    assert start_run(*more, *quick, config="mooncake").ended().code == 0
+    figures = json.loads(kvbench("plan", "mooncake", *overrides(*more), "--json").out)
+    file = tmp_path / "run.h5"
+    ops, tiers, nbytes = (column(file, f"records/{name}") for name in ("op", "tier", "nbytes"))
+    assert [tier["name"] for tier in figures["tiers"]] == ["gpu (modelled)", "memory", "file"]
+    assert figures["tiers"][0]["hit_blocks"] > 0
+    assert not (tiers == 0).any()
+    assert nbytes[ops == Op.READ].sum() == sum(tier["hit_blocks"] for tier in figures["tiers"][1:]) * BLOCK
+    for number, tier in enumerate(figures["tiers"][1:], start=1):
+        written = (tiers == number) & np.isin(ops, [Op.WRITE, Op.DEMOTE])
+        assert nbytes[written].sum() == tier["written_bytes"]
+    by_tier = dict(zip(column(file, "prefix/tier").tolist(), column(file, "prefix/blocks").tolist(), strict=True))
+    assert [by_tier[number] for number in range(3)] == [tier["hit_blocks"] for tier in figures["tiers"]]
+    told = kvbench("summary", file).out
+    assert "gpu (modelled)" in told
+    shown = json.loads(kvbench("summary", file, "--json").out)
+    assert shown["prefix"][-1]["tier"] == "not found"
+    assert sum(row["tokens"] for row in shown["prefix"]) == figures["input_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("workload.serving=reference",), "a gpu tier is for requests that are served as an engine does"),
+        (("tiers=[{kind: gpu, capacity_bytes: 1MiB}]",), "it is the first, above one that is really there"),
+        (
+            ("tiers=[{kind: memory, capacity_bytes: 1MiB}, {kind: gpu, capacity_bytes: 1MiB}, {kind: file}]",),
+            "it is the first, above one that is really there",
+        ),
+        (("tiers=[{kind: gpu}, {kind: file}]",), "a gpu tier needs capacity_bytes"),
+        (("tiers.0.fill=0.5",), "fill is for memory tiers"),
+    ],
+)
+def test_a_modelled_tier_stands_where_it_can(kvbench: Call, trace: Path, change: tuple[str], message: str) -> None:
+    ended = kvbench("plan", "mooncake", *overrides(*settings(trace, *GPU, *change)))
+    assert ended.code == 1
+    assert message in ended.err
+
+
+def test_more_room_finds_more_and_the_optimum_most(kvbench: Call, trace: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    figures = planned(kvbench, trace, "--capacities", "512KiB:8MiB:5", "--plot", picture)
+    curve = figures["curve"]
+    sizes = curve["capacity_bytes_per_rank"]
+    assert sizes == [512 * KIB * 2**n for n in range(5)]
+    assert set(curve["policies"]) == {"lru", "fifo", "lfu", "s3-fifo", "2q"}
+    for name, policy in curve["policies"].items():
+        assert all(hits <= most for hits, most in zip(policy["hit_blocks"], curve["optimum_hit_blocks"], strict=True))
+        assert policy["knee_bytes_per_rank"] in sizes
+        one = planned(kvbench, trace, "--capacity", sizes[2], "--set", f"cache.policy={name}")["prefix"]
+        assert (policy["hit_blocks"][2], policy["hit_share"][2]) == (one["hit_blocks"], one["hit_share"])
+    lru = curve["policies"]["lru"]["hit_blocks"]
+    assert lru == sorted(lru) == [simulated(trace, size // BLOCK) for size in sizes]
+    assert curve["unlimited_hit_blocks"] == figures["prefix"]["unlimited_hit_blocks"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, kvbench: Call, trace: Path) -> None:
+    words = ("plan", "mooncake", *overrides(*settings(trace, "workload.deal=round-robin")), "--json")
+    words += ("--capacities", "512KiB:2MiB:3", "--policy", "lru")
+    together = start(*mpirun_command(mpirun, 2), *KVBENCH, *words, environment=mpirun_environment(mpirun, {})).ended()
+    assert json.loads(together.out)["curve"] == json.loads(kvbench(*words, "--ranks", 2).out)["curve"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--capacities", "1GiB"), "expected LOW:HIGH"),
+        (("--capacities", "2GiB:1GiB"), "expected LOW:HIGH"),
+        (("--capacities", "1GiB:2GiB:1"), "2 to 200 points"),
+        (("--capacities", "1GiB:2GiB:many"), "expected a number of points in place of"),
+        (("--capacities", "1KiB:2GiB"), "the smallest capacity, 1 KiB, holds no block, which takes 32 KiB"),
+        (("--plot", "x.png"), "--plot and --policy are for --capacities"),
+        (("--policy", "lru"), "--plot and --policy are for --capacities"),
+    ],
+)
+def test_a_range_that_is_none_is_one_message(kvbench: Call, trace: Path, words: tuple[str, ...], message: str) -> None:
+    ended = kvbench("plan", "mooncake", *overrides(*settings(trace)), *words)
+    assert ended.code in {1, 2}
+    assert message in ended.err
+
+
 def test_the_order_of_a_run_changes_no_decision(start_run: Start, trace: Path, tmp_path: Path) -> None:
     common = (*settings(trace), *QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
     for name, more in (("one", ("io.threads=1",)), ("two", ("io.threads=2", "pacing.mode=asap"))):
