@@ -29,5 +29,17 @@ TIER_KINDS: Final = {
 CACHE_POLICIES: Final = ["waterfall-lru"]
 """Of `kvbench.cache.policies`."""
 
-TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
+TRACE_FORMATS: Final = [
+    "mooncake",
+    "azure",
+    "burstgpt",
+    "sharegpt",
+    "deltas",
+    "agentic",
+    "bailian",
+    "messages",
+    "lmcache",
+    "baseten",
+    "kvbench",
+]
 """Of `kvbench.workload.traces.formats`."""
