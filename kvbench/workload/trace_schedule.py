@@ -123,7 +123,7 @@ class TraceSchedule:
         tokens = int(self._part.context_tokens[position])
         pieces = piece_tokens(tokens, self._config.cache.block_tokens) if self._blocks else [tokens]
         ids = self._part.ids(position)
-        hashed = self._hashed(position, pieces)
+        hashed = self._hashed(len(ids), pieces)
         if self._blocks and self._ids_per_object == 1:
             # An id already stands for the whole prefix up to its block.
             blocks = zip(ids.tolist(), pieces[:hashed], strict=False)
@@ -134,11 +134,11 @@ class TraceSchedule:
         keys += [object_key(KeyKind.TRACE_REQUEST, number, block) for block in range(hashed, len(pieces))]
         return tuple(map(ObjectRef, keys, pieces))
 
-    def _hashed(self, position: int, pieces: list[int]) -> int:
-        """How many of a request's objects its hash ids tell the content of. What no id stands for, such as a partial
-        block of a format that has ids of full ones, is nobody else's."""
-        tokens, covered = sum(pieces), int(self._part.hashed_tokens[position])
-        if covered == tokens:
+    def _hashed(self, ids: int, pieces: list[int]) -> int:
+        """Of how many of a request's objects, of `pieces` tokens, its hash ids tell the content. What no id stands for,
+        such as a partial block of a format that has ids of full ones, is nobody else's."""
+        covered = ids * self._part.hash_block_tokens
+        if covered >= sum(pieces):
             return len(pieces)
         return covered // self._config.cache.block_tokens if self._blocks else 0
 
