@@ -30,7 +30,11 @@ def read_trace(path: str | Path, trace_format: str = "auto", *, skip_bad_lines: 
     another than the first, has a malformed line (unless `skip_bad_lines`: then they are counted in the trace) or no
     request at all.
     """
-    files = trace_files(path)
+    return read_files(trace_files(path), str(path), trace_format, skip_bad_lines=skip_bad_lines)
+
+
+def read_files(files: list[Path], source: str, trace_format: str = "auto", *, skip_bad_lines: bool = False) -> Trace:
+    """The trace of these `files`, which `source` stands for. Raises KvbenchError, as `read_trace`."""
     parts: list[Trace] = []
     for index, file in enumerate(files):
         with TraceStream(file, index) as stream:
@@ -41,7 +45,7 @@ def read_trace(path: str | Path, trace_format: str = "auto", *, skip_bad_lines: 
                     "is of one format (take it away, or give a pattern that leaves it out)"
                 )
             parts.append(known.read(stream, skip_bad_lines))
-    return merged(parts, str(path))
+    return merged(parts, source)
 
 
 def sniff_format(path: str | Path) -> str:
