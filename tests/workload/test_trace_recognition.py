@@ -138,6 +138,15 @@ def test_an_object_that_the_beginning_cuts_off_is_recognised(tmp_path: Path) -> 
             assert read_trace(path).format == name
 
 
+def test_json_with_a_mistake_is_recognised_by_what_stands_before_it(tmp_path: Path) -> None:
+    path = written(tmp_path, json.dumps(agentic(asked(0, [1]), asked(1, [1])))[:-60] + "oops")
+    with pytest.raises(KvbenchError, match="line 1: not valid JSON"):
+        read_trace(path)
+    path = written(tmp_path, "[", {"conversations": []}, ", {oops}", "]")
+    with pytest.raises(KvbenchError, match="line 3, column 4: not valid JSON"):
+        read_trace(path)
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", '{"a": 1}', "[1, 2]", '{"timestamp": 1}', "{" * 1000, "[" * 100_000])
 def test_json_of_no_format_is_an_error_that_says_what_is_expected(tmp_path: Path, content: str) -> None:
     with pytest.raises(KvbenchError, match=r"line 1: no known trace format: expected Mooncake JSONL, .*Bailian"):

@@ -3,6 +3,7 @@
 Knows no format. An object that the beginning cuts off has the fields that are there.
 """
 
+import json
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,29 +18,34 @@ Fields = dict[str, Any]
 @lru_cache(maxsize=2)
 def first_objects(start: bytes) -> tuple[Fields, ...]:
     """The objects of JSON lines, of a JSON list, or the one object that all of it is; none where it is no JSON."""
-    if start.startswith(b"["):
-        found = _parsed(start, partial=True)
-        return _objects(found if isinstance(found, list) else [])
-    if not start.startswith(b"{"):
-        # The first lines may be bad ones.
-        return _lines(start)
-    whole = _parsed(start, partial=True)
-    return (whole,) if isinstance(whole, dict) and whole else _lines(start)
-
-
-def _lines(start: bytes) -> tuple[Fields, ...]:
-    return _objects([_parsed(line) for line in start.splitlines()[: 2 * MOST_OBJECTS]])
-
-
-def _objects(found: list[Any]) -> tuple[Fields, ...]:
-    return tuple(value for value in found if isinstance(value, dict))[:MOST_OBJECTS]
-
-
-def _parsed(text: bytes, *, partial: bool = False) -> Any:
-    """The value that `text` is (`partial`: or the beginning of it), None where it is none."""
     # What is cut off within a character is no mistake of the file.
-    plain = text.decode("utf-8", "ignore")
+    text = start.decode("utf-8", "ignore")
+    whole = _parsed(text, partial=True) if text.startswith(("[", "{")) else None
+    if whole is None:
+        # The first lines may be bad ones.
+        lines = [_parsed(line) for line in text.splitlines()[: 2 * MOST_OBJECTS]]
+        whole = [*lines, *_listed(_up_to_a_mistake(text))]
+    return tuple(value for value in _listed(whole) if isinstance(value, dict))[:MOST_OBJECTS]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _parsed(text: str, *, partial: bool = False) -> Any:
+    """The value that `text` is (`partial`: or the beginning of it), None where it is none."""
     try:
-        return from_json(plain, allow_partial=partial)
+        return from_json(text, allow_partial=partial)
     except ValueError:
         return None
+
+
+def _up_to_a_mistake(text: str) -> Any:
+    """The beginning of one value, up to where it is no JSON any more: what it was meant to be can still be told."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return _parsed(text[: error.pos], partial=True)
+    except (ValueError, RecursionError):
+        pass
+    return None
