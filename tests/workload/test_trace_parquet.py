@@ -173,3 +173,15 @@ def test_without_pyarrow_the_message_says_what_to_install(
             KvbenchError, match=r"needs pyarrow, which is not installed: pip install 'kvbench\[parquet\]'"
         ):
             read()
+
+
+def test_names_of_sessions_may_be_of_any_type_and_text_that_is_none_is_damage(tmp_path: Path) -> None:
+    rows = [completion(1, 5, None, provided_session_id=b"a"), completion(2, 5, None, provided_session_id=b"\xff")]
+    path = parquet(tmp_path, rows)
+    assert read_trace(path).session.tolist() == [0, 1]
+    table = pyarrow.Table.from_pylist(rows)
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 2, table["provided_session_id"].combine_chunks().buffers())
+    place = table.schema.get_field_index("provided_session_id")
+    pyarrow.parquet.write_table(table.set_column(place, "provided_session_id", column), path)
+    with pytest.raises(KvbenchError, match=f"cannot read trace {path}: damaged, or not whole, as Parquet"):
+        read_trace(path)

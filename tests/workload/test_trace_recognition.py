@@ -11,7 +11,7 @@ from kvbench.workload.traces import read_trace, sniff_format
 
 GOOD: dict[str, list[object]] = {
     "mooncake": [mooncake()],
-    "deltas": [delta("a", 10, [1], timestamp=0)],
+    "deltas": [delta("a", 10, [1], timestamp=10)],
     "bailian": [bailian(0, -1, 0)],
     "messages": [{"messages": [{"role": "user", "content": "abcd"}, {"role": "assistant", "content": "x"}]}],
     "lmcache": [{"timestamp": 0, "session_id": "a", "input": "abc", "output": "d"}],
@@ -26,9 +26,11 @@ BAD: list[tuple[str, object, str]] = [
     ("deltas", mooncake(), "session_id is missing"),
     ("deltas", delta("b", 5, [1], delay=5), "session_id 'b' has no first turn: the first line of a session has"),
     ("deltas", delta("a", 5, [1]), "'a' that has neither a delay nor a timestamp"),
+    ("deltas", delta("z", 5, [1], timestamp=-1), "timestamp .*greater than or equal to 0"),
     ("deltas", delta("a", 513, [1], delay=1), "1 hash_ids, but input_length 513 is 2 blocks of 512"),
     ("deltas", delta("a", 10_000_001, [], delay=1), "input_length .*10000000"),
     ("deltas", delta("a", 9_999_999, None, delay=1), "a session of more than 10000000 tokens"),
+    ("deltas", delta("a", 5, [1], timestamp=9), "lies before the turn before of session_id 'a'"),
     ("deltas", delta("b", 0, [], timestamp=1), "a first turn without input tokens"),
     ("deltas", delta("a", 5, [1], delay=-1), "delay .*greater than or equal to 0"),
     (

@@ -5,13 +5,15 @@ Of the optional columns are read: the session, `total_hashes` (ids of the blocks
 known. The text of prompts is not looked at.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces.collect import BadRowError, Row, TraceCollector
 from kvbench.workload.traces.format import AS_RECORDED, TraceFormat, by_fields_only
 from kvbench.workload.traces.ids import check_ids, id_of_text, session_of
-from kvbench.workload.traces.parquet import START, parquet_file, parquet_table
+from kvbench.workload.traces.parquet import START, damaged, parquet_file, parquet_table
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
@@ -37,17 +39,24 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
         path, _NAME, hash_block_tokens=0, token_counting=AS_RECORDED, skip_bad_lines=skip_bad_lines, sorts=True
     )
     ended_ns: dict[int, int] = {}
-    number = 0
-    for batch in table.to_batches(_BATCH_ROWS):
-        for row in batch.to_pylist():
-            number += 1
-            try:
-                made, block_tokens = _row(row, session_column, block_tokens, ended_ns)
-                collector.set_block_tokens(block_tokens)
-                collector.add(made, number)
-            except BadRowError as error:
-                collector.bad(number, str(error), f"row {number}")
+    for number, row in enumerate(_rows(path, table), start=1):
+        try:
+            made, block_tokens = _row(row, session_column, block_tokens, ended_ns)
+            collector.set_block_tokens(block_tokens)
+            collector.add(made, number)
+        except BadRowError as error:
+            collector.bad(number, str(error), f"row {number}")
     return collector.finish()
+
+
+def _rows(path: Path, table: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a pyarrow.Table. Raises KvbenchError where it has text that is none."""
+    for batch in table.to_batches(_BATCH_ROWS):
+        try:
+            rows = batch.to_pylist()
+        except ValueError as error:
+            raise damaged(path, error) from error
+        yield from rows
 
 
 def _row(row: dict[str, Any], session_column: str, block_tokens: int, ended_ns: dict[int, int]) -> tuple[Row, int]:

@@ -112,13 +112,15 @@ def _parser(stream: TraceStream) -> LineParser:
             raise BadRowError(f"a session of more than {MAX_TOKENS} tokens")
         if row.input_length == 0 and session.tokens == 0:
             raise BadRowError("a first turn without input tokens")
+        later = session.turns > 0
+        if row.timestamp is not None and later and milliseconds_ns(row.timestamp) < session.arrival_ns:
+            raise BadRowError(f"the timestamp lies before the turn before of session_id {name!r}")
         if row.timestamp is not None:
             session.arrival_ns = milliseconds_ns(row.timestamp)
         elif row.delay is not None:
             session.arrival_ns += milliseconds_ns(row.delay)
         else:
             raise BadRowError(f"a turn of session_id {name!r} that has neither a delay nor a timestamp")
-        later = session.turns > 0
         gap_ns = milliseconds_ns(row.delay) if later and row.delay is not None else -1
         sessions[name] = session
         ids = session.ask(row.input_length, row.hash_ids)

@@ -30,7 +30,7 @@ def id_of_text(text: str) -> int:
 def session_of(*names: object) -> int:
     """The number of a session that these texts and numbers name together, 0 to 2^63 - 1, before sessions are numbered
     from 0."""
-    return id_of_text(json.dumps(names)) & _SESSION_MASK
+    return id_of_text(json.dumps(names, default=str)) & _SESSION_MASK
 
 
 def local_ids(ids: Sequence[int], owner: int) -> NDArray[np.uint64]:

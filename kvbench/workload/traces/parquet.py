@@ -39,8 +39,8 @@ def parquet_file(stream: TraceStream) -> Any:
     arrow = pyarrow(f"{stream.path} is a Parquet file: reading it")
     try:
         return arrow.parquet.ParquetFile(io.BytesIO(stream.whole()))
-    except (arrow.ArrowException, OSError) as error:
-        raise KvbenchError(f"cannot read trace {stream.path}: damaged, or not whole, as Parquet ({error})") from error
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise damaged(stream.path, error) from error
 
 
 def parquet_table(stream: TraceStream, columns: list[str]) -> Any:
@@ -55,7 +55,12 @@ def parquet_table(stream: TraceStream, columns: list[str]) -> Any:
     try:
         return file.read(columns=columns)
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise KvbenchError(f"cannot read trace {stream.path}: damaged, or not whole, as Parquet ({error})") from error
+        raise damaged(stream.path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> KvbenchError:
+    """What to raise where pyarrow found `error` in a file."""
+    return KvbenchError(f"cannot read trace {path}: damaged, or not whole, as Parquet ({error})")
 
 
 def encode(trace: Trace) -> bytes:
