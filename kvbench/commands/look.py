@@ -69,12 +69,15 @@ def doctor(directory: Path | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("path", type=PATH)
 @skip_option
-def info(file: Path, skip_bad_lines: bool) -> None:
-    """Print requests, span, token and reuse statistics of a trace FILE."""
+def info(path: Path, skip_bad_lines: bool) -> None:
+    """Print requests, span, sessions, token and reuse statistics of the trace at PATH.
+
+    PATH is a file, a folder of files or a pattern.
+    """
     table = make_table(("", ""), left=2)
-    for label, value in trace_info(read_trace(file, skip_bad_lines=skip_bad_lines)).as_rows():
+    for label, value in trace_info(read_trace(path, skip_bad_lines=skip_bad_lines)).as_rows():
         table.add_row(label, value)
     make_console().print(table)
 

@@ -97,9 +97,22 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table.",
         "kvbench.commands.analysis:summary",
     ),
-    "trace": Entry("Look at traces."),
+    "trace": Entry("Look at traces, and make others of them."),
+    "trace convert": Entry(
+        "Write the trace of PATHS, whatever its format, as one Parquet file of kvbench's own format.",
+        "kvbench.commands.trace_files:convert",
+    ),
     "trace info": Entry(
-        "Print requests, span, token and reuse statistics of a trace FILE.", "kvbench.commands.look:info"
+        "Print requests, span, sessions, token and reuse statistics of the trace at PATH.",
+        "kvbench.commands.look:info",
+    ),
+    "trace sample": Entry(
+        "Write requests drawn at random from the trace at PATH, or whole sessions, as a Parquet file.",
+        "kvbench.commands.trace_files:sample",
+    ),
+    "trace slice": Entry(
+        "Write the requests of a part of the trace at PATH, by time or by number, as a Parquet file.",
+        "kvbench.commands.trace_files:cut",
     ),
 }
 """By the words that call them."""

@@ -38,5 +38,17 @@ CHAIN_POLICIES: Final = ("lru", "fifo", "lfu", "s3-fifo", "2q")
 CACHE_ADMISSIONS: Final = ("always", "second-use")
 """Likewise."""
 
-TRACE_FORMATS: Final = ["mooncake", "azure", "burstgpt", "sharegpt"]
+TRACE_FORMATS: Final = [
+    "mooncake",
+    "azure",
+    "burstgpt",
+    "sharegpt",
+    "deltas",
+    "agentic",
+    "bailian",
+    "messages",
+    "lmcache",
+    "baseten",
+    "kvbench",
+]
 """Of `kvbench.workload.traces.formats`."""

@@ -30,8 +30,31 @@ class ReuseStatistics:
     """Blocks that an earlier request (or an earlier block of the same one) already had, over all blocks."""
     token_hit_rate: float
     """The same, weighted by tokens: the hit rate of an ideal cache that never evicts."""
+    prefix_blocks: int
+    """Blocks that lie in the longest beginning of their request whose blocks earlier requests all had: what a prefix
+    cache finds, which stops at the first block that it has not."""
+    prefix_tokens: int
+    """The same, in tokens."""
+    prefix_token_rate: float
+    """The same, over all context tokens."""
     most_reused_id: int
     most_reused_uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """Conversations, and the time between their requests."""
+
+    sessions: int
+    requests: int
+    """Of sessions."""
+    longest_requests: int
+    gaps: int
+    """Requests of which it is known how long after the answer before they came."""
+    gap_p50_s: float
+    """NaN without gaps, as the others."""
+    gap_p95_s: float
+    gap_max_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +72,9 @@ class TraceInfo:
     token_counting: str
     reuse: ReuseStatistics | None
     """None where the format has no hash ids."""
+    sessions: SessionStatistics | None
+    """None where no request is of a session."""
+    out_of_order: int
     bad_lines: int
     first_bad_line: str
 
@@ -64,17 +90,42 @@ class TraceInfo:
             ("context tokens per request", _tokens_text(self.context)),
             ("output tokens per request", _tokens_text(self.output)),
             ("tokens counted", self.token_counting),
+            *self._session_rows(),
             *self._reuse_rows(),
+            *(
+                [("sorted by time", f"{self.out_of_order} requests stood behind later ones")]
+                if self.out_of_order
+                else []
+            ),
             ("bad lines left out", f"{self.bad_lines}"),
         ]
         if self.first_bad_line:
             rows.append(("first bad line", self.first_bad_line))
         return rows
 
+    def _session_rows(self) -> list[tuple[str, str]]:
+        found = self.sessions
+        if found is None:
+            return [("sessions", "none")]
+        rest = self.requests - found.requests
+        alone = f", {rest} requests in none" if rest else ""
+        mean = found.requests / found.sessions
+        gaps = (
+            f"P50 {found.gap_p50_s:.3g} s, P95 {found.gap_p95_s:.3g} s, max {found.gap_max_s:.3g} s, "
+            f"known of {found.gaps} requests"
+            if found.gaps
+            else "unknown"
+        )
+        return [
+            ("sessions", f"{found.sessions} of {mean:.1f} requests, at most {found.longest_requests}{alone}"),
+            ("from an answer to the next request", gaps),
+        ]
+
     def _reuse_rows(self) -> list[tuple[str, str]]:
         reuse = self.reuse
         if reuse is None:
             return [("reuse", "unknown: this format has no block hashes")]
+        rate = f"{reuse.prefix_token_rate:.2%} of the context"
         return [
             (
                 f"blocks of {reuse.block_tokens} tokens",
@@ -82,6 +133,10 @@ class TraceInfo:
             ),
             ("blocks seen before", f"{reuse.reusable_fraction:.2%}"),
             ("hit rate of an infinite cache, by tokens", f"{reuse.token_hit_rate:.2%}"),
+            (
+                "found by prefix, nothing evicted",
+                f"{reuse.prefix_blocks} blocks, {reuse.prefix_tokens} tokens: {rate}",
+            ),
             ("most used block", f"id {reuse.most_reused_id}, {reuse.most_reused_uses} times"),
         ]
 
@@ -98,6 +153,8 @@ def trace_info(trace: Trace) -> TraceInfo:
         output=_token_statistics(trace.output_tokens),
         token_counting=trace.token_counting,
         reuse=_reuse(trace) if len(trace.hash_ids) else None,
+        sessions=_sessions(trace),
+        out_of_order=trace.out_of_order,
         bad_lines=trace.bad_lines,
         first_bad_line=trace.first_bad_line,
     )
@@ -110,24 +167,52 @@ def _token_statistics(tokens: NDArray[np.int32]) -> TokenStatistics:
     )
 
 
+def _sessions(trace: Trace) -> SessionStatistics | None:
+    members = trace.session[trace.session >= 0]
+    if not len(members):
+        return None
+    _, requests = np.unique(members, return_counts=True)
+    gaps_s = trace.gap_ns[trace.gap_ns >= 0] / 1e9
+    p50, p95, most = np.percentile(gaps_s, [50, 95, 100]) if len(gaps_s) else (np.nan, np.nan, np.nan)
+    return SessionStatistics(
+        len(requests), len(members), int(requests.max()), len(gaps_s), float(p50), float(p95), float(most)
+    )
+
+
 def _reuse(trace: Trace) -> ReuseStatistics:
-    distinct, first_use, uses = np.unique(trace.hash_ids, return_index=True, return_counts=True)
+    distinct, first_use, which, uses = np.unique(
+        trace.hash_ids, return_index=True, return_inverse=True, return_counts=True
+    )
     block_tokens = np.full(len(trace.hash_ids), trace.hash_block_tokens, np.int64)
     hashed = trace.hash_counts > 0
-    # A request's last block holds what is left of its context.
-    whole_tokens = (trace.hash_counts[hashed] - 1) * trace.hash_block_tokens
-    block_tokens[trace.hash_offsets[1:][hashed] - 1] = trace.context_tokens[hashed] - whole_tokens
-    total_tokens = int(block_tokens.sum())
+    # A request's last block holds what is left of its context, if that is less.
+    before = (trace.hash_counts[hashed] - 1) * trace.hash_block_tokens
+    block_tokens[trace.hash_offsets[1:][hashed] - 1] = trace.hashed_tokens[hashed] - before
+    total_tokens = int(trace.context_tokens.sum(dtype=np.int64))
+    found = _found_by_prefix(trace, first_use[which])
     most = int(uses.argmax())
     return ReuseStatistics(
         block_tokens=trace.hash_block_tokens,
         total_blocks=len(trace.hash_ids),
         distinct_blocks=len(distinct),
         reusable_fraction=1 - len(distinct) / len(trace.hash_ids),
-        token_hit_rate=1 - int(block_tokens[first_use].sum()) / total_tokens,
+        token_hit_rate=(int(block_tokens.sum()) - int(block_tokens[first_use].sum())) / total_tokens,
+        prefix_blocks=int(found.sum()),
+        prefix_tokens=int(block_tokens[found].sum()),
+        prefix_token_rate=int(block_tokens[found].sum()) / total_tokens,
         most_reused_id=int(distinct[most]),
         most_reused_uses=int(uses[most]),
     )
+
+
+def _found_by_prefix(trace: Trace, first_use: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of every block, whether it and all before it in its request were had by earlier requests; `first_use` is where
+    each block's id first stands."""
+    starts = np.repeat(trace.hash_offsets[:-1], trace.hash_counts)
+    new = first_use >= starts
+    news = np.concatenate([np.zeros(1, np.int64), np.cumsum(new, dtype=np.int64)])
+    found: NDArray[np.bool_] = news[1:] == news[starts]
+    return found
 
 
 def _tokens_text(tokens: TokenStatistics) -> str:

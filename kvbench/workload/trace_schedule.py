@@ -139,16 +139,24 @@ class TraceSchedule:
         tokens = int(self._part.context_tokens[position])
         pieces = piece_tokens(tokens, self._config.cache.block_tokens) if self._blocks else [tokens]
         ids = self._part.ids(position)
-        if len(ids) == 0:
-            number = int(self._part.number[position])
-            keys = [object_key(KeyKind.TRACE_REQUEST, number, block) for block in range(len(pieces))]
-        elif self._blocks and self._ids_per_object == 1:
+        hashed = self._hashed(len(ids), pieces)
+        if self._blocks and self._ids_per_object == 1:
             # An id already stands for the whole prefix up to its block.
-            blocks = zip(ids.tolist(), pieces, strict=True)
+            blocks = zip(ids.tolist(), pieces[:hashed], strict=False)
             keys = [object_key(KeyKind.TRACE_BLOCK, hash_id, piece) for hash_id, piece in blocks]
         else:
-            keys = _prefix_keys(ids, pieces, self._ids_per_object if self._blocks else len(ids))
+            keys = _prefix_keys(ids, pieces[:hashed], self._ids_per_object if self._blocks else len(ids))
+        number = int(self._part.number[position])
+        keys += [object_key(KeyKind.TRACE_REQUEST, number, block) for block in range(hashed, len(pieces))]
         return tuple(map(ObjectRef, keys, pieces))
+
+    def _hashed(self, ids: int, pieces: list[int]) -> int:
+        """Of how many of a request's objects, of `pieces` tokens, its hash ids tell the content. What no id stands for,
+        such as a partial block of a format that has ids of full ones, is nobody else's."""
+        covered = ids * self._part.hash_block_tokens
+        if covered >= sum(pieces):
+            return len(pieces)
+        return covered // self._config.cache.block_tokens if self._blocks else 0
 
 
 def _prefix_keys(ids: NDArray[np.uint64], pieces: list[int], ids_per_object: int) -> list[int]:

@@ -392,14 +392,16 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: type_of_cac
 
 @needs_extension
 def test_the_extension_alone_needs_nothing_else_and_an_unmade_cache_is_refused() -> None:
+    place = sys.modules[chains.ChainCache.__module__].__file__
     program = (
         "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('_core', {sys.modules[chains.ChainCache.__module__].__file__!r})\n"
+        f"spec = importlib.util.spec_from_file_location('_core', {place!r})\n"
         "core = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(core)\n"
         "assert not [name for name in sys.modules if name.startswith(('numpy', 'kvbench'))]\n"
         "raw = core.ChainCache.__new__(core.ChainCache)\n"
-        "for action in (lambda: raw.held, lambda: raw.blocks, lambda: raw.tiers_of(1), lambda: raw.serve(b'', 0, 0, 0)):\n"
+        "for action in (lambda: raw.held, lambda: raw.blocks, lambda: raw.tiers_of(1),\n"
+        "               lambda: raw.serve(b'', 0, 0, 0)):\n"
         "    try:\n"
         "        action()\n"
         "    except RuntimeError:\n"

@@ -137,6 +137,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "mlperf run": home / "results",
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",
+        "trace convert": home / "trace.parquet",
+        "trace sample": home / "sample.parquet",
+        "trace slice": home / "slice.parquet",
     }
     made["trace"].write_text('{"timestamp": 0, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2]}\n')
     cache = Path(subprocess.check_output(["mktemp", "-d", tested / "kvbench-test-XXXXXX"], text=True).strip())

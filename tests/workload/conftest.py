@@ -1,10 +1,13 @@
 """Fixtures of the workload tests: trace files made on the spot, and the real traces where they are at hand."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.workload.draws import stream_generator
@@ -23,7 +26,7 @@ def real_trace() -> Callable[[str], Path]:
     folder = Path(os.environ.get("KVBENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "traces"
 
     def path(name: str) -> Path:
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             message = f"the real trace {name} is not in {folder} (KVBENCH_DATA says where the data folder is)"
             if os.environ.get("CI") == "true":
                 pytest.fail(message)

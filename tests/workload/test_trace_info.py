@@ -30,6 +30,9 @@ def test_statistics_of_a_trace_counted_by_hand(tmp_path: Path) -> None:
             "distinct_blocks": 4,
             "reusable_fraction": 3 / 7,
             "token_hit_rate": 3 * 512 / 2760,
+            "prefix_blocks": 3,
+            "prefix_tokens": 3 * 512,
+            "prefix_token_rate": 3 * 512 / 2760,
             "most_reused_id": 1,
             "most_reused_uses": 3,
         }

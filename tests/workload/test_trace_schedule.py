@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trace_rows import agentic as conversation
+from trace_rows import asked, written
 
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
@@ -80,6 +82,45 @@ def test_each_hash_id_is_one_object_and_the_last_holds_the_rest(make_config: Mak
     assert [ref.tokens for ref in second] == [512, 512, 512]
     assert first[:2] == second[:2]
     assert first[2].key != second[2].key
+
+
+def agentic(folder: Path, *requests: tuple[int, list[int]]) -> Trace:
+    """A trace that has ids of full blocks of 64 tokens."""
+    rows = [asked(float(place), ids) | {"in": tokens} for place, (tokens, ids) in enumerate(requests)]
+    return read_trace(written(folder, conversation(*rows), name="agentic.json"))
+
+
+def test_what_no_id_stands_for_is_nobody_elses(make_config: Make, tmp_path: Path) -> None:
+    trace = agentic(tmp_path, (150, [7, 8]), (150, [7, 8]), (128, [7, 8]), (30, []), (30, []))
+    contexts = [r.context for r in requests_of(make_config, trace, cache=BLOCK | {"block_tokens": 64})]
+    assert [[ref.tokens for ref in context] for context in contexts] == [
+        [64, 64, 22],
+        [64, 64, 22],
+        [64, 64],
+        [30],
+        [30],
+    ]
+    assert contexts[0][:2] == contexts[1][:2] == contexts[2]
+    assert len({context[-1].key for context in (contexts[0], contexts[1], contexts[3], contexts[4])}) == 4
+
+
+@pytest.mark.parametrize(("block_tokens", "shared"), [(128, 1), (256, 0)])
+def test_larger_blocks_that_ids_tell_only_in_part_are_nobody_elses(
+    make_config: Make, tmp_path: Path, block_tokens: int, shared: int
+) -> None:
+    trace = agentic(tmp_path, (200, [7, 8, 9]), (200, [7, 8, 9]))
+    first, second = (
+        request.context for request in requests_of(make_config, trace, cache=BLOCK | {"block_tokens": block_tokens})
+    )
+    assert first[:shared] == second[:shared]
+    assert not {ref.key for ref in first[shared:]} & {ref.key for ref in second[shared:]}
+
+
+def test_whole_contexts_are_shared_where_ids_tell_all_of_them(make_config: Make, tmp_path: Path) -> None:
+    trace = agentic(tmp_path, (128, [7, 8]), (128, [7, 8]), (130, [7, 8]), (130, [7, 8]))
+    keys = [r.context[0].key for r in requests_of(make_config, trace, cache={"layout": "entry"})]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_one_id_of_two_sizes_is_two_objects(make_config: Make, tmp_path: Path) -> None:

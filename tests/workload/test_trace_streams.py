@@ -4,19 +4,34 @@ import bz2
 import gzip
 import lzma
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces import read_trace, sniff_format
 from kvbench.workload.traces.stream import HEAD_BYTES, TraceStream
 
-FORMATS = ("mooncake", "azure", "burstgpt", "sharegpt")
-PACKINGS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
+FORMATS = ("mooncake", "azure", "burstgpt", "sharegpt", "agentic", "lmcache", "baseten")
+
+
+def several_frames(content: bytes) -> bytes:
+    """zstd as `cat a.zst b.zst` makes it."""
+    half = len(content) // 2
+    return zstandard.compress(content[:half]) + zstandard.compress(content[half:])
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": several_frames,
+}
 
 
 @contextmanager
@@ -83,6 +98,15 @@ def test_what_cannot_be_unpacked_is_named_with_the_command_that_can(
     path = tmp_path / "trace"
     path.write_bytes(start + bytes(100))
     with pytest.raises(KvbenchError, match=rf"{path} is packed with {name}, .*<\({command} FILE\)"):
+        read_trace(path)
+
+
+def test_zstd_that_cannot_be_unpacked_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("compression.zstd", "kvbench.workload.traces.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    path = tmp_path / "trace"
+    path.write_bytes(zstandard.compress(b"{}"))
+    with pytest.raises(KvbenchError, match=r"packed with zstd, .*pip install 'kvbench\[zstd\]', or unpack it first"):
         read_trace(path)
 
 

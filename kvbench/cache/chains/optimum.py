@@ -10,8 +10,8 @@ def belady_hits(keys: NDArray[np.uint64], capacity: int) -> int:
     """How many references of `keys`, (n,) single blocks of one size, can be found at most with room for `capacity`.
 
     Belady's MIN with bypass (Belady, 1966): of what is held and what comes, the block whose next use lies furthest
-    ahead is not kept. It is over single blocks, in whatever order they stand in their chains, and so bounds the prefix hits
-    of every policy from above. Takes n log n steps.
+    ahead is not kept. It is over single blocks, in whatever order they stand in their chains, and so bounds the prefix
+    hits of every policy from above. Takes n log n steps.
     """
     count = len(keys)
     if capacity < 1 or not count:

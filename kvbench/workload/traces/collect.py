@@ -5,7 +5,6 @@ Knows no format: the readers parse lines and hand over `Row`s.
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces.times import LONGEST_S, LONGEST_YEARS, in_order, plausible
-from kvbench.workload.traces.trace import MAX_TOKENS, Trace, columns_digest
+from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
 _ID_MASK: Final = (1 << 64) - 1
 _NS: Final = 10**9
@@ -27,8 +26,12 @@ class Row(NamedTuple):
     """From whatever moment the format counts."""
     context_tokens: int
     output_tokens: int
-    hash_ids: Sequence[int] = ()
+    hash_ids: Sequence[int] | NDArray[np.uint64] = ()
     """-2^63 to 2^64 - 1; kept modulo 2^64."""
+    session: int = -1
+    """Of `ids.session_of`; -1: of none."""
+    gap_ns: int = -1
+    """From the end of the session's answer before; -1: unknown, or the session's first request."""
 
 
 LineParser = Callable[[bytes], Row]
@@ -43,16 +46,25 @@ class TraceCollector:
 
     What is wrong with one line alone is told at once. Of times that contradict each other the later one ends the
     reading, unless bad lines are left out: then it is decided at the end, with all of them known, which are wrong.
+    `sorts`: lines may stand in any order, and are sorted by time; those of the same time stay as they stood.
     """
 
     def __init__(
-        self, source: Path, trace_format: str, *, hash_block_tokens: int, token_counting: str, skip_bad_lines: bool
+        self,
+        source: Path,
+        trace_format: str,
+        *,
+        hash_block_tokens: int,
+        token_counting: str,
+        skip_bad_lines: bool,
+        sorts: bool = False,
     ) -> None:
         self._source = source
         self._format = trace_format
         self._hash_block_tokens = hash_block_tokens
         self._token_counting = token_counting
         self._skip_bad_lines = skip_bad_lines
+        self._sorts = sorts
         # Nanoseconds from an unknown moment on may need more than 64 bits.
         self._seconds = array("q")
         self._nanoseconds = array("i")
@@ -61,8 +73,10 @@ class TraceCollector:
         self._output_tokens = array("i")
         self._hash_ids = array("Q")
         self._hash_offsets = array("q", [0])
-        self._first_ns: int | None = None
-        self._last_ns = 0
+        self._sessions = array("q")
+        self._gaps_ns = array("q")
+        self._earliest_ns: int | None = None
+        self._latest_ns = 0
         self._bad_lines = 0
         self._first_bad: tuple[int, str] | None = None
 
@@ -74,6 +88,8 @@ class TraceCollector:
         for name, tokens in (("context", row.context_tokens), ("output", row.output_tokens)):
             if not 0 <= tokens <= MAX_TOKENS:
                 raise BadRowError(f"{tokens:.6g} {name} tokens: must be a number up to {MAX_TOKENS}")
+        if not -1 <= row.gap_ns <= LONGEST_S * _NS:
+            raise BadRowError(f"a gap of {row.gap_ns / _NS:.6g} s: must be 0 to {LONGEST_YEARS} years")
         if self._skip_bad_lines:
             self._lines.append(line)
         else:
@@ -83,18 +99,30 @@ class TraceCollector:
         self._nanoseconds.append(nanoseconds)
         self._context_tokens.append(row.context_tokens)
         self._output_tokens.append(row.output_tokens)
-        self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.hash_ids)
+        if isinstance(row.hash_ids, np.ndarray):
+            self._hash_ids.frombytes(row.hash_ids.astype(np.uint64, copy=False).tobytes())
+        else:
+            self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.hash_ids)
         self._hash_offsets.append(len(self._hash_ids))
+        self._sessions.append(row.session)
+        self._gaps_ns.append(row.gap_ns)
 
     def _check_time(self, timestamp_ns: int) -> None:
         """Raises BadRowError where the time contradicts those before it."""
-        if self._first_ns is None:
-            self._first_ns = self._last_ns = timestamp_ns
-        if timestamp_ns < self._last_ns:
-            raise BadRowError(_going_back(self._last_ns - timestamp_ns))
-        if timestamp_ns - self._first_ns > LONGEST_S * _NS:
+        if self._earliest_ns is None:
+            self._earliest_ns = self._latest_ns = timestamp_ns
+        if timestamp_ns < self._latest_ns and not self._sorts:
+            raise BadRowError(_going_back(self._latest_ns - timestamp_ns))
+        if timestamp_ns - self._earliest_ns > LONGEST_S * _NS:
             raise BadRowError(f"the timestamp is more than {LONGEST_YEARS} years after the first")
-        self._last_ns = timestamp_ns
+        if self._latest_ns - timestamp_ns > LONGEST_S * _NS:
+            raise BadRowError(f"the timestamp is more than {LONGEST_YEARS} years before the last")
+        self._earliest_ns = min(self._earliest_ns, timestamp_ns)
+        self._latest_ns = max(self._latest_ns, timestamp_ns)
+
+    def set_block_tokens(self, tokens: int) -> None:
+        """For a format that says it in the file: tokens of the blocks that hash ids stand for."""
+        self._hash_block_tokens = tokens
 
     def bad(self, line: int, reason: str, place: str = "") -> None:
         """A line that is no request (`place`: the words for where, if not the line alone): raises KvbenchError, or is
@@ -107,11 +135,14 @@ class TraceCollector:
             self._first_bad = line, message
 
     def finish(self) -> Trace:
-        """The trace. Raises KvbenchError if it has no request."""
+        """The trace, still without a digest; its sessions have the numbers of `ids.session_of`. Raises KvbenchError if
+        it has no request."""
         if not self._seconds:
             seen = f"{self._bad_lines} bad lines, the first: {self._first_bad[1]}" if self._first_bad else "it is empty"
             raise KvbenchError(f"{self._source} has no request of the {self._format} format: {seen}")
-        positions, arrival_ns = self._kept()
+        kept, times_ns, base_ns = self._kept()
+        arrival_ns = times_ns - times_ns[kept[0]]
+        behind = times_ns[np.sort(kept)]
         trace = Trace(
             np.arange(len(self._seconds)),
             arrival_ns,
@@ -119,6 +150,8 @@ class TraceCollector:
             np.array(self._output_tokens, np.int32),
             np.array(self._hash_ids, np.uint64),
             np.array(self._hash_offsets, np.int64),
+            np.array(self._sessions, np.int64),
+            np.array(self._gaps_ns, np.int64),
             hash_block_tokens=self._hash_block_tokens,
             source=str(self._source),
             format=self._format,
@@ -126,25 +159,25 @@ class TraceCollector:
             token_counting=self._token_counting,
             bad_lines=self._bad_lines,
             first_bad_line=self._first_bad[1] if self._first_bad else "",
+            origin_ns=base_ns + int(times_ns[kept[0]]),
+            out_of_order=int((behind < np.maximum.accumulate(behind)).sum()),
         )
-        if len(positions) < len(trace):
-            trace = replace(trace.take(positions), number=np.arange(len(positions)))
-        columns = (trace.arrival_ns, trace.context_tokens, trace.output_tokens, trace.hash_ids, trace.hash_offsets)
-        return replace(trace, digest=columns_digest(columns, self._hash_block_tokens))
+        return trace if np.array_equal(kept, trace.number) else trace.take(kept)
 
-    def _kept(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the requests whose times can be true, and (n,) the time of every request since the first of
-        these; the others are counted as bad."""
+    def _kept(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Positions of the requests whose times can be true, in order of time; (n,) the time of every request, and the
+        time that these count from. The other requests are counted as bad."""
         seconds, nanoseconds = np.array(self._seconds, np.int64), np.array(self._nanoseconds, np.int64)
         near = np.flatnonzero(plausible(seconds))
-        since_s = seconds - seconds[near[0]]
+        base_s = int(seconds[near[0]])
+        since_s = seconds - base_s
         times_ns = np.where(np.abs(since_s) <= 2 * LONGEST_S, since_s, 0) * _NS + nanoseconds
-        kept = near[in_order(times_ns[near])]
+        kept = near[np.argsort(times_ns[near], kind="stable") if self._sorts else in_order(times_ns[near])]
         bad = np.setdiff1d(np.arange(len(seconds)), kept)
         for position in bad[:1].tolist():
             self.bad(self._lines[position], _what_is_wrong(position, times_ns, near, kept))
         self._bad_lines += max(0, len(bad) - 1)
-        return kept, times_ns - times_ns[kept[0]]
+        return kept, times_ns, base_s * _NS
 
 
 def _what_is_wrong(position: int, times_ns: NDArray[np.int64], near: NDArray[np.int64], kept: NDArray[np.int64]) -> str:

@@ -3,13 +3,35 @@
 from typing import Final
 
 from kvbench.config.names import TRACE_FORMATS
+from kvbench.workload.traces.agentic import AGENTIC
+from kvbench.workload.traces.bailian import BAILIAN
+from kvbench.workload.traces.baseten import BASETEN
+from kvbench.workload.traces.deltas import DELTAS
 from kvbench.workload.traces.format import TraceFormat
+from kvbench.workload.traces.lmcache import LMCACHE
 from kvbench.workload.traces.mooncake import MOONCAKE
-from kvbench.workload.traces.sharegpt import SHAREGPT
+from kvbench.workload.traces.parquet import KVBENCH
+from kvbench.workload.traces.sharegpt import MESSAGES, SHAREGPT
 from kvbench.workload.traces.tables import AZURE, BURSTGPT
 
-FORMATS: Final = {trace_format.name: trace_format for trace_format in (MOONCAKE, AZURE, BURSTGPT, SHAREGPT)}
-"""By name. The first that recognises a file reads it."""
+FORMATS: Final = {
+    trace_format.name: trace_format
+    for trace_format in (
+        MOONCAKE,
+        AZURE,
+        BURSTGPT,
+        SHAREGPT,
+        DELTAS,
+        AGENTIC,
+        BAILIAN,
+        MESSAGES,
+        LMCACHE,
+        BASETEN,
+        KVBENCH,
+    )
+}
+"""By name. A file is read by the one whose fields its first objects have; the first that recognises other files reads
+them."""
 
 
 def register(trace_format: TraceFormat) -> None:

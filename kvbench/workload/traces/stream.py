@@ -1,4 +1,4 @@
-"""The content of a trace file as a stream of plain bytes: of a file or of a pipe, and of what gzip, bzip2 or xz made.
+"""The content of a trace file as a stream of plain bytes: of a file or a pipe, and of what gzip, bzip2, xz, zstd made.
 
 A stream is read once, from its start to its end, so that a pipe will do. Knows no format.
 """
@@ -21,24 +21,40 @@ T = TypeVar("T")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
+class _Unpacker(NamedTuple):
+    module: str
+    """It has a function `open`. Some builds of Python, and some machines, lack some of them."""
+    damage: str
+    """module:name of what it raises, besides EOFError and OSError, where the bytes are damaged."""
+
+
 class _Packing(NamedTuple):
     name: str
     start: bytes
-    module: str
-    """Of Python's library, with a function `open`; "" where it has none. Some builds of Python lack some of them."""
-    damage: str
-    """module:name of what it raises, besides EOFError and OSError, where the bytes are damaged."""
-    unpack: str
-    """The command that writes the content of a file to its output."""
+    unpackers: tuple[_Unpacker, ...]
+    """The first that is there is taken."""
+    command: str
+    """What writes the content of a file to its output."""
+    install: str = ""
+    """What brings an unpacker."""
 
 
 _PACKINGS: Final = (
-    _Packing("gzip", b"\x1f\x8b", "gzip", "zlib:error", "gzip -dc"),
-    _Packing("bzip2", b"BZh", "bz2", "builtins:EOFError", "bzip2 -dc"),
-    _Packing("xz", b"\xfd7zXZ\0", "lzma", "lzma:LZMAError", "xz -dc"),
-    _Packing("zstd", b"\x28\xb5\x2f\xfd", "compression.zstd", "compression.zstd:ZstdError", "zstd -dc"),
-    _Packing("lz4", b"\x04\x22\x4d\x18", "", "", "lz4 -dc"),
-    _Packing("zip", b"PK\x03\x04", "", "", "unzip -p"),
+    _Packing("gzip", b"\x1f\x8b", (_Unpacker("gzip", "zlib:error"),), "gzip -dc"),
+    _Packing("bzip2", b"BZh", (_Unpacker("bz2", "builtins:EOFError"),), "bzip2 -dc"),
+    _Packing("xz", b"\xfd7zXZ\0", (_Unpacker("lzma", "lzma:LZMAError"),), "xz -dc"),
+    _Packing(
+        "zstd",
+        b"\x28\xb5\x2f\xfd",
+        (
+            _Unpacker("compression.zstd", "compression.zstd:ZstdError"),
+            _Unpacker("kvbench.workload.traces.zstd", "kvbench.workload.traces.zstd:ZstdDamageError"),
+        ),
+        "zstd -dc",
+        "pip install 'kvbench[zstd]', or ",
+    ),
+    _Packing("lz4", b"\x04\x22\x4d\x18", (), "lz4 -dc"),
+    _Packing("zip", b"PK\x03\x04", (), "unzip -p"),
 )
 
 
@@ -48,10 +64,13 @@ class TraceStream:
     Every method raises KvbenchError, naming the file, where it cannot be read or unpacked.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, index: int = 0) -> None:
+        """`index`: which of a trace's files it is, from 0."""
         if "\0" in str(path):
             raise _unreadable(Path(str(path).replace("\0", "?")), "no path has a null byte")
         self.path = Path(path)
+        self.index = index
+        self._whole: bytes | None = None
         self._damage: tuple[type[Exception], ...] = ()
         self._packing = ""
         # A pipe is opened as any file: until somebody opens its other end, this waits.
@@ -83,14 +102,16 @@ class TraceStream:
             )
 
     def _unpack(self, packing: _Packing) -> None:
-        module = _imported(packing.module)
-        if module is None:
+        found = ((unpacker, _imported(unpacker.module)) for unpacker in packing.unpackers)
+        there = [(unpacker, module) for unpacker, module in found if module is not None]
+        if not there:
             raise KvbenchError(
-                f"trace {self.path} is packed with {packing.name}, which is not unpacked here: unpack it first "
-                f"(`{packing.unpack} FILE > TRACE`), or give a pipe that does (`<({packing.unpack} FILE)`)"
+                f"trace {self.path} is packed with {packing.name}, which is not unpacked here: {packing.install}unpack "
+                f"it first (`{packing.command} FILE > TRACE`), or give a pipe that does (`<({packing.command} FILE)`)"
             )
+        unpacker, module = there[0]
         self._packing = packing.name
-        place, name = packing.damage.split(":")
+        place, name = unpacker.damage.split(":")
         self._damage = (EOFError, getattr(importlib.import_module(place), name))
         self._begin(module.open(self._content, "rb"))
 
@@ -105,7 +126,13 @@ class TraceStream:
 
     def content(self) -> bytes:
         """All of it."""
-        return self._guarded(self._content.read)
+        return self._guarded(self._content.read) if self._whole is None else self._whole
+
+    def whole(self) -> bytes:
+        """All of it, before it is read: `content` gives it again."""
+        if self._whole is None:
+            self._whole = self.content()
+        return self._whole
 
     def _guarded(self, read: Callable[[], T]) -> T:
         try:
@@ -153,7 +180,7 @@ def _read_up_to(file: IO[bytes], most: int) -> bytes:
 
 def _imported(module: str) -> Any:
     try:
-        return importlib.import_module(module) if module else None
+        return importlib.import_module(module)
     except ImportError:
         return None
 

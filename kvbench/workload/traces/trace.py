@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 MAX_TOKENS: Final = 10_000_000
 """Most tokens that a context or an output of one request may have; more is taken for a mistake in the file."""
 
-_ARRAYS: Final = ("number", "arrival_ns", "context_tokens", "output_tokens", "hash_ids", "hash_offsets")
+_ARRAYS: Final = (
+    "number",
+    "arrival_ns",
+    "context_tokens",
+    "output_tokens",
+    "hash_ids",
+    "hash_offsets",
+    "session",
+    "gap_ns",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +37,18 @@ class Trace:
     hash_ids: NDArray[np.uint64]
     """Ids of the prefix blocks of all requests, one request after the other; equal ids are the same reusable block."""
     hash_offsets: NDArray[np.int64]
-    """(n + 1,) Request i has hash_ids[hash_offsets[i] : hash_offsets[i + 1]]; none at all where the format has none."""
+    """(n + 1,) Request i has hash_ids[hash_offsets[i] : hash_offsets[i + 1]]; none at all where the format has none.
+    A request's ids are of its blocks from the first on: of all, or of those that are full (`hashed_tokens`)."""
+    session: NDArray[np.int64]
+    """(n,) Number of the session (a conversation, or an agent's chain of requests), from 0 in order of their first
+    requests; -1: of none."""
+    gap_ns: NDArray[np.int64]
+    """(n,) From the end of the answer before in the same session to this request; -1: unknown, or the session's first:
+    then the arrival time says when it comes."""
     hash_block_tokens: int
     """Tokens of the block that a hash id stands for (a request's last block may have fewer); 0 without hash ids."""
     source: str
-    """Path of the file, as it was given."""
+    """Path of the file, of a folder or a pattern of paths, as it was given."""
     format: str
     digest: str
     """16 hex digits (xxh3) over the columns of the whole trace, the same on every machine."""
@@ -42,6 +58,10 @@ class Trace:
     """Malformed lines that were left out."""
     first_bad_line: str
     """The message of the first of them; empty if there is none."""
+    origin_ns: int = 0
+    """Time of the first request, on the clock that the format counts by."""
+    out_of_order: int = 0
+    """Requests that stood in the file behind a later one; a format that allows it has them sorted by time."""
 
     def __len__(self) -> int:
         return len(self.number)
@@ -50,6 +70,11 @@ class Trace:
     def hash_counts(self) -> NDArray[np.int64]:
         """(n,) Hash ids of each request."""
         return np.diff(self.hash_offsets)
+
+    @property
+    def hashed_tokens(self) -> NDArray[np.int64]:
+        """(n,) Tokens of each context that its hash ids stand for: all, or less where only full blocks have one."""
+        return np.minimum(self.hash_counts * self.hash_block_tokens, self.context_tokens)
 
     def ids(self, request: int) -> NDArray[np.uint64]:
         """The hash ids of the request at position `request` (a view)."""
@@ -68,6 +93,8 @@ class Trace:
             output_tokens=self.output_tokens[positions],
             hash_ids=self.hash_ids[gather],
             hash_offsets=offsets,
+            session=self.session[positions],
+            gap_ns=self.gap_ns[positions],
         )
 
     def head(self, requests: int) -> "Trace":
@@ -86,11 +113,25 @@ class Trace:
         return cls(**columns, **rest)  # type: ignore[arg-type]
 
 
-def columns_digest(columns: tuple[NDArray[Any], ...], hash_block_tokens: int) -> str:
-    """16 hex digits (xxh3) over whole-number columns and the block size; the same on machines of either byte order.
+def trace_digest(trace: Trace) -> str:
+    """16 hex digits (xxh3) over what a trace asks for, the same on machines of either byte order. Sessions and gaps
+    count where there are any.
 
     The columns and not the file are hashed: the same file gives other requests where tokens are counted otherwise.
     """
+    columns: list[NDArray[Any]] = [
+        trace.arrival_ns,
+        trace.context_tokens,
+        trace.output_tokens,
+        trace.hash_ids,
+        trace.hash_offsets,
+    ]
+    if (trace.session >= 0).any() or (trace.gap_ns >= 0).any():
+        columns += [trace.session, trace.gap_ns]
+    return _columns_digest(columns, trace.hash_block_tokens)
+
+
+def _columns_digest(columns: list[NDArray[Any]], hash_block_tokens: int) -> str:
     digest = xxhash.xxh3_64()
     for column in (*columns, np.array([hash_block_tokens])):
         wide = column.astype("<u8" if column.dtype.kind == "u" else "<i8")

@@ -9,6 +9,8 @@ OLD = Path(__file__).parents[2] / "records" / "version-0.1"
 RUN_FILE = OLD / "run.h5"
 (SPILL,) = OLD.glob("*.spill")
 
+TRACE = Path(__file__).parent / "trace.jsonl"
+
 OUTPUT = "OUTPUT"
 """Stands where a command line names the file that the command makes."""
 
@@ -32,6 +34,9 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
         ),
         "recover": ("recover", SPILL, "-o", OUTPUT, "--overwrite"),
         "report": ("report", RUN_FILE, "-o", OUTPUT),
+        "trace convert": ("trace", "convert", TRACE, "-o", OUTPUT, "--overwrite"),
+        "trace sample": ("trace", "sample", TRACE, "-n", "2", "-o", OUTPUT, "--overwrite"),
+        "trace slice": ("trace", "slice", TRACE, "--requests", "1:", "-o", OUTPUT, "--overwrite"),
         "study copy-path": ("study", "copy-path", "--dir", folder, *_STUDY, "--out", OUTPUT, "--overwrite"),
         "study scaling": (
             *("study", "scaling", "smoke", "--dir", folder, "--ranks", "1", "--strong", "--out", OUTPUT, "--overwrite"),
