@@ -1,7 +1,8 @@
 """The cache of chains against libCacheSim, which is not ours: the same blocks are found, request by request.
 
 libCacheSim knows single objects. It is asked for each block of a request in the order in which ours counts them as
-asked for, each of size 1; what a request finds there are its leading blocks that libCacheSim holds before the first of them.
+asked for, each of size 1; what a request finds there are its leading blocks that libCacheSim holds before the first of
+them.
 """
 
 import json
