@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 needs_extension = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds")
 
 
-def serve(cache: object, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
+def serve(cache: Any, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
     assert isinstance(cache, tuple(KINDS))
     found, steps = cache.serve(np.array(keys, np.uint64), len(keys), len(keys), now_ns)
     assert found.dtype == np.int8
