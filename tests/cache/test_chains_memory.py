@@ -1,4 +1,4 @@
-"""What the extension's cache of chains takes of memory, what it does without any, and that one thread at a time has it."""
+"""What the extension's cache of chains takes of memory, and does without any; and that one thread at a time has it."""
 
 import subprocess
 import sys
@@ -121,8 +121,7 @@ def test_a_second_thread_is_refused_while_the_first_decides() -> None:
     while thread.is_alive():
         try:
             assert cache.held[0] <= 100
-        except RuntimeError as error:
-            assert "another thread" in str(error)
+        except RuntimeError:
             refused += 1
     thread.join()
     assert refused
