@@ -76,7 +76,8 @@ def _estimated(
         return np.zeros(len(capacities), np.int64)
     found = _found_below(_distances(keys[chosen], taken[ends]) / sample, capacities)
     # By the share that was really taken, which keys that are asked for often move.
-    return np.rint(found * (len(keys) / taken[-1])).astype(np.int64)
+    estimated: npt.NDArray[np.int64] = np.rint(found * (len(keys) / taken[-1])).astype(np.int64)
+    return estimated
 
 
 def _hashes(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
