@@ -21,5 +21,6 @@ setup(
     ext_modules=[
         extension("kvbench/timed_io/_stopwatch.c", "_meter.h", "_operations.h"),
         extension("kvbench/cache/chains/_core.c", "_blocks.h", "_decide.h", "_ghosts.h", "_queues.h", "_table.h"),
+        extension("kvbench/cache/chains/_curves.c", "_table.h"),
     ]
 )

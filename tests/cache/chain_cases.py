@@ -13,8 +13,9 @@ from kvbench.cache.chains import _python
 from kvbench.cache.chains.settings import ADMISSIONS, NEVER_NS, POLICIES, UNLIMITED, ChainSettings, ChainTier
 from kvbench.records.schema import Op
 
-type_of_cache = type[chains.ChainCache] | type[_python.ChainCache]
-KINDS: Final[list[type_of_cache]] = list(dict.fromkeys([chains.ChainCache, _python.ChainCache]))
+AnyCache = chains.ChainCache | _python.ChainCache
+CacheType = type[chains.ChainCache] | type[_python.ChainCache]
+KINDS: Final[list[CacheType]] = list(dict.fromkeys([chains.ChainCache, _python.ChainCache]))
 """The extension, where there is one, and the stand-in."""
 Step = tuple[int, int, int, int]
 

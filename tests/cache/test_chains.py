@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import KINDS, Carried, Request, any_requests, any_settings, one_tier, to_play, type_of_cache, whole
+from chain_cases import (
+    KINDS,
+    AnyCache,
+    CacheType,
+    Carried,
+    Request,
+    any_requests,
+    any_settings,
+    one_tier,
+    to_play,
+    whole,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +31,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 needs_extension = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds")
 
 
-def serve(cache: Any, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
-    assert isinstance(cache, tuple(KINDS))
+def serve(cache: AnyCache, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
     found, steps = cache.serve(np.array(keys, np.uint64), len(keys), len(keys), now_ns)
     assert found.dtype == np.int8
     return found.tolist(), steps
@@ -47,7 +57,7 @@ def test_the_extension_decides_as_the_stand_in_does(settings: ChainSettings, req
 @each_kind
 @given(settings=any_settings(), requests=any_requests())
 def test_every_step_can_be_carried_out_after_those_before_it(
-    kind: type_of_cache, settings: ChainSettings, requests: list[Request]
+    kind: CacheType, settings: ChainSettings, requests: list[Request]
 ) -> None:
     cache, carried = kind(settings), Carried(settings)
     seen: set[int] = set()
@@ -69,7 +79,7 @@ def test_every_step_can_be_carried_out_after_those_before_it(
 @each_kind
 @given(settings=any_settings(), requests=any_requests())
 def test_what_was_found_is_read_once_from_where_it_was_found_and_nothing_else_is(
-    kind: type_of_cache, settings: ChainSettings, requests: list[Request]
+    kind: CacheType, settings: ChainSettings, requests: list[Request]
 ) -> None:
     cache = kind(settings)
     for request in requests:
@@ -81,7 +91,7 @@ def test_what_was_found_is_read_once_from_where_it_was_found_and_nothing_else_is
 
 @each_kind
 @given(settings=any_settings(), requests=any_requests())
-def test_play_counts_what_serve_says(kind: type_of_cache, settings: ChainSettings, requests: list[Request]) -> None:
+def test_play_counts_what_serve_says(kind: CacheType, settings: ChainSettings, requests: list[Request]) -> None:
     tiers = len(settings.tiers)
     one, many = kind(settings), kind(settings)
     played = to_play(requests, tiers)
@@ -135,7 +145,7 @@ def test_long_traces_are_decided_alike(policy: str, tiers: tuple[int, ...]) -> N
 
 
 @each_kind
-def test_a_chain_is_found_up_to_its_first_gap(kind: type_of_cache) -> None:
+def test_a_chain_is_found_up_to_its_first_gap(kind: CacheType) -> None:
     cache = kind(one_tier(10))
     assert serve(cache, 1, 2, 3) == ([], [(W, 3, -1, 0), (W, 2, -1, 0), (W, 1, -1, 0)])
     assert serve(cache, 1, 2, 9) == ([0, 0], [(R, 2, 0, -1), (R, 1, 0, -1), (W, 9, -1, 0)])
@@ -147,7 +157,7 @@ def test_a_chain_is_found_up_to_its_first_gap(kind: type_of_cache) -> None:
 
 
 @each_kind
-def test_only_the_first_blocks_are_looked_up_or_stored(kind: type_of_cache) -> None:
+def test_only_the_first_blocks_are_looked_up_or_stored(kind: CacheType) -> None:
     cache = kind(one_tier(10))
     keys = np.array([1, 2, 3, 4], np.uint64)
     assert [key for _, key, _, _ in cache.serve(keys, 0, 3, 0)[1]] == [3, 2, 1]
@@ -156,7 +166,7 @@ def test_only_the_first_blocks_are_looked_up_or_stored(kind: type_of_cache) -> N
 
 
 @each_kind
-def test_lru_lets_go_of_tails_before_heads(kind: type_of_cache) -> None:
+def test_lru_lets_go_of_tails_before_heads(kind: CacheType) -> None:
     cache = kind(one_tier(4))
     serve(cache, 1, 2, 3)
     assert serve(cache, 8, 9)[1] == [(W, 9, -1, 0), (DEL, 3, 0, -1), (W, 8, -1, 0)]
@@ -165,7 +175,7 @@ def test_lru_lets_go_of_tails_before_heads(kind: type_of_cache) -> None:
 
 
 @each_kind
-def test_fifo_lets_go_of_what_came_first_however_often_it_was_read(kind: type_of_cache) -> None:
+def test_fifo_lets_go_of_what_came_first_however_often_it_was_read(kind: CacheType) -> None:
     cache = kind(one_tier(2, "fifo"))
     serve(cache, 1)
     serve(cache, 2)
@@ -174,7 +184,7 @@ def test_fifo_lets_go_of_what_came_first_however_often_it_was_read(kind: type_of
 
 
 @each_kind
-def test_lfu_lets_go_of_what_was_asked_for_least_and_came_to_that_first(kind: type_of_cache) -> None:
+def test_lfu_lets_go_of_what_was_asked_for_least_and_came_to_that_first(kind: CacheType) -> None:
     cache = kind(one_tier(3, "lfu"))
     for key in (1, 2, 3, 1, 3):
         serve(cache, key)
@@ -184,7 +194,7 @@ def test_lfu_lets_go_of_what_was_asked_for_least_and_came_to_that_first(kind: ty
 
 
 @each_kind
-def test_s3_fifo_keeps_what_was_asked_for_twice_in_the_small_queue_and_what_comes_back(kind: type_of_cache) -> None:
+def test_s3_fifo_keeps_what_was_asked_for_twice_in_the_small_queue_and_what_comes_back(kind: CacheType) -> None:
     cache = kind(one_tier(20, "s3-fifo"))
     for key in range(20):
         serve(cache, key)
@@ -198,7 +208,7 @@ def test_s3_fifo_keeps_what_was_asked_for_twice_in_the_small_queue_and_what_come
 
 
 @each_kind
-def test_2q_keeps_what_comes_again_while_it_is_remembered(kind: type_of_cache) -> None:
+def test_2q_keeps_what_comes_again_while_it_is_remembered(kind: CacheType) -> None:
     cache = kind(one_tier(4, "2q"))
     for key in range(5):
         serve(cache, key)
@@ -210,7 +220,7 @@ def test_2q_keeps_what_comes_again_while_it_is_remembered(kind: type_of_cache) -
 
 
 @each_kind
-def test_what_a_tier_has_no_room_for_goes_down_and_from_the_last_it_leaves(kind: type_of_cache) -> None:
+def test_what_a_tier_has_no_room_for_goes_down_and_from_the_last_it_leaves(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1), ChainTier(0), ChainTier(1))))
     assert serve(cache, 1)[1] == [(W, 1, -1, 0)]
     assert serve(cache, 2)[1] == [(DEM, 1, 0, 2), (W, 2, -1, 0)]
@@ -218,7 +228,7 @@ def test_what_a_tier_has_no_room_for_goes_down_and_from_the_last_it_leaves(kind:
 
 
 @each_kind
-def test_write_through_writes_to_the_last_tier_too_and_what_is_there_is_not_moved(kind: type_of_cache) -> None:
+def test_write_through_writes_to_the_last_tier_too_and_what_is_there_is_not_moved(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1), ChainTier(5)), write_through=True))
     assert serve(cache, 1)[1] == [(W, 1, -1, 1), (W, 1, -1, 0)]
     assert cache.tiers_of(1) == (0, 1)
@@ -228,7 +238,7 @@ def test_write_through_writes_to_the_last_tier_too_and_what_is_there_is_not_move
 
 
 @each_kind
-def test_promotion_moves_a_block_up_and_another_makes_room(kind: type_of_cache) -> None:
+def test_promotion_moves_a_block_up_and_another_makes_room(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1), ChainTier(2)), promote=True))
     serve(cache, 1)
     serve(cache, 2)
@@ -241,7 +251,7 @@ def test_promotion_moves_a_block_up_and_another_makes_room(kind: type_of_cache) 
 
 
 @each_kind
-def test_a_found_block_that_has_to_go_before_its_turn_is_read_before_it_goes(kind: type_of_cache) -> None:
+def test_a_found_block_that_has_to_go_before_its_turn_is_read_before_it_goes(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1), ChainTier(2)), "fifo", promote=True))
     serve(cache, 2)
     serve(cache, 1)
@@ -249,7 +259,7 @@ def test_a_found_block_that_has_to_go_before_its_turn_is_read_before_it_goes(kin
 
 
 @each_kind
-def test_second_use_keeps_from_the_last_tier_what_one_request_alone_asked_for(kind: type_of_cache) -> None:
+def test_second_use_keeps_from_the_last_tier_what_one_request_alone_asked_for(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1), ChainTier(5)), admission="second-use"))
     serve(cache, 1)
     assert serve(cache, 2)[1] == [(DEL, 1, 0, -1), (W, 2, -1, 0)]
@@ -262,7 +272,7 @@ def test_second_use_keeps_from_the_last_tier_what_one_request_alone_asked_for(ki
 
 
 @each_kind
-def test_a_block_that_was_not_asked_for_too_long_is_gone_when_it_is_looked_up(kind: type_of_cache) -> None:
+def test_a_block_that_was_not_asked_for_too_long_is_gone_when_it_is_looked_up(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(5),), ttl_ns=10))
     serve(cache, 1, 2, now_ns=0)
     assert serve(cache, 1, now_ns=10)[0] == [0]
@@ -270,7 +280,7 @@ def test_a_block_that_was_not_asked_for_too_long_is_gone_when_it_is_looked_up(ki
 
 
 @each_kind
-def test_a_modelled_tier_costs_no_steps_and_what_it_pushes_out_is_written_below(kind: type_of_cache) -> None:
+def test_a_modelled_tier_costs_no_steps_and_what_it_pushes_out_is_written_below(kind: CacheType) -> None:
     cache = kind(ChainSettings((ChainTier(1, modelled=True), ChainTier(5))))
     assert serve(cache, 1) == ([], [])
     assert serve(cache, 1) == ([0], [])
@@ -282,7 +292,7 @@ def test_a_modelled_tier_costs_no_steps_and_what_it_pushes_out_is_written_below(
 
 
 @each_kind
-def test_no_place_at_all_and_places_without_end(kind: type_of_cache) -> None:
+def test_no_place_at_all_and_places_without_end(kind: CacheType) -> None:
     nothing = kind(ChainSettings((ChainTier(0), ChainTier(0)), write_through=True, promote=True))
     assert serve(nothing, 1, 2) == serve(nothing, 1, 2) == ([], [])
     for policy in POLICIES:
@@ -293,7 +303,7 @@ def test_no_place_at_all_and_places_without_end(kind: type_of_cache) -> None:
 
 
 @each_kind
-def test_a_request_longer_than_the_cache_keeps_its_head(kind: type_of_cache) -> None:
+def test_a_request_longer_than_the_cache_keeps_its_head(kind: CacheType) -> None:
     cache = kind(one_tier(3))
     serve(cache, *range(10))
     assert serve(cache, *range(10))[0] == [0, 0, 0]
@@ -316,13 +326,13 @@ BAD_SETTINGS = [
 
 @each_kind
 @pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
-def test_settings_that_do_not_fit_are_refused(kind: type_of_cache, settings: ChainSettings, message: str) -> None:
+def test_settings_that_do_not_fit_are_refused(kind: CacheType, settings: ChainSettings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(settings)
 
 
 @each_kind
-def test_a_request_that_is_none_is_refused_and_changes_nothing(kind: type_of_cache) -> None:
+def test_a_request_that_is_none_is_refused_and_changes_nothing(kind: CacheType) -> None:
     cache = kind(one_tier(5))
     keys = np.arange(4, dtype=np.uint64)
     cache.serve(keys, 4, 4, 10)
@@ -341,20 +351,20 @@ def test_a_request_that_is_none_is_refused_and_changes_nothing(kind: type_of_cac
         kind(one_tier(5)).serve(keys, 4, 4, -1)
 
 
-def changed(array: np.ndarray, at: int, value: int) -> np.ndarray:  # type: ignore[type-arg]
+def changed(array: np.ndarray, at: int, value: int) -> np.ndarray:
     copy = array.copy()
     copy[at] = value
     return copy
 
 
 @each_kind
-def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: type_of_cache) -> None:
+def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: CacheType) -> None:
     requests = [whole((1, 2, 3), 5), whole((1, 2), 6)]
     cache, good = kind(one_tier(5)), to_play(requests, 1)
     keys, ends, lookups, stores, times_ns, counts = good.arguments
     reading = counts.copy()
     reading.flags.writeable = False
-    wrong = [
+    wrong: list[tuple[tuple[Any, ...], str]] = [
         ((keys, ends[:1], lookups, stores, times_ns, counts), "one element for each request"),
         ((keys, ends, lookups[:1], stores, times_ns, counts), "one element for each request"),
         ((keys, ends, lookups, stores[:1], times_ns, counts), "one element for each request"),
@@ -393,18 +403,18 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: type_of_cac
 
 @needs_extension
 def test_the_extension_alone_needs_nothing_else_and_an_unmade_cache_is_refused() -> None:
-    place = sys.modules[chains.ChainCache.__module__].__file__
+    path = sys.modules[chains.ChainCache.__module__].__file__
     program = (
         "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('_core', {place!r})\n"
+        f"spec = importlib.util.spec_from_file_location('_core', {path!r})\n"
         "core = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(core)\n"
         "assert not [name for name in sys.modules if name.startswith(('numpy', 'kvbench'))]\n"
         "raw = core.ChainCache.__new__(core.ChainCache)\n"
-        "for action in (lambda: raw.held, lambda: raw.blocks, lambda: raw.tiers_of(1),\n"
-        "               lambda: raw.serve(b'', 0, 0, 0)):\n"
+        "uses = [lambda: raw.held, lambda: raw.blocks, lambda: raw.tiers_of(1), lambda: raw.serve(b'', 0, 0, 0)]\n"
+        "for use in uses:\n"
         "    try:\n"
-        "        action()\n"
+        "        use()\n"
         "    except RuntimeError:\n"
         "        continue\n"
         "    raise AssertionError\n"

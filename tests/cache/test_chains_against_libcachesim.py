@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import KINDS, chain, one_tier, type_of_cache, whole
+from chain_cases import KINDS, CacheType, chain, one_tier, whole
 
 from kvbench.cache.chains.settings import POLICIES
 
@@ -78,7 +78,7 @@ def zipf_chains(seed: int, requests: int, longest: int) -> Iterator[tuple[int, .
         yield chain(family, branch, int(rng.integers(1, longest + 1)))
 
 
-def assert_same(kind: type_of_cache, policy: str, blocks: int, requests: Iterator[tuple[int, ...]]) -> None:
+def assert_same(kind: CacheType, policy: str, blocks: int, requests: Iterator[tuple[int, ...]]) -> None:
     ours, other = kind(one_tier(blocks, policy)), Theirs(policy, blocks)
     for number, keys in enumerate(requests):
         request = whole(keys)
@@ -89,7 +89,7 @@ def assert_same(kind: type_of_cache, policy: str, blocks: int, requests: Iterato
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("blocks", [1, 4, 9, 20, 33, 100, 257, 1000])
-def test_chains_find_what_libcachesim_finds(kind: type_of_cache, policy: str, blocks: int) -> None:
+def test_chains_find_what_libcachesim_finds(kind: CacheType, policy: str, blocks: int) -> None:
     if blocks < LEAST.get(policy, 1):
         pytest.skip(f"libCacheSim's {policy} takes no block where it has room for fewer than {LEAST[policy]}")
     assert_same(kind, policy, blocks, zipf_chains(blocks, 500, 3))

@@ -1,4 +1,4 @@
-"""What the compiled cache of chains takes of memory, what it does without any, and that one thread has it at a time."""
+"""What the extension's cache of chains takes of memory, and does without any; and that one thread at a time has it."""
 
 import subprocess
 import sys
@@ -120,15 +120,14 @@ def test_a_second_thread_is_refused_while_the_first_decides() -> None:
     thread = threading.Thread(target=play)
     thread.start()
     begun.wait()
-    refusals: list[str] = []
+    refused = 0
     while thread.is_alive():
         try:
             assert cache.held[0] <= 100
-        except RuntimeError as error:
-            refusals.append(str(error))
+        except RuntimeError:
+            refused += 1
     thread.join()
-    assert refusals
-    assert all("another thread" in refusal for refusal in refusals)
+    assert refused
     assert cache.held == [100]
 
 

@@ -1,7 +1,7 @@
 /* The blocks that any tier holds, each once whatever the number of its tiers, and the lists that they stand in.
  *
- * A block has a number, from 1 on; that of one which left is used again. How long its record is depends on the tiers and
- * on the policy, so that fields are reached by functions. Nothing here touches a Python object.
+ * A block has a number, from 1 on; that of one which left is used again. How long its record is depends on the tiers
+ * and on the policy, so that fields are reached by functions. Nothing here touches a Python object.
  */
 #ifndef KVBENCH_BLOCKS_H
 #define KVBENCH_BLOCKS_H
@@ -10,7 +10,7 @@
 
 enum { MOST_TIERS = 8 };
 
-/* In which queue of a tier a block is, in the low bits of its state; how often it was asked for there in those above. */
+/* In which queue of a tier a block is, in the low bits of its state; in those above, how often it was asked for. */
 enum { ABSENT = 0, FIRST_QUEUE = 1, SECOND_QUEUE = 2, QUEUE_MASK = 3, USE = 4 };
 
 typedef struct {

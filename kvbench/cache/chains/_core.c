@@ -203,7 +203,8 @@ static inline int64_t number_in(const arrays_t *arrays, int array, Py_ssize_t at
 }
 
 /* Request number `at`, whose keys begin at `begin`, or why it is none. */
-static const char *get_request(const arrays_t *arrays, Py_ssize_t at, int64_t begin, int64_t least_ns, request_t *request)
+static const char *get_request(const arrays_t *arrays, Py_ssize_t at, int64_t begin, int64_t least_ns,
+                               request_t *request)
 {
     int64_t end = number_in(arrays, ENDS, at);
     if (end < begin || end > arrays->views[KEYS].shape[0])

@@ -12,10 +12,18 @@ class ChainCache:
 
     1. It is looked up from its first block on, up to the first that no tier holds: what lies behind is not found.
     2. What was found is read where it is, on the fastest tier that holds it; from the last found block to the first.
+       One that has to leave that tier before its turn, as others are moved up, is read right before it leaves.
     3. Blocks that no tier holds are new, from the last of the chain to the first. One behind the gap that a tier holds
        is there already: it counts as asked for, and is neither read nor written.
     4. With `lru` the found ones count as asked for once more, from the last to the first, so that a chain's tail is
-       always older than its head.
+       always older than its head. One that had to leave meanwhile, as the chain is longer than the tier, does not come
+       back.
+
+    What leaves a tier, block by block, is what leaves libCacheSim's LRU, FIFO, LFU, S3FIFO (small-size-ratio 0.1,
+    ghost-size-ratio 0.9, move-to-main-threshold 2) or TwoQ (Ain 0.25, Aout 0.5) of as many objects of size 1.
+
+    All the methods raise RuntimeError while another thread decides. After a MemoryError the cache can be used on; the
+    request during which it was raised may have been carried through in part.
     """
 
     def __init__(self, settings: ChainSettings) -> None:
@@ -42,6 +50,9 @@ class ChainCache:
         order, one after the other, the room that a step needs is there. `op` is a `records.schema.Op`; a tier that
         takes no part in it is -1. READ has a source, WRITE a target, DELETE a source, DEMOTE and PROMOTE both (a
         PROMOTE is a read that lands in a faster tier). What would be done to a modelled tier alone is no step.
+
+        Raises ValueError, and changes nothing, for keys that are no contiguous one-dimensional uint64 array, for parts
+        that are longer than it or negative, and for a time that falls or is negative.
         """
 
     def play(
@@ -60,6 +71,9 @@ class ChainCache:
         (WRITE, DEMOTE and PROMOTE by their target); 2 T to 3 T - 1, blocks that a step reads from each (READ, DEMOTE
         and PROMOTE by their source); 3 T to 4 T - 1, blocks that leave each without being moved (DELETE); 4 T, blocks
         behind the first gap that a tier holds.
+
+        Raises ValueError, and changes nothing, for arrays of other types or shapes, or not contiguous, for ends that
+        fall or lie behind the keys, and for what `serve` refuses of any request. The GIL is released meanwhile.
         """
 
 def __getattr__(name: str) -> Any: ...

@@ -1,8 +1,8 @@
 /* What a request comes to: _serve of _python.py, step by step, on checked arguments and without the interpreter.
  *
  * A request that is begun is carried through: room for all the blocks that it can add is made before. Where memory is
- * lacking for what is only remembered (steps, ghosts, what was asked for), `is_out_of_memory` is set, and the cache goes
- * on. Nothing here touches a Python object.
+ * lacking for what is only remembered (steps, ghosts, what was asked for), `is_out_of_memory` is set, and the cache
+ * goes on. Nothing here touches a Python object.
  */
 #ifndef KVBENCH_DECIDE_H
 #define KVBENCH_DECIDE_H

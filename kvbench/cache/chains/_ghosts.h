@@ -9,8 +9,9 @@
 
 /* ---- ghosts ------------------------------------------------------------------------------------------------------ */
 
-/* A ring of keys, the oldest first. One that was taken stays in its place, dead, until that comes to be the oldest or the
- * ring is full, which is a quarter larger than what may live. A place's number in the table is one more than its index. */
+/* A ring of keys, the oldest first. One that was taken stays in its place, dead, until that comes to be the oldest or
+ * the ring is full, which is a quarter larger than what may live. A place's number in the table is one more than its
+ * index. */
 typedef struct {
     uint64_t most;
     uint64_t *keys;

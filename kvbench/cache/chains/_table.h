@@ -1,8 +1,8 @@
 /* Hash tables from keys to the numbers under which someone else keeps them, and arrays that grow.
  *
- * Every number from 0 to 2^64 - 1 is a key. A slot holds the hash beside the number, so that a key is looked at only where
- * the hashes agree, and so that no key is looked at when a table grows or a slot is emptied. Nothing here touches a
- * Python object.
+ * Every number from 0 to 2^64 - 1 is a key. A slot holds the hash beside the number, so that a key is looked at only
+ * where the hashes agree, and so that no key is looked at when a table grows or a slot is emptied. Nothing here touches
+ * a Python object.
  */
 #ifndef KVBENCH_TABLE_H
 #define KVBENCH_TABLE_H
@@ -59,7 +59,7 @@ static inline uint64_t key_of(keys_t keys, uint32_t number)
     return key;
 }
 
-/* Keys may be consecutive numbers, or hashes already. Two rounds of xor and multiplication leave no pattern of either. */
+/* Keys may be consecutive numbers, or hashes already: two rounds of xor and multiplication leave no pattern. */
 static inline uint32_t hash_of(uint64_t key)
 {
     key = (key ^ key >> 32) * UINT64_C(0x9e3779b97f4a7c15);

@@ -1,37 +1,30 @@
-"""The most that any policy could find, for one that knows the future."""
+"""The most that any cache of equal blocks could find in a trace: what policies are measured against.
 
-import heapq
+It knows the future, and decides nothing that can be carried out.
+"""
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
+
+try:
+    from kvbench.cache.chains._curves import optimal_hits
+except ImportError:
+    from kvbench.cache.chains._curves_python import optimal_hits
 
 
-def belady_hits(keys: NDArray[np.uint64], capacity: int) -> int:
-    """How many references of `keys`, (n,) single blocks of one size, can be found at most with room for `capacity`.
+def belady_hits(keys: npt.ArrayLike, capacity: int) -> int:
+    """The most references, of the sequence `keys`, that any policy with room for `capacity` equal blocks could find.
 
-    Belady's MIN with bypass (Belady, 1966): of what is held and what comes, the block whose next use lies furthest
-    ahead is not kept. It is over single blocks, in whatever order they stand in their chains, and so bounds the prefix
-    hits of every policy from above. Takes n log n steps.
+    `keys` is one-dimensional, and becomes uint64. Belady, IBM Systems Journal 5 (1966), with bypass: a block whose next
+    use lies further than those of all that are held is not kept, and one that is not used again never is.
+
+    It is over single blocks, each found by itself. With chains one after the other, each from its first block on, it
+    bounds from above what prefixes are found by every policy: there a block counts only where all before it in its
+    chain are found too. Raises ValueError for a negative capacity, or `keys` of another dimension.
     """
-    count = len(keys)
-    if capacity < 1 or not count:
-        return 0
-    order = np.argsort(keys, kind="stable")
-    again = keys[order][1:] == keys[order][:-1]
-    following = np.full(count, count, np.int64)
-    following[order[:-1][again]] = order[1:][again]
-    held: set[int] = set()
-    """Positions at which what is held will be asked for next."""
-    furthest: list[int] = []
-    hits = 0
-    for place, then in enumerate(following.tolist()):
-        if place in held:
-            hits += 1
-            held.discard(place)
-        if then == count:
-            continue
-        held.add(then)
-        heapq.heappush(furthest, -then)
-        while len(held) > capacity:
-            held.discard(-heapq.heappop(furthest))
-    return hits
+    if capacity < 0:
+        raise ValueError("a cache has room for 0 blocks or more")
+    array = np.asarray(keys)
+    if array.ndim != 1:
+        raise ValueError("keys must have one dimension")
+    return optimal_hits(np.ascontiguousarray(array, np.uint64), capacity)

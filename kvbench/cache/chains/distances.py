@@ -1,0 +1,97 @@
+"""What an LRU of each of many sizes finds in a trace of chains, in one pass: the hit rate over the size of a tier.
+
+After a request the blocks of its chain are those asked for last, its head after its tail, whatever the size; so a block
+is found where its stack distance before the request, and those of all before it in its chain, are below the size
+(Mattson et al., IBM Systems Journal 9, 1970). Only where a chain is longer than the size is that not so: then blocks
+that were found have left before the chain is through. Such sizes are played. One tier, no time to live, all of a
+request both looked up and stored.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kvbench.cache import chains
+from kvbench.cache.chains.settings import ChainSettings, ChainTier
+
+try:
+    from kvbench.cache.chains._curves import prefix_distances
+except ImportError:
+    from kvbench.cache.chains._curves_python import prefix_distances
+
+
+def lru_hits(
+    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], capacities: Sequence[int], sample: float | None = None
+) -> npt.NDArray[np.int64]:
+    """Blocks found in all requests together, as an array with one number for each of `capacities` (blocks).
+
+    `ends[i]` is where the keys of request i end (they begin where those before end); the keys of one request differ.
+
+    `sample`: None for exact numbers, those of a `ChainCache` of one tier, whatever the capacity; or the share of the
+    keys, above 0 and at most 1, chosen by their hash, from which the numbers are estimated (SHARDS, Waldspurger et al.,
+    FAST 2015, at a fixed rate). An estimate does not know that chains can be longer than a capacity, and that a block
+    which is not in the sample can be the gap before one that is. Raises ValueError for arguments that do not fit
+    together.
+    """
+    ends = np.ascontiguousarray(ends, np.int64)
+    keys = np.ascontiguousarray(keys, np.uint64)
+    sizes = np.diff(ends, prepend=0)
+    if keys.ndim != 1 or ends.ndim != 1 or (sizes < 0).any() or (ends > len(keys)).any():
+        raise ValueError("ends must not fall, and lie within keys")
+    if any(capacity < 0 for capacity in capacities):
+        raise ValueError("a cache has room for 0 blocks or more")
+    keys = keys[: ends[-1] if len(ends) else 0]
+    wanted = np.array(capacities, np.int64)
+    if sample is not None:
+        return _estimated(keys, ends, wanted, sample)
+    found = _found_below(_distances(keys, ends), wanted)
+    for number in np.flatnonzero(wanted < sizes.max(initial=0)):
+        found[number] = _played(keys, ends, sizes, int(wanted[number]))
+    return found
+
+
+def _distances(keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those of all blocks that were asked for before, as were all before them in their chain."""
+    distances = np.empty(len(keys), np.int64)
+    prefix_distances(keys, ends, distances)
+    return distances[distances >= 0]
+
+
+def _found_below(
+    distances: npt.NDArray[np.int64] | npt.NDArray[np.float64], capacities: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = np.searchsorted(np.sort(distances), capacities, side="left").astype(np.int64)
+    return found
+
+
+def _estimated(
+    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], capacities: npt.NDArray[np.int64], sample: float
+) -> npt.NDArray[np.int64]:
+    if not 0 < sample <= 1:
+        raise ValueError("a sample is a share above 0 and at most 1")
+    chosen = _hashes(keys) < sample
+    taken = np.concatenate([[0], np.cumsum(chosen)])
+    if not taken[-1]:
+        return np.zeros(len(capacities), np.int64)
+    found = _found_below(_distances(keys[chosen], taken[ends]) / sample, capacities)
+    # By the share that was really taken, which keys that are asked for often move.
+    estimated: npt.NDArray[np.int64] = np.rint(found * (len(keys) / taken[-1])).astype(np.int64)
+    return estimated
+
+
+def _hashes(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Evenly in [0, 1): the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    mixed = keys + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _played(
+    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], capacity: int
+) -> int:
+    counts = np.zeros((len(ends), 5), np.int64)
+    cache = chains.ChainCache(ChainSettings((ChainTier(capacity),)))
+    cache.play(keys, ends, sizes, sizes, np.zeros(len(ends), np.int64), counts)
+    return int(counts[:, 0].sum())
