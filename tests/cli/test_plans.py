@@ -180,7 +180,7 @@ def test_more_room_finds_more_and_the_optimum_most(kvbench: Call, trace: Path, t
         assert all(hits <= most for hits, most in zip(policy["hit_blocks"], curve["optimum_hit_blocks"], strict=True))
         assert policy["knee_bytes_per_rank"] in sizes
         one = planned(kvbench, trace, "--capacity", sizes[2], "--set", f"cache.policy={name}")["prefix"]
-        assert (policy["hit_blocks"][2], policy["hit_share"][2]) == (one["hit_blocks"], one["hit_share"])
+        assert (policy["hit_blocks"][2], policy["block_hit_share"][2]) == (one["hit_blocks"], one["block_hit_share"])
     lru = curve["policies"]["lru"]["hit_blocks"]
     assert lru == sorted(lru) == [simulated(trace, size // BLOCK) for size in sizes]
     assert curve["unlimited_hit_blocks"] == figures["prefix"]["unlimited_hit_blocks"]

@@ -1,7 +1,8 @@
 """Prefix hits against capacity, for every policy, on one schedule: what more room is worth.
 
-The last tier's capacity varies; all else is as configured. With one tier the optimum stands beside the policies: what
-Belady's rule finds, which knows the future (see `cache.chains.optimum`); no policy can find more.
+The last tier's capacity varies; all else is as configured. Of LRU all capacities come of one pass where there is one
+tier (`cache.chains.distances`). With one tier the optimum stands beside the policies: what Belady's rule finds, which
+knows the future (`cache.chains.optimum`); no policy can find more.
 
 What travels: one sum over ranks for each policy, of as many numbers as there are capacities.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.cache.chains.distances import lru_hits
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
@@ -48,11 +50,8 @@ class Curve:
     capacities: tuple[int, ...]
     """Bytes per rank."""
     blocks: int
-    tokens: int
-    """Of all contexts."""
     hit_blocks: dict[str, tuple[int, ...]]
     """By policy: prefix hits."""
-    hit_tokens: dict[str, tuple[int, ...]]
     unlimited_hit_blocks: int
     """Where the last tier is never full."""
     optimum_blocks: tuple[int, ...] | None
@@ -81,8 +80,6 @@ class Curve:
                 name: {
                     "hit_blocks": list(hits),
                     "block_hit_share": self.shares(name),
-                    "hit_tokens": list(self.hit_tokens[name]),
-                    "hit_share": [tokens / max(1, self.tokens) for tokens in self.hit_tokens[name]],
                     "knee_bytes_per_rank": self.capacities[self.knee(name)],
                 }
                 for name, hits in self.hit_blocks.items()
@@ -110,24 +107,30 @@ def curve_sums(
 ) -> NDArray[np.int64]:
     """The numbers of a curve, summed over `parts`, to be summed over ranks: see `curve_of`. `above`: bytes of the tiers
     above the last."""
-    points = len(capacities.nbytes)
-    sums = np.zeros((2 * len(policies) + 2, points), np.int64)
+    points, block = len(capacities.nbytes), block_bytes(config)
+    sums = np.zeros((len(policies) + 2, points), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
-        tokens = part.context_tokens[:requests].astype(np.int64)
         for number, policy in enumerate(policies):
             chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
+            if policy == "lru" and not above and _keeps_all(config):
+                ends = np.cumsum(chains.counts[:requests])
+                sums[number] += lru_hits(chains.keys(0, requests), ends, [n // block for n in capacities.nbytes])
+                continue
             for place, nbytes in enumerate(capacities.nbytes):
-                found = decide(chosen, part, chains, [*above, nbytes], requests).found_by_request
-                sums[2 * number, place] += found.sum()
-                sums[2 * number + 1, place] += np.minimum(found * chains.block_tokens, tokens).sum()
+                sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
         if optimum is not None:
             keys = chains.keys(0, requests)
             for place, nbytes in enumerate(capacities.nbytes):
-                sums[-2, place] += optimum(keys, nbytes // block_bytes(config))
+                sums[-2, place] += optimum(keys, nbytes // block)
         sums[-1, 0] += chains.counts[:requests].sum()
-        sums[-1, 1] += tokens.sum()
     return sums
+
+
+def _keeps_all(config: RunConfig) -> bool:
+    """Whether every block of every request is kept where there is room, so that one pass has all capacities."""
+    cache = config.cache
+    return cache.admission == "always" and cache.ttl_s is None and cache.min_prefix_tokens == 0
 
 
 def curve_of(
@@ -138,9 +141,7 @@ def curve_of(
     return Curve(
         capacities=capacities.nbytes,
         blocks=rows[-1][0],
-        tokens=rows[-1][1],
-        hit_blocks={name: tuple(rows[2 * number]) for number, name in enumerate(policies)},
-        hit_tokens={name: tuple(rows[2 * number + 1]) for number, name in enumerate(policies)},
+        hit_blocks={name: tuple(rows[number]) for number, name in enumerate(policies)},
         unlimited_hit_blocks=unlimited,
         optimum_blocks=tuple(rows[-2]) if optimum else None,
     )
