@@ -16,13 +16,13 @@ pytestmark = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension
 BLOCKS = 1_500_000
 
 GROWS = """
-import resource, sys
+import sys
 import numpy as np
 from kvbench.cache.chains import ChainCache, ChainSettings, ChainTier
 
-def bytes_now():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+def bytes_of(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 blocks, policy, tiers, ttl_ns = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 settings = ChainSettings((ChainTier(blocks // tiers),) * tiers, policy, promote=True, ttl_ns=ttl_ns)
@@ -39,16 +39,13 @@ def more():
     cache.play(keys, ends, sizes, sizes, times_ns, counts)
 
 ChainCache(ChainSettings((ChainTier(1000),) * tiers)).play(keys, ends, sizes, sizes, times_ns, counts)
-before, most = bytes_now(), 0.0
+before, most = bytes_of("VmRSS"), 0.0
 for _ in range(2 * blocks // len(keys)):
     more()
     if cache.blocks > blocks // 8:
-        most = max(most, (bytes_now() - before) / cache.blocks)
-# The most at any moment, between two requests too, of all that the process had.
-with open("/proc/self/status") as status:
-    # Not getrusage, which counts what the process that started this one had.
-    (high,) = [int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")]
-peak = (high - before) / cache.blocks
+        most = max(most, (bytes_of("VmRSS") - before) / cache.blocks)
+# The most at any moment, within a request too.
+peak = (bytes_of("VmHWM") - before) / cache.blocks
 print(max(most, peak))
 """
 

@@ -1,6 +1,7 @@
-/* The queues of one tier: which block leaves it next, by each of the policies. _python.py is what they do, in words.
+/* The queues of one tier: which block leaves it next, by each of the policies.
  *
- * A tier knows nothing of those beside it, nor of requests. Nothing here touches a Python object.
+ * A tier knows nothing of those beside it, nor of requests. Nothing here touches a Python object. _queues.py does the
+ * same without a compiler.
  */
 #ifndef KVBENCH_QUEUES_H
 #define KVBENCH_QUEUES_H
