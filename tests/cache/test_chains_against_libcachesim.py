@@ -65,7 +65,7 @@ class Theirs:
         for key in (*reversed(keys[:found]), *reversed(keys[found:])):
             self.get(key)
         for key in reversed(keys[:found]):
-            if self.renews and self.holds(key):
+            if self.renews:
                 self.get(key)
         return found
 

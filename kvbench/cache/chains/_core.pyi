@@ -16,8 +16,8 @@ class ChainCache:
     3. Blocks that no tier holds are new, from the last of the chain to the first. One behind the gap that a tier holds
        is there already: it counts as asked for, and is neither read nor written.
     4. With `lru` the found ones count as asked for once more, from the last to the first, so that a chain's tail is
-       always older than its head. One that had to leave meanwhile, as the chain is longer than the tier, does not come
-       back.
+       always older than its head. One that had to leave meanwhile, as the chain is longer than the cache, is written
+       again: the head of such a chain stays, and not its tail.
 
     What leaves a tier, block by block, is what leaves libCacheSim's LRU, FIFO, LFU, S3FIFO (small-size-ratio 0.1,
     ghost-size-ratio 0.9, move-to-main-threshold 2) or TwoQ (Ain 0.25, Aout 0.5) of as many objects of size 1.

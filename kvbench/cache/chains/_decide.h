@@ -323,6 +323,8 @@ static int serve_request(cache_t *cache, request_t *request)
         uint32_t block = found_again(cache, cache->keys[at], cache->found[at]);
         if (block != NONE)
             hit_block(&cache->blocks, &cache->tiers[tier_from(&cache->blocks, block, 0)], block);
+        else if (at < request->store)
+            add_new(cache, cache->keys[at]); /* its own chain has pushed it out: the head stays, and not the tail */
     }
     if (cache->counts)
         cache->counts[4 * cache->tier_count] = request->behind;

@@ -137,12 +137,19 @@ class ChainCache:
             else:
                 behind += 1
                 self._queues[tier].hit(key)
-        for key in reversed(keys[: len(found)]):
-            for queue in self._queues:
-                if queue.renews and key in queue:
-                    queue.hit(key)
-                    break
+        if self._queues[0].renews:
+            for at in reversed(range(len(found))):
+                self._renew(keys[at], stored=at < store)
         return found, behind
+
+    def _renew(self, key: int, stored: bool) -> None:
+        """Count a found block as asked for once more. One that its own chain has pushed out is written again, if it is
+        to be `stored` at all: of a chain that is longer than the cache the head stays, and not the tail."""
+        tiers = self.tiers_of(key)
+        if tiers:
+            self._queues[tiers[0]].hit(key)
+        elif stored:
+            self._add(key)
 
     def _ask(self, key: int) -> None:
         if self._settings.admission == "second-use":
