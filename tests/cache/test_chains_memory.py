@@ -11,7 +11,10 @@ from chain_cases import one_tier, to_play, whole
 from kvbench.cache import chains
 from kvbench.cache.chains.settings import NEVER_NS, ChainSettings, ChainTier
 
-pytestmark = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds"),
+]
 
 BLOCKS = 1_500_000
 

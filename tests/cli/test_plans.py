@@ -84,8 +84,9 @@ def test_a_person_reads_the_same(kvbench: Call, trace: Path) -> None:
     assert "decided, nothing was read or written" in told
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("pacing", ["asap", "open"])
+@pytest.mark.parametrize(
+    ("ranks", "pacing"), [(1, "asap"), (1, "open"), (4, "asap"), pytest.param(4, "open", marks=pytest.mark.slow)]
+)
 def test_a_run_does_what_was_planned(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
 ) -> None:
