@@ -54,7 +54,7 @@ def print_plan(planned: Planned, console: Console) -> None:
     for tier in planned.tiers:
         writes = planned.drive_writes_per_day(tier)
         if writes is not None:
-            _say(console, f"{tier.name}: written full {writes:.3g} times a day (drive writes per day)")
+            _say(console, f"{tier.name}: written full {_rounded(writes)} times a day (drive writes per day)")
     if planned.curve is not None:
         _print_curve(planned.curve, console)
     _say(
@@ -62,6 +62,11 @@ def print_plan(planned: Planned, console: Console) -> None:
         "Capacity is per rank, all else of all ranks; found is in blocks, read and written are in bytes, moves between "
         "tiers included; rates are at the speed of the trace.",
     )
+
+
+def _rounded(number: float) -> str:
+    """With three digits or all of its whole part."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _percent(part: int, whole: int) -> str:
