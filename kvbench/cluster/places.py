@@ -19,7 +19,7 @@ from kvbench.cluster.comm import Communicator, FailedElsewhere, quiet_barrier, q
 from kvbench.cluster.topology import Seat, Topology
 from kvbench.errors import KvbenchError
 
-Sharing = Literal["shared", "local", "mixed", "single-node", "none"]
+PlaceSharing = Literal["shared", "local", "mixed", "single-node", "none"]
 """Whether all nodes see a place as the same, each as one of its own, some share it, there is one node, or no place."""
 
 _POLL_S: Final = 0.02
@@ -66,7 +66,7 @@ class PlaceGroup:
     """Whether this rank is the first of its node in the group."""
 
     @property
-    def sharing(self) -> Sharing:
+    def sharing(self) -> PlaceSharing:
         """How the nodes of the run see their places; with one node there is nobody to compare with."""
         if self.most_nodes == 0:
             return "none"

@@ -30,7 +30,7 @@ CHUNK_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class RankSeat:
     """Where this rank runs."""
 
     rank: int
@@ -91,7 +91,7 @@ class Engine:
     def __init__(
         self,
         config: RunConfig,
-        home: Home,
+        home: RankSeat,
         tiers: Sequence[Tier],
         capacities: Sequence[int],
         arena: Arena,

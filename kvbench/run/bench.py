@@ -15,7 +15,7 @@ from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
-from kvbench.engine.engine import Engine, Home
+from kvbench.engine.engine import Engine, RankSeat
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
@@ -116,7 +116,7 @@ class Bench:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
             check_paths(config, tiers[-1], around.volume)
-        home, payload_of = Home(topology.rank, topology.host), payloads(payload, plan.run_id)
+        home, payload_of = RankSeat(topology.rank, topology.host), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None

@@ -193,7 +193,7 @@ def known_attributes(
     arena_bytes: int,
 ) -> dict[str, str | int | float]:
     """The attributes of the run file but for those of how the run went; `cache_directory` is a
-    `places.Sharing`."""
+    `places.PlaceSharing`."""
     names = tier_names([tier.kind for tier in tiers])
     return (
         description(plan.config, topology.size, topology.nodes, timed_io.TIMER)

@@ -31,7 +31,7 @@ from kvbench.studies.measuring import measure
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import StudyCell, StudyStep, least_seconds, plan_steps, stored_bytes_per_rank
 from kvbench.studies.progress import clock_text
-from kvbench.studies.requirements import Surroundings, look_around
+from kvbench.studies.requirements import StudyPlaces, look_around
 from kvbench.studies.study_file import StudyIdentity, gather_study
 from kvbench.tiers.kinds import target_at
 from kvbench.units import format_bytes
@@ -117,7 +117,7 @@ def _announce(console: Console, topology: Topology, identity: StudyIdentity, ste
 
 @contextmanager
 def _stock(
-    topology: Topology, agreement: Agreement, identity: StudyIdentity, around: Surroundings
+    topology: Topology, agreement: Agreement, identity: StudyIdentity, around: StudyPlaces
 ) -> Iterator[Stock | None]:
     """This rank's objects, memory and tiers, None where it takes no part; removed again however the study ended."""
     with ExitStack() as stack:

@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class StudyPlaces:
     """This rank's node and the directories, found fit for the study."""
 
     node: Node
@@ -48,7 +48,7 @@ class Surroundings:
 
 def look_around(
     topology: Topology, agreement: Agreement, choices: CopyPathChoices, steps: list[StudyStep], run_id: str
-) -> Surroundings:
+) -> StudyPlaces:
     """Check the ranks, the directories, their space and read paths, and memory. Collective.
 
     Raises KvbenchError on rank 0, naming everything that was found by any rank, and FailedElsewhere on the others.
@@ -61,7 +61,7 @@ def look_around(
         group = agreement.run("check", partial(place_group, topology, target, run_id))
         places.append(Place(target, filesystem, group))
 
-    def check() -> Surroundings:
+    def check() -> StudyPlaces:
         check_open_files(topology, max(choices.threads))
         arena = arena_bytes(choices, node.llc_bytes)
         records = record_bytes_per_rank(steps, choices)
@@ -71,7 +71,7 @@ def look_around(
             check_memory(node, places, choices, arena, records)
             for place in places:
                 check_paths(place, place.target.area(run_id, topology.rank), choices.read_paths)
-        return Surroundings(node, tuple(places), arena, memory)
+        return StudyPlaces(node, tuple(places), arena, memory)
 
     return agreement.run("check", check)
 

@@ -34,7 +34,7 @@ from kvbench.studies.equipment import IO_BYTES, Stock
 from kvbench.studies.measuring import Measured
 from kvbench.studies.options import CopyPathChoices
 from kvbench.studies.plan import READS_PER_REQUEST, objects_of
-from kvbench.studies.requirements import Surroundings
+from kvbench.studies.requirements import StudyPlaces
 from kvbench.units import storable
 
 KIND: Final = "study-copy-path"
@@ -82,7 +82,7 @@ def gather_study(
     topology: Topology,
     agreement: Agreement,
     identity: StudyIdentity,
-    around: Surroundings,
+    around: StudyPlaces,
     stock: Stock | None,
     measured: Measured,
     writer: RunFileWriter | None,
@@ -108,7 +108,7 @@ def gather_study(
 
 
 def _tables(
-    topology: Topology, identity: StudyIdentity, around: Surroundings, stock: Stock | None, measured: Measured
+    topology: Topology, identity: StudyIdentity, around: StudyPlaces, stock: Stock | None, measured: Measured
 ) -> dict[str, npt.NDArray[np.void]]:
     """This rank's rows of each table."""
     leader = topology.local_rank == 0
@@ -123,7 +123,7 @@ def _tables(
     }
 
 
-def _cell_rows(around: Surroundings, measured: Measured) -> list[dict[str, Any]]:
+def _cell_rows(around: StudyPlaces, measured: Measured) -> list[dict[str, Any]]:
     return [
         {
             "cell": time.cell.number,
@@ -158,7 +158,7 @@ def _summed(copies: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return table
 
 
-def _attributes(topology: Topology, identity: StudyIdentity, around: Surroundings) -> dict[str, str | int | float]:
+def _attributes(topology: Topology, identity: StudyIdentity, around: StudyPlaces) -> dict[str, str | int | float]:
     choices = identity.choices
     io = Io(io_bytes=IO_BYTES, threads=max(choices.threads), arena_bytes=around.arena_bytes)
     config = RunConfig(
@@ -197,7 +197,7 @@ def _fingerprint(study: Mapping[str, Any], topology: Topology) -> str:
 
 
 def _rank_row(
-    topology: Topology, identity: StudyIdentity, around: Surroundings, stock: Stock | None, measured: Measured
+    topology: Topology, identity: StudyIdentity, around: StudyPlaces, stock: Stock | None, measured: Measured
 ) -> dict[str, str | int]:
     choices, clock = identity.choices, measured.outcome.clock
     stores = stock.stores if stock is not None else []
@@ -232,10 +232,10 @@ def _rank_row(
     }
 
 
-def _node_row(topology: Topology, around: Surroundings, clock: CommonClock) -> dict[str, str | int | float]:
+def _node_row(topology: Topology, around: StudyPlaces, clock: CommonClock) -> dict[str, str | int | float]:
     return node_row(around.node, _place_row(topology, around, 0), clock)
 
 
-def _place_row(topology: Topology, around: Surroundings, number: int) -> dict[str, str | int]:
+def _place_row(topology: Topology, around: StudyPlaces, number: int) -> dict[str, str | int]:
     place = around.places[number]
     return place_row(topology.node, place.target.address, place.filesystem, place.group.group)

@@ -87,7 +87,7 @@ class Readings(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class PieceResult:
     """What a piece did: bytes moved, CPU time in copies, span, and the errno that ended it (0: none)."""
 
     nbytes: int = 0
@@ -164,7 +164,7 @@ def _split(wall_ns: int, cpu_ns: int, runq_ns: int, blocked: bool) -> tuple[int,
     return (host_ns if blocked else wall_ns - runq_ns), runq_ns
 
 
-def stop_meter(start: Readings, row: Row, outcome: Outcome) -> None:
+def stop_meter(start: Readings, row: Row, outcome: PieceResult) -> None:
     """Sample again, the monotonic clock first, and add the piece to the row."""
     wall_ns = time.monotonic_ns() - start.start_ns
     cpu_ns = time.thread_time_ns() - start.cpu_ns

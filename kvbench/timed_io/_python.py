@@ -21,7 +21,7 @@ from kvbench.timed_io._meter import (
     SAME,
     SCHEDSTAT,
     STOPWATCH_BYTES,
-    Outcome,
+    PieceResult,
     Readings,
     load_row,
     start_meter,
@@ -128,10 +128,10 @@ def _error(code: int, name: str | None = None) -> OSError:
     return OSError(code, os.strerror(code)) if name is None else OSError(code, os.strerror(code), name)
 
 
-def _timed(view: memoryview, row: int, flags: int, name: str | None, work: Callable[[Outcome], None]) -> None:
+def _timed(view: memoryview, row: int, flags: int, name: str | None, work: Callable[[PieceResult], None]) -> None:
     """Run `work`, which may raise OSError, as one timed piece of the row."""
     values = load_row(view, row)
-    outcome = Outcome()
+    outcome = PieceResult()
     start, outcome.errno = start_meter()
     if flags & FIRST:
         values = started_row(start.start_ns, values.queue_ns)
@@ -158,7 +158,7 @@ class _FileOp:
     stop: NDArray[np.int32]
     writing: bool
 
-    def run(self, outcome: Outcome) -> None:
+    def run(self, outcome: PieceResult) -> None:
         """Open, move, sync, close: as far as the flags ask and no error stops it."""
         outcome.span_ns = 0 if self.writing else SAME
         done = False
@@ -178,7 +178,7 @@ class _FileOp:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if self.writing else os.O_RDONLY
         self.fd = os.open(self.name, flags | (os.O_DIRECT if self.flags & DIRECT else 0), 0o600, dir_fd=self.dirfd)
 
-    def _move(self, outcome: Outcome) -> None:
+    def _move(self, outcome: PieceResult) -> None:
         for run in self.region.runs(self.io_bytes):
             done = 0
             while done < len(run):
@@ -191,7 +191,7 @@ class _FileOp:
                 done += moved
                 outcome.nbytes += moved
 
-    def _sync(self, outcome: Outcome) -> None:
+    def _sync(self, outcome: PieceResult) -> None:
         _raise_if_stopped(self.stop)
         start_ns = time.monotonic_ns()
         try:
@@ -262,7 +262,7 @@ def write_file(
     return _file_op(rows, row, op)
 
 
-def _copy_chunks(to: _Region, source: _Region, chunk: int, stop: NDArray[np.int32], outcome: Outcome) -> bool:
+def _copy_chunks(to: _Region, source: _Region, chunk: int, stop: NDArray[np.int32], outcome: PieceResult) -> bool:
     """Copy in steps of at most `chunk` bytes; False if it was stopped."""
     sources = source.runs(chunk)
     piece = source.memory[:0]
@@ -281,7 +281,7 @@ def _copy_chunks(to: _Region, source: _Region, chunk: int, stop: NDArray[np.int3
     return True
 
 
-def _touch_pages(data: Bytes, into_page: int, stop: NDArray[np.int32], outcome: Outcome) -> bool:
+def _touch_pages(data: Bytes, into_page: int, stop: NDArray[np.int32], outcome: PieceResult) -> bool:
     """Read one byte of each page, given that the bytes asked for begin `into_page`; False if it was stopped."""
     batch = _STOP_CHECK_PAGES * mmap.PAGESIZE
     for first in range(0, len(data), batch):
@@ -292,7 +292,7 @@ def _touch_pages(data: Bytes, into_page: int, stop: NDArray[np.int32], outcome: 
     return True
 
 
-def _copy_mapping(data: Bytes, to: _Region, stop: NDArray[np.int32], outcome: Outcome) -> bool:
+def _copy_mapping(data: Bytes, to: _Region, stop: NDArray[np.int32], outcome: PieceResult) -> bool:
     start_ns = time.thread_time_ns()
     finished = _copy_chunks(to, _Region(data, [(0, len(data))], len(data)), _MMAP_CHUNK_BYTES, stop, outcome)
     outcome.copy_ns = time.thread_time_ns() - start_ns
@@ -300,7 +300,7 @@ def _copy_mapping(data: Bytes, to: _Region, stop: NDArray[np.int32], outcome: Ou
 
 
 def _use_mapping(
-    fd: int, offset: int, nbytes: int, to: _Region | None, stop: NDArray[np.int32], outcome: Outcome
+    fd: int, offset: int, nbytes: int, to: _Region | None, stop: NDArray[np.int32], outcome: PieceResult
 ) -> None:
     if os.fstat(fd).st_size - offset < nbytes:
         raise _error(errno.EIO)
@@ -345,7 +345,7 @@ def mmap_read(
             raise ValueError("extents must hold nbytes")
     stop_view = _stop(stop)
 
-    def work(outcome: Outcome) -> None:
+    def work(outcome: PieceResult) -> None:
         _raise_if_stopped(stop_view)
         fd = os.open(name, os.O_RDONLY, dir_fd=dirfd)
         try:
@@ -376,7 +376,7 @@ def copy(
     if to.nbytes != source.nbytes:
         raise ValueError("dst_extents and src_extents must hold the same number of bytes")
 
-    def work(outcome: Outcome) -> None:
+    def work(outcome: PieceResult) -> None:
         outcome.copy_ns = SAME
         if not _copy_chunks(to, source, io_bytes, stop_view, outcome):
             raise _error(errno.ECANCELED)
@@ -421,7 +421,7 @@ def end(rows: AnyBuffer, row: int, span_ns: int, copy_ns: int, nbytes: int, /) -
     )
     values = started_row(held.t_start_ns, held.t_start_ns - held.queue_ns)
     values.errno = held.errno
-    outcome = Outcome(nbytes, copy_ns, span_ns)
+    outcome = PieceResult(nbytes, copy_ns, span_ns)
     stop_meter(start, values, outcome)
     store_row(view, row, values)
     if outcome.errno:

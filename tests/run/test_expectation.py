@@ -5,7 +5,7 @@ import pytest
 
 from kvbench.cluster.agree import Agreement, RanksFailed
 from kvbench.cluster.comm import SerialComm
-from kvbench.cluster.places import PlaceGroup, Sharing
+from kvbench.cluster.places import PlaceGroup, PlaceSharing
 from kvbench.cluster.topology import discover
 from kvbench.run.checks.expectation import _ROW, Expect, check_expectation, disappointment
 from kvbench.tiers.file.filesystem import reach_of
@@ -41,7 +41,7 @@ def check(expect: Expect, kind: str, group: PlaceGroup = ALONE) -> None:
     ],
 )
 def test_directories_are_shared_local_or_something_between(
-    fewest: int, most: int, of_nodes: int, sharing: Sharing
+    fewest: int, most: int, of_nodes: int, sharing: PlaceSharing
 ) -> None:
     assert group_of(fewest, most, of_nodes).sharing == sharing
 
@@ -71,7 +71,9 @@ def test_one_node_with_the_other_sort_of_filesystem_is_an_error(expect: Expect, 
 
 @pytest.mark.parametrize(("fewest", "most", "sharing"), [(3, 3, "shared"), (1, 2, "mixed"), (1, 1, "local")])
 @pytest.mark.parametrize("expect", ["shared", "local"])
-def test_with_several_nodes_only_what_they_see_counts(expect: Expect, fewest: int, most: int, sharing: Sharing) -> None:
+def test_with_several_nodes_only_what_they_see_counts(
+    expect: Expect, fewest: int, most: int, sharing: PlaceSharing
+) -> None:
     group = group_of(fewest, most, 3)
     if expect == sharing:
         check(expect, "ext4", group)

@@ -16,7 +16,7 @@ BAD_PARTS: Final = "lookup and store are 0 to the number of keys of the request"
 BAD_TIMES: Final = "the time is 0 ns or more and never falls"
 BAD_ENDS: Final = "ends must not fall, and lie within keys"
 
-Step = tuple[int, int, int, int]
+_Step = tuple[int, int, int, int]
 
 
 class ChainCache:
@@ -38,7 +38,7 @@ class ChainCache:
         """How often a block was asked for, as far as the admission has to know: 2 stands for more."""
         self._asked_ns: dict[int, int] = {}
         self._now_ns = 0
-        self._steps: list[Step] = []
+        self._steps: list[_Step] = []
 
     @property
     def held(self) -> list[int]:
@@ -53,7 +53,7 @@ class ChainCache:
 
     def serve(
         self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
-    ) -> tuple[npt.NDArray[np.int8], list[Step]]:
+    ) -> tuple[npt.NDArray[np.int8], list[_Step]]:
         _check_array("keys", keys, np.uint64)
         if not (0 <= lookup <= len(keys) and 0 <= store <= len(keys)):
             raise ValueError(BAD_PARTS)

@@ -14,7 +14,7 @@ from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE
 from kvbench.config.roles import Roles
 from kvbench.config.run_config import parse_config
 from kvbench.engine.arrivals import Timeline
-from kvbench.engine.engine import Engine, Home, Load
+from kvbench.engine.engine import Engine, Load, RankSeat
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Path, Phase
 from kvbench.tiers.arena import Arena
@@ -68,7 +68,7 @@ class SharedJob:
             self.engines.append(
                 Engine(
                     config,
-                    Home(rank, "here"),
+                    RankSeat(rank, "here"),
                     [tier],
                     [sectors * SECTOR_BYTES],
                     arena,

@@ -23,7 +23,7 @@ from kvbench.cache import Cache, Policy, Step, make_policy
 from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.config.run_config import RunConfig, parse_config
 from kvbench.engine.arrivals import Timeline
-from kvbench.engine.engine import Engine, Home, Load
+from kvbench.engine.engine import Engine, Load, RankSeat
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase, RequestState
 from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.contract import Tier
@@ -261,7 +261,7 @@ class Rank:
         self.journal = Journal(self.capacities)
         self.tiers = [self._tier(number, tier.kind) for number, tier in enumerate(config.tiers)]
         written = payload if config.keeps_bytes else Blank(payload.run, SEED)
-        self.engine = Engine(config, Home(3, "here"), self.tiers, self.capacities, arena, written)
+        self.engine = Engine(config, RankSeat(3, "here"), self.tiers, self.capacities, arena, written)
         self.cache = RecordingCache(self.capacities, make_policy(config.cache))
         self.engine.books.cache = self.cache
 
