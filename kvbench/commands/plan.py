@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,11 +15,15 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.commands.options import OUTPUT_FILE, config_argument, set_option, skip_option
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.config.names import CHAIN_POLICIES
+from kvbench.config.run_config import RunConfig
 from kvbench.console import run_console
+from kvbench.records.outputs import FIO_JOB, FIO_LOG, PARQUET, check_output, write_output
 from kvbench.run.planning.curve import Capacities
+from kvbench.run.planning.operations import Operations, as_fio, as_parquet
 from kvbench.run.planning.planned import Capacity, plan
 from kvbench.run.planning.print import print_plan
 from kvbench.units import parse_bytes
+from kvbench.workload.traces.parquet import pyarrow
 
 
 def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None) -> Capacity | None:
@@ -46,6 +52,31 @@ def _read_capacities(ctx: click.Context, param: click.Parameter, text: str | Non
         raise click.BadParameter(str(error)) from error
 
 
+def _check_export(path: Path) -> None:
+    """Raise UsageError or KvbenchError where it cannot be made."""
+    launcher = detect_launcher()
+    if launcher is not None and launcher.size != 1:
+        raise click.UsageError("--export is made by one process: leave mpirun out, and give --ranks")
+    if path.suffix == ".parquet":
+        pyarrow("writing a Parquet file")
+        check_output(path, PARQUET)
+    elif path.suffix == ".fio":
+        check_output(path, FIO_JOB)
+    else:
+        raise click.UsageError(f"--export {path}: expected a name that ends in .parquet or .fio")
+
+
+def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
+    if path.suffix == ".parquet":
+        write_output(check_output(path, PARQUET), as_parquet(config, ranks), PARQUET)
+        return
+    job, logs = as_fio(config, ranks, path.stem)
+    outputs = {name: check_output(path.with_name(name), FIO_LOG) for name in logs}
+    for name, text in logs.items():
+        write_output(outputs[name], text.encode(), FIO_LOG)
+    write_output(check_output(path, FIO_JOB), job.encode(), FIO_JOB)
+
+
 @click.command(cls=RanksCommand)
 @config_argument
 @set_option
@@ -72,6 +103,11 @@ def _read_capacities(ctx: click.Context, param: click.Parameter, text: str | Non
     help="For --capacities: only this policy; repeatable.",
 )
 @click.option("--plot", type=OUTPUT_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
+@click.option(
+    "--export",
+    type=OUTPUT_FILE,
+    help="Every operation: FILE.parquet, or FILE.fio, a job that fio replays, with a log for each rank beside it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def plan_command(
     config: str,
@@ -82,11 +118,14 @@ def plan_command(
     capacities: Capacities | None,
     policies: tuple[str, ...],
     plot: Path | None,
+    export: Path | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
     read or written."""
     refuse_to_start({"--ranks": ranks})
+    if export is not None:
+        _check_export(export)
     if capacities is None and (plot is not None or policies):
         raise click.UsageError("--plot and --policy are for --capacities: give a range, as 1GiB:4TiB")
     if skip_bad_lines:
@@ -95,7 +134,15 @@ def plan_command(
     interrupt = Interrupt(launched=comm.size > 1, speaks=comm.rank == 0)
     with interrupt, together(comm):
         planned = plan(
-            comm, Agreement(comm, interrupt), config, overrides, capacity, ranks, capacities, policies or CHAIN_POLICIES
+            comm,
+            Agreement(comm, interrupt),
+            config,
+            overrides,
+            capacity,
+            ranks,
+            capacities,
+            policies or CHAIN_POLICIES,
+            None if export is None else partial(_export, export),
         )
     if comm.rank != 0:
         return

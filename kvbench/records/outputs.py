@@ -39,6 +39,8 @@ HDF5: Final = Kind("an HDF5 file", (b"\x89HDF\r\n\x1a\n",))
 PAGE: Final = Kind("an HTML page", (b"<!DOCTYPE html", b"<html"))
 JSON: Final = Kind("a JSON file", (b"{", b"["))
 PARQUET: Final = Kind("a Parquet file", (b"PAR1",))
+FIO_JOB: Final = Kind("a job of fio", (b"#", b"[", b";"))
+FIO_LOG: Final = Kind("a log of fio", (b"fio version",))
 PICTURES: Final = {
     ".png": Kind("a PNG picture", (b"\x89PNG\r\n\x1a\n",)),
     ".svg": Kind("an SVG picture", (b"<?xml", b"<svg")),

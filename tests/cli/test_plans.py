@@ -1,17 +1,20 @@
 """`kvbench plan`: its figures are those of an independent simulation, and of a run that carries the decisions out."""
 
 import json
-from collections import OrderedDict
+import shutil
+import subprocess
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, column, decisions, overrides
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
-from kvbench.records.schema import Op
+from kvbench.records.schema import Op, label
 from kvbench.units import KIB, MIB
 from kvbench.workload.trace_samples import write_samples
 
@@ -204,6 +207,7 @@ def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, k
         (("--capacities", "1GiB:2GiB:many"), "expected a number of points in place of"),
         (("--capacities", "1KiB:2GiB"), "the smallest capacity, 1 KiB, holds no block, which takes 32 KiB"),
         (("--plot", "x.png"), "--plot and --policy are for --capacities"),
+        (("--export", "ops.csv"), "expected a name that ends in .parquet or .fio"),
         (("--policy", "lru"), "--plot and --policy are for --capacities"),
     ],
 )
@@ -211,6 +215,51 @@ def test_a_range_that_is_none_is_one_message(kvbench: Call, trace: Path, words: 
     ended = kvbench("plan", "mooncake", *overrides(*settings(trace)), *words)
     assert ended.code in {1, 2}
     assert message in ended.err
+
+
+@pytest.mark.parametrize("tiers", [("tiers.0={kind: file, capacity_bytes: 2MiB}",), GPU])
+def test_an_export_has_the_operations_of_a_run_one_by_one(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, tiers: tuple[str, ...]
+) -> None:
+    more = settings(trace, "pacing.mode=asap", "cache.policy=s3-fifo", *tiers)
+    assert start_run(*more, *QUICK, "io.threads=2", "duration_s=null", config="mooncake").ended().code == 0
+    planned(kvbench, trace, *overrides(*more), "--export", tmp_path / "ops.parquet")
+    table = pd.read_parquet(tmp_path / "ops.parquet")
+    names = [label(op) for op in Op]
+    ours = Counter(zip(table["request"], table["operation"].map(names.index), strict=True))
+    requests, ops = (column(tmp_path / "run.h5", f"records/{name}").tolist() for name in ("request", "op"))
+    assert ours == Counter(zip(requests, ops, strict=True))
+    assert set(table["bytes"]) == {BLOCK}
+
+
+def test_fio_replays_what_the_storage_is_asked_for(kvbench: Call, trace: Path, tmp_path: Path) -> None:
+    figures = planned(kvbench, trace, "--capacity", "60blocks", "--ranks", 2, "--export", tmp_path / "job.fio")
+    assert sorted(path.name for path in tmp_path.glob("job*")) == [
+        "job-rank-0.iolog", "job-rank-1.iolog", "job.fio",
+    ]  # fmt: skip
+    moved = Counter[str]()
+    for path in tmp_path.glob("*.iolog"):
+        head, *lines = path.read_text().splitlines()
+        assert head == "fio version 2 iolog"
+        written: set[str] = set()
+        for line in lines:
+            _, action, *place = line.split()
+            if action in {"read", "write"}:
+                offset, nbytes = place
+                assert (action == "write") or offset in written, "nothing is read that was not written"
+                written.add(offset)
+                assert int(offset) < 60 * BLOCK
+                moved[action] += int(nbytes)
+    (tier,) = figures["tiers"]
+    assert moved == {"read": tier["read_bytes"], "write": tier["written_bytes"]}
+    if shutil.which("fio") is None:
+        return
+    done = subprocess.run(
+        ["fio", "job.fio", "--output-format=json"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    jobs = json.loads(done.stdout)["jobs"]
+    assert sum(job["read"]["io_bytes"] for job in jobs) == tier["read_bytes"]
+    assert sum(job["write"]["io_bytes"] for job in jobs) == tier["written_bytes"]
 
 
 def test_the_order_of_a_run_changes_no_decision(start_run: Start, trace: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ What travels: the configuration and each rank's part of the trace from rank 0, a
 numbers.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
 from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
+from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import trace_parts
 from kvbench.workload.chains import Chains
@@ -179,12 +180,14 @@ def plan(
     ranks: int | None = None,
     capacities: Capacities | None = None,
     policies: Sequence[str] = CHAIN_POLICIES,
+    export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
     it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`. The
-    same on every rank. Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
+    same on every rank. `export`, in one process alone, is given every operation. Collective. Raises KvbenchError on
+    rank 0 and FailedElsewhere on the others.
     """
 
     def read() -> tuple[RunConfig, Trace]:
@@ -208,10 +211,12 @@ def plan(
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
     parts = None if trace is None else trace_parts(trace, config.workload, size)
     mine: Iterable[Trace] = parts or () if alone else [_own_part(comm, parts)]
-    if capacities is not None:
+    if capacities is not None or export is not None:
         mine = list(mine)
     sizes = tier_capacities(config, capacity)
     sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
+    if export is not None:
+        export(config, operations_of(config, mine, sizes))
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
     count = len(fields(sums))
     curve = None

@@ -6,6 +6,7 @@ A file of kvbench's own holds a whole trace, whatever format it came from: docs/
 import importlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,14 @@ def parquet_table(stream: TraceStream, columns: list[str]) -> Any:
 def damaged(path: Path, error: Exception) -> KvbenchError:
     """What to raise where pyarrow found `error` in a file."""
     return KvbenchError(f"cannot read trace {path}: damaged, or not whole, as Parquet ({error})")
+
+
+def table_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """Any table as the bytes of a Parquet file. Raises KvbenchError without pyarrow."""
+    arrow = pyarrow("writing a Parquet file")
+    buffer = io.BytesIO()
+    arrow.parquet.write_table(arrow.table(dict(columns)), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def encode(trace: Trace) -> bytes:

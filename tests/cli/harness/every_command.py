@@ -73,6 +73,7 @@ def only_printing(folder: Path, made: Mapping[str, Path]) -> Mapping[str, tuple[
         "doctor": ("doctor",),
         "mlperf check": ("mlperf", "check", made["mlperf package"] / "Example"),
         "mlperf table": ("mlperf", "table", made["mlperf package"] / "Example"),
+        "plan": ("plan", "mooncake", *overrides(f"workload.path={made['trace']}")),
         "study show": ("study", "show", made["study copy-path"]),
         "summary": ("summary", RUN_FILE),
         "trace info": ("trace", "info", made["trace"]),
