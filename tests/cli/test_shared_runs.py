@@ -24,7 +24,7 @@ def replay(tmp_path: Path) -> tuple[str, ...]:
     """Settings for a trace whose requests share blocks, dealt round-robin."""
     trace = write_samples(tmp_path, np.random.default_rng(7))["mooncake"]
     return (
-        f"workload={{kind: trace, path: {trace}, max_requests: 40}}",
+        f"workload={{kind: trace, path: {trace}, max_requests: 40, serving: reference}}",
         "pacing.mode=asap",
         "duration_s=null",
         "cache.layout=block",

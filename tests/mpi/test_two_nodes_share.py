@@ -20,7 +20,7 @@ OnNodes = Callable[..., Any]
 def shared_replay(bed: NodeBed, tmp_path: Path, directory: Path, *settings: str) -> list[object]:
     trace = write_samples(tmp_path, np.random.default_rng(7))["mooncake"]
     chosen = [
-        f"workload={{kind: trace, path: {trace}, max_requests: 60}}",
+        f"workload={{kind: trace, path: {trace}, max_requests: 60, serving: reference}}",
         "pacing.mode=asap",
         "duration_s=null",
         "model={layers: 1, kv_heads: 1, head_dim: 8}",
