@@ -89,3 +89,39 @@ def test_the_double_copy_is_counted_as_a_copy_and_the_single_one_is_not(
     tier.read(at, 1, WHOLE, Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64)))
     assert (at.record["copy_ns"] > 0) == (tier.read_path == Path.DOUBLE_COPY)
     assert 0 < at.record["span_ns"] <= at.record["wall_ns"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, message: str, times: int) -> None:
+    """Have `np.load` fail so often as Python itself does where two threads read headers at once."""
+    load, left = np.load, [times]
+
+    def sometimes(*arguments: object, **options: object) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise SystemError(message)
+        return load(*arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(np, "load", sometimes)
+
+
+def test_a_header_that_python_fails_to_read_is_read_again(
+    tier: FileTier, arena: Arena, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tier, arena, payload, 1)
+    failing(monkeypatch, "AST constructor recursion depth mismatch (before=54, after=52)", 3)
+    row = cell()
+    _, landed = tier.read(row, 1, WHOLE, source)
+    assert landed is not None
+    assert landed.buffer.nbytes == NBYTES
+    assert (row.record["nbytes"], row.record["errno"]) == (NBYTES, 0)
+    assert row.record["wall_ns"] == row.record["host_ns"] + row.record["runq_ns"] + row.record["device_ns"]
+
+
+@pytest.mark.parametrize(("message", "times"), [("another", 1), ("AST constructor recursion depth mismatch", 100)])
+def test_what_goes_on_failing_is_an_error(
+    tier: FileTier, arena: Arena, payload: Payload, monkeypatch: pytest.MonkeyPatch, message: str, times: int
+) -> None:
+    source = write(tier, arena, payload, 1)
+    failing(monkeypatch, message, times)
+    with pytest.raises(SystemError, match=message):
+        tier.read(cell(), 1, WHOLE, source)

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path as FilePath
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import SECTOR_BYTES
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
+_HEADER_TRIES: Final = 20
 
 
 class FileTier(Tier):
@@ -144,6 +146,18 @@ class FileTier(Tier):
         return handle, target
 
     def _numpy_read(self, cell: Cell, key: int) -> Memory:
+        """`_numpy_read_once`, again from the start where Python itself fails. In some versions, 3.11.7 among them,
+        reading the headers of two files at once can end in a SystemError (CPython issue 106905); no data was read until
+        then, and the row begins anew."""
+        for _ in range(_HEADER_TRIES):
+            try:
+                return self._numpy_read_once(cell, key)
+            except SystemError as error:
+                if "recursion depth mismatch" not in str(error):
+                    raise
+        return self._numpy_read_once(cell, key)
+
+    def _numpy_read_once(self, cell: Cell, key: int) -> Memory:
         """The read of the reference benchmark, timed around its Python calls: advise, `np.load` and, for
         `double-copy`, `np.array`. The span is that of `np.load`."""
         path = self._directory / self._name(key)

@@ -293,8 +293,8 @@ class Rank:
         """Carry out a whole load that must not fail; returns its start."""
         load, start_ns = self.start(script)
         finish(load)
-        assert self.engine.failures == []
-        assert self.journal.wrongs == []
+        assert self.engine.failures == [], self.engine.failures
+        assert self.journal.wrongs == [], self.journal.wrongs
         return start_ns
 
     def close(self) -> None:
