@@ -88,7 +88,8 @@ def test_a_person_reads_the_same(kvbench: Call, trace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "pacing"), [(1, "asap"), (1, "open"), (4, "asap"), pytest.param(4, "open", marks=pytest.mark.slow)]
+    ("ranks", "pacing"),
+    [(1, "asap"), (1, "open"), *(pytest.param(4, pacing, marks=pytest.mark.slow) for pacing in ("asap", "open"))],
 )
 def test_a_run_does_what_was_planned(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
@@ -191,6 +192,7 @@ def test_more_room_finds_more_and_the_optimum_most(kvbench: Call, trace: Path, t
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, kvbench: Call, trace: Path) -> None:
     words = ("plan", "mooncake", *overrides(*settings(trace, "workload.deal=round-robin")), "--json")
     words += ("--capacities", "512KiB:2MiB:3", "--policy", "lru")

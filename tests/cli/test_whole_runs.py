@@ -106,6 +106,7 @@ def check_summaries(kvbench: Call, run_file: Path, run: Ended) -> None:
     assert ended.messages == [f"kvbench: cannot read {run_file.with_name('nowhere.h5')}: No such file or directory"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_depend_on_the_size_of_an_entry(start: Start, start_run: Start, tmp_path: Path) -> None:
     """16 threads write entries of at most 2 MiB, and then of many times what a thread has of the arena (4 MiB)."""
     settings = (

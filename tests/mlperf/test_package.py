@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import tarfile
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -206,7 +207,19 @@ def test_a_commit_that_is_nowhere_is_not_replaced_by_another(tmp_path: Path) -> 
     assert not (tmp_path / "code").exists()
 
 
-def test_the_commit_that_ran_is_taken_from_the_checkout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [True, False])
+def test_the_commit_that_ran_is_taken_from_the_checkout(
+    tmp_path: Path, filters: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not filters:
+        # As Python before 3.11.4 is.
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        unpack = tarfile.TarFile.extractall
+
+        def without_filter(tar: tarfile.TarFile, path: Path) -> None:
+            unpack(tar, path)
+
+        monkeypatch.setattr(tarfile.TarFile, "extractall", without_filter)
     head = source_copy.head_of_checkout()
     if head is None:
         pytest.skip("kvbench does not run from a git checkout here")

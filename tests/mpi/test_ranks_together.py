@@ -72,6 +72,7 @@ def test_ranks_dealt_out_to_the_nodes_in_turn_come_straight_or_are_refused(run_r
     assert outcome.out == "equal, by ranks, rank 0 asked for 16 messages\nrefused: --gather nodes needs ranks\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node_ranks", [1, 2, 3])
 def test_a_full_disk_on_rank_0_ends_the_gathering_for_all(run_ranks: Run, node_ranks: int) -> None:
     for rank in (0, 1, 3):
@@ -81,6 +82,7 @@ def test_a_full_disk_on_rank_0_ends_the_gathering_for_all(run_ranks: Run, node_r
         assert "No space left on device: run.h5" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("node_ranks", "rank"), [(1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 4)])
 def test_a_sender_that_fails_half_way_is_reported_by_rank_0(run_ranks: Run, node_ranks: int, rank: int) -> None:
     """Whether it is rank 0, the first rank of a node, or another."""

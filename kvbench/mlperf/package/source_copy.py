@@ -46,7 +46,10 @@ def copy_source(target: Path, version: str, git_sha: str | None) -> str:
     target.mkdir(parents=True)
     if archive is not None:
         with tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(target, filter="data")
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(target, filter="data")
+            else:  # before 3.11.4; it is kvbench's own repository
+                tar.extractall(target)
         _leave_out(target)
     else:
         for name in _PACKAGES:
