@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from pathlib import Path as FilePath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,13 +94,14 @@ def test_the_double_copy_is_counted_as_a_copy_and_the_single_one_is_not(
 
 def failing(monkeypatch: pytest.MonkeyPatch, message: str, times: int) -> None:
     """Have `np.load` fail so often as Python itself does where two threads read headers at once."""
-    load, left = np.load, [times]
+    load: Any = np.load
+    left = [times]
 
-    def sometimes(*arguments: object, **options: object) -> object:
+    def sometimes(*arguments: Any, **options: Any) -> Any:
         if left[0]:
             left[0] -= 1
             raise SystemError(message)
-        return load(*arguments, **options)  # type: ignore[call-overload]
+        return load(*arguments, **options)
 
     monkeypatch.setattr(np, "load", sometimes)
 
