@@ -15,6 +15,8 @@ from synthetic import STORAGE, SyntheticRun, empty_run, synthetic_run
 
 from kvbench.records.schema import Op, Phase
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Any]
 """`open_report` of conftest.py."""
 KEYS = ("latency", "slow-operations", "ranks", "contention", "timeline", "heatmap")
