@@ -7,7 +7,7 @@ knows the future (`cache.chains.optimum`); no policy can find more.
 What travels: one sum over ranks for each policy, of as many numbers as there are capacities.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.cache.chains.distances import lru_hits
+from kvbench.cache.chains.optimum import belady_hits
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
@@ -103,7 +104,6 @@ def curve_sums(
     above: Sequence[int | None],
     capacities: Capacities,
     policies: Sequence[str],
-    optimum: Callable[[NDArray[np.uint64], int], int] | None,
 ) -> NDArray[np.int64]:
     """The numbers of a curve, summed over `parts`, to be summed over ranks: see `curve_of`. `above`: bytes of the tiers
     above the last."""
@@ -111,18 +111,19 @@ def curve_sums(
     sums = np.zeros((len(policies) + 2, points), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
+        # All of them at once, for what is worked out with one tier alone.
+        keys = np.empty(0, np.uint64) if above else chains.keys(0, requests)
         for number, policy in enumerate(policies):
             chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
             if policy == "lru" and not above and _keeps_all(config):
                 ends = np.cumsum(chains.counts[:requests])
-                sums[number] += lru_hits(chains.keys(0, requests), ends, [n // block for n in capacities.nbytes])
+                sums[number] += lru_hits(keys, ends, [n // block for n in capacities.nbytes])
                 continue
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
-        if optimum is not None:
-            keys = chains.keys(0, requests)
+        if not above:
             for place, nbytes in enumerate(capacities.nbytes):
-                sums[-2, place] += optimum(keys, nbytes // block)
+                sums[-2, place] += belady_hits(keys, nbytes // block)
         sums[-1, 0] += chains.counts[:requests].sum()
     return sums
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cache.chains.optimum import belady_hits
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import deal_out, share, total
 from kvbench.cluster.comm import Communicator
@@ -219,9 +218,10 @@ def plan(
         export(config, operations_of(config, mine, sizes))
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
     count = len(fields(sums))
+    in_all = Sums(*summed[:count])
     curve = None
     if capacities is not None:
-        unlimited = Sums(*summed[:count]).ideal_hit_blocks
+        unlimited = in_all.ideal_hit_blocks
         curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited)
     of_tiers: list[list[int]] = np.array(summed[count:]).reshape(tiers.shape).tolist()
     return Planned(
@@ -231,7 +231,7 @@ def plan(
         source=trace_source,
         span_s=span_s,
         block_bytes=block_bytes(config),
-        sums=Sums(*summed[:count]),
+        sums=in_all,
         tiers=tuple(
             TierSums(name, nbytes, *row)
             for name, nbytes, row in zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
@@ -300,10 +300,9 @@ def _curve(
     policies: Sequence[str],
     unlimited: int,
 ) -> Curve:
-    optimum = None if above else belady_hits
-    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, optimum), computes=True)
+    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
-    return curve_of(summed, capacities, policies, unlimited, optimum is not None)
+    return curve_of(summed, capacities, policies, unlimited, optimum=not above)
 
 
 def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
