@@ -101,6 +101,11 @@ def test_no_policy_finds_more_than_the_optimum(chains: list[tuple[int, ...]], ca
     assert found(policy, capacity, chains) <= belady_hits(keys, capacity)
 
 
+def test_room_for_everything_finds_all_but_the_first_of_each() -> None:
+    keys = np.random.default_rng(3).integers(0, 50, 1000).astype(np.uint64)
+    assert belady_hits(keys, 50) == 1000 - len(np.unique(keys))
+
+
 @needs_extension
 @given(keys=st.lists(st.integers(0, 200), max_size=1500), capacity=st.integers(0, 150))
 def test_the_optimum_is_the_same_by_both_ways(keys: list[int], capacity: int) -> None:
