@@ -21,8 +21,9 @@ from kvbench.cluster.comm import Communicator
 from kvbench.cluster.gather import MEMORY_BYTES, Way
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
+from kvbench.config.load import load_config
 from kvbench.config.names import TIER_KINDS
-from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import deal_out, share, total
 from kvbench.cluster.comm import Communicator
+from kvbench.config.load import load_config
 from kvbench.config.names import CHAIN_POLICIES
-from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
