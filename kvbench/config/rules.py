@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from kvbench.config.compute import Compute
+from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
-from kvbench.config.sections import CachePolicy, Pacing, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Pacing, TierSection
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
-ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "ttl_s")
+_ENGINE: Final = "only requests that are served as an engine does heed it (a trace, with workload.serving=engine)"
+ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "ttl_s", "split", "prefetch")
 """What of the cache is for requests that are served as an engine does."""
 
 
@@ -19,6 +22,16 @@ class Chosen(Protocol):
     def workload(self) -> PersonaWorkload | ReferenceWorkload | TraceWorkload: ...
     @property
     def pacing(self) -> Pacing: ...
+    @property
+    def arrivals(self) -> Arrivals: ...
+    @property
+    def compute(self) -> Compute | None: ...
+    @property
+    def filled_compute(self) -> Compute | None: ...
+    @property
+    def tensor_parallel(self) -> int: ...
+    @property
+    def geometry(self) -> ModelGeometry: ...
     @property
     def cache(self) -> CachePolicy: ...
     @property
@@ -40,6 +53,9 @@ def check(config: Chosen) -> None:
     if isinstance(config.workload, ReferenceWorkload):
         reference_fits(config)
     serving_fits(config)
+    arrivals_fit(config)
+    compute_fits(config)
+    split_fits(config)
     modelled_fits(config)
     sharing_fits(config)
 
@@ -54,10 +70,23 @@ def tiers_fit(config: Chosen) -> None:
 def pacing_fits(config: Chosen) -> None:
     """When requests come, for workloads that say it themselves and those that do not."""
     pacing, trace = config.pacing, isinstance(config.workload, TraceWorkload)
-    if trace and pacing.mode == "closed":
-        raise ValueError("pacing.mode: a trace is replayed `open` (at its arrival times) or `asap`, not `closed`")
+    if trace and pacing.mode == "closed" and not config.serves_as_engine:
+        raise ValueError(
+            "pacing.mode: a trace that is served as the reference does is replayed `open` (at its arrival times) or "
+            "`asap`, not `closed`"
+        )
+    if isinstance(config.workload, TraceWorkload) and config.workload.deal != "session":
+        for key, follows in (
+            ("pacing.mode", pacing.mode == "closed"),
+            ("arrivals.process", config.arrivals.process != "trace"),
+            ("cache.prefetch", config.cache.prefetch != "none"),
+        ):
+            if follows:
+                raise ValueError(
+                    f"{key}: it follows sessions, which one rank has whole only with workload.deal=session"
+                )
     if trace and pacing.requests_per_s is not None:
-        raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup")
+        raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup or arrivals")
     if pacing.mode != "open" and pacing.requests_per_s is not None:
         raise ValueError("pacing.requests_per_s: only open loop has an arrival rate; set pacing.mode to open")
     if isinstance(config.workload, PersonaWorkload) and pacing.mode == "open" and pacing.requests_per_s is None:
@@ -93,10 +122,7 @@ def serving_fits(config: Chosen) -> None:
             )
         for name in ENGINE_ALONE:
             if getattr(config.cache, name) != getattr(defaults, name):
-                raise ValueError(
-                    f"cache.{name}: only requests that are served as an engine does heed it (a trace, with "
-                    "workload.serving=engine)"
-                )
+                raise ValueError(f"cache.{name}: {_ENGINE}")
         return
     if policy not in CHAIN_POLICIES and policy != defaults.policy:
         raise ValueError(
@@ -111,6 +137,64 @@ def serving_fits(config: Chosen) -> None:
         raise ValueError(
             f"workload.mode: an engine does prefill and decode; {config.workload.mode} needs workload.serving=reference"
         )
+
+
+_RATED: Final = ("constant", "poisson", "gamma", "bursts")
+_STEPPED: Final = ("steps", "ramp")
+
+
+def arrivals_fit(config: Chosen) -> None:
+    """A process of arrivals has what it needs, and nothing besides."""
+    arrivals, process = config.arrivals, config.arrivals.process
+    if process != "trace" and not config.serves_as_engine:
+        raise ValueError(f"arrivals.process: {process} {_ENGINE}; personas have pacing.requests_per_s")
+    if process != "trace" and config.pacing.mode == "asap":
+        raise ValueError("arrivals.process: as fast as possible nobody arrives; set pacing.mode to open or closed")
+    for name, wanted in (
+        ("rate", process in _RATED),
+        ("cv", process == "gamma"),
+        ("steps", process in _STEPPED),
+        ("burst", process == "bursts"),
+    ):
+        given = getattr(arrivals, name) not in (None, ())
+        if wanted and not given:
+            raise ValueError(f"arrivals.{name}: arrivals of process {process} need it")
+        if given and not wanted:
+            raise ValueError(f"arrivals.{name}: arrivals of process {process} do not heed it; leave it out")
+    times, rates = [at for at, _ in arrivals.steps], [rate for _, rate in arrivals.steps]
+    if arrivals.steps and (times[0] != 0 or sorted(set(times)) != times):
+        raise ValueError("arrivals.steps: expected times that rise from 0")
+    if arrivals.steps and (min(rates) < 0 or max(rates) > 1e6 or rates[-1] <= 0):
+        raise ValueError("arrivals.steps: expected rates of 0 to 1e6, the last above 0, so that all sessions begin")
+
+
+def compute_fits(config: Chosen) -> None:
+    """Compute is modelled where the engine has it, and from known numbers."""
+    if config.compute is None:
+        return
+    if not config.serves_as_engine:
+        raise ValueError(f"compute: {_ENGINE}; others have workload.generation_ms_per_token")
+    if config.workload.generation_ms_per_token:
+        raise ValueError("compute: it says how long generation takes; leave workload.generation_ms_per_token out")
+    assert config.filled_compute is not None  # raises ValueError where a number is missing
+
+
+def split_fits(config: Chosen) -> None:
+    """A block can be cut as it is to be, into objects of whole layers and ranks."""
+    split, model = config.cache.split, config.geometry
+    if split.layers is not None and model.layers % split.layers:
+        raise ValueError(f"cache.split.layers: {split.layers} does not divide the {model.layers} layers of the model")
+    if split.keys_values == "apart" and model.kv_heads is None:
+        raise ValueError("cache.split.keys_values: latent attention has no keys and values to keep apart")
+    together = config.tensor_parallel
+    if together == 1:
+        return
+    if not config.serves_as_engine:
+        raise ValueError(f"tensor_parallel: {_ENGINE}")
+    if model.kv_heads is not None and model.kv_heads % together:
+        raise ValueError(f"tensor_parallel: {together} ranks cannot share {model.kv_heads} heads of keys and values")
+    if config.pacing.mode == "closed":
+        raise ValueError("tensor_parallel: ranks that serve together decide alike only with pacing.mode open or asap")
 
 
 def modelled_fits(config: Chosen) -> None:

@@ -6,18 +6,20 @@ did. What its sections must have in common is in `rules`, reading it in `load`, 
 
 import hashlib
 import json
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from kvbench.config import rules
-from kvbench.config.models import ModelGeometry, shipped_model
+from kvbench.config.compute import Compute, ComputeOrNone
+from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
 from kvbench.config.roles import Roles
-from kvbench.config.sections import CachePolicy, Calibration, Io, Pacing, PayloadSection, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Pacing, PayloadSection, TierSection
 from kvbench.config.types import Count, Model, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 
 __all__ = [
+    "Arrivals",
     "CachePolicy",
     "Calibration",
     "Io",
@@ -29,6 +31,9 @@ __all__ = [
     "TierSection",
     "TraceWorkload",
 ]
+
+_LATER: Final = ("split", "prefetch")
+"""Of the cache."""
 
 SCHEDULE_VERSION: Final = 1
 """Raised whenever the same configuration would give other requests than before; part of the fingerprint."""
@@ -46,6 +51,11 @@ class RunConfig(Section):
         PersonaWorkload()
     )
     pacing: Pacing = Pacing()
+    arrivals: Arrivals = Arrivals()
+    compute: ComputeOrNone = None
+    """Modelled time on a GPU, for requests that are served as an engine does; none: they take no time there."""
+    tensor_parallel: Count = Field(default=1, ge=1)
+    """Ranks that serve requests together: each keeps this part of every block, and a request waits for the slowest."""
     cache: CachePolicy = CachePolicy()
     tiers: tuple[TierSection, ...] = (TierSection(kind="file"),)
     io: Io = Io()
@@ -84,6 +94,14 @@ class RunConfig(Section):
         return shipped_model(self.model) if isinstance(self.model, str) else self.model
 
     @property
+    def filled_compute(self) -> Compute | None:
+        """What compute is modelled from, with nothing left open; None: it takes no time."""
+        if self.compute is None:
+            return None
+        known = shipped_compute(self.model) if isinstance(self.model, str) else {}
+        return self.compute.filled(known, self.geometry.head_dim)
+
+    @property
     def has_target(self) -> bool:
         """Whether objects are kept at a place under test, which must be given."""
         return self.tiers[-1].facts.has_target
@@ -112,6 +130,7 @@ class RunConfig(Section):
             content["workload"].pop("serving", None)
             for name in rules.ENGINE_ALONE:
                 del content["cache"][name]
+        self._leave_out_the_usual(content)
         for tier, described in zip(self.tiers, content["tiers"], strict=True):
             if tier.fill == 1:
                 del described["fill"]
@@ -119,3 +138,17 @@ class RunConfig(Section):
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _leave_out_the_usual(self, content: dict[str, Any]) -> None:
+        """What came later than fingerprints, where it changes nothing."""
+        for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
+            if getattr(self, name) == value:
+                del content[name]
+        if content["workload"].get("replay_cycles") == 1:
+            del content["workload"]["replay_cycles"]
+        defaults, cache = CachePolicy(), content["cache"]
+        for name in _LATER:
+            if name in cache and getattr(self.cache, name) == getattr(defaults, name):
+                del cache[name]
+        if self.cache.prefetch == "none":
+            cache.pop("prefetch_lead_s", None)

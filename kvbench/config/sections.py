@@ -17,12 +17,38 @@ class Pacing(Section):
     """When requests start: after think times, at arrival times, or as fast as possible."""
 
     mode: Literal["closed", "open", "asap"] = "closed"
+    """With a trace `closed` is closed within each session: the next turn comes its gap after the answer."""
     speedup: Factor = Field(default=1.0, gt=0)
-    """Open loop: the trace's time runs this many times faster."""
+    """The trace's time runs this many times faster."""
     requests_per_s: Factor | None = Field(default=None, gt=0)
     """Open loop with personas: Poisson arrivals per second and rank."""
     admission: Literal["arrival", "priority"] = "arrival"
     """Open loop: of the requests that wait for a place, the first to come goes first, or the higher QoS class."""
+
+
+class Arrivals(Section):
+    """When sessions begin, for traces and synthetic sessions; a request of no session is one by itself. The later turns
+    of a session keep their distance in time."""
+
+    process: Literal["trace", "constant", "poisson", "gamma", "steps", "ramp", "bursts"] = "trace"
+    """`trace`: as recorded. All others put sessions at times of their own, in the order of the trace."""
+    rate: Factor | None = Field(default=None, gt=0)
+    """Sessions per second and rank, on average (`constant`, `poisson`, `gamma`, `bursts`)."""
+    cv: Factor | None = Field(default=None, gt=0)
+    """`gamma`: coefficient of variation of the times between sessions; 1 is `poisson`, more comes in clusters."""
+    steps: tuple[tuple[Seconds, Number], ...] = ()
+    """`steps` and `ramp`: pairs of a time (s) and the rate from then on, or at that moment; random in between."""
+    burst: Count | None = Field(default=None, ge=1)
+    """`bursts`: sessions that begin at the same moment."""
+
+
+class Split(Section):
+    """In how many objects a block is stored."""
+
+    layers: Count | None = Field(default=None, ge=1)
+    """Layers in an object; null: all."""
+    keys_values: Literal["together", "apart"] = "together"
+    """Whether keys and values are in one object."""
 
 
 class CachePolicy(Section):
@@ -46,6 +72,13 @@ class CachePolicy(Section):
     partial_blocks: Literal["keep", "drop"] = "keep"
     """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
     takes the room of a whole one."""
+    split: Split = Split()
+    """Engine: the objects of a block."""
+    prefetch: Literal["none", "expected"] = "none"
+    """Engine: `expected` brings a session's blocks up to the fastest tier before its next turn is expected, which is as
+    long after the turn before as that came after its own."""
+    prefetch_lead_s: Seconds = Field(default=1.0, ge=0)
+    """Engine: how long before."""
     ttl_s: Seconds | None = Field(default=None, gt=0)
     """Engine: a block that no request has asked for so long is gone (in the time of the trace); null: never."""
 

@@ -329,13 +329,35 @@ class Dispatcher:
         active.stage += 1
         if active.stage == len(active.stages) and not self._decide_more(active, max(now_ns, active.start_ns)):
             return
-        if active.stage_delays_ns[active.stage]:
+        if active.stage == active.computes_at:
+            self._compute(active, max(now_ns, active.start_ns))
+        elif active.stage_delays_ns[active.stage]:
             # What began late (`now_ns` is then its intended start) takes its time all the same.
             now_ns = max(now_ns, active.start_ns)
             due_ns = now_ns + active.stage_delays_ns[active.stage]
             self._timers.at(due_ns, lambda due_ns: self._open_stage(active, due_ns))
         else:
             self._open_stage(active, now_ns)
+
+    def _compute(self, active: ActiveRequest, now_ns: int) -> None:
+        """What was loaded is there: the rest of the prompt is computed, at least its last token."""
+        assert self._books.gpu is not None
+        end_ns = self._books.gpu.prefill(max(1, active.miss_tokens), active.hit_tokens, now_ns)
+        active.prefill_ns = end_ns - now_ns
+        self._timers.at(end_ns, lambda due_ns: self._open_stage(active, due_ns))
+
+    def _decode(self, active: ActiveRequest, now_ns: int) -> None:
+        gpu, request = self._books.gpu, active.request
+        assert gpu is not None
+        end_ns = gpu.decode(request.context_tokens, request.output_tokens, now_ns)
+
+        def done(due_ns: int) -> None:
+            gpu.decoded()
+            active.decode_ns = due_ns - now_ns
+            self._count_down(active, 1, due_ns)
+
+        active.left_in_stage += 1
+        self._timers.at(end_ns, done)
 
     def _decide_more(self, active: ActiveRequest, now_ns: int) -> bool:
         """Whether a request that has done all of its stages has one more now; it may have ended, or has to wait."""
@@ -364,12 +386,14 @@ class Dispatcher:
         operations = active.stages[active.stage]
         active.stages[active.stage] = []
         active.left_in_stage = len(operations)
+        if active.stage == active.computes_at:
+            self._decode(active, now_ns)
         for operation in operations:
             operation.ready_ns = now_ns
             operation.waits_for -= 1
             if operation.waits_for == 0:
                 self._make_ready(operation)
-        if not operations:
+        if not active.left_in_stage:
             self._next_stage(active, now_ns)
 
     def _count_down(self, active: ActiveRequest, operations: int, now_ns: int) -> None:
@@ -392,3 +416,5 @@ class Dispatcher:
             return
         if self._closed_loop:
             self._arrivals.next_of(request.user, now_ns)
+        elif request.next_turn is not None and (turn := request.next_turn()) is not None:
+            self._arrivals.after(turn, now_ns)

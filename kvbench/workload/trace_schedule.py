@@ -4,6 +4,8 @@ Reads no files and does not wait.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,13 +21,16 @@ from kvbench.workload.request import ObjectRef, Request
 from kvbench.workload.traces.trace import Trace
 
 
-def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list[NDArray[np.int64]]:
+def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix", "session"]) -> list[NDArray[np.int64]]:
     """Positions of the requests of each of `size` ranks, rising; every request goes to one rank.
 
     `round-robin`: request i to rank i modulo `size`. `prefix`: by a hash of the first block's id, so that requests that
-    can share blocks meet; a request without hash ids goes round-robin.
+    can share blocks meet; a request without hash ids goes round-robin. `session`: session i to rank i modulo `size`,
+    likewise.
     """
     owner = np.arange(len(trace)) % size
+    if how == "session":
+        owner = np.where(trace.session >= 0, trace.session % size, owner)
     if how == "prefix":
         hashed = trace.hash_counts > 0
         first_ids = trace.hash_ids[trace.hash_offsets[:-1][hashed]]
@@ -34,8 +39,27 @@ def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list
     return np.split(order, np.cumsum(np.bincount(owner, minlength=size))[:-1])
 
 
+class Turns:
+    """Which turn of a session follows which, and how long after the answer (n requests)."""
+
+    def __init__(self, part: Trace) -> None:
+        order = np.lexsort((np.arange(len(part)), part.session))
+        same = (part.session[order][1:] == part.session[order][:-1]) & (part.session[order][1:] >= 0)
+        self.next: NDArray[np.int64] = np.full(len(part), -1, np.int64)
+        """(n,) The position of the turn that follows; -1: none does."""
+        self.next[order[:-1][same]] = order[1:][same]
+        self.first: NDArray[np.bool_] = np.ones(len(part), np.bool_)
+        """(n,) Whether it waits for no answer."""
+        self.first[order[1:][same]] = False
+        before = np.zeros(len(part), np.int64)
+        before[order[1:][same]] = part.arrival_ns[order[:-1][same]]
+        self.gap_ns: NDArray[np.int64] = np.where(part.gap_ns >= 0, part.gap_ns, part.arrival_ns - before)
+        """(n,) From the answer before; where that is not known, from the turn before, as if answers took no time."""
+
+
 class TraceSchedule:
-    """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends.
+    """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends. Where
+    pacing is closed it has the first turns of sessions, and each turn has the next (`Request.next_turn`).
 
     A request's number is its number in the whole trace. A trace says nothing of its users: all are user 0, and QoS
     classes are drawn per request from (seed, number), the same for any number of ranks.
@@ -50,6 +74,7 @@ class TraceSchedule:
         self._part = part
         self.chains = Chains(config, part) if config.serves_as_engine else None
         """Where requests are served as an engine does it."""
+        self._following = Turns(part) if config.pacing.mode == "closed" else None
         self._blocks = config.cache.layout == "block"
         unit = part.hash_block_tokens
         if self.chains is None and self._blocks and unit and config.cache.block_tokens % unit:
@@ -71,14 +96,17 @@ class TraceSchedule:
 
     @property
     def closed_loop(self) -> bool:
-        """Always False: a trace is replayed at its arrival times or as fast as possible."""
+        """Always False: nobody asks without end, and what waits for an answer is said by the request."""
         return False
 
     def stream(self, user: int) -> Iterator[Request]:
         """The requests of this rank in order; `user` is 0. Raises IndexError."""
         if user != 0:
             raise IndexError(f"no stream {user}: there is 1")
-        return self._requests()
+        if self._following is not None:
+            first = np.flatnonzero(self._following.first).tolist()
+            return map(self._request, first)
+        return map(self._request, range(len(self._part)))
 
     def preconditioning(self) -> Iterator[ObjectRef]:
         """Mode `decode`: every different object of this rank's part, in order of first use. Otherwise nothing."""
@@ -105,12 +133,18 @@ class TraceSchedule:
             raise LookupError(f"no request {number} in this part of {self._part.source}: the ranks' schedules differ")
         return self._request(position)
 
-    def _requests(self) -> Iterator[Request]:
-        return map(self._request, range(len(self._part)))
+    def _turn_after(self, position: int) -> Request | None:
+        """Closed within a session: the turn that waits for the answer to the one at `position`."""
+        assert self._following is not None
+        following = int(self._following.next[position])
+        if following < 0:
+            return None
+        gap_ns = int(self._following.gap_ns[following])
+        return replace(self._request(following), arrival_ns=round(gap_ns / self._config.pacing.speedup))
 
     def _request(self, position: int) -> Request:
         part, seed = self._part, self._config.seed
-        speedup = self._config.pacing.speedup if self._config.pacing.mode == "open" else None
+        speedup = None if self._config.pacing.mode == "asap" else self._config.pacing.speedup
         number = int(part.number[position])
         context_tokens = int(part.context_tokens[position])
         output_tokens = int(part.output_tokens[position])
@@ -132,6 +166,7 @@ class TraceSchedule:
             prefill=prefill,
             decode_passes=decode_passes,
             generation_ns=generation_ns,
+            next_turn=None if self._following is None else partial(self._turn_after, position),
             chain=chain,
         )
 

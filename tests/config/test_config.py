@@ -37,7 +37,7 @@ def complaint(folder: Path, text: str, *overrides: str) -> str:
 
 MISTAKES = {
     # text -> pattern of the answer
-    "users: 4": r"unknown key users: did you mean workload\.users\? \(valid here: cache, calibration, .*workload\)",
+    "users: 4": r"unknown key users: did you mean workload\.users\? \(valid here: arrivals, cache, .*workload\)",
     "sed: 4": r"unknown key sed: did you mean seed\?",
     "1: 4": r"unknown key 1: ",
     "workload: {user: 4}": r"unknown key workload\.user: did you mean workload\.users\?",
@@ -88,7 +88,7 @@ MISTAKES = {
     "pacing: {mode: open}": r"pacing\.requests_per_s: open loop with personas needs the arrival rate",
     "pacing: {requests_per_s: 3}": r"pacing\.requests_per_s: only open loop has an arrival rate",
     "pacing: {mode: open, requests_per_s: 0}": r"expected more than 0, in requests per second",
-    "workload: {kind: trace, path: x}": r"pacing\.mode: a trace is replayed `open`",
+    "workload: {kind: trace, path: x}": r"pacing\.mode: it follows sessions",
     TRACE.replace("open}", "open, requests_per_s: 3}"): r"pacing\.requests_per_s: a trace has its own arrival times",
     "workload: {kind: trace, path: ''}": r"workload\.path: expected text that is not empty",
     "name: 5": r"name: expected text .* \(given: 5\)",

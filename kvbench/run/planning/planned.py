@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import deal_out, share, total
+from kvbench.cluster.broadcast import deal_out, highest, share, total
 from kvbench.cluster.comm import Communicator
 from kvbench.config.load import load_config
 from kvbench.config.names import CHAIN_POLICIES
@@ -24,7 +24,7 @@ from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curv
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
-from kvbench.workload.build import trace_parts
+from kvbench.workload.build import check_groups, own_part, trace_parts
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces import Trace, load_trace
 
@@ -197,6 +197,7 @@ def plan(
                 f"{source}: only requests that are served as an engine does can be planned: a trace, with "
                 "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
             )
+        check_groups(config, comm.size if comm.size > 1 else ranks or 1)
         if capacities is not None:
             check_capacities(config, capacities)
         return config, load_trace(config.workload)
@@ -204,17 +205,20 @@ def plan(
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
     facts = None
     if made is not None and trace is not None:
-        facts = [made.model_dump(mode="json"), trace.digest, storable(trace.source), _span_s(made, trace)]
-    content, digest, trace_source, span_s = share(comm, facts)
+        facts = [made.model_dump(mode="json"), trace.digest, storable(trace.source)]
+    content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
     assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
-    parts = None if trace is None else trace_parts(trace, config.workload, size)
-    mine: Iterable[Trace] = parts or () if alone else [_own_part(comm, parts)]
+    dealt = () if trace is None else trace_parts(trace, config.workload, size, together=config.tensor_parallel)
+    parts = enumerate(dealt) if alone else [(comm.rank, _own_part(comm, iter(dealt) if dealt else None))]
+    # Of ranks that serve together, which decide the same, the first stands for all.
+    group = config.tensor_parallel
+    mine: Iterable[Trace] = (own_part(config, part, n // group) for n, part in parts if n % group == 0)
     if capacities is not None or export is not None:
         mine = list(mine)
     sizes = tier_capacities(config, capacity)
-    sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
+    sums, tiers, last_ns = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:
         export(config, operations_of(config, mine, sizes))
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
@@ -230,8 +234,8 @@ def plan(
         ranks=size,
         fingerprint=config.fingerprint(size, digest),
         source=trace_source,
-        span_s=span_s,
-        block_bytes=block_bytes(config),
+        span_s=_span_s(config, highest(comm, last_ns)),
+        block_bytes=block_bytes(config) * group,
         sums=in_all,
         tiers=tuple(
             TierSums(name, nbytes, *row)
@@ -256,8 +260,9 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
 
 def _decided(
     config: RunConfig, parts: Iterable[Trace], capacities: Sequence[int | None]
-) -> tuple[Sums, NDArray[np.int64]]:
-    """The sums over ranks, and the rows of their tiers: TierSums without names and capacities."""
+) -> tuple[Sums, NDArray[np.int64], int]:
+    """The sums over ranks, the rows of their tiers (TierSums without names and capacities), the last arrival (ns)."""
+    last_ns = 0
     sums = {field.name: 0 for field in fields(Sums)}
     tiers = np.zeros((len(config.tiers), 5), np.int64)
     for part in parts:
@@ -282,7 +287,8 @@ def _decided(
         ):
             sums[name] += int(value)
         tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
-    return Sums(**sums), tiers
+        last_ns = max(last_ns, int(part.arrival_ns[requests - 1]) if requests else 0)
+    return Sums(**sums), tiers, last_ns
 
 
 def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) -> Decided:
@@ -311,11 +317,8 @@ def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
     return Trace.from_arrays(*deal_out(comm, arrays))
 
 
-def _span_s(config: RunConfig, trace: Trace) -> float | None:
-    requests = requests_within(config, trace)
-    if config.pacing.mode != "open" or not requests:
-        return None
-    return int(trace.arrival_ns[requests - 1]) / 1e9 / config.pacing.speedup
+def _span_s(config: RunConfig, last_ns: int) -> float | None:
+    return None if config.pacing.mode == "asap" else last_ns / 1e9 / config.pacing.speedup or None
 
 
 def _share(part: int, whole: int) -> float:
