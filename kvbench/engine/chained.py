@@ -18,6 +18,8 @@ class BlockShape:
     object_bytes: int
     """Of each."""
     tokens: int
+    ranks: int = 1
+    """That have a part of every block each; what is said here is of one of these parts."""
     modelled: bool = False
     """Whether the first tier is not there."""
     speedup: float = 1.0
@@ -44,8 +46,9 @@ def block_shape(config: RunConfig) -> BlockShape:
     split, geometry, tokens = config.cache.split, config.geometry, config.cache.block_tokens
     parts = 1 if split.layers is None else geometry.layers // split.layers
     parts *= 2 if split.keys_values == "apart" else 1
-    nbytes = -(-tokens * geometry.bytes_per_token // (parts * config.tensor_parallel))
-    return BlockShape(parts, stored_bytes(nbytes), tokens, config.tiers[0].facts.modelled, config.pacing.speedup)
+    ranks, modelled = config.tensor_parallel, config.tiers[0].facts.modelled
+    nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
+    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, config.pacing.speedup)
 
 
 def block_bytes(config: RunConfig) -> int:

@@ -22,6 +22,7 @@ from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
 from kvbench.engine.request_log import log_request
 from kvbench.engine.sharing import Sharing
+from kvbench.engine.together import Together
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Phase, RequestState
 from kvbench.workload.request import Request, Schedule
@@ -90,6 +91,9 @@ class Dispatcher:
         self._active: dict[int, ActiveRequest] = {}
         self._stopped = False
         self._timers = Timers()
+        group = 1 if books.shape is None else books.shape.ranks
+        self._together = Together(group)
+        self._first_of_group = rank % group == 0
         self._arrivals = Arrivals(schedule, self._timers, pacing == "asap", by_priority)
 
     def begin(self, timeline: Timeline) -> None:
@@ -167,13 +171,26 @@ class Dispatcher:
             else:
                 self._condition.notify(len(heard.deletes) + len(heard.handed_over) + len(heard.decoded))
 
+    def say_loaded(self) -> list[int]:
+        """The requests that this rank has loaded its part of, where ranks serve together, since it was asked last."""
+        with self._lock:
+            return self._together.say()
+
+    def loaded_together(self, numbers: Sequence[int]) -> None:
+        """Ranks of the group, this one among them, have loaded their parts of these requests."""
+        with self._lock:
+            now_ns = timed_io.now_ns()
+            for active in self._together.take_in(numbers):
+                self._next_stage(active, now_ns)
+            self._condition.notify_all()
+
     def close(self) -> None:
         """Log the requests that were under way when the load ended, as cut short. Call when no worker is left."""
         now_ns = timed_io.now_ns()
         for active in list(self._active.values()):
             if active.state == RequestState.DONE:
                 active.state = RequestState.CUT_SHORT
-            log_request(self._log, self._rank, active, now_ns)
+            self._log_request(active, now_ns)
         self._active.clear()
 
     # Waiting
@@ -399,13 +416,22 @@ class Dispatcher:
     def _count_down(self, active: ActiveRequest, operations: int, now_ns: int) -> None:
         """The request's stage waits for so many `operations` less."""
         active.left_in_stage -= operations
-        if active.left_in_stage == 0:
-            self._next_stage(active, now_ns)
+        if active.left_in_stage:
+            return
+        if active.stage == active.waits_at:
+            self._together.wait(active)
+            return
+        self._next_stage(active, now_ns)
+
+    def _log_request(self, active: ActiveRequest, now_ns: int) -> None:
+        """One row, whatever the number of ranks that serve it: by the first of them."""
+        if self._first_of_group:
+            log_request(self._log, self._rank, active, now_ns)
 
     def _end(self, active: ActiveRequest, now_ns: int) -> None:
         request = active.request
         del self._active[request.number]
-        log_request(self._log, self._rank, active, now_ns)
+        self._log_request(active, now_ns)
         if self._sharing is not None and request.decode_elsewhere:
             self._sharing.hand_over(request, now_ns)
             if self._closed_loop:

@@ -111,6 +111,8 @@ class ActiveRequest:
     """Where a request is decided step by step: what comes of each step."""
     computes_at: int = -1
     """The stage that is computed before, on a modelled GPU, and decoded beside; -1: none."""
+    waits_at: int = -1
+    """The stage after which it waits for the other ranks that serve it, each with its part; -1: for none."""
     prefill_ns: int = 0
     """Modelled: from when it was ready for the GPU until it was computed, its wait for the GPU included."""
     decode_ns: int = 0

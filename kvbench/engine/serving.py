@@ -44,6 +44,8 @@ class Serving:
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, len(chain.keys), tokens, request.context_tokens)
         reads, writes = self._line_up(active, chain, steps)
+        if reads and self._shape.ranks > 1:
+            active.waits_at = 0
         add_stage(active, reads)
         if self._computes:
             active.computes_at = len(active.stages)

@@ -3,7 +3,7 @@
 Prefill of n tokens behind p that were found: 2 x (active parameters) x n floating-point operations for the weights
 (Kaplan et al., Scaling laws for neural language models, 2020, section 2.1), and for attention 2 x layers x (query
 heads) x (dimensions of a query + of a value) for each pair of a new token and one that it sees, itself included: n x p
-+ n x (n + 1) / 2 pairs. Decode: a step of a batch reads all weights that it uses and the KV cache of all its requests, and
++ n x (n + 1) / 2 pairs. Decode: a step of a batch reads all weights that it uses and the KV cache of its requests, and
 gives each of them one token. Either takes the longer of its operations at the share of the GPU's peak that is reached,
 and its bytes at the share of the memory's bandwidth (the roofline: Williams et al., CACM 52, 2009).
 """
