@@ -11,7 +11,16 @@ from kvbench.config.sections import Arrivals, CachePolicy, Pacing, TierSection
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
 _ENGINE: Final = "only requests that are served as an engine does heed it (a trace, with workload.serving=engine)"
-ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "ttl_s", "split", "prefetch")
+ENGINE_ALONE: Final = (
+    "write",
+    "admission",
+    "min_prefix_tokens",
+    "partial_blocks",
+    "store_answers",
+    "ttl_s",
+    "split",
+    "prefetch",
+)
 """What of the cache is for requests that are served as an engine does."""
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "TraceWorkload",
 ]
 
-_LATER: Final = ("split", "prefetch")
+_LATER: Final = ("split", "prefetch", "store_answers")
 """Of the cache."""
 
 SCHEDULE_VERSION: Final = 1

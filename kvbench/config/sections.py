@@ -72,6 +72,8 @@ class CachePolicy(Section):
     partial_blocks: Literal["keep", "drop"] = "keep"
     """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
     takes the room of a whole one."""
+    store_answers: bool = True
+    """Engine: whether the blocks of answers are kept, where the trace has names for them."""
     split: Split = Split()
     """Engine: the objects of a block."""
     prefetch: Literal["none", "expected"] = "none"

@@ -37,12 +37,12 @@ class Serving:
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
         """What was found is read, all of it at a time; then what is new is written, likewise."""
         request, tokens = active.request, chain.block_tokens
-        found, steps = self._cache.serve(chain.keys, len(chain.keys), chain.stored, self._time_ns(active, chain))
-        active.hit_objects, active.miss_objects = len(found), len(chain.keys) - len(found)
+        found, steps = self._cache.serve(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
+        active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
         active.hit_tokens = min(len(found) * tokens, request.context_tokens)
         active.miss_tokens = request.context_tokens - active.hit_tokens
         if active.phase == Phase.MEASURE:
-            self._prefix_hits.add(found, len(chain.keys), tokens, request.context_tokens)
+            self._prefix_hits.add(found, chain.lookup, tokens, request.context_tokens)
         reads, writes = self._line_up(active, chain, steps)
         if reads and self._shape.ranks > 1:
             active.waits_at = 0
