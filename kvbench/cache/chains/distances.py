@@ -91,7 +91,7 @@ def _hashes(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
 def _played(
     keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], capacity: int
 ) -> int:
-    counts = np.zeros((len(ends), 5), np.int64)
+    counts = np.zeros((len(ends), 8), np.int64)
     cache = chains.ChainCache(ChainSettings((ChainTier(capacity),)))
     cache.play(keys, ends, sizes, sizes, np.zeros(len(ends), np.int64), counts)
     return int(counts[:, 0].sum())
