@@ -47,7 +47,7 @@ def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[
     """Decide the first `requests` of a rank's `part` of a trace; tiers have `capacities` bytes (None: never full)."""
     settings = chain_settings(config, capacities)
     cache, tiers = ChainCache(settings), len(settings.tiers)
-    counts = np.zeros((requests, 4 * tiers + 1), np.int64)
+    counts = np.zeros((requests, 4 * tiers + 4), np.int64)
     most = 0
     for first, end in chains.pieces(requests):
         cache.play(
@@ -69,7 +69,7 @@ def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[
         read=sums[2 * tiers : 3 * tiers],
         promoted=np.where(np.arange(tiers) > 0, sums[:tiers], 0) if moves_up else np.zeros(tiers, np.int64),
         deleted=sums[3 * tiers : 4 * tiers],
-        behind_gap=int(sums[4 * tiers]),
+        behind_gap=int(sums[4 * tiers + 2]),
         held=np.array(cache.held),
         most_blocks=most,
     )
