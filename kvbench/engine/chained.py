@@ -22,6 +22,8 @@ class BlockShape:
     """That have a part of every block each; what is said here is of one of these parts."""
     modelled: bool = False
     """Whether the first tier is not there."""
+    follows: bool = False
+    """Whether requests wait for answers, so that the workload's clock says nothing of when they come."""
     speedup: float = 1.0
     """By which the workload's clock is faster."""
 
@@ -48,7 +50,8 @@ def block_shape(config: RunConfig) -> BlockShape:
     parts *= 2 if split.keys_values == "apart" else 1
     ranks, modelled = config.tensor_parallel, config.tiers[0].facts.modelled
     nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
-    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, config.pacing.speedup)
+    follows = config.pacing.mode == "closed"
+    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, follows, config.pacing.speedup)
 
 
 def block_bytes(config: RunConfig) -> int:

@@ -338,6 +338,10 @@ class Dispatcher:
     def _start(self, request: Request, intended_ns: int, now_ns: int) -> None:
         phase = Phase.MEASURE if intended_ns >= self._timeline.measure_ns else self._timeline.before
         active = ActiveRequest(request, phase, intended_ns, now_ns)
+        if request.prefetch:
+            # Nobody waits for it, and it is no request.
+            self._planner.decide(active)
+            return
         self._active[request.number] = active
         self._planner.decide(active)
         self._next_stage(active, intended_ns)
@@ -442,5 +446,6 @@ class Dispatcher:
             return
         if self._closed_loop:
             self._arrivals.next_of(request.user, now_ns)
-        elif request.next_turn is not None and (turn := request.next_turn()) is not None:
-            self._arrivals.after(turn, now_ns)
+        elif request.followers is not None:
+            for follower in request.followers():
+                self._arrivals.after(follower, now_ns)

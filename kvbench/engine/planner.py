@@ -82,7 +82,8 @@ class Planner:
         request = active.request
         if request.chain is not None:
             assert self._serving is not None
-            self._serving.serve(active, request.chain)
+            serve = self._serving.prefetch if request.prefetch else self._serving.serve
+            serve(active, request.chain)
             return
         if request.in_steps:
             active.more = self._in_steps(active)

@@ -3,7 +3,7 @@
 A block is one object, or several (`BlockShape`): whatever is done to it is then done to each of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from kvbench.cache import Step
@@ -56,16 +56,22 @@ class Serving:
         if request.generation_ns:
             add_stage(active, [], request.generation_ns)
 
+    def prefetch(self, active: ActiveRequest, chain: Chain) -> None:
+        """What is there of the chain is brought up, as far as there is room for it; nobody waits for that."""
+        steps = self._cache.prefetch(chain.keys, self._time_ns(active, chain))
+        for operation in self._operations(steps, active):
+            self._queueing.make_room(operation)
+
     def _time_ns(self, active: ActiveRequest, chain: Chain) -> int:
         """What times to live count by: the clock of the workload, or the real one where requests wait for answers."""
-        if active.request.next_turn is None:
+        if not self._shape.follows:
             return chain.time_ns
         if self._first_ns is None:
             self._first_ns = active.start_ns
         return round((active.start_ns - self._first_ns) * self._shape.speedup)
 
     def _line_up(
-        self, active: ActiveRequest, chain: Chain, steps: Iterable[tuple[int, int, int, int]]
+        self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
     ) -> tuple[list[Operation], list[Operation]]:
         """The operations that the request waits for: reads, and writes of its own blocks. All others make room."""
         shape = self._shape
@@ -73,22 +79,28 @@ class Serving:
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
         reads: list[Operation] = []
         writes: list[Operation] = []
-        later = 0
-        for code, key, source, target in steps:
-            stage: list[Operation] | None = None
+        later = int(any(step[0] in _LOADS for step in steps))
+        for step in steps:
+            code, key, _, _ = step
             if code in _LOADS:
-                stage = reads
-                later = 1
+                for operation in self._operations([step], active, 0):
+                    self._queueing.ask(operation, reads)
             elif code == _WRITE and (own is None or key in own):
-                stage = writes
-            for part_key, tokens in shape.objects(key):
-                places = (None if source < 0 else source, None if target < 0 else target)
-                step = Step(_OPS[code], part_key, shape.object_bytes, *places)
-                if stage is None:
-                    self._queueing.make_room(Operation(step, active, tokens, None))
-                else:
-                    self._queueing.ask(Operation(step, active, tokens, later if stage is writes else 0), stage)
+                for operation in self._operations([step], active, later):
+                    self._queueing.ask(operation, writes)
+            else:
+                for operation in self._operations([step], active):
+                    self._queueing.make_room(operation)
         return layer_by_layer(reads, shape.parts), layer_by_layer(writes, shape.parts)
+
+    def _operations(
+        self, steps: Iterable[tuple[int, int, int, int]], active: ActiveRequest, stage: int | None = None
+    ) -> Iterator[Operation]:
+        """Those of the objects of each step's block."""
+        for code, key, source, target in steps:
+            places = (None if source < 0 else source, None if target < 0 else target)
+            for part_key, tokens in self._shape.objects(key):
+                yield Operation(Step(_OPS[code], part_key, self._shape.object_bytes, *places), active, tokens, stage)
 
 
 def layer_by_layer(operations: list[Operation], parts: int) -> list[Operation]:

@@ -19,6 +19,7 @@ from kvbench.workload.demand import phases, piece_tokens, qos_class
 from kvbench.workload.keys import KeyKind, mixed, object_key
 from kvbench.workload.request import ObjectRef, Request
 from kvbench.workload.traces.trace import Trace
+from kvbench.workload.turns import Turns, rows_of
 
 
 def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix", "session"]) -> list[NDArray[np.int64]]:
@@ -39,27 +40,9 @@ def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix", "session
     return np.split(order, np.cumsum(np.bincount(owner, minlength=size))[:-1])
 
 
-class Turns:
-    """Which turn of a session follows which, and how long after the answer (n requests)."""
-
-    def __init__(self, part: Trace) -> None:
-        order = np.lexsort((np.arange(len(part)), part.session))
-        same = (part.session[order][1:] == part.session[order][:-1]) & (part.session[order][1:] >= 0)
-        self.next: NDArray[np.int64] = np.full(len(part), -1, np.int64)
-        """(n,) The position of the turn that follows; -1: none does."""
-        self.next[order[:-1][same]] = order[1:][same]
-        self.first: NDArray[np.bool_] = np.ones(len(part), np.bool_)
-        """(n,) Whether it waits for no answer."""
-        self.first[order[1:][same]] = False
-        before = np.zeros(len(part), np.int64)
-        before[order[1:][same]] = part.arrival_ns[order[:-1][same]]
-        self.gap_ns: NDArray[np.int64] = np.where(part.gap_ns >= 0, part.gap_ns, part.arrival_ns - before)
-        """(n,) From the answer before; where that is not known, from the turn before, as if answers took no time."""
-
-
 class TraceSchedule:
     """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends. Where
-    pacing is closed it has the first turns of sessions, and each turn has the next (`Request.next_turn`).
+    pacing is closed it has the first turns of sessions, and each turn has the next (`Request.followers`).
 
     A request's number is its number in the whole trace. A trace says nothing of its users: all are user 0, and QoS
     classes are drawn per request from (seed, number), the same for any number of ranks.
@@ -74,7 +57,7 @@ class TraceSchedule:
         self._part = part
         self.chains = Chains(config, part) if config.serves_as_engine else None
         """Where requests are served as an engine does it."""
-        self._following = Turns(part) if config.pacing.mode == "closed" else None
+        self._turns = Turns(part) if config.pacing.mode == "closed" else None
         self._blocks = config.cache.layout == "block"
         unit = part.hash_block_tokens
         if self.chains is None and self._blocks and unit and config.cache.block_tokens % unit:
@@ -103,10 +86,10 @@ class TraceSchedule:
         """The requests of this rank in order; `user` is 0. Raises IndexError."""
         if user != 0:
             raise IndexError(f"no stream {user}: there is 1")
-        if self._following is not None:
-            first = np.flatnonzero(self._following.first).tolist()
+        if self._turns is not None:
+            first: list[int] = np.flatnonzero(self._turns.first).tolist()
             return map(self._request, first)
-        return map(self._request, range(len(self._part)))
+        return self._in_order()
 
     def preconditioning(self) -> Iterator[ObjectRef]:
         """Mode `decode`: every different object of this rank's part, in order of first use. Otherwise nothing."""
@@ -133,18 +116,40 @@ class TraceSchedule:
             raise LookupError(f"no request {number} in this part of {self._part.source}: the ranks' schedules differ")
         return self._request(position)
 
-    def _turn_after(self, position: int) -> Request | None:
-        """Closed within a session: the turn that waits for the answer to the one at `position`."""
-        assert self._following is not None
-        following = int(self._following.next[position])
-        if following < 0:
-            return None
-        gap_ns = int(self._following.gap_ns[following])
-        return replace(self._request(following), arrival_ns=round(gap_ns / self._config.pacing.speedup))
+    def _in_order(self) -> Iterator[Request]:
+        rows = rows_of(self._config, self._part)
+        for position, is_prefetch, time_ns in zip(*(column.tolist() for column in rows), strict=True):
+            request = self._request(position)
+            yield self._prefetch(request, position, time_ns) if is_prefetch else request
+
+    def _prefetch(self, request: Request, position: int, time_ns: int) -> Request:
+        """Of the blocks of the turn `request`, at `time_ns` of the trace's clock."""
+        assert self.chains is not None
+        chain = self.chains.session_chain(position)._replace(time_ns=time_ns)
+        return replace(request, arrival_ns=self._scaled(time_ns), chain=chain, prefetch=True, followers=None)
+
+    def _scaled(self, time_ns: int) -> int:
+        """By the run's clock; 0 where nobody waits for his time."""
+        pacing = self._config.pacing
+        return 0 if pacing.mode == "asap" else round(time_ns / pacing.speedup)
+
+    def _followers(self, position: int) -> list[Request]:
+        """Closed within a session: the turn that waits for the answer to the one at `position`, and the prefetch that
+        comes before it is expected."""
+        assert self._turns is not None
+        turns, cache, found = self._turns, self._config.cache, []
+        following = int(turns.next[position])
+        gap_ns = int(turns.gap_ns[following]) if following >= 0 else None
+        if cache.prefetch != "none" and turns.gap_ns[position] >= 0:
+            early_ns = max(0, int(turns.gap_ns[position]) - round(cache.prefetch_lead_s * 1e9))
+            if gap_ns is None or gap_ns > early_ns:
+                found.append(self._prefetch(self._request(position), position, early_ns))
+        if gap_ns is not None:
+            found.append(replace(self._request(following), arrival_ns=self._scaled(gap_ns)))
+        return found
 
     def _request(self, position: int) -> Request:
         part, seed = self._part, self._config.seed
-        speedup = None if self._config.pacing.mode == "asap" else self._config.pacing.speedup
         number = int(part.number[position])
         context_tokens = int(part.context_tokens[position])
         output_tokens = int(part.output_tokens[position])
@@ -158,7 +163,7 @@ class TraceSchedule:
             number=number,
             user=0,
             qos=qos_class(object_key(KeyKind.REQUEST_QOS, seed, number) % 100),
-            arrival_ns=0 if speedup is None else round(int(part.arrival_ns[position]) / speedup),
+            arrival_ns=self._scaled(int(part.arrival_ns[position])),
             context_tokens=context_tokens,
             output_tokens=output_tokens,
             history=(),
@@ -166,7 +171,7 @@ class TraceSchedule:
             prefill=prefill,
             decode_passes=decode_passes,
             generation_ns=generation_ns,
-            next_turn=None if self._following is None else partial(self._turn_after, position),
+            followers=None if self._turns is None else partial(self._followers, position),
             chain=chain,
         )
 

@@ -36,6 +36,7 @@ def trace_of(sessions: list[int], arrivals_s: list[float]) -> Trace:
         np.arange(n + 1),
         np.array(sessions, np.int64),
         np.full(n, -1, np.int64),
+        answer_counts=np.zeros(n, np.int64),
         hash_block_tokens=16,
         source="made up",
         format="kvbench",
