@@ -92,7 +92,8 @@ def pacing_fits(config: Chosen) -> None:
         ):
             if follows:
                 raise ValueError(
-                    f"{key}: it follows sessions, which one rank has whole only with workload.deal=session"
+                    f"{key}: it follows sessions, which a rank has whole only with workload.deal=session (without them "
+                    "a trace is replayed with pacing.mode `open`, at its own times, or `asap`)"
                 )
     if trace and pacing.requests_per_s is not None:
         raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup or arrivals")
