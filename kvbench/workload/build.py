@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from kvbench.config.roles import Roles
 from kvbench.config.run_config import ReferenceWorkload, RunConfig, TraceWorkload
@@ -33,20 +34,25 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
 
 
 def trace_parts(trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None) -> Iterator[Trace]:
-    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once.
+    """The parts of ranks 0 to `size` - 1 (`dealt`), made one at a time so that they need not all be held at once."""
+    return (trace.take(positions) for positions in dealt(trace, workload, size, roles))
+
+
+def dealt(trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None) -> Iterator[NDArray[np.int64]]:
+    """Positions of the requests of ranks 0 to `size` - 1, rising.
 
     With `roles` the trace is dealt twice: to the prefill ranks, and to the decode ranks by the request's number.
     """
     if roles is None:
-        yield from (trace.take(positions) for positions in deal(trace, size, workload.deal))
+        yield from deal(trace, size, workload.deal)
         return
     prefill = dict(zip(roles.prefill, deal(trace, len(roles.prefill), workload.deal), strict=True))
     decoder = trace.number % len(roles.decode)
     for rank in range(size):
         if rank in prefill:
-            yield trace.take(prefill[rank])
+            yield prefill[rank]
         else:
-            yield trace.take(np.flatnonzero(decoder == roles.decode.index(rank)))
+            yield np.flatnonzero(decoder == roles.decode.index(rank))
 
 
 def build_role_schedule(config: RunConfig, roles: Roles, rank: int, trace_part: Trace | None) -> Schedule:

@@ -18,6 +18,7 @@ from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.workload.keys import mixed
 from kvbench.workload.request import Chain
+from kvbench.workload.traces.id_store import within
 from kvbench.workload.traces.trace import Trace
 
 PIECE_BLOCKS: Final = 1 << 20
@@ -88,14 +89,7 @@ class Chains:
 
     def pieces(self, requests: int) -> list[tuple[int, int]]:
         """(first, end) of those of the first `requests` that are named at a time, in order."""
-        ends = np.cumsum(self.counts[:requests])
-        found, first = [], 0
-        while first < len(ends):
-            before = int(ends[first - 1]) if first else 0
-            end = max(first + 1, int(np.searchsorted(ends, before + PIECE_BLOCKS, side="right")))
-            found.append((first, end))
-            first = end
-        return found
+        return list(within(self.counts[:requests], PIECE_BLOCKS))
 
     def keys(self, first: int, end: int) -> NDArray[np.uint64]:
         """The keys of the requests from `first` to before `end`, one chain after the other."""
