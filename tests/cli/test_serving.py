@@ -196,7 +196,7 @@ def test_compute_is_modelled_between_what_is_read_and_what_is_written(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:
     compute = (
-        "compute={gpu: h100-sxm, gpus: 8, max_batch: 8, parameters_billion: 0.01, attention_heads: 4, "
+        "compute={gpu: h100-sxm, max_batch: 8, parameters_billion: 0.01, attention_heads: 4, "
         "flops_share: 0.5, bandwidth_share: 0.5}"
     )
     words = settings(trace, "pacing.mode=asap", compute)
