@@ -16,6 +16,7 @@ from kvbench.config.errors import explain
 from kvbench.config.models import ModelGeometry, shipped_model
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES, TIER_KINDS, TierKind
 from kvbench.config.roles import Roles
+from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.source import apply_override, read_mapping, shipped_configs
 from kvbench.config.types import Bytes, BytesOrAuto, Count, Factor, Model, Number, PolicyName, Seconds, TierKindName
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
@@ -31,6 +32,7 @@ __all__ = [
     "PersonaWorkload",
     "ReferenceWorkload",
     "RunConfig",
+    "SessionsWorkload",
     "TierSection",
     "TraceWorkload",
     "load_config",
@@ -182,9 +184,9 @@ class RunConfig(Section):
     seed: Count = Field(default=42, ge=0, lt=2**32)
     """Rank r uses seed + r."""
     model: Model = "llama3.1-8b"
-    workload: Annotated[PersonaWorkload | ReferenceWorkload | TraceWorkload, Field(discriminator="kind")] = (
-        PersonaWorkload()
-    )
+    workload: Annotated[
+        PersonaWorkload | ReferenceWorkload | TraceWorkload | SessionsWorkload, Field(discriminator="kind")
+    ] = PersonaWorkload()
     pacing: Pacing = Pacing()
     cache: CachePolicy = CachePolicy()
     tiers: tuple[TierSection, ...] = (TierSection(kind="file"),)
@@ -209,9 +211,10 @@ class RunConfig(Section):
             raise ValueError("tiers: at least one tier is needed")
         if any(tier.facts.storage for tier in self.tiers[:-1]):
             raise ValueError("tiers: storage must be the last tier, below the memory tiers")
-        trace = isinstance(self.workload, TraceWorkload)
+        trace = isinstance(self.workload, TraceWorkload | SessionsWorkload)
+        requests = "a trace is" if isinstance(self.workload, TraceWorkload) else "what sessions ask for is"
         if trace and self.pacing.mode == "closed":
-            raise ValueError("pacing.mode: a trace is replayed `open` (at its arrival times) or `asap`, not `closed`")
+            raise ValueError(f"pacing.mode: {requests} replayed `open` (at its arrival times) or `asap`, not `closed`")
         if trace and self.pacing.requests_per_s is not None:
             raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup")
         if self.pacing.mode != "open" and self.pacing.requests_per_s is not None:
@@ -226,13 +229,18 @@ class RunConfig(Section):
             raise ValueError(
                 "pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open"
             )
-        if self.duration_s is None and not trace:
+        if isinstance(self.workload, SessionsWorkload):
+            if self.duration_s is None and self.workload.span_s is None:
+                raise ValueError("workload.span_s: sessions have no end where duration_s is null; give one of them")
+        elif self.duration_s is None and not trace:
             raise ValueError("duration_s: personas never end; give the seconds to measure")
         return self
 
     @property
     def serves_as_engine(self) -> bool:
         """Whether requests do what those of a serving engine do, and not what the reference's do."""
+        if isinstance(self.workload, SessionsWorkload):
+            return True
         return isinstance(self.workload, TraceWorkload) and self.workload.serving == "engine"
 
     def _serving_fits(self) -> None:
@@ -260,7 +268,6 @@ class RunConfig(Section):
             raise ValueError(
                 "namespace: ranks do not share blocks of an engine yet: use private, or workload.serving=reference"
             )
-        assert isinstance(self.workload, TraceWorkload)
         if self.workload.mode != "prefill-decode":
             raise ValueError(
                 f"workload.mode: an engine does prefill and decode; {self.workload.mode} needs "

@@ -7,11 +7,12 @@ import numpy as np
 import xxhash
 
 from kvbench.config.roles import Roles
-from kvbench.config.run_config import ReferenceWorkload, RunConfig, TraceWorkload
+from kvbench.config.run_config import ReferenceWorkload, RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.workload.disaggregated import DecodeSchedule, Handover, Lanes, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.reference import ReferenceSchedule
 from kvbench.workload.request import Request, Schedule
+from kvbench.workload.sessions import made_part
 from kvbench.workload.trace_schedule import TraceSchedule, deal
 from kvbench.workload.traces import Trace, load_trace
 
@@ -20,8 +21,10 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
     """The schedule of `rank` among `size` ranks.
 
     `trace_part` is this rank's part of the trace, where another rank has read and dealt it (`trace_parts`); without it
-    the trace is read and dealt here. Raises KvbenchError.
+    the trace is read and dealt here. Sessions are made here, whatever the number of ranks. Raises KvbenchError.
     """
+    if isinstance(config.workload, SessionsWorkload):
+        return TraceSchedule(config, made_part(config, rank) if trace_part is None else trace_part)
     if isinstance(config.workload, ReferenceWorkload):
         return ReferenceSchedule(config, rank)
     if not isinstance(config.workload, TraceWorkload):
@@ -77,7 +80,7 @@ def build_handover(config: RunConfig, roles: Roles, trace_part: Trace | None) ->
 
 def decoder_of(config: RunConfig, roles: Roles, rank: int) -> Callable[[int], int]:
     """From the number of a request of prefill rank `rank` to the rank that decodes it."""
-    if isinstance(config.workload, TraceWorkload):
+    if isinstance(config.workload, TraceWorkload | SessionsWorkload):
         return lambda number: roles.decode[number % len(roles.decode)]
     users = config.workload.users
     return lambda number: roles.decoder(rank, number % users, users)

@@ -32,6 +32,12 @@ class KeyKind(IntEnum):
     """seed, number of the request in the trace"""
     REFERENCE_TURN = 8
     """rank, user, conversation, turn"""
+    SESSION_PROMPT = 9
+    """seed, application, whether it is its subagents'"""
+    SESSION_CHUNK = 10
+    """seed, chunk; what stands before it where its place in a context is meant"""
+    SESSION_OWN = 11
+    """seed + rank, user, session, subagent, how often its context began anew"""
 
 
 def object_key(kind: KeyKind, *numbers: int) -> int:

@@ -1,7 +1,7 @@
 """`plan`: what the requests of all ranks come to, over MPI like a run, or for any number of ranks in one process.
 
-What travels: the configuration and each rank's part of the trace from rank 0, as for a run; back one sum of a few
-numbers.
+What travels: the configuration and each rank's part of the trace from rank 0, as for a run (ranks make sessions
+themselves); back one sum of a few numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +25,8 @@ from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import trace_parts
 from kvbench.workload.chains import Chains
+from kvbench.workload.sessions import made_part
+from kvbench.workload.sessions.make import SOURCE, span_ns
 from kvbench.workload.traces import Trace, load_trace
 
 _DAY_S: Final = 86_400
@@ -99,7 +101,8 @@ class Planned:
     source: str
     """Of the trace."""
     span_s: float | None
-    """From the start to the arrival of the last request; None where requests do not wait for their time."""
+    """From the start to the arrival of the last request, of sessions to the end of the time that they are made for;
+    None where requests do not wait for their time."""
     block_bytes: int
     sums: Sums
     tiers: tuple[TierSums, ...]
@@ -189,29 +192,34 @@ def plan(
     rank 0 and FailedElsewhere on the others.
     """
 
-    def read() -> tuple[RunConfig, Trace]:
+    def read() -> tuple[RunConfig, Trace | None]:
         config = load_config(source, overrides)
-        if not config.serves_as_engine or not isinstance(config.workload, TraceWorkload):
+        if not config.serves_as_engine:
             raise KvbenchError(
-                f"{source}: only requests that are served as an engine does can be planned: a trace, with "
+                f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "
                 "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
             )
         if capacities is not None:
             check_capacities(config, capacities)
-        return config, load_trace(config.workload)
+        return config, load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
     facts = None
-    if made is not None and trace is not None:
-        facts = [made.model_dump(mode="json"), trace.digest, storable(trace.source), _span_s(made, trace)]
+    if made is not None:
+        of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
+        facts = [made.model_dump(mode="json"), *of_trace, _span_s(made, trace)]
     content, digest, trace_source, span_s = share(comm, facts)
     config = RunConfig.model_validate(content)
-    assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
-    parts = None if trace is None else trace_parts(trace, config.workload, size)
-    mine: Iterable[Trace] = parts or () if alone else [_own_part(comm, parts)]
+    mine: Iterable[Trace]
+    if isinstance(config.workload, TraceWorkload):
+        parts = None if trace is None else trace_parts(trace, config.workload, size)
+        mine = parts or () if alone else [_own_part(comm, parts)]
+    else:
+        mine = (made_part(config, rank) for rank in (range(size) if alone else (comm.rank,)))
     if capacities is not None or export is not None:
-        mine = list(mine)
+        several = mine
+        mine = agreement.run("plan", lambda: list(several), computes=True)
     sizes = tier_capacities(config, capacity)
     sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:
@@ -310,9 +318,14 @@ def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
     return Trace.from_arrays(*deal_out(comm, arrays))
 
 
-def _span_s(config: RunConfig, trace: Trace) -> float | None:
+def _span_s(config: RunConfig, trace: Trace | None) -> float | None:
+    if config.pacing.mode != "open":
+        return None
+    if trace is None:
+        made_s = span_ns(config) / 1e9 / config.pacing.speedup
+        return made_s if config.duration_s is None else min(made_s, config.warmup_s + config.duration_s)
     requests = requests_within(config, trace)
-    if config.pacing.mode != "open" or not requests:
+    if not requests:
         return None
     return int(trace.arrival_ns[requests - 1]) / 1e9 / config.pacing.speedup
 
