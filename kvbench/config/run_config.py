@@ -83,11 +83,13 @@ class CachePolicy(Section):
     partial_blocks: Literal["keep", "drop"] = "keep"
     """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
     takes the room of a whole one."""
+    store_answers: bool = True
+    """Engine: whether the blocks of answers are kept, where the trace has names for them."""
     ttl_s: Seconds | None = Field(default=None, gt=0)
     """Engine: a block that no request has asked for so long is gone (in the time of the trace); null: never."""
 
 
-_ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "ttl_s")
+_ENGINE_ALONE: Final = ("write", "admission", "min_prefix_tokens", "partial_blocks", "store_answers", "ttl_s")
 """What of the cache is for requests that are served as an engine does."""
 
 
@@ -364,6 +366,9 @@ class RunConfig(Section):
             content["workload"].pop("serving", None)
             for name in _ENGINE_ALONE:
                 del content["cache"][name]
+        elif self.cache.store_answers:
+            # What is asked for without answers is the same as before there were any.
+            del content["cache"]["store_answers"]
         for tier, described in zip(self.tiers, content["tiers"], strict=True):
             if tier.fill == 1:
                 del described["fill"]

@@ -94,13 +94,13 @@ class Planner:
         """What was found is read, all of it at a time; then what is new is written, likewise."""
         assert self._books.chains is not None
         context_tokens, tokens = active.request.context_tokens, chain.block_tokens
-        found, steps = self._books.chains.serve(chain.keys, len(chain.keys), chain.stored, chain.time_ns)
-        active.hit_objects, active.miss_objects = len(found), len(chain.keys) - len(found)
+        found, steps = self._books.chains.serve(chain.keys, chain.lookup, chain.stored, chain.time_ns)
+        active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
         active.hit_tokens = min(len(found) * tokens, context_tokens)
         active.miss_tokens = context_tokens - active.hit_tokens
         nbytes = stored_bytes(tokens * self._bytes_per_token)
         if active.phase == Phase.MEASURE:
-            self._books.prefix_hits.add(found, len(chain.keys), tokens, context_tokens)
+            self._books.prefix_hits.add(found, chain.lookup, tokens, context_tokens)
         # What a modelled tier pushes out is written below, and no request waits for that.
         own = frozenset(chain.keys.tolist()) if self._books.modelled else None
         reads: list[Operation] = []

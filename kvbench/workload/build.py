@@ -127,6 +127,9 @@ def _text(request: Request) -> str:
     )
     steps = (request.prompt_tokens,) if request.in_steps else ()
     if request.chain is not None:
-        keys, *rest = request.chain
-        return repr((numbers, rest, xxhash.xxh3_64_hexdigest(keys.astype("<u8").tobytes())))
+        chain = request.chain
+        rest = [chain.block_tokens, chain.stored, chain.time_ns]
+        if chain.lookup != len(chain.keys):
+            rest.append(chain.lookup)
+        return repr((numbers, rest, xxhash.xxh3_64_hexdigest(chain.keys.astype("<u8").tobytes())))
     return repr((numbers + steps, objects))

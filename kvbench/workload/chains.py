@@ -2,9 +2,14 @@
 
 A hash id of a trace stands for its block and all before it. A block of several of them is named by the id of its last,
 one that is a part of such a block by that id and its place in it. Where a trace has no ids, every request is alone.
+
+Behind the blocks of a context come those of its answer, where the trace has ids for it: those of context and answer
+together, from the first on that is not of the context alone. Where a context does not fill its last block, that has a
+name as the context leaves it, by which it is looked up, and another as the answer goes on with it, by which a next turn
+looks it up. Of blocks smaller than those of the ids that holds for all that lie in the block of the last id.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,23 +40,51 @@ class Chains:
         tokens = part.context_tokens.astype(np.int64)
         self.full_blocks: NDArray[np.int64] = tokens // block
         """(n,) Whole blocks of each context, whether the trace names them or not."""
-        blocks = self.full_blocks if config.cache.partial_blocks == "drop" else -(-tokens // block)
+        self._keeps_partial = config.cache.partial_blocks == "keep"
+        lookups = self._blocks_of(tokens)
         if unit:
-            named = part.hash_counts * unit
-            blocks = np.minimum(blocks, -(-named // block) if config.cache.partial_blocks == "keep" else named // block)
-        self.counts: NDArray[np.int64] = blocks
-        """(n,) Blocks of each chain."""
+            lookups = np.minimum(lookups, self._blocks_of(part.hash_counts * unit))
+        self.lookups: NDArray[np.int64] = lookups
+        """(n,) Blocks of each context, which are looked up."""
+        self._answers: NDArray[np.int64] | None = None
+        """(n,) Blocks of each answer; None where there are none at all."""
+        if config.cache.store_answers and part.answer_counts.any():
+            self._answers = self._answer_blocks()
+        self.counts: NDArray[np.int64] = lookups if self._answers is None else lookups + self._answers
+        """(n,) Blocks of each chain: those that are looked up, and behind them those of the answer."""
         long_enough = tokens >= config.cache.min_prefix_tokens
-        self.stored: NDArray[np.int64] = np.where(long_enough, blocks, 0)
+        self.stored: NDArray[np.int64] = np.where(long_enough, self.counts, 0)
         """(n,) How many of them are kept."""
+
+    def _blocks_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        return -(-tokens // self.block_tokens) if self._keeps_partial else tokens // self.block_tokens
+
+    def _first_answer_blocks(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which block of context and answer is the first that has an id of the answer, where contexts have `tokens`."""
+        if self.block_tokens >= self._unit:
+            return tokens // self.block_tokens
+        return tokens // self._unit * (self._unit // self.block_tokens)
+
+    def _answer_blocks(self) -> NDArray[np.int64]:
+        """(n,) Blocks of each answer that the trace names."""
+        part = self._part
+        tokens = part.context_tokens.astype(np.int64)
+        named = np.minimum(tokens + part.output_tokens, (tokens // self._unit + part.answer_counts) * self._unit)
+        blocks = self._blocks_of(named) - self._first_answer_blocks(tokens)
+        return np.where(part.answer_counts > 0, np.maximum(0, blocks), 0)
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def chain(self, position: int) -> Chain:
         """Of the request at `position`."""
-        keys = self.keys(position, position + 1)
-        return Chain(keys, self.block_tokens, int(self.stored[position]), int(self._part.arrival_ns[position]))
+        return Chain(
+            keys=self.keys(position, position + 1),
+            block_tokens=self.block_tokens,
+            lookup=int(self.lookups[position]),
+            stored=int(self.stored[position]),
+            time_ns=int(self._part.arrival_ns[position]),
+        )
 
     def pieces(self, requests: int) -> list[tuple[int, int]]:
         """(first, end) of those of the first `requests` that are named at a time, in order."""
@@ -66,17 +99,48 @@ class Chains:
 
     def keys(self, first: int, end: int) -> NDArray[np.uint64]:
         """The keys of the requests from `first` to before `end`, one chain after the other."""
-        counts = self.counts[first:end]
-        total = int(counts.sum())
-        begins = np.cumsum(counts) - counts
-        place = np.arange(total) - np.repeat(begins, counts)
+        runs = self._runs(first, end)
+        total = int(runs.counts.sum())
+        at = np.cumsum(runs.counts) - runs.counts
+        block = np.arange(total) - np.repeat(at - runs.blocks, runs.counts)
         if not self._unit:
-            number = np.repeat(self._part.number[first:end].astype(np.uint64), counts)
-            return mixed(mixed(number) + place.astype(np.uint64))
-        ids, at = self._part.hash_ids, np.repeat(self._part.hash_offsets[:-1][first:end], counts)
+            number = np.repeat(self._part.number[first:end].astype(np.uint64), runs.counts)
+            return mixed(mixed(number) + block.astype(np.uint64))
+        ids, at = self._part.hash_ids, np.repeat(runs.ids, runs.counts)
         if self.block_tokens >= self._unit:
             of_block = self.block_tokens // self._unit
-            last = np.minimum((place + 1) * of_block, np.repeat(self._part.hash_counts[first:end], counts)) - 1
+            last = np.minimum((block + 1) * of_block, np.repeat(runs.id_counts, runs.counts)) - 1
             return mixed(ids[at + last])
         parts = self._unit // self.block_tokens
-        return mixed(mixed(ids[at + place // parts]) + (place % parts).astype(np.uint64))
+        return mixed(mixed(ids[at + block // parts]) + (block % parts).astype(np.uint64))
+
+    def _runs(self, first: int, end: int) -> "_Runs":
+        """Those of the requests from `first` to before `end`: one for each, or with answers two."""
+        part, lookups = self._part, self.lookups[first:end]
+        ids, counts = part.hash_offsets[first:end], part.hash_counts[first:end]
+        of_contexts = _Runs(lookups, np.zeros(end - first, np.int64), ids, counts)
+        if self._answers is None:
+            return of_contexts
+        tokens = part.context_tokens[first:end].astype(np.int64)
+        full = tokens // self._unit
+        of_answers = _Runs(
+            self._answers[first:end],
+            self._first_answer_blocks(tokens),
+            # The first id of an answer stands for the block behind the full ones of the context.
+            ids + counts - full,
+            full + part.answer_counts[first:end],
+        )
+        return _Runs(*(np.stack(both, axis=1).ravel() for both in zip(of_contexts, of_answers, strict=True)))
+
+
+class _Runs(NamedTuple):
+    """Runs of blocks, each of which follow each other in one request."""
+
+    counts: NDArray[np.int64]
+    """Blocks."""
+    blocks: NDArray[np.int64]
+    """Which block of its request is the first."""
+    ids: NDArray[np.int64]
+    """Where the id of its request's first block stands, or would."""
+    id_counts: NDArray[np.int64]
+    """Blocks from there on that have ids."""

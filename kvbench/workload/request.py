@@ -20,14 +20,17 @@ class ObjectRef(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """The blocks of a context, as a serving engine names them."""
+    """The blocks of a context, and of the answer where it is known what that says, as a serving engine names them."""
 
     keys: NDArray[np.uint64]
-    """(n,) Each stands for all before it too: equal keys are equal contexts up to the end of the block."""
+    """(n,) Each stands for all before it too: equal keys are equal contexts up to the end of the block. Those of the
+    context, and then those of the answer; a block that is of both has a key as the context leaves it, and another."""
     block_tokens: int
     """Of every block; the last may hold fewer, and takes the room of a whole one."""
+    lookup: int
+    """The first so many are looked up: those of the context."""
     stored: int
-    """Of the first so many, those that no tier holds are written."""
+    """Of the first so many, those that no tier holds are written: all, those of the context, or none."""
     time_ns: int
     """By the clock of the workload, however fast requests really follow each other."""
 

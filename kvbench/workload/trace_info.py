@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbench.workload.traces.reuse import reuse_of
 from kvbench.workload.traces.trace import Trace
 
 
@@ -25,9 +26,11 @@ class ReuseStatistics:
 
     block_tokens: int
     total_blocks: int
+    """Of contexts, as all here."""
     distinct_blocks: int
     reusable_fraction: float
-    """Blocks that an earlier request (or an earlier block of the same one) already had, over all blocks."""
+    """Blocks that an earlier request or its answer (or an earlier block of the same one) already had, over all
+    blocks."""
     token_hit_rate: float
     """The same, weighted by tokens: the hit rate of an ideal cache that never evicts."""
     prefix_blocks: int
@@ -152,7 +155,7 @@ def trace_info(trace: Trace) -> TraceInfo:
         context=_token_statistics(trace.context_tokens),
         output=_token_statistics(trace.output_tokens),
         token_counting=trace.token_counting,
-        reuse=_reuse(trace) if len(trace.hash_ids) else None,
+        reuse=_reuse(trace) if trace.hash_counts.any() else None,
         sessions=_sessions(trace),
         out_of_order=trace.out_of_order,
         bad_lines=trace.bad_lines,
@@ -180,39 +183,21 @@ def _sessions(trace: Trace) -> SessionStatistics | None:
 
 
 def _reuse(trace: Trace) -> ReuseStatistics:
-    distinct, first_use, which, uses = np.unique(
-        trace.hash_ids, return_index=True, return_inverse=True, return_counts=True
-    )
-    block_tokens = np.full(len(trace.hash_ids), trace.hash_block_tokens, np.int64)
-    hashed = trace.hash_counts > 0
-    # A request's last block holds what is left of its context, if that is less.
-    before = (trace.hash_counts[hashed] - 1) * trace.hash_block_tokens
-    block_tokens[trace.hash_offsets[1:][hashed] - 1] = trace.hashed_tokens[hashed] - before
+    seen = reuse_of(trace)
     total_tokens = int(trace.context_tokens.sum(dtype=np.int64))
-    found = _found_by_prefix(trace, first_use[which])
-    most = int(uses.argmax())
+    prefix_tokens = int(np.minimum(seen.prefix_blocks * trace.hash_block_tokens, trace.hashed_tokens).sum())
     return ReuseStatistics(
         block_tokens=trace.hash_block_tokens,
-        total_blocks=len(trace.hash_ids),
-        distinct_blocks=len(distinct),
-        reusable_fraction=1 - len(distinct) / len(trace.hash_ids),
-        token_hit_rate=(int(block_tokens.sum()) - int(block_tokens[first_use].sum())) / total_tokens,
-        prefix_blocks=int(found.sum()),
-        prefix_tokens=int(block_tokens[found].sum()),
-        prefix_token_rate=int(block_tokens[found].sum()) / total_tokens,
-        most_reused_id=int(distinct[most]),
-        most_reused_uses=int(uses[most]),
+        total_blocks=seen.blocks,
+        distinct_blocks=seen.distinct,
+        reusable_fraction=1 - seen.new / seen.blocks,
+        token_hit_rate=(int(trace.hashed_tokens.sum()) - seen.new_tokens) / total_tokens,
+        prefix_blocks=int(seen.prefix_blocks.sum()),
+        prefix_tokens=prefix_tokens,
+        prefix_token_rate=prefix_tokens / total_tokens,
+        most_reused_id=seen.most_used,
+        most_reused_uses=seen.most_uses,
     )
-
-
-def _found_by_prefix(trace: Trace, first_use: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Of every block, whether it and all before it in its request were had by earlier requests; `first_use` is where
-    each block's id first stands."""
-    starts = np.repeat(trace.hash_offsets[:-1], trace.hash_counts)
-    new = first_use >= starts
-    news = np.concatenate([np.zeros(1, np.int64), np.cumsum(new, dtype=np.int64)])
-    found: NDArray[np.bool_] = news[1:] == news[starts]
-    return found
 
 
 def _tokens_text(tokens: TokenStatistics) -> str:

@@ -1,18 +1,19 @@
 """Whole traces of chains: what an LRU of each size finds, and what no policy can find more than."""
 
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from chain_cases import KINDS, chain, one_tier, to_play, whole
+from chain_cases import KINDS, Request, any_requests, chain, one_tier, to_play, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.cache.chains import _curves_python, distances
-from kvbench.cache.chains.distances import lru_hits
-from kvbench.cache.chains.optimum import belady_hits
+from kvbench.cache.chains.distances import looked_up, lru_hits
+from kvbench.cache.chains.optimum import belady_hits, references
 from kvbench.cache.chains.settings import POLICIES
 
 try:
@@ -39,16 +40,17 @@ def found(policy: str, capacity: int, chains: list[tuple[int, ...]]) -> int:
     return int(played.counts[:, 0].sum())
 
 
-def most_by_trying(keys: tuple[int, ...], capacity: int) -> int:
-    """Whatever can be held after each reference is tried."""
+def most_by_trying(accesses: tuple[tuple[int, bool], ...], capacity: int) -> int:
+    """Whatever can be held after each access, of a key that is looked up or only stored, is tried."""
 
     @cache
     def most(at: int, held: frozenset[int]) -> int:
-        if at == len(keys):
+        if at == len(accesses):
             return 0
-        there = held | {keys[at]}
+        key, is_looked_up = accesses[at]
+        there = held | {key}
         kept = [held & there, *(there - {gone} for gone in there), there]
-        return (keys[at] in held) + max(most(at + 1, choice) for choice in kept if len(choice) <= capacity)
+        return (is_looked_up and key in held) + max(most(at + 1, choice) for choice in kept if len(choice) <= capacity)
 
     return most(0, frozenset())
 
@@ -62,6 +64,20 @@ def test_the_curve_is_what_an_lru_of_each_size_finds(
         patch.setattr(distances, "prefix_distances", way.prefix_distances)
         hits = lru_hits(*trace(chains), capacities)
     assert hits.tolist() == [found("lru", capacity, chains) for capacity in capacities]
+
+
+@each_way
+@given(requests=any_requests(), capacities=st.lists(st.integers(0, 60), max_size=8))
+def test_what_is_only_stored_is_found_later_and_never_when_it_is_stored(
+    way: ModuleType, requests: list[Request], capacities: list[int]
+) -> None:
+    played = to_play([replace(one, store=len(one.keys), now_ns=0) for one in requests], 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distances, "prefix_distances", way.prefix_distances)
+        hits = lru_hits(played.keys, played.ends, capacities, lookups=played.lookups)
+    for capacity, hit in zip(capacities, hits.tolist(), strict=True):
+        KINDS[0](one_tier(capacity)).play(*played.arguments)
+        assert hit == played.counts[:, 0].sum()
 
 
 @needs_extension
@@ -92,13 +108,35 @@ def test_a_sample_of_the_keys_comes_close() -> None:
 def test_the_optimum_is_the_most_that_trying_everything_finds(
     way: ModuleType, keys: tuple[int, ...], capacity: int
 ) -> None:
-    assert way.optimal_hits(np.array(keys, np.uint64), capacity) == most_by_trying(keys, capacity)
+    tried = most_by_trying(tuple((key, True) for key in keys), capacity)
+    assert way.optimal_hits(np.array(keys, np.uint64), capacity) == tried
 
 
 @given(chains=any_chains, capacity=st.integers(0, 40), policy=st.sampled_from(POLICIES))
 def test_no_policy_finds_more_than_the_optimum(chains: list[tuple[int, ...]], capacity: int, policy: str) -> None:
     keys = [key for keys in chains for key in keys]
     assert found(policy, capacity, chains) <= belady_hits(keys, capacity)
+
+
+@given(
+    accesses=st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=9).map(tuple), capacity=st.integers(0, 4)
+)
+def test_the_optimum_counts_no_block_as_found_that_is_only_stored(
+    accesses: tuple[tuple[int, bool], ...], capacity: int
+) -> None:
+    keys = np.array([key for key, _ in accesses], np.uint64)
+    wanted = np.array([asked for _, asked in accesses], np.bool_)
+    assert belady_hits(references(keys, wanted), capacity) == most_by_trying(accesses, capacity)
+
+
+@given(requests=any_requests(), capacity=st.integers(0, 40), policy=st.sampled_from(POLICIES))
+def test_no_policy_finds_more_than_the_optimum_where_answers_are_stored(
+    requests: list[Request], capacity: int, policy: str
+) -> None:
+    played = to_play([replace(one, store=len(one.keys), now_ns=0) for one in requests], 1)
+    KINDS[0](one_tier(capacity, policy)).play(*played.arguments)
+    wanted = looked_up(np.diff(played.ends, prepend=0), played.lookups)
+    assert played.counts[:, 0].sum() <= belady_hits(references(played.keys, wanted), capacity)
 
 
 def test_room_for_everything_finds_all_but_the_first_of_each() -> None:
@@ -128,6 +166,9 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         belady_hits(keys.reshape(2, 2), 1)
     with pytest.raises(ValueError, match="0 blocks or more"):
         lru_hits(keys, ends, [-1])
+    for wrong in ([1], [1, 5], [-1, 1]):
+        with pytest.raises(ValueError, match="lookups are 0 to"):
+            lru_hits(keys, ends, [1], lookups=np.array(wrong))
     for wrong in ([2, 1], [2, 5], [-1, 4]):
         with pytest.raises(ValueError, match="ends must not fall"):
             lru_hits(keys, np.array(wrong), [1])

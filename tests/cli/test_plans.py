@@ -130,6 +130,32 @@ GPU = (
 )
 
 
+def test_a_run_keeps_answers_as_was_planned(start_run: Start, kvbench: Call, tmp_path: Path) -> None:
+    """Where a trace knows what answers said, their blocks are written, and found by the turn behind."""
+    trace = write_samples(tmp_path, np.random.default_rng(7), requests=400)["deltas"]
+    more = (
+        *settings(trace, "workload.format=deltas", "pacing.mode=asap"),
+        "tiers=[{kind: file, capacity_bytes: 8MiB}]",
+    )
+    quick = (*QUICK, "duration_s=null", "io.threads=2", "payload.verify=full")
+    assert start_run(*more, *quick, config="mooncake").ended().code == 0
+    kept, left_out = (
+        json.loads(kvbench("plan", "mooncake", *overrides(*more, f"cache.store_answers={kept}"), "--json").out)
+        for kept in ("true", "false")
+    )
+    file = tmp_path / "run.h5"
+    ops, nbytes = (column(file, f"records/{name}") for name in ("op", "nbytes"))
+    assert nbytes[ops == Op.WRITE].sum() == kept["tiers"][0]["written_bytes"] > left_out["tiers"][0]["written_bytes"]
+    hits, misses = (column(file, f"requests/{name}_objects").sum() for name in ("hit", "miss"))
+    assert hits == kept["prefix"]["hit_blocks"] > left_out["prefix"]["hit_blocks"]
+    assert hits + misses == kept["blocks"] == left_out["blocks"]
+    by_tier = dict(zip(column(file, "prefix/tier").tolist(), column(file, "prefix/blocks").tolist(), strict=True))
+    assert by_tier == {0: hits, -1: misses}
+    missing = ("never_seen_blocks", "evicted_blocks", "behind_gap_blocks")
+    assert sum(kept["prefix"][name] for name in missing) == misses
+    assert kept["prefix"]["unlimited_hit_blocks"] == kept["blocks"] - kept["prefix"]["never_seen_blocks"]
+
+
 def test_a_modelled_tier_decides_what_is_asked_of_those_below_and_is_called_so(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:

@@ -95,7 +95,8 @@ def test_sharegpt_turns_hold_the_conversation_so_far_and_share_its_full_blocks(
     assert trace.output_tokens.tolist() == [10, 3, 0]
     assert trace.arrival_ns.tolist() == [0, 0, 0]
     assert trace.ids(1)[:2].tolist() == trace.ids(0).tolist()
-    assert len(set(trace.hash_ids.tolist())) == 2 + 1 + 1
+    assert len({hash_id for request in range(3) for hash_id in trace.ids(request).tolist()}) == 2 + 1 + 1
+    assert trace.answer_counts.tolist() == [1, 1, 0]
 
 
 def test_a_partial_block_of_a_conversation_is_not_taken_for_the_full_one(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ChainCache:
         With T tiers: columns 0 to T - 1, blocks found on each tier; T to 2 T - 1, blocks that a step writes to each
         (WRITE, DEMOTE and PROMOTE by their target); 2 T to 3 T - 1, blocks that a step reads from each (READ, DEMOTE
         and PROMOTE by their source); 3 T to 4 T - 1, blocks that leave each without being moved (DELETE); 4 T, blocks
-        behind the first gap that a tier holds.
+        that were looked up, behind the first gap, and that a tier holds.
 
         Raises ValueError, and changes nothing, for arrays of other types or shapes, or not contiguous, for ends that
         fall or lie behind the keys, and for what `serve` refuses of any request. The GIL is released meanwhile.

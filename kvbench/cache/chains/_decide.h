@@ -296,7 +296,7 @@ static void store_new(cache_t *cache, request_t *request)
         if (block == NONE) {
             add_new(cache, key);
         } else {
-            request->behind++;
+            request->behind += at < request->lookup;
             hit_block(&cache->blocks, &cache->tiers[tier_from(&cache->blocks, block, 0)], block);
         }
     }

@@ -129,13 +129,14 @@ class ChainCache:
         for key in reversed(keys[: len(found)]):
             self._read(key)
         behind = 0
-        for key in reversed(keys[len(found) : store]):
+        for at in reversed(range(len(found), store)):
+            key = keys[at]
             tier = self._fastest(key)
             self._ask(key)
             if tier is None:
                 self._add(key)
             else:
-                behind += 1
+                behind += at < lookup
                 self._queues[tier].hit(key)
         if self._queues[0].renews:
             for at in reversed(range(len(found))):

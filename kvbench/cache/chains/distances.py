@@ -4,7 +4,7 @@ After a request the blocks of its chain are those asked for last, its head after
 is found where its stack distance before the request, and those of all before it in its chain, are below the size
 (Mattson et al., IBM Systems Journal 9, 1970). Only where a chain is longer than the size is that not so: then blocks
 that were found have left before the chain is through. Such sizes are played. One tier, no time to live, all of a
-request both looked up and stored.
+request stored, and looked up but for an end of it.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,18 @@ except ImportError:
 
 
 def lru_hits(
-    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], capacities: Sequence[int], sample: float | None = None
+    keys: npt.NDArray[np.uint64],
+    ends: npt.NDArray[np.int64],
+    capacities: Sequence[int],
+    sample: float | None = None,
+    lookups: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Blocks found in all requests together, as an array with one number for each of `capacities` (blocks).
 
     `ends[i]` is where the keys of request i end (they begin where those before end); the keys of one request differ.
+
+    `lookups`: how many of each request's keys are looked up; the others, behind them, are stored and never found. None:
+    all.
 
     `sample`: None for exact numbers, those of a `ChainCache` of one tier, whatever the capacity; or the share of the
     keys, above 0 and at most 1, chosen by their hash, from which the numbers are estimated (SHARDS, Waldspurger et al.,
@@ -39,23 +46,35 @@ def lru_hits(
     sizes = np.diff(ends, prepend=0)
     if keys.ndim != 1 or ends.ndim != 1 or (sizes < 0).any() or (ends > len(keys)).any():
         raise ValueError("ends must not fall, and lie within keys")
+    lookups = sizes if lookups is None else np.ascontiguousarray(lookups, np.int64)
+    if lookups.shape != ends.shape or (lookups < 0).any() or (lookups > sizes).any():
+        raise ValueError("lookups are 0 to the number of keys of the request")
     if any(capacity < 0 for capacity in capacities):
         raise ValueError("a cache has room for 0 blocks or more")
     keys = keys[: ends[-1] if len(ends) else 0]
     wanted = np.array(capacities, np.int64)
     if sample is not None:
-        return _estimated(keys, ends, wanted, sample)
-    found = _found_below(_distances(keys, ends), wanted)
+        return _estimated(keys, ends, lookups, wanted, sample)
+    found = _found_below(_distances(keys, ends, looked_up(sizes, lookups)), wanted)
     for number in np.flatnonzero(wanted < sizes.max(initial=0)):
-        found[number] = _played(keys, ends, sizes, int(wanted[number]))
+        found[number] = _played(keys, ends, lookups, sizes, int(wanted[number]))
     return found
 
 
-def _distances(keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Those of all blocks that were asked for before, as were all before them in their chain."""
+def looked_up(sizes: npt.NDArray[np.int64], lookups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Of each key of requests of `sizes` keys, whether it is among the first `lookups` of its request."""
+    begins = np.cumsum(sizes) - sizes
+    which: npt.NDArray[np.bool_] = np.arange(int(sizes.sum())) < np.repeat(begins + lookups, sizes)
+    return which
+
+
+def _distances(
+    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Those of all `wanted` blocks that were asked for before, as were all before them in their chain."""
     distances = np.empty(len(keys), np.int64)
     prefix_distances(keys, ends, distances)
-    return distances[distances >= 0]
+    return distances[(distances >= 0) & wanted]
 
 
 def _found_below(
@@ -66,17 +85,23 @@ def _found_below(
 
 
 def _estimated(
-    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], capacities: npt.NDArray[np.int64], sample: float
+    keys: npt.NDArray[np.uint64],
+    ends: npt.NDArray[np.int64],
+    lookups: npt.NDArray[np.int64],
+    capacities: npt.NDArray[np.int64],
+    sample: float,
 ) -> npt.NDArray[np.int64]:
     if not 0 < sample <= 1:
         raise ValueError("a sample is a share above 0 and at most 1")
     chosen = _hashes(keys) < sample
     taken = np.concatenate([[0], np.cumsum(chosen)])
-    if not taken[-1]:
+    wanted = looked_up(np.diff(ends, prepend=0), lookups)
+    taken_wanted = np.count_nonzero(wanted & chosen)
+    if not taken_wanted:
         return np.zeros(len(capacities), np.int64)
-    found = _found_below(_distances(keys[chosen], taken[ends]) / sample, capacities)
+    found = _found_below(_distances(keys[chosen], taken[ends], wanted[chosen]) / sample, capacities)
     # By the share that was really taken, which keys that are asked for often move.
-    estimated: npt.NDArray[np.int64] = np.rint(found * (len(keys) / taken[-1])).astype(np.int64)
+    estimated: npt.NDArray[np.int64] = np.rint(found * (np.count_nonzero(wanted) / taken_wanted)).astype(np.int64)
     return estimated
 
 
@@ -89,9 +114,13 @@ def _hashes(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
 
 
 def _played(
-    keys: npt.NDArray[np.uint64], ends: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], capacity: int
+    keys: npt.NDArray[np.uint64],
+    ends: npt.NDArray[np.int64],
+    lookups: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    capacity: int,
 ) -> int:
     counts = np.zeros((len(ends), 5), np.int64)
     cache = chains.ChainCache(ChainSettings((ChainTier(capacity),)))
-    cache.play(keys, ends, sizes, sizes, np.zeros(len(ends), np.int64), counts)
+    cache.play(keys, ends, lookups, sizes, np.zeros(len(ends), np.int64), counts)
     return int(counts[:, 0].sum())

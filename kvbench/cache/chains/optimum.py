@@ -28,3 +28,19 @@ def belady_hits(keys: npt.ArrayLike, capacity: int) -> int:
     if array.ndim != 1:
         raise ValueError("keys must have one dimension")
     return optimal_hits(np.ascontiguousarray(array, np.uint64), capacity)
+
+
+def references(keys: npt.NDArray[np.uint64], looked_up: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """The sequence for `belady_hits` where some of `keys` are only stored, and not `looked_up`: no policy finds these.
+
+    A block has another name from each time on that it is stored, so that none is worth holding until then. Takes some
+    40 bytes a key.
+    """
+    if looked_up.all():
+        return keys
+    order = np.argsort(keys, kind="stable")
+    anew = ~looked_up[order]
+    anew[1:] |= keys[order[1:]] != keys[order[:-1]]
+    names = np.empty(len(keys), np.uint64)
+    names[order] = np.cumsum(anew)
+    return names

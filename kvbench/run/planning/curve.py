@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cache.chains.distances import lru_hits
-from kvbench.cache.chains.optimum import belady_hits
+from kvbench.cache.chains.distances import looked_up, lru_hits
+from kvbench.cache.chains.optimum import belady_hits, references
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
@@ -113,18 +113,20 @@ def curve_sums(
         chains, requests = Chains(config, part), requests_within(config, part)
         # All of them at once, for what is worked out with one tier alone.
         keys = np.empty(0, np.uint64) if above else chains.keys(0, requests)
+        counts, lookups = chains.counts[:requests], chains.lookups[:requests]
         for number, policy in enumerate(policies):
             chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
             if policy == "lru" and not above and _keeps_all(config):
-                ends = np.cumsum(chains.counts[:requests])
-                sums[number] += lru_hits(keys, ends, [n // block for n in capacities.nbytes])
+                sizes = [n // block for n in capacities.nbytes]
+                sums[number] += lru_hits(keys, np.cumsum(counts), sizes, lookups=lookups)
                 continue
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
         if not above:
+            keys = references(keys, looked_up(counts, lookups))
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[-2, place] += belady_hits(keys, nbytes // block)
-        sums[-1, 0] += chains.counts[:requests].sum()
+        sums[-1, 0] += lookups.sum()
     return sums
 
 

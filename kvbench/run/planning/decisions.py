@@ -50,11 +50,10 @@ def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[
     counts = np.zeros((requests, 4 * tiers + 1), np.int64)
     most = 0
     for first, end in chains.pieces(requests):
-        lengths = chains.counts[first:end]
         cache.play(
             chains.keys(first, end),
-            np.cumsum(lengths),
-            lengths,
+            np.cumsum(chains.counts[first:end]),
+            chains.lookups[first:end],
             chains.stored[first:end],
             part.arrival_ns[first:end],
             counts[first:end],

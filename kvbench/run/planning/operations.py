@@ -49,7 +49,7 @@ def _of_rank(config: RunConfig, rank: int, part: Trace, cache: ChainCache) -> Op
     counts = []
     for position in range(requests_within(config, part)):
         chain = chains.chain(position)
-        _, made = cache.serve(chain.keys, len(chain.keys), chain.stored, chain.time_ns)
+        _, made = cache.serve(chain.keys, chain.lookup, chain.stored, chain.time_ns)
         steps += made
         counts.append(len(made))
     keys = np.array([step[1] for step in steps], np.uint64).view(np.int64)

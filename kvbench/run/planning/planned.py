@@ -48,7 +48,8 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of all requests of all ranks. Blocks and tokens are those of contexts (prompts); answers are not kept."""
+    """Of all requests of all ranks. Blocks and tokens are those of contexts (prompts), which alone are looked up; what
+    tiers write is of answers too."""
 
     requests: int = 0
     requests_with_hit: int = 0
@@ -270,9 +271,9 @@ def _decided(
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
         real = decide(config, part, chains, capacities, requests)
-        ideal = real if capacities[-1] is None and len(capacities) == 1 else _unlimited(config, part, chains, requests)
+        ideal = real if _is_unlimited(config, capacities) else _unlimited(config, part, chains, requests)
         tokens = part.context_tokens[:requests].astype(np.int64)
-        looked_up = chains.counts[:requests]
+        looked_up = chains.lookups[:requests]
         for name, value in (
             ("requests", requests),
             ("requests_with_hit", np.count_nonzero(real.found_by_request)),
@@ -282,7 +283,7 @@ def _decided(
             ("blocks", looked_up.sum()),
             ("hit_blocks", real.found_by_request.sum()),
             ("hit_tokens", np.minimum(real.found_by_request * chains.block_tokens, tokens).sum()),
-            ("never_seen_blocks", ideal.most_blocks),
+            ("never_seen_blocks", looked_up.sum() - ideal.found_by_request.sum() - ideal.behind_gap),
             ("behind_gap_blocks", real.behind_gap),
             ("ideal_hit_blocks", ideal.found_by_request.sum()),
             ("ideal_hit_tokens", np.minimum(ideal.found_by_request * chains.block_tokens, tokens).sum()),
@@ -290,6 +291,10 @@ def _decided(
             sums[name] += int(value)
         tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
     return Sums(**sums), tiers
+
+
+def _is_unlimited(config: RunConfig, capacities: Sequence[int | None]) -> bool:
+    return list(capacities) == [None] and config.cache.admission == "always" and config.cache.ttl_s is None
 
 
 def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) -> Decided:

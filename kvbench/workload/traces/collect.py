@@ -27,11 +27,13 @@ class Row(NamedTuple):
     context_tokens: int
     output_tokens: int
     hash_ids: Sequence[int] | NDArray[np.uint64] = ()
-    """-2^63 to 2^64 - 1; kept modulo 2^64."""
+    """Of the context. -2^63 to 2^64 - 1; kept modulo 2^64."""
     session: int = -1
     """Of `ids.session_of`; -1: of none."""
     gap_ns: int = -1
     """From the end of the session's answer before; -1: unknown, or the session's first request."""
+    answer_ids: Sequence[int] = ()
+    """Of the answer (`Trace.answer_counts`), as `hash_ids`."""
 
 
 LineParser = Callable[[bytes], Row]
@@ -75,6 +77,7 @@ class TraceCollector:
         self._hash_offsets = array("q", [0])
         self._sessions = array("q")
         self._gaps_ns = array("q")
+        self._answer_counts = array("q")
         self._earliest_ns: int | None = None
         self._latest_ns = 0
         self._bad_lines = 0
@@ -103,9 +106,11 @@ class TraceCollector:
             self._hash_ids.frombytes(row.hash_ids.astype(np.uint64, copy=False).tobytes())
         else:
             self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.hash_ids)
+        self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.answer_ids)
         self._hash_offsets.append(len(self._hash_ids))
         self._sessions.append(row.session)
         self._gaps_ns.append(row.gap_ns)
+        self._answer_counts.append(len(row.answer_ids))
 
     def _check_time(self, timestamp_ns: int) -> None:
         """Raises BadRowError where the time contradicts those before it."""
@@ -152,6 +157,7 @@ class TraceCollector:
             np.array(self._hash_offsets, np.int64),
             np.array(self._sessions, np.int64),
             np.array(self._gaps_ns, np.int64),
+            np.array(self._answer_counts, np.int64),
             hash_block_tokens=self._hash_block_tokens,
             source=str(self._source),
             format=self._format,

@@ -1,7 +1,8 @@
 """Sessions as JSON lines that hold only what their turn adds: "mooncake-style" multi-turn traces of AIPerf and Dynamo.
 
 The first line of a session has a `timestamp`, the later ones a `delay` after the answer before. A prompt is all of its
-session before it, answers included, and then its own tokens; the ids of its blocks are worked out from what is in each.
+session before it, answers included, and then its own tokens; the ids of its blocks, and of those that the answer goes
+on with, are worked out from what is in each.
 How long an answer took is not recorded: a later turn arrives its delay after the turn before, and has that as its gap.
 """
 
@@ -62,10 +63,13 @@ class _Session:
             self._add(hash_id, min(BLOCK_TOKENS, tokens - place * BLOCK_TOKENS))
         return [*self._blocks, *([self._id()] if self._open else [])]
 
-    def answer(self, tokens: int) -> None:
-        """Add the answer to a turn, which no other session has."""
+    def answer(self, tokens: int) -> list[int]:
+        """Add the answer to a turn, which no other session has. Returns the ids of the blocks that it is in."""
+        before = len(self._blocks)
         self._add(f"answered {self.number} {self.turns}", tokens)
+        ids = [*self._blocks[before:], *([self._id()] if self._open else [])] if tokens else []
         self.turns += 1
+        return ids
 
     def _add(self, whose: int | str, tokens: int) -> None:
         done = 0
@@ -79,9 +83,10 @@ class _Session:
                 self._open, self._open_tokens = [], 0
 
     def _id(self) -> int:
-        """Of the last block. The first turn's blocks have the file's own ids, by which sessions share them."""
+        """Of the last block. The first turn's blocks have the file's own ids, by which sessions share them, but for one
+        that the answer goes on with."""
         whose = self._open[0][0]
-        if self.turns == 0 and isinstance(whose, int):
+        if self.turns == 0 and len(self._open) == 1 and isinstance(whose, int):
             return whose
         return id_of_text(repr((self._blocks[-1:], self._open)))
 
@@ -125,8 +130,8 @@ def _parser(stream: TraceStream) -> LineParser:
         sessions[name] = session
         ids = session.ask(row.input_length, row.hash_ids)
         tokens = session.tokens
-        session.answer(row.output_length)
-        return Row(session.arrival_ns, tokens, row.output_length, ids, session.number, gap_ns)
+        answer_ids = session.answer(row.output_length)
+        return Row(session.arrival_ns, tokens, row.output_length, ids, session.number, gap_ns, answer_ids)
 
     return parse
 

@@ -1,7 +1,8 @@
 """LMCache's traces as text, one request a line: `timestamp` (s), `input`, `output`, `session_id`.
 
 Each line holds its whole prompt, as text or as messages, so that blocks are told by what stands in them: requests with
-the same beginning share its blocks, whosoever they are. Files that give `output_length` for the answer, and `pre_gap`
+the same beginning share its blocks, whosoever they are, and a prompt that goes on with an answer shares that one's
+blocks, where the answer is there as text. Files that give `output_length` for the answer, and `pre_gap`
 (s after the answer before) for the time, are read too: without a timestamp a session begins at 0.
 """
 
@@ -43,6 +44,11 @@ class _Line(JsonLine):
             return self.prompt
         return "".join(f"{message.role}\n{message.content or ''}\n" for message in self.prompt)
 
+    @property
+    def answered(self) -> str:
+        """The answer, as it stands in a prompt that goes on with it."""
+        return (self.output or "") if isinstance(self.prompt, str) else f"assistant\n{self.output or ''}\n"
+
 
 def _parser(tokens: Tokenizer) -> LineParser:
     arrivals_ns: dict[Name, int] = {}
@@ -64,7 +70,11 @@ def _parser(tokens: Tokenizer) -> LineParser:
         answer = tokens.count(row.output) if row.output is not None else row.output_length
         gap_ns = -1 if before_ns is None or known_ns is None else known_ns
         session = session_of(_NAME, row.session_id)
-        return Row(arrival_ns, len(prompt), answer or 0, content_ids(prompt), session, gap_ns)
+        answer_ids: list[int] = []
+        if row.output:
+            whole = tokens.split(row.text + row.answered)[: len(prompt) + (answer or 0)]
+            answer_ids = content_ids(whole)[len(prompt) // BLOCK_TOKENS :]
+        return Row(arrival_ns, len(prompt), answer or 0, content_ids(prompt), session, gap_ns, answer_ids)
 
     return parse
 

@@ -39,7 +39,7 @@ def _joined(parts: Sequence[Trace]) -> Trace:
                 "clock (read them apart)"
             )
     arrival_ns = np.concatenate([part.arrival_ns + (part.origin_ns - origin_ns) for part in parts])
-    counts = np.concatenate([part.hash_counts for part in parts])
+    counts = np.concatenate([part.id_counts for part in parts])
     bad = [part.first_bad_line for part in parts if part.first_bad_line]
     joined = replace(
         first,
@@ -51,6 +51,7 @@ def _joined(parts: Sequence[Trace]) -> Trace:
         hash_offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
         session=np.concatenate([part.session for part in parts]),
         gap_ns=np.concatenate([part.gap_ns for part in parts]),
+        answer_counts=np.concatenate([part.answer_counts for part in parts]),
         bad_lines=sum(part.bad_lines for part in parts),
         first_bad_line=bad[0] if bad else "",
         out_of_order=sum(part.out_of_order for part in parts),

@@ -24,6 +24,8 @@ NAME: Final = "kvbench"
 _VERSION: Final = 1
 _KEY: Final = b"kvbench-trace"
 _COLUMNS: Final = ("arrival_ns", "context_tokens", "output_tokens", "session", "gap_ns", "hash_ids")
+_ANSWERS: Final = "answer_counts"
+"""A column that older files have not."""
 
 
 def pyarrow(what: str) -> Any:
@@ -75,7 +77,7 @@ def table_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
 def encode(trace: Trace) -> bytes:
     """A trace as the bytes of a Parquet file of kvbench's own format. Raises KvbenchError without pyarrow."""
     arrow = pyarrow("writing a trace")
-    counts = np.concatenate([np.zeros(1, np.int64), np.cumsum(trace.hash_counts, dtype=np.int64)])
+    counts = np.concatenate([np.zeros(1, np.int64), np.cumsum(trace.id_counts, dtype=np.int64)])
     ids = arrow.LargeListArray.from_arrays(arrow.array(counts), arrow.array(trace.hash_ids))
     columns = {
         "arrival_ns": trace.arrival_ns - (trace.arrival_ns[0] if len(trace) else 0),
@@ -84,6 +86,7 @@ def encode(trace: Trace) -> bytes:
         "session": trace.session,
         "gap_ns": trace.gap_ns,
         "hash_ids": ids,
+        _ANSWERS: trace.answer_counts,
     }
     rest = {
         "version": _VERSION,
@@ -104,9 +107,11 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
         raise KvbenchError(f"trace {path} is empty")
     if not stream.head.startswith(START):
         raise KvbenchError(f"{path} is no Parquet file, which a trace of the {NAME} format is")
-    rest = _rest(path, (parquet_file(stream).schema_arrow.metadata or {}).get(_KEY))
-    table = parquet_table(stream, list(_COLUMNS))
-    arrays = {name: _column(path, table, name) for name in _COLUMNS[:-1]}
+    schema = parquet_file(stream).schema_arrow
+    rest = _rest(path, (schema.metadata or {}).get(_KEY))
+    answers = [_ANSWERS] if _ANSWERS in schema.names else []
+    table = parquet_table(stream, [*_COLUMNS, *answers])
+    arrays = {name: _column(path, table, name) for name in (*_COLUMNS[:-1], *answers)}
     lists = table.column("hash_ids").combine_chunks()
     try:
         offsets = lists.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -116,6 +121,7 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
     if lists.null_count or hash_ids.dtype != np.uint64:
         raise KvbenchError(f"{path}: hash_ids must be lists of uint64, all there")
     start = int(offsets[0]) if len(offsets) else 0
+    answer_counts = arrays.get(_ANSWERS, np.zeros(len(table), np.int64))
     trace = Trace(
         number=np.arange(len(table)),
         arrival_ns=arrays["arrival_ns"],
@@ -125,6 +131,7 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
         hash_offsets=offsets - start if len(offsets) else np.zeros(1, np.int64),
         session=arrays["session"],
         gap_ns=arrays["gap_ns"],
+        answer_counts=answer_counts,
         hash_block_tokens=rest[0],
         source=str(path),
         format=NAME,
@@ -163,9 +170,11 @@ def _check(path: Path, trace: Trace) -> None:
     """Raises KvbenchError where a row cannot be true."""
     if not len(trace):
         raise KvbenchError(f"{path} has no request of the {NAME} format: it is empty")
-    fewest = trace.context_tokens // max(1, trace.hash_block_tokens)
-    most = -(-trace.context_tokens // max(1, trace.hash_block_tokens))
-    counts = trace.hash_counts
+    tokens, unit = trace.context_tokens.astype(np.int64), max(1, trace.hash_block_tokens)
+    fewest, most = tokens // unit, -(-tokens // unit)
+    counts, answers = trace.hash_counts, trace.answer_counts
+    fits = (counts == fewest) | (counts == most)
+    most_answers = np.where(fits & (trace.output_tokens > 0), -(-(tokens + trace.output_tokens) // unit) - fewest, 0)
     wrong = {
         "arrival_ns falls": np.diff(trace.arrival_ns, prepend=0) < 0,
         "arrival_ns is of another century": trace.arrival_ns > LONGEST_S * 10**9,
@@ -173,9 +182,9 @@ def _check(path: Path, trace: Trace) -> None:
         "output_tokens": (trace.output_tokens < 0) | (trace.output_tokens > MAX_TOKENS),
         "session": trace.session < -1,
         "gap_ns": (trace.gap_ns < -1) | (trace.gap_ns > LONGEST_S * 10**9),
-        "hash_ids that do not fit context_tokens": (counts > 0) & (counts != fewest) & (counts != most)
-        if trace.hash_block_tokens
-        else counts > 0,
+        "answer_counts that do not fit output_tokens": (answers < 0)
+        | (answers > (most_answers if trace.hash_block_tokens else 0)),
+        "hash_ids that do not fit context_tokens": (counts != 0) & ~fits if trace.hash_block_tokens else counts != 0,
     }
     for what, rows in wrong.items():
         if rows.any():

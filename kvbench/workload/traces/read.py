@@ -17,8 +17,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def load_trace(workload: TraceWorkload) -> Trace:
-    """The trace that a configuration asks for, cut to its first `max_requests`. Raises KvbenchError."""
+    """The trace that a configuration asks for, cut to its first `max_requests`. Raises KvbenchError.
+
+    The reference's requests know nothing of what answers say: for them the trace has, and its digest is of, contexts
+    alone.
+    """
     trace = read_trace(workload.path, workload.format, skip_bad_lines=workload.skip_bad_lines)
+    if workload.serving == "reference":
+        trace = trace.without_answers()
     return trace if workload.max_requests is None else trace.head(workload.max_requests)
 
 

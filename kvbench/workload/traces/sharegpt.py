@@ -1,8 +1,8 @@
 """Conversations as text: ShareGPT's `conversations`, and OpenAI's `messages`, as a JSON list or as JSON lines.
 
 Every answer to a human is a request whose context holds all the conversation before it. There are no timestamps: every
-request arrives at 0. The full blocks of a conversation are shared with its later turns, a last partial block is not, as
-in the prefix cache of vLLM. What conversations have in common is not looked for.
+request arrives at 0. The full blocks of a conversation, answers included, are shared with its later turns, a last
+partial block is not, as in the prefix cache of vLLM. What conversations have in common is not looked for.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,9 @@ def _turns(messages: list[Spoken], conversation: int, session: int, count: Calla
     for who, text in messages:
         tokens = count(text)
         if (who, before) == ("answers", "asks") and spoken_tokens > 0:
-            turns.append(Row(0, spoken_tokens, tokens, conversation_ids(conversation, spoken_tokens), session))
+            ids = conversation_ids(conversation, spoken_tokens)
+            whole = conversation_ids(conversation, spoken_tokens + tokens)[spoken_tokens // BLOCK_TOKENS :]
+            turns.append(Row(0, spoken_tokens, tokens, ids, session, answer_ids=whole if tokens else ()))
         spoken_tokens += tokens
         if spoken_tokens > MAX_TOKENS:
             raise BadRowError(f"a conversation of more than {MAX_TOKENS} tokens")

@@ -19,6 +19,7 @@ _ARRAYS: Final = (
     "hash_offsets",
     "session",
     "gap_ns",
+    "answer_counts",
 )
 
 
@@ -35,16 +36,21 @@ class Trace:
     output_tokens: NDArray[np.int32]
     """(n,) 0 to MAX_TOKENS."""
     hash_ids: NDArray[np.uint64]
-    """Ids of the prefix blocks of all requests, one request after the other; equal ids are the same reusable block."""
+    """Ids of the prefix blocks of all requests, one request after the other: those of its context and then those of its
+    answer; equal ids are the same reusable block."""
     hash_offsets: NDArray[np.int64]
     """(n + 1,) Request i has hash_ids[hash_offsets[i] : hash_offsets[i + 1]]; none at all where the format has none.
-    A request's ids are of its blocks from the first on: of all, or of those that are full (`hashed_tokens`)."""
+    A context's ids are of its blocks from the first on: of all, or of those that are full (`hashed_tokens`)."""
     session: NDArray[np.int64]
     """(n,) Number of the session (a conversation, or an agent's chain of requests), from 0 in order of their first
     requests; -1: of none."""
     gap_ns: NDArray[np.int64]
     """(n,) From the end of the answer before in the same session to this request; -1: unknown, or the session's first:
     then the arrival time says when it comes."""
+    answer_counts: NDArray[np.int64]
+    """(n,) How many of a request's ids, behind those of its context, are of its answer: of the blocks of context and
+    answer together, from the first on that is not of the context alone (the block that a context which does not fill it
+    shares with its answer has an id of each). 0 where nobody can know what the answer said."""
     hash_block_tokens: int
     """Tokens of the block that a hash id stands for (a request's last block may have fewer); 0 without hash ids."""
     source: str
@@ -68,7 +74,12 @@ class Trace:
 
     @property
     def hash_counts(self) -> NDArray[np.int64]:
-        """(n,) Hash ids of each request."""
+        """(n,) Hash ids of each context."""
+        return self.id_counts - self.answer_counts
+
+    @property
+    def id_counts(self) -> NDArray[np.int64]:
+        """(n,) Hash ids of each request: of its context and of its answer."""
         return np.diff(self.hash_offsets)
 
     @property
@@ -77,25 +88,37 @@ class Trace:
         return np.minimum(self.hash_counts * self.hash_block_tokens, self.context_tokens)
 
     def ids(self, request: int) -> NDArray[np.uint64]:
-        """The hash ids of the request at position `request` (a view)."""
-        return self.hash_ids[self.hash_offsets[request] : self.hash_offsets[request + 1]]
+        """The hash ids of the context of the request at position `request` (a view)."""
+        return self.hash_ids[self.hash_offsets[request] : self.hash_offsets[request + 1] - self.answer_counts[request]]
+
+    def answer_ids(self, request: int) -> NDArray[np.uint64]:
+        """The hash ids of its answer (a view)."""
+        end = self.hash_offsets[request + 1]
+        return self.hash_ids[end - self.answer_counts[request] : end]
 
     def take(self, positions: NDArray[np.int64]) -> "Trace":
         """The requests at `positions`, in that order; numbers and arrival times stay those of the whole trace."""
-        counts = self.hash_counts[positions]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-        gather = np.arange(offsets[-1]) + np.repeat(self.hash_offsets[:-1][positions] - offsets[:-1], counts)
+        hash_ids, offsets = _gathered(self.hash_ids, self.hash_offsets[:-1][positions], self.id_counts[positions])
         return replace(
             self,
             number=self.number[positions],
             arrival_ns=self.arrival_ns[positions],
             context_tokens=self.context_tokens[positions],
             output_tokens=self.output_tokens[positions],
-            hash_ids=self.hash_ids[gather],
+            hash_ids=hash_ids,
             hash_offsets=offsets,
             session=self.session[positions],
             gap_ns=self.gap_ns[positions],
+            answer_counts=self.answer_counts[positions],
         )
+
+    def without_answers(self) -> "Trace":
+        """The same requests with the ids of their contexts alone, and the digest of that."""
+        if not self.answer_counts.any():
+            return self
+        hash_ids, offsets = _gathered(self.hash_ids, self.hash_offsets[:-1], self.hash_counts)
+        plain = replace(self, hash_ids=hash_ids, hash_offsets=offsets, answer_counts=np.zeros(len(self), np.int64))
+        return replace(plain, digest=trace_digest(plain))
 
     def head(self, requests: int) -> "Trace":
         """The first `requests` requests (all, if there are fewer)."""
@@ -113,9 +136,17 @@ class Trace:
         return cls(**columns, **rest)  # type: ignore[arg-type]
 
 
+def _gathered(
+    ids: NDArray[np.uint64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """`counts` of the `ids` from each of `starts` on, one after the other, and (n + 1,) where each begins and ends."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    return ids[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)], offsets
+
+
 def trace_digest(trace: Trace) -> str:
     """16 hex digits (xxh3) over what a trace asks for, the same on machines of either byte order. Sessions and gaps
-    count where there are any.
+    count where there are any, and so do answers that have ids.
 
     The columns and not the file are hashed: the same file gives other requests where tokens are counted otherwise.
     """
@@ -128,6 +159,8 @@ def trace_digest(trace: Trace) -> str:
     ]
     if (trace.session >= 0).any() or (trace.gap_ns >= 0).any():
         columns += [trace.session, trace.gap_ns]
+    if trace.answer_counts.any():
+        columns.append(trace.answer_counts)
     return _columns_digest(columns, trace.hash_block_tokens)
 
 
