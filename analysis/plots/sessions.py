@@ -20,9 +20,9 @@ def fitted_sessions(likeness: Mapping[str, Any]) -> Figure:
         "sessions",
         "Sessions: fitted and real",
         f"The trace ({likeness['requests']} requests), and {populations} populations that were made up with the "
-        f"parameters that fit it ({np.mean(likeness['made_up_requests']):.0f} requests each on average): of all of them "
-        "together, and in the last panel their mean, with the band from the lowest to the highest. Decided, not "
-        "measured: an LRU, blocks found before the first gap of a context.",
+        f"parameters that fit it ({np.mean(likeness['made_up_requests']):.0f} requests each on average): of all "
+        "of them together, and in the last panel their mean, with the band from the lowest to the highest. Decided, "
+        "not measured: an LRU of contexts without answers, blocks found before the first gap of a context.",
         (*map(_distribution, likeness["compared"]), _curve(likeness["curve"])),
         panel_height=150,
     )
@@ -36,7 +36,7 @@ def _distribution(one: Mapping[str, Any]) -> Panel:
         values = np.array(one[key])
         # A logarithmic axis has no 0.
         lines.append(Line(name, values if share else np.maximum(values, 1), percentiles, colour))
-    axis = Axis(one["unit"], "linear" if share else "log", **({"low": 0.0, "high": 100.0} if share else {}))
+    axis = Axis(one["unit"], low=0, high=100) if share else Axis(one["unit"], "log")
     return Panel(one["name"], axis, Axis("% at most", low=0, high=100), tuple(lines))
 
 

@@ -104,20 +104,24 @@ class Applications(Section):
     number: Count = Field(default=15, ge=1, le=1_000_000)
     zipf: Number = Field(default=0.0, ge=0, le=8)
     """Of application k (1, 2, ...) a share of sessions that goes with 1 / k^zipf; 0: all alike."""
-    prompt_tokens: SomeTokens = Field(default={0: 8000, 25: 9700, 50: 12000, 75: 15000, 100: 15400})
+    prompt_tokens: SomeTokens = Field(default={0: 8400, 50: 13700, 100: 15400})
     """Of each application's system prompt."""
 
 
 class SessionTurns(Section):
     """The turns of a session: a user's, or what tools answered an agent."""
 
-    number: Turns = Field(default={0: 3, 10: 4, 25: 9, 50: 21, 75: 52, 90: 67, 100: 122})
+    number: Turns = Field(default={0: 3, 10: 4, 25: 10, 50: 21, 75: 52, 90: 67, 100: 122})
     """Turns of a session."""
-    first_tokens: SomeTokens = Field(default={0: 250, 10: 3000, 25: 6400, 50: 9600, 75: 68000, 90: 114000, 100: 126000})
+    first_tokens: SomeTokens = Field(default={0: 1, 10: 2200, 25: 4500, 50: 9300, 75: 68000, 90: 104000, 100: 104000})
     """The first turn's, behind the system prompt."""
-    new_tokens: SomeTokens = Field(default={0: 1, 10: 10, 25: 60, 50: 380, 75: 1260, 90: 3540, 95: 5800, 100: 30000})
+    new_tokens: SomeTokens = Field(
+        default={0: 1, 10: 1, 25: 54, 50: 320, 75: 1100, 90: 3100, 95: 5500, 99: 12000, 100: 75000}
+    )
     """Of each later turn, behind the answer before."""
-    output_tokens: Tokens = Field(default={0: 39, 10: 107, 25: 140, 50: 220, 75: 410, 90: 830, 95: 1160, 100: 5000})
+    output_tokens: Tokens = Field(
+        default={0: 39, 10: 110, 25: 140, 50: 210, 75: 410, 90: 820, 95: 1100, 99: 2200, 100: 2600}
+    )
     """Of each answer, which stays in the context."""
 
 
@@ -126,17 +130,17 @@ class Thinking(Section):
 
     person_share: Share = 0.2
     """Of turns that a person sends."""
-    tool_s: Durations = Field(default={0: 0, 25: 4, 50: 6, 75: 11, 100: 30})
-    person_s: Durations = Field(default={0: 31, 25: 65, 50: 130, 75: 330, 90: 900, 100: 3000})
+    tool_s: Durations = Field(default={0: 0, 10: 4, 25: 5, 50: 7, 75: 12, 90: 17, 95: 22, 99: 28, 100: 28})
+    person_s: Durations = Field(default={0: 31, 10: 38, 25: 63, 50: 140, 75: 380, 90: 720, 100: 3000})
 
 
 class ContextLimit(Section):
     """What happens to a context that grows on."""
 
-    limit_tokens: Count = Field(default=240_000, ge=1, le=MOST_TOKENS)
+    limit_tokens: Count = Field(default=150_000, ge=1, le=MOST_TOKENS)
     """A context that would be longer starts over: its system prompt, a summary, and the new turn."""
-    summary_tokens: Tokens = Field(default={0: 80000, 100: 80000})
-    rewrite_share: Share = 0.02
+    summary_tokens: Tokens = Field(default={0: 84000, 100: 84000})
+    rewrite_share: Share = 0.015
     """Share of turns at which all behind the system prompt is another than before, and so new to a cache, at the same
     length."""
 
@@ -148,12 +152,12 @@ class Subagents(Section):
     """Share of turns that start one."""
     prompt: Literal["own", "parent"] = "own"
     """Their system prompt: one of their own, which all subagents of an application begin with, or the application's."""
-    prompt_tokens: SomeTokens = Field(default={0: 11000, 100: 11500})
+    prompt_tokens: SomeTokens = Field(default={0: 6800, 50: 9200, 100: 9200})
     """Of their own."""
     turns: Turns = Field(default={0: 4, 50: 7, 100: 13})
-    first_tokens: SomeTokens = Field(default={0: 100, 100: 200})
-    new_tokens: SomeTokens = Field(default={0: 1, 50: 1500, 100: 70000})
-    output_tokens: Tokens = Field(default={0: 100, 50: 280, 100: 3000})
+    first_tokens: SomeTokens = Field(default={0: 2500, 50: 2600, 100: 4900})
+    new_tokens: SomeTokens = Field(default={0: 61, 10: 270, 25: 720, 50: 1900, 75: 6100, 90: 47000, 100: 57000})
+    output_tokens: Tokens = Field(default={0: 120, 10: 170, 25: 230, 50: 280, 75: 350, 90: 2300, 100: 2300})
 
 
 class Documents(Section):

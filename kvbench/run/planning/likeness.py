@@ -1,7 +1,8 @@
 """How near made-up sessions come to the trace that they were fitted to: distributions, and what a prefix cache finds.
 
-Several populations are drawn, since a trace of few sessions is one of many that might have been: distributions are of
-all of them together, curves of each. Nothing is read or written.
+Contexts alone are stored, on both sides: not every trace says what was answered. Several populations are drawn, since a
+trace of few sessions is one of many that might have been: distributions are of all of them together, curves of each.
+Nothing is read or written.
 """
 
 from collections.abc import Sequence
@@ -114,12 +115,13 @@ def likeness(trace: Trace, config: RunConfig, populations: int = POPULATIONS) ->
     """Compare `trace` with `populations` that `config`, whose workload is sessions, makes up: those of its first ranks.
 
     Raises KvbenchError where the trace has no sessions or no ids."""
+    trace = trace.without_answers()
     capacities = _capacities(trace)
     recorded = _quantities(trace)
     made: list[dict[str, NDArray[np.float64]]] = []
     curves, unlimited, requests = [], [], []
     for number in range(populations):
-        part = made_part(config, number)
+        part = made_part(config, number).without_answers()
         made.append(_quantities(part))
         curves.append(_found(part, capacities))
         unlimited.append(_found(part, [len(part.hash_ids)])[0])
@@ -144,7 +146,7 @@ def likeness(trace: Trace, config: RunConfig, populations: int = POPULATIONS) ->
 def _capacities(trace: Trace) -> list[int]:
     """Blocks, from few to as many as there are, evenly spread on a logarithmic scale."""
     most = max(2 * _FEWEST_BLOCKS, len(np.unique(trace.hash_ids)))
-    return np.unique(np.geomspace(_FEWEST_BLOCKS, most, _POINTS).round().astype(np.int64)).tolist()
+    return [*map(int, np.unique(np.geomspace(_FEWEST_BLOCKS, most, _POINTS).round()))]
 
 
 def _found(trace: Trace, capacities: Sequence[int]) -> NDArray[np.float64]:

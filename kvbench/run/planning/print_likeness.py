@@ -23,8 +23,8 @@ def print_likeness(source: str, fitted: Fitted, compared: Likeness, console: Con
     _say(
         console,
         f"{compared.recorded_requests} requests, and {compared.made_up_requests.mean():.0f} on average "
-        f"({compared.made_up_requests.min()} to {compared.made_up_requests.max()}) in each of {populations} populations "
-        "made up",
+        f"({compared.made_up_requests.min()} to {compared.made_up_requests.max()}) in each of {populations} "
+        "populations made up",
     )
     table = make_table(("", "", "mean", "P50", "P95", "distance"), left=2)
     for one in compared.compared:

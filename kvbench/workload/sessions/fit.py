@@ -113,8 +113,8 @@ def _prompts(trace: Trace, agents: list[Session]) -> list[int]:
 
 
 def _shared_beginnings(trace: Trace, sessions: list[Session], others: list[Session]) -> list[int]:
-    """Of each session's first context, the blocks that it begins with as the first contexts of most sessions of `others`
-    do which share its first block; 0 where none does."""
+    """Of each session's first context, the blocks that it has in common with the first contexts of those of `others`
+    that share its first block (the median of 100 of them at most); 0 where none does."""
     groups: dict[int, list[Session]] = {}
     for session in others:
         ids = trace.ids(int(session.requests[0]))

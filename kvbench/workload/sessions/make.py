@@ -83,7 +83,8 @@ def _trace(turns: list[Turn], sessions: list[tuple[int, ...]], unit: int) -> Tra
     numbers: dict[tuple[int, ...], int] = {}
     numbered = [numbers.setdefault(sessions[place], len(numbers)) for place in order.tolist()]
     context_tokens = np.array([turn.context_tokens for turn in turns], np.int64)[order]
-    counts = context_tokens // unit
+    output_tokens = np.array([turn.output_tokens for turn in turns], np.int64)[order]
+    counts = (context_tokens + output_tokens) // unit
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     hash_ids = np.empty(offsets[-1], np.uint64)
     for place, begin, end in zip(order.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
@@ -92,11 +93,12 @@ def _trace(turns: list[Turn], sessions: list[tuple[int, ...]], unit: int) -> Tra
         number=np.arange(len(turns)),
         arrival_ns=arrival_ns[order],
         context_tokens=context_tokens.astype(np.int32),
-        output_tokens=np.array([turn.output_tokens for turn in turns], np.int32)[order],
+        output_tokens=output_tokens.astype(np.int32),
         hash_ids=hash_ids,
         hash_offsets=offsets,
         session=np.array(numbered, np.int64),
         gap_ns=np.array([turn.gap_ns for turn in turns], np.int64)[order],
+        answer_counts=counts - context_tokens // unit,
         hash_block_tokens=unit,
         source=SOURCE,
         format=FORMAT,

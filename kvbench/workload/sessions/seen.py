@@ -52,7 +52,8 @@ class Session:
         """Of each turn but the first that did not start over: by how much it is longer than the context before and its
         answer, at least 1."""
         grown = self.context_tokens[1:] - self.context_tokens[:-1] - self.output_tokens[:-1]
-        return np.maximum(1, grown[~self.started_over])
+        new: NDArray[np.int64] = np.maximum(1, grown[~self.started_over])
+        return new
 
 
 def sessions_of(trace: Trace) -> list[Session]:
