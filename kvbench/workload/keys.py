@@ -32,11 +32,11 @@ class KeyKind(IntEnum):
     """seed, number of the request in the trace"""
     REFERENCE_TURN = 8
     """rank, user, conversation, turn"""
-    SESSION_PROMPT = 9
+    SESSION_PROMPT = 16
     """seed, application, whether it is its subagents'"""
-    SESSION_CHUNK = 10
+    SESSION_CHUNK = 17
     """seed, chunk; what stands before it where its place in a context is meant"""
-    SESSION_OWN = 11
+    SESSION_OWN = 18
     """seed + rank, user, session, subagent, how often its context began anew"""
 
 
