@@ -158,14 +158,13 @@ def _found(trace: Trace, capacities: Sequence[int]) -> NDArray[np.float64]:
 def _quantities(trace: Trace) -> dict[str, NDArray[np.float64]]:
     """What is compared, by name."""
     sessions = sessions_of(trace)
-    gaps_ns = trace.gap_ns[trace.gap_ns >= 0]
     news = [(session.context_tokens - session.kept_tokens)[1:] for session in sessions]
     values = (
         trace.context_tokens,
         np.concatenate(news),
         trace.output_tokens,
         np.array([len(session.requests) for session in sessions]),
-        gaps_ns / 1e9,
+        np.concatenate([session.gap_ns for session in sessions]) / 1e9,
         100 * _found_of_each(trace),
     )
     return {name: np.asarray(value, np.float64) for name, value in zip(_UNITS, values, strict=True)}

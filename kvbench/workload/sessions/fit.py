@@ -137,7 +137,16 @@ def _applications(found: _Found, trace: Trace, agents: list[Session], prompts: l
     exponent = _zipf(np.array(sorted(uses.values(), reverse=True)))
     found.put("applications.zipf", exponent, f"the likeliest, given how often each is used ({number})")
     seen = np.array([tokens for tokens in prompts if tokens])
-    found.spread("applications.prompt_tokens", seen, "what sessions begin with alike, or keep when all else changes")
+    what = "what sessions begin with alike, or keep when all else changes"
+    _prompt(found, "applications.prompt_tokens", seen, what)
+
+
+def _prompt(found: _Found, key: str, seen: NDArray[np.int64], what: str) -> None:
+    """Of system prompts that show; where none does, contexts count as all their own."""
+    if len(seen):
+        found.spread(key, seen, what)
+    else:
+        found.put(key, 1, "nothing is seen to be shared")
 
 
 def _zipf(uses: NDArray[np.int64]) -> float:
@@ -162,9 +171,8 @@ def _turns(found: _Found, agents: list[Session], prompts: list[int]) -> None:
 
 
 def _think(found: _Found, agents: list[Session]) -> None:
-    gaps_ns = _all(agents, "gap_ns")
-    gaps_s = gaps_ns[gaps_ns >= 0] / 1e9
-    if not len(gaps_s):
+    gaps_s = _all(agents, "gap_ns") / 1e9
+    if not gaps_s.any():
         return
     people = gaps_s > TOOL_S
     found.put("think.person_share", _rounded(float(people.mean())), f"gaps of more than {TOOL_S:g} s ({len(gaps_s)})")
@@ -193,11 +201,11 @@ def _subagents(found: _Found, trace: Trace, agents: list[Session], subagents: li
     found.put("subagents.share", _rounded(min(1.0, len(subagents) / max(1, turns))), f"subagents ({len(subagents)})")
     of_agents = _shared_beginnings(trace, subagents, agents)
     of_subagents = _shared_beginnings(trace, subagents, subagents)
-    own = np.median(of_agents) <= np.median(of_subagents)
+    own = np.median(of_agents) < max(1, np.median(of_subagents))
     found.put("subagents.prompt", "own" if own else "parent", "with whom they share more of their first contexts")
     blocks = np.array(of_subagents if own else of_agents)
     tokens = np.maximum(1, blocks * trace.hash_block_tokens)
-    found.spread("subagents.prompt_tokens", tokens[blocks > 0], "what their first contexts share")
+    _prompt(found, "subagents.prompt_tokens", tokens[blocks > 0], "what their first contexts share")
     first = np.maximum(1, np.array([int(session.context_tokens[0]) for session in subagents]) - tokens)
     found.spread("subagents.turns", np.array([len(session.requests) for session in subagents]), "requests of each")
     found.spread("subagents.first_tokens", first, "first contexts, less what they share")

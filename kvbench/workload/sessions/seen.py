@@ -30,7 +30,7 @@ class Session:
     output_tokens: NDArray[np.int64]
     """(n,)"""
     gap_ns: NDArray[np.int64]
-    """(n,) -1: unknown."""
+    """(n - 1,) Before each turn but the first: from the answer before, or where that is not known, from the turn."""
     kept_tokens: NDArray[np.int64]
     """(n,) Of each context, how many tokens it begins with that the one before has; 0 for the first."""
     subagent: bool
@@ -84,11 +84,12 @@ def _session(trace: Trace, requests: NDArray[np.int64]) -> Session:
         for before, after in zip(requests[:-1].tolist(), requests[1:].tolist(), strict=True)
     ]
     context_tokens = trace.context_tokens[requests].astype(np.int64)
+    gap_ns = trace.gap_ns[requests][1:]
     return Session(
         requests=requests,
         context_tokens=context_tokens,
         output_tokens=trace.output_tokens[requests].astype(np.int64),
-        gap_ns=trace.gap_ns[requests],
+        gap_ns=np.where(gap_ns >= 0, gap_ns, np.diff(trace.arrival_ns[requests])),
         kept_tokens=np.minimum(kept, context_tokens),
         subagent=trace.format == "agentic" and bool(trace.arrival_ns[requests[0]] > 0),
     )

@@ -18,7 +18,12 @@ def sessions_config() -> Callable[..., RunConfig]:
             "users": 3,
             "span_s": 600,
             "applications": {"number": 2, "prompt_tokens": {0: 200, 100: 400}},
-            "turns": {"number": {0: 1, 100: 8}, "first_tokens": 300, "new_tokens": {0: 1, 100: 300}, "output_tokens": 90},
+            "turns": {
+                "number": {0: 1, 100: 8},
+                "first_tokens": 300,
+                "new_tokens": {0: 1, 100: 300},
+                "output_tokens": 90,
+            },
             "think": {"person_share": 0.3, "tool_s": {0: 1, 100: 9}, "person_s": {0: 20, 100: 60}},
             "context": {"limit_tokens": 2500, "summary_tokens": 150, "rewrite_share": 0},
             "subagents": {"share": 0},

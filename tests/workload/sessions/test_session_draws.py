@@ -80,4 +80,3 @@ def test_draws_are_the_same_on_every_machine() -> None:
     popularity = Popularity(10**5, 0.9)
     assert [lognormal.draw(draws) for _ in range(5)] == [2246, 2274, 838, 405, 116]
     assert [popularity.draw(draws) for _ in range(5)] == [344, 467, 1, 1, 99423]
-
