@@ -95,9 +95,11 @@ def _users(found: _Found, trace: Trace, agents: list[Session]) -> None:
         found.put("users", len(agents), "sessions, which begin together")
         found.put("sessions_per_user", 1, "sessions begin together")
         return
-    found.put(
-        "users", max(1, round(float((ends - begins).sum()) / span_ns)), "sessions under way at a time, on average"
-    )
+    gaps_ns = _all(agents, "gap_ns")
+    people = gaps_ns[gaps_ns > TOOL_S * 1e9]
+    pause_ns = (people if len(people) else gaps_ns).mean() if len(gaps_ns) else 0.0
+    users = max(1, round(float((ends - begins + pause_ns).sum()) / span_ns))
+    found.put("users", users, f"sessions under way at a time, on average, each with a pause ({len(agents)})")
 
 
 def _prompts(trace: Trace, agents: list[Session]) -> list[int]:
@@ -177,7 +179,10 @@ def _think(found: _Found, agents: list[Session]) -> None:
     people = gaps_s > TOOL_S
     found.put("think.person_share", _rounded(float(people.mean())), f"gaps of more than {TOOL_S:g} s ({len(gaps_s)})")
     found.spread("think.tool_s", gaps_s[~people], "the shorter gaps")
-    found.spread("think.person_s", gaps_s[people], "the longer gaps")
+    if people.any():
+        found.spread("think.person_s", gaps_s[people], "the longer gaps")
+    else:
+        found.spread("think.person_s", gaps_s, "all gaps, none being longer")
 
 
 def _context(found: _Found, agents: list[Session]) -> None:

@@ -64,9 +64,15 @@ def test_users_who_come_one_after_another_are_counted_as_many_as_there_are_at_a_
     trace = made_part(sessions_config(users=8, start_within_s=500, span_s=50_000), 0)
     fitted = fit(trace)
     assert fitted.workload.sessions_per_user is None
-    assert fitted.from_what["users"] == "sessions under way at a time, on average"
-    # A user's pauses between sessions are no part of any.
-    assert 3 <= fitted.workload.users <= 8
+    assert "sessions under way at a time" in fitted.from_what["users"]
+    assert fitted.workload.users == pytest.approx(8, abs=1)
+
+
+def test_where_nobody_thinks_for_long_gaps_between_sessions_are_as_those_within(sessions_config: Make) -> None:
+    think = {"person_share": 0.5, "tool_s": {0: 1, 100: 9}, "person_s": {0: 1, 100: 20}}
+    fitted = fit(made_part(sessions_config(think=think), 0)).workload.think
+    assert fitted.person_share == 0
+    assert fitted.person_s == fitted.tool_s
 
 
 def agentic(trace: Trace) -> Trace:
