@@ -51,7 +51,7 @@ def _spread(value: object, what: str, least: float, most: float) -> Spread:
 def _percentile(key: object) -> int | float:
     try:
         number = float(key) if isinstance(key, str | int | float) and not isinstance(key, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not 0 <= number <= 100:
         raise ValueError(_SHAPES)
@@ -63,13 +63,13 @@ def _value(value: object, what: str, least: float, most: float) -> float:
         try:
             number: object = parse_seconds(value)
         except ValueError as error:
-            raise ValueError(f"{error}; {_SHAPES}") from error
+            raise ValueError(f"{error} ({_SHAPES})") from error
     else:
         number = as_whole(value)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(_SHAPES)
     if not least <= number <= most:
-        raise ValueError(f"expected {what} from {least:g} to {most:g}")
+        raise ValueError(f"expected {what} from {least:.0f} to {most:.0f}")
     return number
 
 
