@@ -20,7 +20,17 @@ def extension(source: str, *headers: str) -> Extension:
 setup(
     ext_modules=[
         extension("kvbench/timed_io/_stopwatch.c", "_meter.h", "_operations.h"),
-        extension("kvbench/cache/chains/_core.c", "_blocks.h", "_decide.h", "_ghosts.h", "_queues.h", "_table.h"),
+        extension(
+            "kvbench/cache/chains/_core.c",
+            "_arrays.h",
+            "_asked.h",
+            "_blocks.h",
+            "_decide.h",
+            "_ghosts.h",
+            "_prefetch.h",
+            "_queues.h",
+            "_table.h",
+        ),
         extension("kvbench/cache/chains/_curves.c", "_table.h"),
     ]
 )

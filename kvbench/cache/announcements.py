@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 class Kind(IntEnum):
-    """What an announcement says. The last two carry a request's number in place of a key."""
+    """What an announcement says. The last three carry a request's number in place of a key."""
 
     WRITTEN = 0
     """The object is on the storage, for good, and may be read by every rank."""
@@ -23,6 +23,8 @@ class Kind(IntEnum):
     """A prefill rank has written what `target`, a decode rank, is to read."""
     DECODED = 3
     """A decode rank has finished a request of `target`, a prefill rank."""
+    LOADED = 4
+    """Of ranks that serve together: one has loaded its part of the request."""
 
 
 ANNOUNCEMENT_DTYPE: Final = np.dtype(

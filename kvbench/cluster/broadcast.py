@@ -1,7 +1,8 @@
 """Small things that rank 0 has and every rank needs, and figures that every rank has and all need summed.
 
-What travels: `share` one length and one message down MPI's broadcast tree; `total` one sum of a few integers. At 10 000
-ranks both take about 14 rounds. Large things (a trace's parts) go point to point, each to the one rank that needs it.
+What travels: `share` one length and one message down MPI's broadcast tree; `total` one sum of a few integers; `highest`
+8 bytes of every rank to every rank. At 10 000 ranks each takes about 14 rounds. Large things (a trace's parts) go point
+to point, each to the one rank that needs it.
 """
 
 import json
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kvbench.cluster.comm import Communicator, quiet_bcast, wait_quietly
+from kvbench.cluster.comm import Communicator, quiet_barrier, quiet_bcast, wait_quietly
 
 T = TypeVar("T")
 _TAG = 7120
@@ -33,6 +34,14 @@ def total(comm: Communicator, *values: int) -> tuple[int, ...]:
     mine, summed = np.array(values, dtype=np.int64), np.zeros(len(values), dtype=np.int64)
     wait_quietly(comm.Iallreduce(mine, summed))
     return tuple(int(value) for value in summed)
+
+
+def highest(comm: Communicator, value: int) -> int:
+    """The highest `value` of all ranks, on every rank. Collective."""
+    every = np.zeros(comm.size, np.int64)
+    quiet_barrier(comm)
+    comm.Allgather(np.array([value], np.int64), every)
+    return int(every.max())
 
 
 def deal_out(comm: Communicator, parts: Iterator[T] | None) -> T:

@@ -8,7 +8,8 @@ import click
 from rich.text import Text
 
 from kvbench.commands.options import ANY_PATH, PATH, Finite, config_argument, either, set_option, skip_option
-from kvbench.config.run_config import load_config, shipped_configs
+from kvbench.config.load import load_config
+from kvbench.config.source import shipped_configs
 from kvbench.console import make_console, make_table
 from kvbench.run.checks.datasize import estimate, print_size
 from kvbench.run.checks.doctor import examine, failed

@@ -10,7 +10,8 @@ from kvbench_analysis.plots.sessions import fitted_sessions
 
 from kvbench.commands.options import OUTPUT_FILE, PATH, config_argument, set_option, skip_option
 from kvbench.commands.trace_files import out_option, overwrite_option
-from kvbench.config.run_config import RunConfig, SessionsWorkload, load_config, parse_config
+from kvbench.config.load import load_config, parse_config
+from kvbench.config.run_config import RunConfig, SessionsWorkload
 from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import PARQUET, Kind, check_output, write_output

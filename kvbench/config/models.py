@@ -3,7 +3,7 @@
 import difflib
 from functools import cache
 from importlib import resources
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
@@ -54,10 +54,25 @@ class ModelGeometry(BaseModel):
 
 
 @cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    text = resources.files("kvbench_configs").joinpath("models.yaml").read_text(encoding="utf-8")
+    content: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return content
+
+
+@cache
 def shipped_models() -> dict[str, ModelGeometry]:
     """The models that come with kvbench, by name."""
-    text = resources.files("kvbench_configs").joinpath("models.yaml").read_text(encoding="utf-8")
-    return {name: ModelGeometry.model_validate(geometry) for name, geometry in yaml.safe_load(text).items()}
+    return {
+        name: ModelGeometry.model_validate({key: value for key, value in facts.items() if key != "compute"})
+        for name, facts in _shipped().items()
+    }
+
+
+def shipped_compute(name: str) -> dict[str, Any]:
+    """What comes with kvbench of the compute of a model that does: keys of the section `compute`."""
+    facts: dict[str, Any] = _shipped()[name].get("compute", {})
+    return facts
 
 
 def shipped_model(name: str) -> ModelGeometry:

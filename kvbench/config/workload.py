@@ -75,10 +75,12 @@ class TraceWorkload(_Workload):
     path: FilePath = Field(description="the trace file")
     """A relative path in a configuration file starts at that file's directory."""
     format: TraceFormat = "auto"
-    deal: Literal["round-robin", "prefix"] = "round-robin"
-    """`prefix` gives all requests with the same first block to the same rank."""
+    deal: Literal["round-robin", "prefix", "session"] = "round-robin"
+    """`prefix` gives all requests with the same first block to the same rank, `session` all of the same session."""
     max_requests: Count | None = Field(default=None, ge=1)
     """Only the first so many requests of the trace."""
+    replay_cycles: Count = Field(default=1, ge=1, le=1000)
+    """How often the trace is replayed, one time after the other."""
     serving: Literal["engine", "reference"] = "engine"
     """What a request asks of the cache. `engine`: what a serving engine does; the context is a chain of blocks, which
     is found up to the first that is missing and read once, and the others are written. `reference`: what the MLPerf

@@ -91,8 +91,11 @@ class Arrivals:
         """Closed loop: have the next request of `user` come when he has thought, from `after_ns` on."""
         request = next(self._streams[user], None)
         if request is not None:
-            found = request
-            self._timers.at(after_ns + request.arrival_ns, lambda due_ns: self.add(found, due_ns))
+            self.after(request, after_ns)
+
+    def after(self, request: Request, end_ns: int) -> None:
+        """Have `request` come when its gap after `end_ns` is over."""
+        self._timers.at(end_ns + request.arrival_ns, lambda due_ns: self.add(request, due_ns))
 
     def add(self, request: Request, intended_ns: int) -> None:
         """`request` comes now, and is to have started at `intended_ns`. The higher class is let in first."""

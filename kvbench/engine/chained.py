@@ -1,15 +1,62 @@
 """From a configuration to the cache that decides requests which are served as an engine does it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kvbench.cache.chains import NEVER_NS, UNLIMITED, ChainCache, ChainSettings, ChainTier
 from kvbench.config.run_config import RunConfig
 from kvbench.tiers.arena import stored_bytes
+from kvbench.workload.keys import KeyKind, object_key
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """Of a block of tokens on any tier of a rank."""
+
+    parts: int
+    """Objects that it is stored in."""
+    object_bytes: int
+    """Of each."""
+    tokens: int
+    ranks: int = 1
+    """That have a part of every block each; what is said here is of one of these parts."""
+    modelled: bool = False
+    """Whether the first tier is not there."""
+    follows: bool = False
+    """Whether requests wait for answers, so that the workload's clock says nothing of when they come."""
+    speedup: float = 1.0
+    """By which the workload's clock is faster."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole block."""
+        return self.parts * self.object_bytes
+
+    def objects(self, key: int) -> list[tuple[int, int]]:
+        """The key of each object of the block `key`, and its share of the tokens."""
+        if self.parts == 1:
+            return [(key, self.tokens)]
+        first = self.tokens - self.tokens // self.parts * (self.parts - 1)
+        return [
+            (object_key(KeyKind.BLOCK_PART, key, part), self.tokens // self.parts if part else first)
+            for part in range(self.parts)
+        ]
+
+
+def block_shape(config: RunConfig) -> BlockShape:
+    """As `cache.split` and `tensor_parallel` cut it: into layers, keys and values, and the parts of ranks."""
+    split, geometry, tokens = config.cache.split, config.geometry, config.cache.block_tokens
+    parts = 1 if split.layers is None else geometry.layers // split.layers
+    parts *= 2 if split.keys_values == "apart" else 1
+    ranks, modelled = config.tensor_parallel, config.tiers[0].facts.modelled
+    nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
+    follows = config.pacing.mode == "closed"
+    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, follows, config.pacing.speedup)
 
 
 def block_bytes(config: RunConfig) -> int:
-    """What a block takes on any tier."""
-    return stored_bytes(config.cache.block_tokens * config.geometry.bytes_per_token)
+    """What a block takes on any tier of a rank."""
+    return block_shape(config).nbytes
 
 
 def chain_settings(config: RunConfig, capacities: Sequence[int | None]) -> ChainSettings:

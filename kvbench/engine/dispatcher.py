@@ -22,6 +22,7 @@ from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
 from kvbench.engine.request_log import log_request
 from kvbench.engine.sharing import Sharing
+from kvbench.engine.together import Together
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Phase, RequestState
 from kvbench.workload.request import Request, Schedule
@@ -90,6 +91,9 @@ class Dispatcher:
         self._active: dict[int, ActiveRequest] = {}
         self._stopped = False
         self._timers = Timers()
+        group = 1 if books.shape is None else books.shape.ranks
+        self._together = Together(group)
+        self._first_of_group = rank % group == 0
         self._arrivals = Arrivals(schedule, self._timers, pacing == "asap", by_priority)
 
     def begin(self, timeline: Timeline) -> None:
@@ -167,13 +171,26 @@ class Dispatcher:
             else:
                 self._condition.notify(len(heard.deletes) + len(heard.handed_over) + len(heard.decoded))
 
+    def say_loaded(self) -> list[int]:
+        """The requests that this rank has loaded its part of, where ranks serve together, since it was asked last."""
+        with self._lock:
+            return self._together.say()
+
+    def loaded_together(self, numbers: Sequence[int]) -> None:
+        """Ranks of the group, this one among them, have loaded their parts of these requests."""
+        with self._lock:
+            now_ns = timed_io.now_ns()
+            for active in self._together.take_in(numbers):
+                self._next_stage(active, now_ns)
+            self._condition.notify_all()
+
     def close(self) -> None:
         """Log the requests that were under way when the load ended, as cut short. Call when no worker is left."""
         now_ns = timed_io.now_ns()
         for active in list(self._active.values()):
             if active.state == RequestState.DONE:
                 active.state = RequestState.CUT_SHORT
-            log_request(self._log, self._rank, active, now_ns)
+            self._log_request(active, now_ns)
         self._active.clear()
 
     # Waiting
@@ -321,6 +338,10 @@ class Dispatcher:
     def _start(self, request: Request, intended_ns: int, now_ns: int) -> None:
         phase = Phase.MEASURE if intended_ns >= self._timeline.measure_ns else self._timeline.before
         active = ActiveRequest(request, phase, intended_ns, now_ns)
+        if request.prefetch:
+            # Nobody waits for it, and it is no request.
+            self._planner.decide(active)
+            return
         self._active[request.number] = active
         self._planner.decide(active)
         self._next_stage(active, intended_ns)
@@ -329,13 +350,35 @@ class Dispatcher:
         active.stage += 1
         if active.stage == len(active.stages) and not self._decide_more(active, max(now_ns, active.start_ns)):
             return
-        if active.stage_delays_ns[active.stage]:
+        if active.stage == active.computes_at:
+            self._compute(active, max(now_ns, active.start_ns))
+        elif active.stage_delays_ns[active.stage]:
             # What began late (`now_ns` is then its intended start) takes its time all the same.
             now_ns = max(now_ns, active.start_ns)
             due_ns = now_ns + active.stage_delays_ns[active.stage]
             self._timers.at(due_ns, lambda due_ns: self._open_stage(active, due_ns))
         else:
             self._open_stage(active, now_ns)
+
+    def _compute(self, active: ActiveRequest, now_ns: int) -> None:
+        """What was loaded is there: the rest of the prompt is computed, at least its last token."""
+        assert self._books.gpu is not None
+        end_ns = self._books.gpu.prefill(max(1, active.miss_tokens), active.hit_tokens, now_ns)
+        active.prefill_ns = end_ns - now_ns
+        self._timers.at(end_ns, lambda due_ns: self._open_stage(active, due_ns))
+
+    def _decode(self, active: ActiveRequest, now_ns: int) -> None:
+        gpu, request = self._books.gpu, active.request
+        assert gpu is not None
+        end_ns = gpu.decode(request.context_tokens, request.output_tokens, now_ns)
+
+        def done(due_ns: int) -> None:
+            gpu.decoded()
+            active.decode_ns = due_ns - now_ns
+            self._count_down(active, 1, due_ns)
+
+        active.left_in_stage += 1
+        self._timers.at(end_ns, done)
 
     def _decide_more(self, active: ActiveRequest, now_ns: int) -> bool:
         """Whether a request that has done all of its stages has one more now; it may have ended, or has to wait."""
@@ -364,24 +407,35 @@ class Dispatcher:
         operations = active.stages[active.stage]
         active.stages[active.stage] = []
         active.left_in_stage = len(operations)
+        if active.stage == active.computes_at:
+            self._decode(active, now_ns)
         for operation in operations:
             operation.ready_ns = now_ns
             operation.waits_for -= 1
             if operation.waits_for == 0:
                 self._make_ready(operation)
-        if not operations:
+        if not active.left_in_stage:
             self._next_stage(active, now_ns)
 
     def _count_down(self, active: ActiveRequest, operations: int, now_ns: int) -> None:
         """The request's stage waits for so many `operations` less."""
         active.left_in_stage -= operations
-        if active.left_in_stage == 0:
-            self._next_stage(active, now_ns)
+        if active.left_in_stage:
+            return
+        if active.stage == active.waits_at:
+            self._together.wait(active)
+            return
+        self._next_stage(active, now_ns)
+
+    def _log_request(self, active: ActiveRequest, now_ns: int) -> None:
+        """One row, whatever the number of ranks that serve it: by the first of them."""
+        if self._first_of_group:
+            log_request(self._log, self._rank, active, now_ns)
 
     def _end(self, active: ActiveRequest, now_ns: int) -> None:
         request = active.request
         del self._active[request.number]
-        log_request(self._log, self._rank, active, now_ns)
+        self._log_request(active, now_ns)
         if self._sharing is not None and request.decode_elsewhere:
             self._sharing.hand_over(request, now_ns)
             if self._closed_loop:
@@ -392,3 +446,6 @@ class Dispatcher:
             return
         if self._closed_loop:
             self._arrivals.next_of(request.user, now_ns)
+        elif request.followers is not None:
+            for follower in request.followers():
+                self._arrivals.after(follower, now_ns)

@@ -12,8 +12,9 @@ from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import CachePolicy, RunConfig
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.carrier import Equipment
-from kvbench.engine.chained import chain_cache
+from kvbench.engine.chained import block_shape, chain_cache
 from kvbench.engine.dispatcher import Dispatcher, Limits
+from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violations
@@ -23,6 +24,7 @@ from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
+from kvbench.workload.compute_time import ComputeTime
 from kvbench.workload.request import Schedule
 
 CHUNK_ROWS: Final = 4096
@@ -106,7 +108,9 @@ class Engine:
         chains = chain_cache(config, capacities)
         # Where chains decide it stays empty.
         cache = Cache(capacities, make_policy(config.cache if chains is None else CachePolicy()))
-        self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains, config.tiers[0].facts.modelled)
+        shape = None if chains is None else block_shape(config)
+        gpu = None if config.compute is None else ModelledGpu(ComputeTime(config))
+        self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains, shape, gpu)
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
         self.sharing = sharing
@@ -135,7 +139,10 @@ class Engine:
             self.books,
             schedule,
             pacing or self._config.pacing.mode,
-            Limits(self._config.io.threads, self._config.io.max_concurrent_allocs),
+            Limits(
+                self._config.io.threads if self._config.compute is None else self._config.compute.max_batch,
+                self._config.io.max_concurrent_allocs,
+            ),
             self._bytes_per_token,
             self._home.rank,
             self.requests,

@@ -109,6 +109,14 @@ class ActiveRequest:
     """Simulated generation before each stage."""
     more: Iterator[Next] | None = None
     """Where a request is decided step by step: what comes of each step."""
+    computes_at: int = -1
+    """The stage that is computed before, on a modelled GPU, and decoded beside; -1: none."""
+    waits_at: int = -1
+    """The stage after which it waits for the other ranks that serve it, each with its part; -1: for none."""
+    prefill_ns: int = 0
+    """Modelled: from when it was ready for the GPU until it was computed, its wait for the GPU included."""
+    decode_ns: int = 0
+    """Modelled."""
     has_place: bool = False
     """It was given one of the places for writes of new entries, and has not decided on its write yet."""
     stage: int = -1

@@ -6,17 +6,20 @@ It moves no bytes and does not wait. The dispatcher calls it under its lock, one
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from kvbench import timed_io
 from kvbench.cache import Cache, Step
 from kvbench.cache.chains import ChainCache
+from kvbench.engine.chained import BlockShape
 from kvbench.engine.look_ups import LookUps
+from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.prefix_hits import PrefixHits
+from kvbench.engine.queueing import Queueing, add_stage
+from kvbench.engine.serving import Serving
 from kvbench.engine.sharing import Sharing
 from kvbench.records.schema import Op, Phase
 from kvbench.tiers.arena import stored_bytes
-from kvbench.workload.request import Chain, ObjectRef
+from kvbench.workload.request import ObjectRef
 from kvbench.workload.stages import Stage, next_stage, stages_of
 
 _READ: Final = Op.READ
@@ -37,14 +40,16 @@ class Books:
         capacities: Sequence[int],
         storage: Sequence[bool],
         chains: ChainCache | None = None,
-        modelled: bool = False,
+        shape: BlockShape | None = None,
+        gpu: ModelledGpu | None = None,
     ) -> None:
-        """`chains` decides where requests are served as an engine does it, and `cache` then nothing."""
+        """`chains` decides where requests are served as an engine does it, and `cache` then nothing; `shape` is of its
+        blocks, and `gpu` what their requests are computed on."""
         self.cache = cache
         self.rooms = [Room(capacity) for capacity in capacities]
         self.chains = chains
-        self.modelled = modelled
-        """Whether the first tier is not there."""
+        self.shape = shape
+        self.gpu = gpu
         self.prefix_hits = PrefixHits(len(self.rooms))
         self.storage = tuple(storage)
         self.look_ups = LookUps()
@@ -63,17 +68,22 @@ class Planner:
     ) -> None:
         """`make_ready` is called with each operation that nothing stands in the way of."""
         self._books = books
-        self._order = order
         self._sharing = sharing
         self._bytes_per_token = bytes_per_token
-        self._make_ready = make_ready
+        self._queueing = Queueing(order, books.rooms, make_ready)
+        self._serving: Serving | None = None
+        if books.chains is not None and books.shape is not None:
+            computes = books.gpu is not None
+            self._serving = Serving(books.chains, books.shape, books.prefix_hits, self._queueing, computes)
         self._being_written: set[int] = set()
 
     def decide(self, active: ActiveRequest) -> None:
         """All decisions of a request, in the order of its stages; or, where they are made step by step, none yet."""
         request = active.request
         if request.chain is not None:
-            self._serve(active, request.chain)
+            assert self._serving is not None
+            serve = self._serving.prefetch if request.prefetch else self._serving.serve
+            serve(active, request.chain)
             return
         if request.in_steps:
             active.more = self._in_steps(active)
@@ -87,36 +97,8 @@ class Planner:
             for reference in stage.writes:
                 if self._books.cache.lookup(reference.key) is None:
                     self._write(active, reference, operations)
-            self._add_stage(active, operations, stage.delay_ns)
+            add_stage(active, operations, stage.delay_ns)
             stage = next_stage(asked, found)
-
-    def _serve(self, active: ActiveRequest, chain: Chain) -> None:
-        """What was found is read, all of it at a time; then what is new is written, likewise."""
-        assert self._books.chains is not None
-        context_tokens, tokens = active.request.context_tokens, chain.block_tokens
-        found, steps = self._books.chains.serve(chain.keys, chain.lookup, chain.stored, chain.time_ns)
-        active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
-        active.hit_tokens = min(len(found) * tokens, context_tokens)
-        active.miss_tokens = context_tokens - active.hit_tokens
-        nbytes = stored_bytes(tokens * self._bytes_per_token)
-        if active.phase == Phase.MEASURE:
-            self._books.prefix_hits.add(found, chain.lookup, tokens, context_tokens)
-        # What a modelled tier pushes out is written below, and no request waits for that.
-        own = frozenset(chain.keys.tolist()) if self._books.modelled else None
-        reads: list[Operation] = []
-        writes: list[Operation] = []
-        for code, key, source, target in steps:
-            step = Step(_OPS[code], key, nbytes, None if source < 0 else source, None if target < 0 else target)
-            if code in _LOADS:
-                self._ask(Operation(step, active, tokens, 0), reads)
-            elif code == _WRITE and (own is None or key in own):
-                self._ask(Operation(step, active, tokens, 1 if reads else 0), writes)
-            else:
-                self._make_room(step, active, tokens)
-        self._add_stage(active, reads)
-        self._add_stage(active, writes)
-        if active.request.generation_ns:
-            self._add_stage(active, [], active.request.generation_ns)
 
     def decide_next(self, active: ActiveRequest) -> Next:
         """Decide the next step of a request that is decided step by step."""
@@ -147,7 +129,7 @@ class Planner:
             for reference in stage.writes:
                 yield from self._add_write(active, reference)
             if stage.delay_ns:
-                self._add_stage(active, [], stage.delay_ns)
+                add_stage(active, [], stage.delay_ns)
                 yield Next.STAGE
             stage = next_stage(asked, found)
 
@@ -169,7 +151,7 @@ class Planner:
             return False
         stage: list[Operation] = []
         found = self._look_up(active, reference, stage)
-        self._add_stage(active, stage)
+        add_stage(active, stage)
         return found
 
     def _add_write(self, active: ActiveRequest, reference: ObjectRef) -> Iterator[Next]:
@@ -183,7 +165,7 @@ class Planner:
         if stage:
             self._being_written.add(reference.key)
             stage[0].placed, active.has_place = active.has_place, False
-            self._add_stage(active, stage)
+            add_stage(active, stage)
             yield Next.STAGE
 
     def _write(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> None:
@@ -206,37 +188,15 @@ class Planner:
             # The promotion is the read: the object lands in the faster tier, and nothing is read twice.
             self._plan(active, [step for step in steps if step.op != _READ], reference, stage)
         else:
-            self._ask(Operation(steps[0], active, reference.tokens, len(active.stages)), stage)
+            self._queueing.ask(Operation(steps[0], active, reference.tokens, len(active.stages)), stage)
         return True
 
     def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Operation]) -> None:
         for step in steps:
             if step.key == reference.key and step.op in _ASKED_FOR:
-                self._ask(Operation(step, active, reference.tokens, len(active.stages)), stage)
+                self._queueing.ask(Operation(step, active, reference.tokens, len(active.stages)), stage)
                 continue
-            self._make_room(step, active, step.nbytes // self._bytes_per_token)
-
-    def _make_room(self, step: Step, active: ActiveRequest, tokens: int) -> None:
-        """A step that no stage of the request waits for."""
-        operation = Operation(step, active, tokens, None)
-        self._line_up(operation)
-        operation.ready_ns = timed_io.now_ns()
-        if operation.waits_for == 0:
-            self._make_ready(operation)
-
-    def _ask(self, operation: Operation, stage: list[Operation]) -> None:
-        """Take an operation that the request asks for into `stage`, for which it waits too."""
-        self._line_up(operation)
-        operation.waits_for += 1
-        stage.append(operation)
-
-    def _line_up(self, operation: Operation) -> None:
-        """Have an operation wait for those before it on its key, and for its room."""
-        operation.alone = operation.request.request.in_steps
-        self._order.add(operation)
-        target = operation.step.target
-        if target is not None:
-            self._books.rooms[target].ask(operation)
+            self._queueing.make_room(Operation(step, active, step.nbytes // self._bytes_per_token, None))
 
     def _plan_elsewhere(self, active: ActiveRequest, reference: ObjectRef, writer: int, stage: list[Operation]) -> None:
         """A read of another rank's object: it takes no room here, and nothing on this rank can be in its way."""
@@ -247,9 +207,3 @@ class Planner:
         operation.waits_for = 1
         operation.writer, operation.locality = writer, self._sharing.locality(writer)
         stage.append(operation)
-
-    @staticmethod
-    def _add_stage(active: ActiveRequest, operations: list[Operation], delay_ns: int = 0) -> None:
-        if operations or delay_ns:
-            active.stages.append(operations)
-            active.stage_delays_ns.append(delay_ns)

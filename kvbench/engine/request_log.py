@@ -7,7 +7,7 @@ from kvbench.engine.operation import ActiveRequest
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE
 
-_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBI")
+_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBIqq")
 assert _REQUEST_ROW.size == REQUEST_DTYPE.itemsize
 
 
@@ -37,5 +37,7 @@ def log_request(log: RowStore, rank: int, active: ActiveRequest, now_ns: int) ->
         active.state,
         0,
         0,
+        active.prefill_ns,
+        active.decode_ns,
     )
     log.commit()

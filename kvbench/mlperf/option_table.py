@@ -6,7 +6,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from kvbench.config.run_config import RunConfig, load_config
+from kvbench.config.load import load_config
+from kvbench.config.run_config import RunConfig
 from kvbench.mlperf.tree.numbers import AMOUNT
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, whole
 from kvbench.units import GIB

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from kvbench.errors import KvbenchError
 from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_TABLES, MODES
 from kvbench.records.file import FORMAT_VERSION
-from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
+from kvbench.records.schema import (
+    CODES,
+    LATER_COLUMNS,
+    RECORD_COLUMNS,
+    RECORD_DTYPE,
+    REQUEST_COLUMNS,
+    REQUEST_DTYPE,
+    labels,
+)
 
 __all__ = ["REQUIRED_ATTRIBUTES", "Attribute", "KvbenchError", "RunFile", "Table", "open_run", "read_columns"]
 
@@ -252,6 +260,7 @@ def _table(path: Path, name: str, group: Any, nbytes: int) -> Table:
     columns = tuple(datasets)
     if name in _LAYOUTS:
         dtype, columns = _LAYOUTS[name]
+        columns = tuple(column for column in columns if column in datasets or column not in LATER_COLUMNS)
         for column in columns:
             _check_column(path, name, column, datasets.get(column), dtype[column])
     return Table(rows=lengths.pop() if lengths else 0, columns=columns)

@@ -5,7 +5,7 @@ worker that runs the operation fills the rest. Here are the layout and the meani
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -146,12 +146,24 @@ REQUEST_DTYPE: Final = np.dtype(
         ("state", "u1"),
         ("reserved", "u1"),
         ("reserved2", "<u4"),
+        ("modelled_prefill_ns", "<i8"),
+        ("modelled_decode_ns", "<i8"),
     ]
 )
-"""80 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
-`storage_ns` is the sum of the wall times of those of them on storage tiers (not memory)."""
+"""96 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
+`storage_ns` is the sum of the wall times of those of them on storage tiers (not memory). Modelled are a prefill, its
+wait for the GPU included, and a decode; 0 where compute is not modelled, or was not done."""
 
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
+
+LATER_COLUMNS: Final = frozenset(("modelled_prefill_ns", "modelled_decode_ns"))
+"""Of requests: files of version 0.1 do not have them, and their rows read as 0."""
+
+
+def without_later(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A row as it was before the later columns."""
+    return np.dtype([(name, dtype[name].str) for name in dtype.names or () if name not in LATER_COLUMNS])
+
 
 CODES: Final[dict[str, type[IntEnum]]] = {
     "op": Op,

@@ -15,6 +15,7 @@ from kvbench.cluster.watch.watch import Watch
 from kvbench.engine.engine import Load
 from kvbench.engine.visibility import Looker
 from kvbench.run.bench import Bench
+from kvbench.run.groups import GroupRounds
 from kvbench.run.live import Counters, View, counters_width
 from kvbench.run.shared_space import Rounds
 
@@ -51,7 +52,7 @@ class Drive:
         tiers = len(self._bench.tiers)
         width = counters_width(tiers)
         exchange = ProgressExchange(self._topology.comm, width + 1)
-        rounds = None if engine.sharing is None else Rounds(self._topology.comm, engine.sharing, load, looker)
+        rounds = self._rounds(load, looker)
         local = np.zeros(width + 1, dtype=np.int64)
         duration_s = None if end_ns is None else (end_ns - start_ns) / 1e9
         stopped = False
@@ -89,3 +90,10 @@ class Drive:
                 time.sleep(_ENDING_POLL_S if hurry else _POLL_S)
         load.close()
         return stopped
+
+    def _rounds(self, load: Load, looker: Looker | None) -> Rounds | GroupRounds | None:
+        """What ranks tell each other while the load runs; None: nothing. Collective."""
+        comm, sharing, together = self._topology.comm, self._bench.engine.sharing, self._bench.config.tensor_parallel
+        if sharing is not None:
+            return Rounds(comm, sharing, load, looker)
+        return GroupRounds(comm, together, load) if together > 1 else None

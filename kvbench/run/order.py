@@ -21,8 +21,9 @@ from kvbench.cluster.comm import Communicator
 from kvbench.cluster.gather import MEMORY_BYTES, Way
 from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
+from kvbench.config.load import load_config
 from kvbench.config.names import TIER_KINDS
-from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload, load_config
+from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
@@ -30,7 +31,7 @@ from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier
 from kvbench.units import storable
-from kvbench.workload.build import build_role_schedule, build_schedule, trace_parts
+from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, own_part, trace_parts
 from kvbench.workload.request import Schedule
 from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
@@ -115,6 +116,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
     def read() -> tuple[Plan, Trace | None]:
         config = load_config(order.source, order.overrides)
         _check_roles(config, comm.size)
+        check_groups(config, comm.size)
         if config.has_target and order.directory is None:
             raise KvbenchError(
                 f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
@@ -127,9 +129,10 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
     plan = Plan.from_json(share(comm, None if made is None else made.to_json()))
     config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):
-        workload, roles = config.workload, config.role_ranks
-        parts = None if trace is None else (p.to_arrays() for p in trace_parts(trace, workload, comm.size, roles))
-        part = Trace.from_arrays(*deal_out(comm, parts))
+        workload, roles, group = config.workload, config.role_ranks, config.tensor_parallel
+        dealt = () if trace is None else trace_parts(trace, workload, comm.size, roles, group)
+        own = Trace.from_arrays(*deal_out(comm, (p.to_arrays() for p in dealt) if dealt else None))
+        part = agreement.run("plan", lambda: own_part(config, own, comm.rank // group), computes=True)
     return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part), computes=True), part)
 
 

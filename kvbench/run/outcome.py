@@ -138,7 +138,10 @@ def why_nothing(topology: Topology, bench: Bench) -> str:
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
     """The table of look-ups by kind, for the workload that has kinds."""
     if bench.config.serves_as_engine:
-        return {"prefix": as_rows(bench.engine.books.prefix_hits.rows(topology.rank), PREFIX_DTYPE)}
+        # Of ranks that serve together, which find the same, the first says it.
+        first = topology.rank % bench.config.tensor_parallel == 0
+        rows = bench.engine.books.prefix_hits.rows(topology.rank) if first else []
+        return {"prefix": as_rows(rows, PREFIX_DTYPE)}
     if not isinstance(bench.config.workload, ReferenceWorkload):
         return {}
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}

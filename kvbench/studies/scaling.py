@@ -18,7 +18,8 @@ from rich.console import Console
 
 from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
-from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
+from kvbench.config.load import load_config
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
 from kvbench.records.reader import open_run

@@ -1,5 +1,6 @@
 """From a configuration to one rank's schedule, and the digest that says whether two schedules ask for the same."""
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator
 from itertools import islice
 
@@ -8,6 +9,8 @@ import xxhash
 
 from kvbench.config.roles import Roles
 from kvbench.config.run_config import ReferenceWorkload, RunConfig, SessionsWorkload, TraceWorkload
+from kvbench.errors import KvbenchError
+from kvbench.workload.arrival_times import retimed
 from kvbench.workload.disaggregated import DecodeSchedule, Handover, Lanes, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.reference import ReferenceSchedule
@@ -24,24 +27,57 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
     the trace is read and dealt here. Sessions are made here, whatever the number of ranks. Raises KvbenchError.
     """
     if isinstance(config.workload, SessionsWorkload):
-        return TraceSchedule(config, made_part(config, rank) if trace_part is None else trace_part)
+        return TraceSchedule(config, sessions_part(config, rank) if trace_part is None else trace_part)
     if isinstance(config.workload, ReferenceWorkload):
         return ReferenceSchedule(config, rank)
     if not isinstance(config.workload, TraceWorkload):
         return PersonaSchedule(config, rank)
     if trace_part is None:
         trace = load_trace(config.workload)
-        trace_part = trace.take(deal(trace, size, config.workload.deal)[rank])
+        group = rank // config.tensor_parallel
+        dealt = deal(trace, size // config.tensor_parallel, config.workload.deal)[group]
+        trace_part = own_part(config, trace.take(dealt), group)
     return TraceSchedule(config, trace_part)
 
 
-def trace_parts(trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None) -> Iterator[Trace]:
-    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once.
+def own_part(config: RunConfig, dealt: Trace, rank: int) -> Trace:
+    """What `rank` makes of its part of the trace: its sessions begin when the configuration says. Raises KvbenchError
+    where the trace lacks what is asked of it."""
+    if config.pacing.mode == "closed" and not (dealt.session >= 0).any() and len(dealt):
+        raise KvbenchError(
+            f"pacing.mode: {dealt.source} has no sessions (rank {rank} has none) whose turns could wait for answers: "
+            "use open or asap"
+        )
+    return retimed(config, dealt, rank)
+
+
+def sessions_part(config: RunConfig, rank: int) -> Trace:
+    """What `rank` makes up where the workload is sessions; so many ranks as serve together make up the same. Raises
+    KvbenchError."""
+    group = rank // config.tensor_parallel
+    return own_part(config, made_part(config, group), group)
+
+
+def check_groups(config: RunConfig, ranks: int) -> None:
+    """Raise KvbenchError where so many ranks are no groups that serve together."""
+    if ranks % config.tensor_parallel:
+        raise KvbenchError(
+            f"tensor_parallel: {config.tensor_parallel} ranks serve requests together, and there are {ranks}: start a "
+            "multiple of that"
+        )
+
+
+def trace_parts(
+    trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None, together: int = 1
+) -> Iterator[Trace]:
+    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once. So many ranks
+    as serve `together` have the same part.
 
     With `roles` the trace is dealt twice: to the prefill ranks, and to the decode ranks by the request's number.
     """
     if roles is None:
-        yield from (trace.take(positions) for positions in deal(trace, size, workload.deal))
+        for positions in deal(trace, size // together, workload.deal):
+            yield from itertools.repeat(trace.take(positions), together)
         return
     prefill = dict(zip(roles.prefill, deal(trace, len(roles.prefill), workload.deal), strict=True))
     decoder = trace.number % len(roles.decode)

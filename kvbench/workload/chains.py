@@ -19,6 +19,7 @@ from kvbench.errors import KvbenchError
 from kvbench.workload.keys import mixed
 from kvbench.workload.request import Chain
 from kvbench.workload.traces.trace import Trace
+from kvbench.workload.turns import Rows
 
 PIECE_BLOCKS: Final = 1 << 20
 """Blocks of the requests that are named at a time, but for a single one that has more."""
@@ -86,9 +87,9 @@ class Chains:
             time_ns=int(self._part.arrival_ns[position]),
         )
 
-    def pieces(self, requests: int) -> list[tuple[int, int]]:
-        """(first, end) of those of the first `requests` that are named at a time, in order."""
-        ends = np.cumsum(self.counts[:requests])
+    def pieces(self, positions: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(first, end) of those of the requests at `positions` that are named at a time, in order."""
+        ends = np.cumsum(self.counts[positions])
         found, first = [], 0
         while first < len(ends):
             before = int(ends[first - 1]) if first else 0
@@ -97,14 +98,30 @@ class Chains:
             first = end
         return found
 
+    def session_chain(self, position: int) -> Chain:
+        """What the request at `position` leaves for the next turn of its session: the blocks of its context and answer
+        that lie in both contexts."""
+        chosen = np.array([position])
+        keys = self._keys(chosen, self._runs(chosen, shared=True))
+        return Chain(keys, self.block_tokens, 0, 0, int(self._part.arrival_ns[position]))
+
     def keys(self, first: int, end: int) -> NDArray[np.uint64]:
         """The keys of the requests from `first` to before `end`, one chain after the other."""
-        runs = self._runs(first, end)
+        chosen = np.arange(first, end)
+        return self._keys(chosen, self._runs(chosen))
+
+    def of_rows(self, rows: Rows) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The keys of what a rank decides on, one chain after the other, and (n,) how many each row has: all of a
+        request, the `session_chain` of a prefetch."""
+        runs = self._runs(rows.position, shared=rows.prefetch)
+        return self._keys(rows.position, runs), runs.counts.reshape(len(rows.position), -1).sum(axis=1)
+
+    def _keys(self, chosen: NDArray[np.int64], runs: "_Runs") -> NDArray[np.uint64]:
         total = int(runs.counts.sum())
         at = np.cumsum(runs.counts) - runs.counts
         block = np.arange(total) - np.repeat(at - runs.blocks, runs.counts)
         if not self._unit:
-            number = np.repeat(self._part.number[first:end].astype(np.uint64), runs.counts)
+            number = np.repeat(self._part.number[chosen].astype(np.uint64), runs.counts)
             return mixed(mixed(number) + block.astype(np.uint64))
         ids, at = self._part.hash_ids, np.repeat(runs.ids, runs.counts)
         if self.block_tokens >= self._unit:
@@ -114,22 +131,20 @@ class Chains:
         parts = self._unit // self.block_tokens
         return mixed(mixed(ids[at + block // parts]) + (block % parts).astype(np.uint64))
 
-    def _runs(self, first: int, end: int) -> "_Runs":
-        """Those of the requests from `first` to before `end`: one for each, or with answers two."""
-        part, lookups = self._part, self.lookups[first:end]
-        ids, counts = part.hash_offsets[first:end], part.hash_counts[first:end]
-        of_contexts = _Runs(lookups, np.zeros(end - first, np.int64), ids, counts)
+    def _runs(self, chosen: NDArray[np.int64], shared: "NDArray[np.bool_] | bool" = False) -> "_Runs":
+        """Those of the requests at `chosen`: one for each, or with answers two. Where `shared`, contexts without what
+        the answer goes on with."""
+        part, lookups = self._part, self.lookups[chosen]
+        ids, counts = part.hash_offsets[:-1][chosen], part.hash_counts[chosen]
+        nothing = np.zeros(len(chosen), np.int64)
         if self._answers is None:
-            return of_contexts
-        tokens = part.context_tokens[first:end].astype(np.int64)
-        full = tokens // self._unit
-        of_answers = _Runs(
-            self._answers[first:end],
-            self._first_answer_blocks(tokens),
-            # The first id of an answer stands for the block behind the full ones of the context.
-            ids + counts - full,
-            full + part.answer_counts[first:end],
-        )
+            return _Runs(lookups, nothing, ids, counts)
+        tokens, answers = part.context_tokens[chosen].astype(np.int64), self._answers[chosen]
+        full, first = tokens // self._unit, self._first_answer_blocks(tokens)
+        lookups = np.where(shared & (answers > 0), np.minimum(lookups, first), lookups)
+        of_contexts = _Runs(lookups, nothing, ids, counts)
+        # The first id of an answer stands for the block behind the full ones of the context.
+        of_answers = _Runs(answers, first, ids + counts - full, full + part.answer_counts[chosen])
         return _Runs(*(np.stack(both, axis=1).ravel() for both in zip(of_contexts, of_answers, strict=True)))
 
 

@@ -32,6 +32,8 @@ class KeyKind(IntEnum):
     """seed, number of the request in the trace"""
     REFERENCE_TURN = 8
     """rank, user, conversation, turn"""
+    BLOCK_PART = 9
+    """key of the block, number of the object that is a part of it"""
     SESSION_PROMPT = 16
     """seed, application, whether it is its subagents'"""
     SESSION_CHUNK = 17

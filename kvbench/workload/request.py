@@ -1,6 +1,6 @@
 """What a user asks of the cache: the vocabulary between the workload and the engine. No storage, no time keeping."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -71,6 +71,12 @@ class Request:
     again and not read. False: everything is decided when the request starts."""
     prompt_tokens: int = 0
     """With `in_steps`: tokens of a system prompt that is looked up first. Nobody ever writes it."""
+    followers: Callable[[], "Sequence[Request]"] | None = field(default=None, compare=False)
+    """Closed within a session: what follows in it, each with an `arrival_ns` that counts from the end of this request;
+    nothing: the session is over. Called once, when this request has ended."""
+    prefetch: bool = False
+    """Nobody asks for anything: the blocks of `chain` are brought up for a turn that is expected. It has the number of
+    the turn before."""
     chain: Chain | None = field(default=None, compare=False)
     """Where the request is served as an engine does it: it looks its context up as a chain, up to the first block that
     is missing, reads what was found once, and writes the others. `history` and `context` are then empty."""

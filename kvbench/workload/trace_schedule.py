@@ -4,6 +4,8 @@ Reads no files and does not wait.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,15 +19,19 @@ from kvbench.workload.demand import phases, piece_tokens, qos_class
 from kvbench.workload.keys import KeyKind, mixed, object_key
 from kvbench.workload.request import ObjectRef, Request
 from kvbench.workload.traces.trace import Trace
+from kvbench.workload.turns import Turns, rows_of
 
 
-def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list[NDArray[np.int64]]:
+def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix", "session"]) -> list[NDArray[np.int64]]:
     """Positions of the requests of each of `size` ranks, rising; every request goes to one rank.
 
     `round-robin`: request i to rank i modulo `size`. `prefix`: by a hash of the first block's id, so that requests that
-    can share blocks meet; a request without hash ids goes round-robin.
+    can share blocks meet; a request without hash ids goes round-robin. `session`: session i to rank i modulo `size`,
+    likewise.
     """
     owner = np.arange(len(trace)) % size
+    if how == "session":
+        owner = np.where(trace.session >= 0, trace.session % size, owner)
     if how == "prefix":
         hashed = trace.hash_counts > 0
         first_ids = trace.hash_ids[trace.hash_offsets[:-1][hashed]]
@@ -35,7 +41,8 @@ def deal(trace: Trace, size: int, how: Literal["round-robin", "prefix"]) -> list
 
 
 class TraceSchedule:
-    """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends.
+    """One rank's part of a trace (implements `request.Schedule`): one stream, in order of arrival, that ends. Where
+    pacing is closed it has the first turns of sessions, and each turn has the next (`Request.followers`).
 
     A request's number is its number in the whole trace. A trace says nothing of its users: all are user 0, and QoS
     classes are drawn per request from (seed, number), the same for any number of ranks.
@@ -50,6 +57,7 @@ class TraceSchedule:
         self._part = part
         self.chains = Chains(config, part) if config.serves_as_engine else None
         """Where requests are served as an engine does it."""
+        self._turns = Turns(part) if config.pacing.mode == "closed" else None
         self._blocks = config.cache.layout == "block"
         unit = part.hash_block_tokens
         if self.chains is None and self._blocks and unit and config.cache.block_tokens % unit:
@@ -71,14 +79,17 @@ class TraceSchedule:
 
     @property
     def closed_loop(self) -> bool:
-        """Always False: a trace is replayed at its arrival times or as fast as possible."""
+        """Always False: nobody asks without end, and what waits for an answer is said by the request."""
         return False
 
     def stream(self, user: int) -> Iterator[Request]:
         """The requests of this rank in order; `user` is 0. Raises IndexError."""
         if user != 0:
             raise IndexError(f"no stream {user}: there is 1")
-        return self._requests()
+        if self._turns is not None:
+            first: list[int] = np.flatnonzero(self._turns.first).tolist()
+            return map(self._request, first)
+        return self._in_order()
 
     def preconditioning(self) -> Iterator[ObjectRef]:
         """Mode `decode`: every different object of this rank's part, in order of first use. Otherwise nothing."""
@@ -105,12 +116,40 @@ class TraceSchedule:
             raise LookupError(f"no request {number} in this part of {self._part.source}: the ranks' schedules differ")
         return self._request(position)
 
-    def _requests(self) -> Iterator[Request]:
-        return map(self._request, range(len(self._part)))
+    def _in_order(self) -> Iterator[Request]:
+        rows = rows_of(self._config, self._part)
+        for position, is_prefetch, time_ns in zip(*(column.tolist() for column in rows), strict=True):
+            request = self._request(position)
+            yield self._prefetch(request, position, time_ns) if is_prefetch else request
+
+    def _prefetch(self, request: Request, position: int, time_ns: int) -> Request:
+        """Of the blocks of the turn `request`, at `time_ns` of the trace's clock."""
+        assert self.chains is not None
+        chain = self.chains.session_chain(position)._replace(time_ns=time_ns)
+        return replace(request, arrival_ns=self._scaled(time_ns), chain=chain, prefetch=True, followers=None)
+
+    def _scaled(self, time_ns: int) -> int:
+        """By the run's clock; 0 where nobody waits for his time."""
+        pacing = self._config.pacing
+        return 0 if pacing.mode == "asap" else round(time_ns / pacing.speedup)
+
+    def _followers(self, position: int) -> list[Request]:
+        """Closed within a session: the turn that waits for the answer to the one at `position`, and the prefetch that
+        comes before it is expected."""
+        assert self._turns is not None
+        turns, cache, found = self._turns, self._config.cache, []
+        following = int(turns.next[position])
+        gap_ns = int(turns.gap_ns[following]) if following >= 0 else None
+        if cache.prefetch != "none" and turns.gap_ns[position] >= 0:
+            early_ns = max(0, int(turns.gap_ns[position]) - round(cache.prefetch_lead_s * 1e9))
+            if gap_ns is None or gap_ns > early_ns:
+                found.append(self._prefetch(self._request(position), position, early_ns))
+        if gap_ns is not None:
+            found.append(replace(self._request(following), arrival_ns=self._scaled(gap_ns)))
+        return found
 
     def _request(self, position: int) -> Request:
         part, seed = self._part, self._config.seed
-        speedup = self._config.pacing.speedup if self._config.pacing.mode == "open" else None
         number = int(part.number[position])
         context_tokens = int(part.context_tokens[position])
         output_tokens = int(part.output_tokens[position])
@@ -125,7 +164,7 @@ class TraceSchedule:
             number=number,
             user=0,
             qos=qos_class(object_key(KeyKind.REQUEST_QOS, seed, number) % 100),
-            arrival_ns=0 if speedup is None else round(int(part.arrival_ns[position]) / speedup),
+            arrival_ns=self._scaled(int(part.arrival_ns[position])),
             context_tokens=context_tokens,
             output_tokens=output_tokens,
             history=(),
@@ -133,6 +172,7 @@ class TraceSchedule:
             prefill=prefill,
             decode_passes=decode_passes,
             generation_ns=generation_ns,
+            followers=None if self._turns is None else partial(self._followers, position),
             chain=chain,
         )
 

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from kvbench.cache import chains
 from kvbench.cache.chains import _python
-from kvbench.cache.chains.settings import ADMISSIONS, NEVER_NS, POLICIES, UNLIMITED, ChainSettings, ChainTier
+from kvbench.cache.chains.settings import (
+    ADMISSIONS,
+    NEVER_NS,
+    POLICIES,
+    PREFETCH,
+    UNLIMITED,
+    ChainSettings,
+    ChainTier,
+)
 from kvbench.records.schema import Op
 
 AnyCache = chains.ChainCache | _python.ChainCache
@@ -77,6 +85,27 @@ def any_requests(draw: st.DrawFn) -> list[Request]:
     return requests
 
 
+@st.composite
+def any_requests_and_prefetches(draw: st.DrawFn) -> list[Request]:
+    """Some of them prefetches, of the next request's chain or of another."""
+    requests: list[Request] = []
+    for request in draw(any_requests()):
+        if draw(st.booleans()):
+            again = draw(st.booleans())
+            keys = request.keys if again else chain(draw(st.integers(0, 4)), draw(st.integers(0, 2)), 12)
+            requests.append(Request(keys, 0, PREFETCH, request.now_ns))
+        requests.append(request)
+    return requests
+
+
+def decide(cache: AnyCache, request: Request) -> tuple[list[int], list[Step]]:
+    """A request or a prefetch: the tiers of what it found, and its steps."""
+    if request.store == PREFETCH:
+        return [], cache.prefetch(request.array, request.now_ns)
+    found, steps = cache.serve(request.array, request.lookup, request.store, request.now_ns)
+    return found.tolist(), steps
+
+
 @dataclass
 class Played:
     """The arrays of `play` for some requests."""
@@ -109,7 +138,7 @@ def to_play(requests: Sequence[Request], tiers: int) -> Played:
         np.array([request.lookup for request in requests], np.int64),
         np.array([request.store for request in requests], np.int64),
         np.array([request.now_ns for request in requests], np.int64),
-        np.full((len(requests), 4 * tiers + 1), -1, np.int64),
+        np.full((len(requests), 4 * tiers + 4), -1, np.int64),
     )
 
 

@@ -13,7 +13,9 @@ from chain_cases import (
     Carried,
     Request,
     any_requests,
+    any_requests_and_prefetches,
     any_settings,
+    decide,
     one_tier,
     to_play,
     whole,
@@ -23,7 +25,17 @@ from hypothesis import strategies as st
 
 from kvbench.cache import chains
 from kvbench.cache.chains import _python
-from kvbench.cache.chains.settings import POLICIES, UNLIMITED, ChainSettings, ChainTier
+from kvbench.cache.chains.settings import (
+    BEHIND_GAP,
+    EVICTED,
+    NEVER_SEEN,
+    NO_BLOCK,
+    POLICIES,
+    PREFETCH,
+    UNLIMITED,
+    ChainSettings,
+    ChainTier,
+)
 from kvbench.records.schema import Op
 
 R, W, DEM, PRO, DEL = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
@@ -41,31 +53,30 @@ def serve(cache: AnyCache, *keys: int, now_ns: int = 0) -> tuple[list[int], list
 
 
 @needs_extension
-@given(settings=any_settings(), requests=any_requests())
+@given(settings=any_settings(), requests=any_requests_and_prefetches())
 def test_the_extension_decides_as_the_stand_in_does(settings: ChainSettings, requests: list[Request]) -> None:
     compiled, slow = chains.ChainCache(settings), _python.ChainCache(settings)
     for request in requests:
-        found, steps = compiled.serve(request.array, request.lookup, request.store, request.now_ns)
-        wanted, wanted_steps = slow.serve(request.array, request.lookup, request.store, request.now_ns)
-        assert found.tolist() == wanted.tolist()
-        assert steps == wanted_steps
+        assert decide(compiled, request) == decide(slow, request)
+        assert compiled.missed.tolist() == slow.missed.tolist()
         assert compiled.held == slow.held
         assert compiled.blocks == slow.blocks
         assert [compiled.tiers_of(key) for key in request.keys] == [slow.tiers_of(key) for key in request.keys]
 
 
 @each_kind
-@given(settings=any_settings(), requests=any_requests())
+@given(settings=any_settings(), requests=any_requests_and_prefetches())
 def test_every_step_can_be_carried_out_after_those_before_it(
     kind: CacheType, settings: ChainSettings, requests: list[Request]
 ) -> None:
     cache, carried = kind(settings), Carried(settings)
     seen: set[int] = set()
     for request in requests:
-        found, steps = cache.serve(request.array, request.lookup, request.store, request.now_ns)
+        found, steps = decide(cache, request)
         assert len(found) <= request.lookup
         assert set(request.keys[: len(found)]) <= seen
-        seen.update(request.keys)
+        if request.store != PREFETCH:
+            seen.update(request.keys)
         carried.carry_out(steps)
         real = [tier for tier, item in enumerate(settings.tiers) if not item.modelled]
         assert [cache.held[tier] for tier in real] == [len(carried.held[tier]) for tier in real]
@@ -90,24 +101,76 @@ def test_what_was_found_is_read_once_from_where_it_was_found_and_nothing_else_is
 
 
 @each_kind
-@given(settings=any_settings(), requests=any_requests())
+@given(settings=any_settings(), requests=any_requests_and_prefetches())
 def test_play_counts_what_serve_says(kind: CacheType, settings: ChainSettings, requests: list[Request]) -> None:
     tiers = len(settings.tiers)
     one, many = kind(settings), kind(settings)
     played = to_play(requests, tiers)
     many.play(*played.arguments)
     for row, request in zip(played.counts, requests, strict=True):
-        found, steps = one.serve(request.array, request.lookup, request.store, request.now_ns)
+        found, steps = decide(one, request)
+        missed = one.missed.tolist()
         counts = np.zeros((4, tiers), np.int64)
-        np.add.at(counts[0], found, 1)
+        np.add.at(counts[0], np.array(found, int), 1)
         for op, _, source, target in steps:
             if target >= 0:
                 counts[1, target] += 1
             if source >= 0:
                 counts[3 if op == DEL else 2, source] += 1
-        assert row[:-1].tolist() == counts.ravel().tolist()
-        assert 0 <= row[-1] <= max(0, request.store - len(found))
+        assert row[:-4].tolist() == counts.ravel().tolist()
+        assert row[-4:-1].tolist() == [missed.count(kind) for kind in (NEVER_SEEN, EVICTED, BEHIND_GAP)]
+        assert row[-1] == [NO_BLOCK, *found, *missed][-1]
     assert one.held == many.held
+
+
+@each_kind
+@given(settings=any_settings(), requests=any_requests_and_prefetches())
+def test_what_was_not_found_was_never_seen_or_is_gone_or_lies_behind_the_gap(
+    kind: CacheType, settings: ChainSettings, requests: list[Request]
+) -> None:
+    cache = kind(settings)
+    seen: set[int] = set()
+    asked_ns: dict[int, int] = {}
+    for request in requests:
+        if request.store == PREFETCH:
+            decide(cache, request)
+            continue
+        held = {
+            key
+            for key in request.keys
+            if cache.tiers_of(key) and request.now_ns - asked_ns.get(key, 0) <= settings.ttl_ns
+        }
+        found, _ = decide(cache, request)
+        missing = request.keys[len(found) : request.lookup]
+        assert not missing or missing[0] not in held
+        wanted = [BEHIND_GAP if key in held else EVICTED if key in seen else NEVER_SEEN for key in missing]
+        assert cache.missed.tolist() == wanted
+        seen.update(request.keys[: max(request.lookup, request.store)])
+        # What is stored was asked for, and what was found.
+        asked_ns.update(dict.fromkeys(request.keys[: max(len(found), request.store)], request.now_ns))
+
+
+@each_kind
+@given(settings=any_settings(), requests=any_requests(), data=st.data())
+def test_a_prefetch_takes_nothing_from_its_chain_and_no_block_is_lost_to_it_that_a_request_would_not_lose(
+    kind: CacheType, settings: ChainSettings, requests: list[Request], data: st.DataObject
+) -> None:
+    cache = kind(settings)
+    for request in requests:
+        decide(cache, request)
+    keys = np.array(data.draw(st.sampled_from(requests)).keys, np.uint64)
+    before = [cache.tiers_of(int(key)) for key in keys]
+    leading = before.index(()) if () in before else len(before)
+    steps = cache.prefetch(keys, requests[-1].now_ns)
+    after = [cache.tiers_of(int(key)) for key in keys]
+    assert {op for op, _, _, _ in steps} <= {R, PRO, DEM, W, DEL}
+    assert [key for op, key, _, _ in steps if op in {R, PRO}] == sorted(
+        (key for op, key, _, _ in steps if op in {R, PRO}), key=keys.tolist().index, reverse=True
+    )
+    assert {key for op, key, _, _ in steps if op in {R, PRO}} <= set(keys[:leading].tolist())
+    for old, new in zip(before[:leading], after, strict=False):
+        assert min(new) <= min(old), "no block of the chain goes down"
+    assert all(held <= tier.blocks for held, tier in zip(cache.held, settings.tiers, strict=True))
 
 
 @needs_extension
@@ -115,9 +178,12 @@ def test_play_counts_what_serve_says(kind: CacheType, settings: ChainSettings, r
 def test_a_key_that_comes_twice_in_a_request_breaks_nothing(settings: ChainSettings, keys: list[list[int]]) -> None:
     compiled, slow, carried = chains.ChainCache(settings), _python.ChainCache(settings), Carried(settings)
     for request in map(whole, keys):
-        found, steps = compiled.serve(request.array, request.lookup, request.store, 0)
-        wanted, wanted_steps = slow.serve(request.array, request.lookup, request.store, 0)
-        assert (found.tolist(), steps) == (wanted.tolist(), wanted_steps)
+        found, steps = decide(compiled, request)
+        assert (found, steps) == decide(slow, request)
+        assert compiled.missed.tolist() == slow.missed.tolist()
+        carried.carry_out(steps)
+        steps = compiled.prefetch(request.array, 0)
+        assert steps == slow.prefetch(request.array, 0)
         carried.carry_out(steps)
 
 
@@ -138,7 +204,8 @@ def test_long_traces_are_decided_alike(policy: str, tiers: tuple[int, ...]) -> N
     compiled.play(*first.arguments)
     slow.play(*second.arguments)
     assert first.counts.tolist() == second.counts.tolist()
-    assert first.counts[:, -2].any(), "some had to leave"
+    assert first.counts[:, 4 * len(tiers) - 1].any(), "some had to leave"
+    assert first.counts[:, -4:-2].any(axis=0).all(), "some misses were never seen, and some had to leave"
 
 
 # ---- by hand -------------------------------------------------------------------------------------------------------
@@ -310,6 +377,138 @@ def test_a_request_longer_than_the_cache_keeps_its_head(kind: CacheType) -> None
     assert cache.held == [3]
 
 
+@each_kind
+def test_misses_are_told_apart_by_what_was_there_at_the_look_up(kind: CacheType) -> None:
+    cache = kind(one_tier(3))
+    serve(cache, 1, 2, 3)
+    assert cache.missed.tolist() == [NEVER_SEEN] * 3
+    serve(cache, 8, 2)
+    assert cache.missed.tolist() == [NEVER_SEEN, BEHIND_GAP], "2 is there, but nothing is found behind 8"
+    assert serve(cache, 1, 2, 3, 4)[0] == [0, 0]
+    assert cache.missed.tolist() == [EVICTED, NEVER_SEEN], "3 had to leave for 8"
+    serve(cache)
+    assert cache.missed.tolist() == []
+
+
+@each_kind
+@pytest.mark.parametrize("admission", ["always", "second-use"])
+def test_what_was_looked_up_and_not_stored_was_seen(kind: CacheType, admission: str) -> None:
+    cache = kind(ChainSettings((ChainTier(9),), admission=admission))
+    keys = np.array([0, 2**64 - 1, 5], np.uint64)
+    for wanted in (NEVER_SEEN, EVICTED):
+        cache.serve(keys, 2, 0, 0)
+        assert cache.missed.tolist() == [wanted] * 2
+    cache.serve(keys, 3, 0, 0)
+    assert cache.missed.tolist() == [EVICTED, EVICTED, NEVER_SEEN]
+
+
+@each_kind
+def test_only_blocks_that_are_looked_up_are_missed(kind: CacheType) -> None:
+    cache = kind(one_tier(9))
+    serve(cache, 3, 4)
+    cache.serve(np.array([1, 3, 4], np.uint64), 2, 3, 0)
+    assert cache.missed.tolist() == [NEVER_SEEN, BEHIND_GAP], "4 is there too, and was only stored"
+
+
+@each_kind
+def test_what_is_refused_or_too_old_was_there_before(kind: CacheType) -> None:
+    refused = kind(ChainSettings((ChainTier(5),), admission="second-use"))
+    serve(refused, 1)
+    serve(refused, 1)
+    assert refused.missed.tolist() == [EVICTED]
+    old = kind(ChainSettings((ChainTier(5),), ttl_ns=10))
+    serve(old, 1, 2, now_ns=0)
+    serve(old, 9, 2, now_ns=20)
+    assert old.missed.tolist() == [NEVER_SEEN, EVICTED]
+    nowhere = kind(one_tier(0))
+    serve(nowhere, 1)
+    serve(nowhere, 1)
+    assert nowhere.missed.tolist() == [EVICTED]
+
+
+def prefetch(cache: AnyCache, *keys: int, now_ns: int = 0) -> list[tuple[int, int, int, int]]:
+    return cache.prefetch(np.array(keys, np.uint64), now_ns)
+
+
+@each_kind
+@pytest.mark.parametrize("policy", ["lru", "fifo"])
+def test_a_prefetch_brings_a_chain_up_and_its_tail_leaves_first(kind: CacheType, policy: str) -> None:
+    cache = kind(ChainSettings((ChainTier(3), ChainTier(9)), policy))
+    serve(cache, 1, 2, 3)
+    serve(cache, 7, 8, 9)
+    assert cache.held == [3, 3]
+    assert prefetch(cache, 1, 2, 5, 3) == [(DEM, 9, 0, 1), (PRO, 2, 1, 0), (DEM, 8, 0, 1), (PRO, 1, 1, 0)]
+    assert [cache.tiers_of(key) for key in (1, 2, 3, 7)] == [(0,), (0,), (1,), (0,)]
+    assert prefetch(cache, 1, 2) == [], "they are up"
+    assert serve(cache, 50)[1][0] == (DEM, 7, 0, 1)
+    assert serve(cache, 51)[1][0] == (DEM, 2, 0, 1)
+
+
+@each_kind
+def test_a_prefetch_of_more_than_fits_brings_up_the_head(kind: CacheType) -> None:
+    cache = kind(ChainSettings((ChainTier(2), ChainTier(20))))
+    serve(cache, 1, 2, 3, 4)
+    serve(cache, 7, 8)
+    assert [step for step in prefetch(cache, 1, 2, 3, 4) if step[0] == PRO] == [(PRO, 2, 1, 0), (PRO, 1, 1, 0)]
+    assert prefetch(cache, 1, 2, 3, 4) == []
+
+
+@each_kind
+def test_a_prefetch_pushes_no_block_of_its_chain_out_of_the_tier_that_it_is_on(kind: CacheType) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(1))))
+    serve(cache, 1)
+    serve(cache, 2)
+    # What leaves the first tier would need the place of the block that is to come up.
+    assert prefetch(cache, 1) == []
+    assert [cache.tiers_of(key) for key in (1, 2)] == [(1,), (0,)]
+
+
+@each_kind
+def test_a_prefetch_reads_what_a_modelled_tier_gets(kind: CacheType) -> None:
+    cache = kind(ChainSettings((ChainTier(2, modelled=True), ChainTier(5))))
+    serve(cache, 1, 2)
+    serve(cache, 3, 4)
+    assert cache.tiers_of(1) == (1,)
+    assert prefetch(cache, 1, 2) == [(R, 2, 1, -1), (W, 4, -1, 1), (R, 1, 1, -1), (W, 3, -1, 1)]
+    assert serve(cache, 1, 2) == ([0, 0], [])
+    promoting = kind(ChainSettings((ChainTier(1, modelled=True), ChainTier(2), ChainTier(5)), promote=True))
+    serve(promoting, 1)
+    for key in (2, 3, 4):
+        serve(promoting, key)
+    assert promoting.tiers_of(1) == (2,)
+    assert prefetch(promoting, 1)[:2] == [(DEM, 2, 1, 2), (PRO, 1, 2, 1)]
+    assert promoting.tiers_of(1) == (0, 1)
+
+
+@each_kind
+def test_a_prefetch_is_no_use_of_a_block(kind: CacheType) -> None:
+    twice = kind(ChainSettings((ChainTier(1), ChainTier(5)), admission="second-use"))
+    serve(twice, 1)
+    prefetch(twice, 1)
+    assert serve(twice, 2)[1] == [(DEL, 1, 0, -1), (W, 2, -1, 0)]
+    old = kind(ChainSettings((ChainTier(1), ChainTier(5)), ttl_ns=10))
+    serve(old, 1, now_ns=0)
+    serve(old, 2, now_ns=5)
+    assert [step[0] for step in prefetch(old, 1, now_ns=10)] == [DEM, PRO]
+    assert prefetch(old, 2, now_ns=16) == [], "it is too old"
+    assert serve(old, 1, now_ns=16)[0] == []
+
+
+@each_kind
+def test_a_prefetch_that_is_none_is_refused_and_changes_nothing(kind: CacheType) -> None:
+    cache = kind(ChainSettings((ChainTier(1), ChainTier(5))))
+    serve(cache, 1, 2, now_ns=7)
+    with pytest.raises(ValueError, match="never falls"):
+        prefetch(cache, 1, 2, now_ns=6)
+    with pytest.raises(ValueError, match="keys must be"):
+        cache.prefetch(np.array([1], np.int64), 7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        cache.prefetch(np.array([1], np.uint64))  # type: ignore[call-arg]
+    assert prefetch(cache, now_ns=7) == []
+    assert prefetch(kind(one_tier(0)), 1, 2) == []
+    assert [cache.tiers_of(key) for key in (1, 2)] == [(0,), (1,)]
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 BAD_SETTINGS = [
@@ -385,6 +584,7 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: CacheType) 
         ((keys, ends, changed(lookups, 1, -1), stores, times_ns, counts), "0 to the number of keys"),
         ((keys, ends, lookups, changed(stores, 0, 4), times_ns, counts), "0 to the number of keys"),
         ((keys, ends, lookups, changed(stores, 0, -4), times_ns, counts), "0 to the number of keys"),
+        ((keys, ends, lookups, changed(stores, 0, PREFETCH), times_ns, counts), "0 to the number of keys"),
         ((keys, ends, lookups, stores, changed(times_ns, 1, 4), counts), "never falls"),
         ((keys, ends, lookups, stores, changed(times_ns, 0, -4), counts), "never falls"),
         ((keys, ends, lookups, stores, times_ns, reading), "read-only|counts must be writable"),
@@ -392,11 +592,11 @@ def test_arrays_that_do_not_fit_are_refused_and_change_nothing(kind: CacheType) 
     for arguments, message in wrong:
         with pytest.raises(ValueError, match=message):
             cache.play(*arguments)
-    assert (cache.held, counts.tolist()) == ([0], [[-1] * 5] * 2)
+    assert (cache.held, counts.tolist()) == ([0], [[-1] * 8] * 2)
     with pytest.raises(TypeError):
         cache.play(keys, ends, lookups, stores, times_ns)  # type: ignore[call-arg]
     cache.play(*good.arguments)
-    assert counts.tolist() == [[0, 3, 0, 0, 0], [2, 0, 2, 0, 0]]
+    assert counts.tolist() == [[0, 3, 0, 0, 3, 0, 0, NEVER_SEEN], [2, 0, 2, 0, 0, 0, 0, 0]]
     empty = to_play([], 1)
     cache.play(*empty.arguments)
 

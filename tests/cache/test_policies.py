@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kvbench.cache import Cache, Policy, Step, make_policy
 from kvbench.cache.policies import POLICIES, register
 from kvbench.cache.waterfall_lru import WaterfallLru
+from kvbench.config.load import parse_config
 from kvbench.config.names import CACHE_POLICIES
-from kvbench.config.run_config import parse_config
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import Op
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, attributes, overrides, remains
 
-from kvbench.config.run_config import load_config
+from kvbench.config.load import load_config
 from kvbench.errors import KvbenchError
 from kvbench.run.output.spill_files import another_place
 

@@ -7,16 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
-from kvbench.config import run_config as config_module
+from kvbench.config import sections
+from kvbench.config.load import load_config, parse_config
 from kvbench.config.models import shipped_model
-from kvbench.config.run_config import (
-    PersonaWorkload,
-    RunConfig,
-    TraceWorkload,
-    load_config,
-    parse_config,
-    shipped_configs,
-)
+from kvbench.config.run_config import PersonaWorkload, RunConfig, TraceWorkload
+from kvbench.config.source import shipped_configs
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import READ_PATHS, WRITE_PATHS, label
 from kvbench.units import GIB
@@ -42,7 +37,7 @@ def complaint(folder: Path, text: str, *overrides: str) -> str:
 
 MISTAKES = {
     # text -> pattern of the answer
-    "users: 4": r"unknown key users: did you mean workload\.users\? \(valid here: cache, calibration, .*workload\)",
+    "users: 4": r"unknown key users: did you mean workload\.users\? \(valid here: arrivals, cache, .*workload\)",
     "sed: 4": r"unknown key sed: did you mean seed\?",
     "1: 4": r"unknown key 1: ",
     "workload: {user: 4}": r"unknown key workload\.user: did you mean workload\.users\?",
@@ -93,7 +88,7 @@ MISTAKES = {
     "pacing: {mode: open}": r"pacing\.requests_per_s: open loop with personas needs the arrival rate",
     "pacing: {requests_per_s: 3}": r"pacing\.requests_per_s: only open loop has an arrival rate",
     "pacing: {mode: open, requests_per_s: 0}": r"expected more than 0, in requests per second",
-    "workload: {kind: trace, path: x}": r"pacing\.mode: a trace is replayed `open`",
+    "workload: {kind: trace, path: x}": r"pacing\.mode: it follows sessions",
     TRACE.replace("open}", "open, requests_per_s: 3}"): r"pacing\.requests_per_s: a trace has its own arrival times",
     "workload: {kind: trace, path: ''}": r"workload\.path: expected text that is not empty",
     "name: 5": r"name: expected text .* \(given: 5\)",
@@ -343,7 +338,7 @@ def test_nothing_changes_after_it_was_read() -> None:
 
 def test_the_fingerprint_is_the_same_on_every_machine() -> None:
     # Changed these? Then runs of before and after cannot be compared: raise SCHEDULE_VERSION if the work changed, too.
-    as_fast = config_module.Pacing(mode="asap")
+    as_fast = sections.Pacing(mode="asap")
     trace, engine = (
         RunConfig(workload=TraceWorkload(kind="trace", path="/data/t", serving=serving), pacing=as_fast)
         for serving in ("reference", "engine")
@@ -393,5 +388,5 @@ def test_the_default_users_are_those_of_the_reference_workload() -> None:
 
 
 def test_the_paths_that_may_be_configured_are_those_that_rows_know() -> None:
-    assert list(get_args(config_module.ReadPath)) == [label(path) for path in READ_PATHS]
-    assert list(get_args(config_module.WritePath)) == [label(path) for path in WRITE_PATHS]
+    assert list(get_args(sections.ReadPath)) == [label(path) for path in READ_PATHS]
+    assert list(get_args(sections.WritePath)) == [label(path) for path in WRITE_PATHS]

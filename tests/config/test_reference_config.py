@@ -2,7 +2,8 @@
 
 import pytest
 
-from kvbench.config.run_config import ReferenceWorkload, RunConfig, load_config, parse_config
+from kvbench.config.load import load_config, parse_config
+from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
 from kvbench.units import GIB

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvbench.config.load import parse_config
 from kvbench.config.roles import Roles
-from kvbench.config.run_config import parse_config
 from kvbench.errors import KvbenchError
 
 

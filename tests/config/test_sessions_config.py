@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbench.config.run_config import RunConfig, SessionsWorkload, load_config, parse_config
+from kvbench.config.load import load_config, parse_config
+from kvbench.config.run_config import RunConfig, SessionsWorkload
 from kvbench.errors import KvbenchError
 
 

@@ -10,8 +10,9 @@ from edits import EDITS, edited
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvbench.config.run_config import RunConfig, load_config, shipped_configs
-from kvbench.config.source import read_mapping
+from kvbench.config.load import load_config
+from kvbench.config.run_config import RunConfig
+from kvbench.config.source import read_mapping, shipped_configs
 from kvbench.errors import KvbenchError
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,8 @@ from itertools import takewhile
 
 import pytest
 
-from kvbench.config.run_config import RunConfig, load_config
+from kvbench.config.load import load_config
+from kvbench.config.run_config import RunConfig
 from kvbench.mlperf.play_through import Played, Rates, play
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.build import build_schedule

@@ -29,7 +29,7 @@ def play(cache: Cache, keys: npt.NDArray[np.uint64], tiers: int) -> tuple[float,
     """Blocks a second, and the counts, of requests that are the rows of `keys`."""
     requests, blocks = keys.shape
     sizes, times_ns = np.full(requests, blocks, np.int64), np.zeros(requests, np.int64)
-    counts = np.zeros((requests, 4 * tiers + 1), np.int64)
+    counts = np.zeros((requests, 4 * tiers + 4), np.int64)
     flat = keys.ravel()
     begin_ns = thread_time_ns()
     cache.play(flat, np.cumsum(sizes), sizes, sizes, times_ns, counts)

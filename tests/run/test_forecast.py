@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import kvbench.run.checks.forecast
-from kvbench.config.run_config import RunConfig, load_config, parse_config
+from kvbench.config.load import load_config, parse_config
+from kvbench.config.run_config import RunConfig
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.run.checks.forecast import Demand, arena_bytes, forecast_demand, memory_need
 from kvbench.units import GIB, MIB, SEGMENT_BYTES

@@ -5,7 +5,7 @@ import os
 from dataclasses import fields, replace
 from pathlib import Path
 
-from kvbench.config.run_config import parse_config
+from kvbench.config.load import parse_config
 from kvbench.run.order import Order, Plan
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.studies.one_run import arguments_of

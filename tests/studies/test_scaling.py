@@ -12,7 +12,7 @@ import pytest
 from kvbench_analysis import load
 from rich.console import Console
 
-from kvbench.config.run_config import parse_config
+from kvbench.config.load import parse_config
 from kvbench.errors import KvbenchError
 from kvbench.studies import scaling
 from kvbench.studies.scaling import BOTH, ScalingChoices, ScalingRun, node_counts, plan_runs, run_scaling

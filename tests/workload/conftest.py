@@ -9,7 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kvbench.config.run_config import RunConfig, parse_config
+from kvbench.config.load import parse_config
+from kvbench.config.run_config import RunConfig
 from kvbench.workload.draws import stream_generator
 from kvbench.workload.trace_samples import write_samples
 

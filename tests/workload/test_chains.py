@@ -99,7 +99,7 @@ def test_pieces_are_all_requests_in_order(
 ) -> None:
     monkeypatch.setattr(chains_module, "PIECE_BLOCKS", most)
     chains = chains_of(make_config, read_trace(samples["mooncake"]))
-    pieces = chains.pieces(50)
+    pieces = chains.pieces(np.arange(50))
     assert [request for first, end in pieces for request in range(first, end)] == list(range(50))
     assert all(chains.counts[first:end].sum() <= most or end == first + 1 for first, end in pieces)
     one_by_one = [chains.chain(position).keys for position in range(50)]

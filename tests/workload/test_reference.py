@@ -5,7 +5,8 @@ from itertools import islice, pairwise
 
 import pytest
 
-from kvbench.config.run_config import RunConfig, parse_config
+from kvbench.config.load import parse_config
+from kvbench.config.run_config import RunConfig
 from kvbench.workload.build import build_schedule, schedule_digest
 from kvbench.workload.reference import SYSTEM_PROMPT_TOKENS, ReferenceSchedule, decode_reads
 from kvbench.workload.request import Request

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kvbench.config.load import parse_config
 from kvbench.config.names import TRACE_FORMATS
-from kvbench.config.run_config import parse_config
 from kvbench.errors import KvbenchError
 from kvbench.workload.traces.formats import FORMATS
 

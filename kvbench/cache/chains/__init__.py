@@ -6,7 +6,19 @@ built; both decide the same, block by block. Never: bytes, names of files, or a 
 
 from typing import Final
 
-from kvbench.cache.chains.settings import ADMISSIONS, NEVER_NS, POLICIES, UNLIMITED, ChainSettings, ChainTier
+from kvbench.cache.chains.settings import (
+    ADMISSIONS,
+    BEHIND_GAP,
+    EVICTED,
+    NEVER_NS,
+    NEVER_SEEN,
+    NO_BLOCK,
+    POLICIES,
+    PREFETCH,
+    UNLIMITED,
+    ChainSettings,
+    ChainTier,
+)
 
 try:
     from kvbench.cache.chains._core import ChainCache
@@ -20,4 +32,18 @@ except ImportError:
 COMPILED: Final = _compiled
 """Whether the extension decides, or the stand-in, which is some hundred times slower."""
 
-__all__ = ["ADMISSIONS", "COMPILED", "NEVER_NS", "POLICIES", "UNLIMITED", "ChainCache", "ChainSettings", "ChainTier"]
+__all__ = [
+    "ADMISSIONS",
+    "BEHIND_GAP",
+    "COMPILED",
+    "EVICTED",
+    "NEVER_NS",
+    "NEVER_SEEN",
+    "NO_BLOCK",
+    "POLICIES",
+    "PREFETCH",
+    "UNLIMITED",
+    "ChainCache",
+    "ChainSettings",
+    "ChainTier",
+]

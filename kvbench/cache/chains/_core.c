@@ -1,14 +1,14 @@
 /* ChainCache: a tiered cache of equal blocks, decided a request at a time.
  *
  * _core.pyi documents it; _python.py decides the same without a compiler. This file is the part that speaks Python: it
- * checks the arguments, holds the buffers, releases the GIL and raises. _decide.h carries a request through, _queues.h
- * is the policies, _blocks.h, _ghosts.h and _table.h keep what they need. Whether settings fit together is asked of
+ * checks the arguments, releases the GIL and raises; _arrays.h holds the buffers. _decide.h and _prefetch.h carry a
+ * request through, _queues.h is the policies, _blocks.h, _asked.h, _ghosts.h and _table.h keep what they need. Whether settings fit together is asked of
  * _python.py, and arrays are numpy's: both are imported when they are first needed.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "_decide.h"
+#include "_arrays.h"
 
 typedef struct {
     PyObject_HEAD
@@ -16,17 +16,7 @@ typedef struct {
     int is_busy;   /* while a thread decides without the GIL */
 } chain_cache_t;
 
-static const char BAD_PARTS[] = "lookup and store are 0 to the number of keys of the request";
-static const char BAD_TIMES[] = "the time is 0 ns or more and never falls";
-static const char BAD_ENDS[] = "ends must not fall, and lie within keys";
-
 /* ---- the settings ------------------------------------------------------------------------------------------------ */
-
-static int is_refused(const char *reason)
-{
-    PyErr_SetString(PyExc_ValueError, reason);
-    return 0;
-}
 
 static int get_integer(PyObject *object, int64_t *value)
 {
@@ -107,6 +97,7 @@ static int take_settings(cache_t *cache, PyObject *settings)
         return is_refused("a policy that this extension does not know");
     cache->has_ttl = cache->ttl_ns < INT64_C(1) << 62;
     cache->first_real = cache->tiers[0].is_modelled;
+    cache->asked.counts_uses = cache->second_use;
     lay_out_blocks(&cache->blocks, cache->tier_count, cache->has_ttl, cache->policy == LFU);
     return 1;
 }
@@ -146,100 +137,13 @@ static void chain_cache_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* ---- the arrays -------------------------------------------------------------------------------------------------- */
-
-/* numpy calls an integer of 8 bytes "l" or "L" here; other exporters may say "q" or "Q". */
-static int get_array(PyObject *object, Py_buffer *view, const char *name, const char *kinds, int dimensions, int flags)
-{
-    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | flags) < 0) {
-        if (flags & PyBUF_WRITABLE && PyErr_ExceptionMatches(PyExc_BufferError))
-            return is_refused("counts must be writable, and of shape (requests, 4 x tiers + 1)");
-        return 0;
-    }
-    const char *format = view->format ? view->format : "B";
-    if (*format == '<' || *format == '=' || *format == '@')
-        format++;
-    if (view->ndim == dimensions && view->itemsize == sizeof(int64_t) && *format && strchr(kinds, *format) &&
-        !format[1] && PyBuffer_IsContiguous(view, 'C') && (uintptr_t)view->buf % sizeof(int64_t) == 0)
-        return 1;
-    PyErr_Format(PyExc_ValueError, "%s must be a C-contiguous %s array of %d dimension(s)", name,
-                 *kinds == 'L' ? "uint64" : "int64", dimensions);
-    return 0;
-}
-
-enum { KEYS, ENDS, LOOKUPS, STORES, TIMES, COUNTS, ARRAY_COUNT };
-
-typedef struct {
-    Py_buffer views[ARRAY_COUNT];
-} arrays_t;
-
-static void release_arrays(arrays_t *arrays)
-{
-    for (int number = 0; number < ARRAY_COUNT; number++)
-        PyBuffer_Release(&arrays->views[number]);
-}
-
-static int get_arrays(arrays_t *arrays, PyObject *const *args, int tier_count)
-{
-    static const char *const names[] = {"keys", "ends", "lookups", "stores", "times_ns", "counts"};
-    for (int number = 0; number < ARRAY_COUNT; number++) {
-        int is_counts = number == COUNTS;
-        if (!get_array(args[number], &arrays->views[number], names[number], number == KEYS ? "LQ" : "lq",
-                       is_counts ? 2 : 1, is_counts ? PyBUF_WRITABLE : 0))
-            return 0;
-        if (number > KEYS && !is_counts && arrays->views[number].shape[0] != arrays->views[ENDS].shape[0]) {
-            PyErr_Format(PyExc_ValueError, "%s must have one element for each request", names[number]);
-            return 0;
-        }
-    }
-    const Py_ssize_t *shape = arrays->views[COUNTS].shape;
-    return (shape[0] == arrays->views[ENDS].shape[0] && shape[1] == 4 * tier_count + 1) ||
-           is_refused("counts must be writable, and of shape (requests, 4 x tiers + 1)");
-}
-
-static inline int64_t number_in(const arrays_t *arrays, int array, Py_ssize_t at)
-{
-    return __atomic_load_n((const int64_t *)arrays->views[array].buf + at, __ATOMIC_RELAXED);
-}
-
-/* Request number `at`, whose keys begin at `begin`, or why it is none. */
-static const char *get_request(const arrays_t *arrays, Py_ssize_t at, int64_t begin, int64_t least_ns,
-                               request_t *request)
-{
-    int64_t end = number_in(arrays, ENDS, at);
-    if (end < begin || end > arrays->views[KEYS].shape[0])
-        return BAD_ENDS;
-    *request = (request_t){.keys = (const uint64_t *)arrays->views[KEYS].buf + begin,
-                           .key_count = end - begin,
-                           .lookup = number_in(arrays, LOOKUPS, at),
-                           .store = number_in(arrays, STORES, at),
-                           .now_ns = number_in(arrays, TIMES, at)};
-    if (request->lookup < 0 || request->lookup > end - begin || request->store < 0 || request->store > end - begin)
-        return BAD_PARTS;
-    return request->now_ns < least_ns ? BAD_TIMES : NULL;
-}
-
-static const char *check_requests(const arrays_t *arrays, int64_t least_ns)
-{
-    int64_t begin = 0;
-    for (Py_ssize_t at = 0; at < arrays->views[ENDS].shape[0]; at++) {
-        request_t request;
-        const char *reason = get_request(arrays, at, begin, least_ns, &request);
-        if (reason)
-            return reason;
-        begin += request.key_count;
-        least_ns = request.now_ns;
-    }
-    return NULL;
-}
-
 /* ---- the methods ------------------------------------------------------------------------------------------------- */
 
 /* Every request is looked at again when its turn comes: another thread may have changed the arrays. */
 static const char *play_all(cache_t *cache, const arrays_t *arrays)
 {
     int64_t *counts = arrays->views[COUNTS].buf, begin = 0;
-    int columns = 4 * cache->tier_count + 1;
+    int columns = counts_of(cache->tier_count);
     const char *reason = NULL;
     memset(counts, 0, (size_t)arrays->views[COUNTS].len);
     for (Py_ssize_t at = 0; at < arrays->views[ENDS].shape[0] && !reason && !cache->is_out_of_memory; at++) {
@@ -248,7 +152,7 @@ static const char *play_all(cache_t *cache, const arrays_t *arrays)
         if (reason)
             break;
         cache->counts = counts + at * columns;
-        if (!serve_request(cache, &request))
+        if (!(request.is_prefetch ? prefetch_request(cache, &request) : serve_request(cache, &request)))
             cache->is_out_of_memory = 1;
         begin += request.key_count;
     }
@@ -355,10 +259,9 @@ static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     self->is_busy = 1;
     if (get_array(args[0], &view, "keys", "LQ", 1, 0)) {
-        int64_t count = view.shape[0];
         request.keys = view.buf;
-        request.key_count = count;
-        if (request.lookup < 0 || request.lookup > count || request.store < 0 || request.store > count)
+        request.key_count = view.shape[0];
+        if (!has_parts(&request))
             is_refused(BAD_PARTS);
         else if (request.now_ns < self->cache.now_ns)
             is_refused(BAD_TIMES);
@@ -368,6 +271,33 @@ static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     self->is_busy = 0;
     PyBuffer_Release(&view);
     return answer;
+}
+
+static PyObject *prefetch(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    chain_cache_t *self = (chain_cache_t *)object;
+    cache_t *cache = &self->cache;
+    Py_buffer view = {0};
+    request_t request = {0};
+    PyObject *steps = NULL;
+    if (!has_count("prefetch", nargs, 2) || !get_integer(args[1], &request.now_ns) || !is_free(self))
+        return NULL;
+    self->is_busy = 1;
+    if (get_array(args[0], &view, "keys", "LQ", 1, 0)) {
+        request.keys = view.buf;
+        request.key_count = view.shape[0];
+        cache->keeps_steps = 1;
+        if (request.now_ns < cache->now_ns)
+            is_refused(BAD_TIMES);
+        else if (!prefetch_request(cache, &request))
+            cache->is_out_of_memory = 1;
+        cache->keeps_steps = 0;
+        if (!PyErr_Occurred() && !is_out_of_memory(cache))
+            steps = list_of_steps(cache);
+    }
+    self->is_busy = 0;
+    PyBuffer_Release(&view);
+    return steps;
 }
 
 static PyObject *tiers_of(PyObject *object, PyObject *number)
@@ -416,6 +346,21 @@ static PyObject *get_blocks(PyObject *object, void *unused)
     return is_free(self) ? PyLong_FromUnsignedLongLong(self->cache.blocks.count) : NULL;
 }
 
+static PyObject *get_missed(PyObject *object, void *unused)
+{
+    (void)unused;
+    chain_cache_t *self = (chain_cache_t *)object;
+    if (!is_free(self))
+        return NULL;
+    self->is_busy = 1;
+    PyObject *bytes =
+        PyByteArray_FromStringAndSize((const char *)self->cache.missed, (Py_ssize_t)self->cache.missed_count);
+    PyObject *array = bytes ? as_array(bytes) : NULL;
+    Py_XDECREF(bytes);
+    self->is_busy = 0;
+    return array;
+}
+
 /* ---- the module -------------------------------------------------------------------------------------------------- */
 
 #define FAST(name, function, text) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
@@ -423,11 +368,13 @@ static PyObject *get_blocks(PyObject *object, void *unused)
 static PyMethodDef methods[] = {
     FAST("serve", serve, "One request: the tiers of what was found, and the steps that have to be done."),
     FAST("play", play, "Many requests, and what each comes to."),
+    FAST("prefetch", prefetch, "Bring up what is there of a chain: the steps that have to be done."),
     {"tiers_of", tiers_of, METH_O, "The tiers that hold a key, fastest first."},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef getters[] = {{"held", get_held, NULL, "Blocks on each tier.", NULL},
                                 {"blocks", get_blocks, NULL, "Different blocks that any tier holds.", NULL},
+                                {"missed", get_missed, NULL, "Why the last request did not find the rest.", NULL},
                                 {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot type_slots[] = {{Py_tp_doc, "Decides one request after the other. One thread at a time."},

@@ -22,6 +22,9 @@ class ChainCache:
     What leaves a tier, block by block, is what leaves libCacheSim's LRU, FIFO, LFU, S3FIFO (small-size-ratio 0.1,
     ghost-size-ratio 0.9, move-to-main-threshold 2) or TwoQ (Ain 0.25, Aout 0.5) of as many objects of size 1.
 
+    A block takes up to 100 bytes of memory while a tier holds it, and up to 14 from then on: that it was seen is never
+    forgotten.
+
     All the methods raise RuntimeError while another thread decides. After a MemoryError the cache can be used on; the
     request during which it was raised may have been carried through in part.
     """
@@ -36,6 +39,15 @@ class ChainCache:
     @property
     def blocks(self) -> int:
         """Different blocks that any tier holds."""
+
+    @property
+    def missed(self) -> npt.NDArray[np.int8]:
+        """What became of the blocks that the last request looked up and did not find, from the first missing one on:
+        NEVER_SEEN, EVICTED or BEHIND_GAP of each, as it was when they were looked up.
+
+        Seen is what an earlier request looked up or stored. What no tier ever held although it was seen (refused, or
+        not to be stored) is EVICTED too, and so is what is too old, though it has a place still.
+        """
 
     def tiers_of(self, key: int) -> tuple[int, ...]:
         """The tiers that hold `key`, fastest first; () for none."""
@@ -55,6 +67,23 @@ class ChainCache:
         that are longer than it or negative, and for a time that falls or is negative.
         """
 
+    def prefetch(self, keys: npt.NDArray[np.uint64], now_ns: int) -> list[tuple[int, int, int, int]]:
+        """Bring up what is there of a chain before a request asks for it; what has to be done, as `serve` says it.
+
+        Of the leading blocks of `keys`, up to the first that no tier holds (or that is too old), those that are not on
+        the fastest tier with places are moved there (PROMOTE), the last of them first, so that tails leave before
+        heads. To a modelled tier they are copied, as a hit would: by a READ, or with `promote` by a PROMOTE to the
+        first real tier.
+
+        It is no use of a block: nothing counts for admission, time to live, or how often it was asked for. With `lru`
+        the chain counts as asked for last, on the tiers that it is on. No block of the chain leaves a tier to make room
+        for another of it: there is an end where the fastest tier is full of the chain, or where one of the chain would
+        be the next to leave any tier on the way down.
+
+        Raises ValueError, and changes nothing, for keys that are no contiguous one-dimensional uint64 array, and for a
+        time that falls or is negative.
+        """
+
     def play(
         self,
         keys: npt.NDArray[np.uint64],
@@ -65,12 +94,14 @@ class ChainCache:
         counts: npt.NDArray[np.int64],
     ) -> None:
         """Many requests at once, of which `ends[i]` is where the keys of request i end (they begin where those before
-        end). Row i of `counts`, (requests, 4 x tiers + 1), is filled with what each request comes to.
+        end). Row i of `counts`, (requests, 4 x tiers + 4), is filled with what each request comes to. A request that
+        looks nothing up and stores PREFETCH is a prefetch of its keys.
 
         With T tiers: columns 0 to T - 1, blocks found on each tier; T to 2 T - 1, blocks that a step writes to each
         (WRITE, DEMOTE and PROMOTE by their target); 2 T to 3 T - 1, blocks that a step reads from each (READ, DEMOTE
-        and PROMOTE by their source); 3 T to 4 T - 1, blocks that leave each without being moved (DELETE); 4 T, blocks
-        that were looked up, behind the first gap, and that a tier holds.
+        and PROMOTE by their source); 3 T to 4 T - 1, blocks that leave each without being moved (DELETE); 4 T,
+        4 T + 1 and 4 T + 2, blocks that were looked up and are NEVER_SEEN, EVICTED, and BEHIND_GAP; the last, what
+        became of the last block that was looked up: the tier that it was found on, one of these three, or NO_BLOCK.
 
         Raises ValueError, and changes nothing, for arrays of other types or shapes, or not contiguous, for ends that
         fall or lie behind the keys, and for what `serve` refuses of any request. The GIL is released meanwhile.

@@ -7,10 +7,14 @@
 #ifndef KVBENCH_DECIDE_H
 #define KVBENCH_DECIDE_H
 
+#include "_asked.h"
 #include "_queues.h"
 
 /* records.schema.Op */
 enum { OP_READ, OP_WRITE, OP_DEMOTE, OP_PROMOTE, OP_DELETE };
+
+/* settings.NEVER_SEEN and so on: what became of a block that was looked up and not found. */
+enum { NEVER_SEEN = -1, EVICTED = -2, BEHIND_GAP = -3, NO_BLOCK = -4, MISS_KINDS = 3 };
 
 enum { FAR_AHEAD = 24, AHEAD = 12 /* keys between asking for a slot, or a record, of memory and looking at it */ };
 
@@ -28,7 +32,8 @@ typedef struct {
     asked_t asked;
     uint64_t *keys; /* of the request at hand, as they were when it began: another thread may change the caller's */
     uint32_t *found; /* blocks that it found */
-    uint64_t key_room, found_room;
+    int8_t *missed;  /* what became of those of its blocks that were looked up and not found */
+    uint64_t key_room, found_room, missed_room, missed_count;
     step_t *steps; /* of the request at hand, if they are kept */
     uint64_t step_count, step_room;
     int keeps_steps;
@@ -40,8 +45,9 @@ typedef struct {
 typedef struct {
     const uint64_t *keys;
     int64_t key_count, lookup, store, now_ns;
+    int is_prefetch;
     int8_t *found_on; /* (lookup,) the tier of each found block, or NULL */
-    int64_t found, behind;
+    int64_t found;
 } request_t;
 
 static void free_cache(cache_t *cache)
@@ -50,11 +56,10 @@ static void free_cache(cache_t *cache)
         free_tier(&cache->tiers[tier]);
     free(cache->blocks.records);
     free(cache->blocks.table.slots);
-    free(cache->asked.keys);
-    free(cache->asked.again);
-    free(cache->asked.table.slots);
+    free_asked(&cache->asked);
     free(cache->keys);
     free(cache->found);
+    free(cache->missed);
     free(cache->steps);
 }
 
@@ -71,7 +76,8 @@ static int reserve_request(cache_t *cache, uint64_t key_count)
             return 0;
     return reserve_blocks(&cache->blocks, wanted) &&
            grow_array((void **)&cache->keys, &cache->key_room, key_count, sizeof(uint64_t)) &&
-           grow_array((void **)&cache->found, &cache->found_room, key_count, sizeof(uint32_t));
+           grow_array((void **)&cache->found, &cache->found_room, key_count, sizeof(uint32_t)) &&
+           grow_array((void **)&cache->missed, &cache->missed_room, key_count, sizeof(int8_t));
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
@@ -105,12 +111,31 @@ static inline void leave(cache_t *cache, uint32_t block, int tier)
 
 /* ---- one block --------------------------------------------------------------------------------------------------- */
 
+/* That no tier holds it. */
+static inline void note_absent(cache_t *cache, uint64_t key)
+{
+    if (!note_asked(&cache->asked, key, 0))
+        cache->is_out_of_memory = 1;
+}
+
 static inline void ask(cache_t *cache, uint64_t key, uint32_t block)
 {
-    if (cache->second_use && !note_asked(&cache->asked, key))
+    if (cache->second_use && !note_asked(&cache->asked, key, 1))
         cache->is_out_of_memory = 1;
     if (cache->has_ttl && block != NONE)
         *asked_ns_of(&cache->blocks, block) = cache->now_ns;
+}
+
+static inline int is_too_old(const cache_t *cache, uint32_t block)
+{
+    return cache->has_ttl && cache->now_ns - *asked_ns_of(&cache->blocks, block) > cache->ttl_ns;
+}
+
+/* A block that no tier holds any more. */
+static void lose_block(cache_t *cache, uint32_t block)
+{
+    note_absent(cache, block_key(&cache->blocks, block));
+    drop_block(&cache->blocks, block);
 }
 
 /* A block that any tier holds. One that is too old leaves all of them. */
@@ -118,13 +143,13 @@ static inline uint32_t find_living(cache_t *cache, uint64_t key)
 {
     blocks_t *blocks = &cache->blocks;
     uint32_t block = find_block(blocks, key);
-    if (block == NONE || !cache->has_ttl || cache->now_ns - *asked_ns_of(blocks, block) <= cache->ttl_ns)
+    if (block == NONE || !is_too_old(cache, block))
         return block;
     for (int tier = tier_from(blocks, block, 0); tier >= 0; tier = tier_from(blocks, block, tier + 1)) {
         remove_block(blocks, &cache->tiers[tier], block);
         leave(cache, block, tier);
     }
-    drop_block(blocks, block);
+    lose_block(cache, block);
     return NONE;
 }
 
@@ -160,11 +185,15 @@ static void enter(cache_t *cache, uint64_t key, uint32_t block, int tier)
 }
 
 /* The next to leave is asked for of memory while this one is dealt with. */
-static inline void expect_victim(const blocks_t *blocks, const list_t *list, int tier)
+static inline void expect_victim(const cache_t *cache, const list_t *list, int tier)
 {
+    const blocks_t *blocks = &cache->blocks;
     if (list->oldest == NONE)
         return;
-    expect_slot(&blocks->table, hash_of(block_key(blocks, list->oldest)));
+    uint64_t key = block_key(blocks, list->oldest);
+    expect_slot(&blocks->table, hash_of(key));
+    if (tier == cache->tier_count - 1)
+        expect_asked(&cache->asked, key);
     __builtin_prefetch(record_of(blocks, links_of(blocks, list->oldest, tier)->after));
 }
 
@@ -173,7 +202,7 @@ static void push_out(cache_t *cache, int tier)
     blocks_t *blocks = &cache->blocks;
     uint32_t block = evict_block(blocks, &cache->tiers[tier], &cache->is_out_of_memory);
     uint64_t key = block_key(blocks, block);
-    expect_victim(blocks, &cache->tiers[tier].queues[0], tier);
+    expect_victim(cache, &cache->tiers[tier].queues[0], tier);
     if (*due_of(blocks, block) == tier + 1) {
         *due_of(blocks, block) = 0;
         if (!cache->tiers[tier].is_modelled)
@@ -190,7 +219,7 @@ static void push_out(cache_t *cache, int tier)
     }
     leave(cache, block, tier);
     if (tier_from(blocks, block, 0) < 0)
-        drop_block(blocks, block);
+        lose_block(cache, block);
 }
 
 static void make_room(cache_t *cache, int tier)
@@ -204,14 +233,18 @@ static void add_new(cache_t *cache, uint64_t key)
     int target = 0, last = cache->tier_count - 1;
     while (target <= last && !cache->tiers[target].capacity)
         target++;
-    if (target > last)
+    if (target > last) {
+        note_absent(cache, key);
         return;
+    }
     int is_twice = cache->write_through && target != last && cache->tiers[last].capacity;
     for (int tier = is_twice ? last : target;; tier = target) {
         if (takes(cache, key, tier)) {
             enter(cache, key, NONE, tier);
             if (!cache->tiers[tier].is_modelled)
                 add_step(cache, OP_WRITE, key, -1, tier);
+        } else if (tier == target) {
+            note_absent(cache, key);
         }
         if (tier == target)
             return;
@@ -286,6 +319,38 @@ static void look_up(cache_t *cache, request_t *request)
     request->found = found;
 }
 
+/* What became of the blocks that were not found, as it is when they are looked up. */
+static void tell_missed(cache_t *cache, const request_t *request)
+{
+    const blocks_t *blocks = &cache->blocks;
+    int64_t numbers[MISS_KINDS + 1] = {0};
+    for (int64_t at = request->found; at < request->lookup; at++) {
+        expect_key(blocks, cache->keys, at + FAR_AHEAD, at + AHEAD, request->lookup);
+        if (at + AHEAD < request->lookup)
+            expect_asked(&cache->asked, cache->keys[at + AHEAD]);
+        uint64_t key = cache->keys[at];
+        uint32_t block = find_block(blocks, key);
+        int what = NEVER_SEEN;
+        if (block != NONE)
+            what = is_too_old(cache, block) ? EVICTED : BEHIND_GAP;
+        else if (was_asked(&cache->asked, key))
+            what = EVICTED;
+        cache->missed[at - request->found] = (int8_t)what;
+        numbers[-what]++;
+    }
+    cache->missed_count = (uint64_t)(request->lookup - request->found);
+    if (!cache->counts)
+        return;
+    int64_t *counts = cache->counts + 4 * cache->tier_count;
+    for (int what = 1; what <= MISS_KINDS; what++)
+        counts[what - 1] = numbers[what];
+    counts[MISS_KINDS] = NO_BLOCK;
+    if (cache->missed_count)
+        counts[MISS_KINDS] = cache->missed[cache->missed_count - 1];
+    else if (request->lookup)
+        counts[MISS_KINDS] = *due_of(blocks, cache->found[request->lookup - 1]) - 1;
+}
+
 static void store_new(cache_t *cache, request_t *request)
 {
     for (int64_t at = request->store - 1; at >= request->found; at--) {
@@ -293,32 +358,48 @@ static void store_new(cache_t *cache, request_t *request)
         uint64_t key = cache->keys[at];
         uint32_t block = find_living(cache, key);
         ask(cache, key, block);
-        if (block == NONE) {
+        if (block == NONE)
             add_new(cache, key);
-        } else {
-            request->behind += at < request->lookup;
+        else
             hit_block(&cache->blocks, &cache->tiers[tier_from(&cache->blocks, block, 0)], block);
-        }
     }
 }
 
-/* The request's parts are within its keys. 0 where there was no memory to begin it. */
-static int serve_request(cache_t *cache, request_t *request)
+/* Blocks that were looked up, and are not to be stored: they were asked for all the same. */
+static void note_unstored(cache_t *cache, const request_t *request)
+{
+    int64_t at = request->found > request->store ? request->found : request->store;
+    for (; at < request->lookup; at++)
+        if (find_block(&cache->blocks, cache->keys[at]) == NONE)
+            note_absent(cache, cache->keys[at]);
+}
+
+/* 0 where there was no memory to begin it. */
+static int begin_request(cache_t *cache, const request_t *request)
 {
     if (!reserve_request(cache, (uint64_t)request->key_count))
         return 0;
     if (request->key_count)
         memcpy(cache->keys, request->keys, (size_t)request->key_count * sizeof(uint64_t));
     cache->now_ns = request->now_ns;
-    cache->step_count = 0;
-    request->behind = 0;
+    cache->step_count = cache->missed_count = 0;
+    return 1;
+}
+
+/* The request's parts are within its keys. 0 where there was no memory to begin it. */
+static int serve_request(cache_t *cache, request_t *request)
+{
+    if (!begin_request(cache, request))
+        return 0;
     look_up(cache, request);
+    tell_missed(cache, request);
     for (int64_t at = request->found - 1; at >= 0; at--) {
         uint32_t block = found_again(cache, cache->keys[at], cache->found[at]);
         if (block != NONE)
             read_found(cache, cache->keys[at], block);
     }
     store_new(cache, request);
+    note_unstored(cache, request);
     for (int64_t at = request->found - 1; at >= 0 && cache->policy == LRU; at--) {
         uint32_t block = found_again(cache, cache->keys[at], cache->found[at]);
         if (block != NONE)
@@ -326,8 +407,6 @@ static int serve_request(cache_t *cache, request_t *request)
         else if (at < request->store)
             add_new(cache, cache->keys[at]); /* its own chain has pushed it out: the head stays, and not the tail */
     }
-    if (cache->counts)
-        cache->counts[4 * cache->tier_count] = request->behind;
     return 1;
 }
 

@@ -1,4 +1,4 @@
-/* Keys without blocks: the last that have left a tier, and all that were ever asked for.
+/* Keys without blocks: the last that have left a tier.
  *
  * Nothing here touches a Python object. Where memory is lacking a key is not remembered, and the caller told.
  */
@@ -115,47 +115,6 @@ static int add_ghost(ghosts_t *ghosts, uint64_t key)
     ghosts->keys[place] = key;
     add_slot(&ghosts->table, hash_of(key), (uint32_t)place + 1);
     return 1;
-}
-
-/* ---- what was asked for ------------------------------------------------------------------------------------------ */
-
-/* Every key that was ever asked for, and whether that was more than once. */
-typedef struct {
-    uint64_t *keys; /* from number 1 on */
-    uint8_t *again;
-    uint64_t room, room_again;
-    table_t table;
-} asked_t;
-
-static inline slot_t *find_asked(const asked_t *asked, uint64_t key)
-{
-    keys_t keys = {.base = (const char *)asked->keys, .stride = sizeof(uint64_t)};
-    return find_slot(&asked->table, keys, key, hash_of(key));
-}
-
-/* 0 without memory. */
-static int note_asked(asked_t *asked, uint64_t key)
-{
-    slot_t *slot = find_asked(asked, key);
-    if (slot) {
-        asked->again[slot->number] = 1;
-        return 1;
-    }
-    uint64_t number = asked->table.count + 1;
-    if (number >= UINT32_MAX || !reserve_slots(&asked->table, number) ||
-        !grow_array((void **)&asked->keys, &asked->room, number + 1, sizeof(uint64_t)) ||
-        !grow_array((void **)&asked->again, &asked->room_again, number + 1, sizeof(uint8_t)))
-        return 0;
-    asked->keys[number] = key;
-    asked->again[number] = 0;
-    add_slot(&asked->table, hash_of(key), (uint32_t)number);
-    return 1;
-}
-
-static int is_asked_again(const asked_t *asked, uint64_t key)
-{
-    slot_t *slot = find_asked(asked, key);
-    return slot && asked->again[slot->number];
 }
 
 #endif

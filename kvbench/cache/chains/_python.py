@@ -1,17 +1,29 @@
 """`ChainCache` without a compiler: the same decisions, slowly. `_core.pyi` documents it."""
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache.chains._queues import KINDS, Queue, keys_of
-from kvbench.cache.chains.settings import ADMISSIONS, NEVER_NS, POLICIES, UNLIMITED, ChainSettings
+from kvbench.cache.chains.settings import (
+    ADMISSIONS,
+    BEHIND_GAP,
+    EVICTED,
+    NEVER_NS,
+    NEVER_SEEN,
+    NO_BLOCK,
+    POLICIES,
+    PREFETCH,
+    UNLIMITED,
+    ChainSettings,
+)
 from kvbench.records.schema import Op
 
 _READ, _WRITE, _DEMOTE, _PROMOTE, _DELETE = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
 _MOST_TIERS: Final = 8
+_KINDS: Final = (NEVER_SEEN, EVICTED, BEHIND_GAP)
 BAD_PARTS: Final = "lookup and store are 0 to the number of keys of the request"
 BAD_TIMES: Final = "the time is 0 ns or more and never falls"
 BAD_ENDS: Final = "ends must not fall, and lie within keys"
@@ -37,6 +49,11 @@ class ChainCache:
         self._times: dict[int, int] = {}
         """How often a block was asked for, as far as the admission has to know: 2 stands for more."""
         self._asked_ns: dict[int, int] = {}
+        self._seen: set[int] = set()
+        """All that requests asked for."""
+        self._missed: list[int] = []
+        self._pinned: frozenset[int] = frozenset()
+        """Blocks that leave no tier while their chain is brought up."""
         self._now_ns = 0
         self._steps: list[_Step] = []
 
@@ -47,6 +64,10 @@ class ChainCache:
     @property
     def blocks(self) -> int:
         return len(set().union(*(set(keys_of(queue)) for queue in self._queues)))
+
+    @property
+    def missed(self) -> npt.NDArray[np.int8]:
+        return np.array(self._missed, np.int8)
 
     def tiers_of(self, key: int) -> tuple[int, ...]:
         return tuple(tier for tier, queue in enumerate(self._queues) if key in queue)
@@ -60,8 +81,15 @@ class ChainCache:
         if now_ns < self._now_ns:
             raise ValueError(BAD_TIMES)
         self._steps = []
-        found, _ = self._serve(keys.tolist(), lookup, store, now_ns)
-        return np.array(found, np.int8), self._steps
+        return np.array(self._serve(keys.tolist(), lookup, store, now_ns), np.int8), self._steps
+
+    def prefetch(self, keys: npt.NDArray[np.uint64], now_ns: int) -> list[_Step]:
+        _check_array("keys", keys, np.uint64)
+        if now_ns < self._now_ns:
+            raise ValueError(BAD_TIMES)
+        self._steps = []
+        self._prefetch(keys.tolist(), now_ns)
+        return self._steps
 
     def play(
         self,
@@ -77,9 +105,10 @@ class ChainCache:
         counts[:] = 0
         for row, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
             self._steps = []
-            found, behind = self._serve(
-                keys[begin:end].tolist(), int(lookups[row]), int(stores[row]), int(times_ns[row])
-            )
+            chain, lookup, store, now_ns = keys[begin:end].tolist(), lookups[row], stores[row], int(times_ns[row])
+            found = [] if store == PREFETCH else self._serve(chain, int(lookup), int(store), now_ns)
+            if store == PREFETCH:
+                self._prefetch(chain, now_ns)
             for tier in found:
                 counts[row, tier] += 1
             for op, _, source, target in self._steps:
@@ -89,7 +118,9 @@ class ChainCache:
                     counts[row, 3 * tiers + source] += 1
                 elif source >= 0:
                     counts[row, 2 * tiers + source] += 1
-            counts[row, 4 * tiers] = behind
+            for kind in self._missed:
+                counts[row, 4 * tiers + _KINDS.index(kind)] += 1
+            counts[row, -1] = [NO_BLOCK, *found, *self._missed][-1]
 
     def _check_play(
         self,
@@ -106,17 +137,18 @@ class ChainCache:
             if len(array) != len(ends):
                 raise ValueError(f"{name} must have one element for each request")
         _check_array("counts", counts, np.int64, dimensions=2)
-        if counts.shape != (len(ends), 4 * len(self._queues) + 1) or not counts.flags.writeable:
-            raise ValueError("counts must be writable, and of shape (requests, 4 x tiers + 1)")
+        if counts.shape != (len(ends), 4 * len(self._queues) + 4) or not counts.flags.writeable:
+            raise ValueError("counts must be writable, and of shape (requests, 4 x tiers + 4)")
         sizes = np.diff(ends, prepend=0)
         if (sizes < 0).any() or (ends > len(keys)).any():
             raise ValueError(BAD_ENDS)
-        if (np.minimum(lookups, stores) < 0).any() or (np.maximum(lookups, stores) > sizes).any():
+        stored = np.where((lookups == 0) & (stores == PREFETCH), 0, stores)
+        if (np.minimum(lookups, stored) < 0).any() or (np.maximum(lookups, stores) > sizes).any():
             raise ValueError(BAD_PARTS)
         if (np.diff(times_ns, prepend=self._now_ns) < 0).any():
             raise ValueError(BAD_TIMES)
 
-    def _serve(self, keys: list[int], lookup: int, store: int, now_ns: int) -> tuple[list[int], int]:
+    def _serve(self, keys: list[int], lookup: int, store: int, now_ns: int) -> list[int]:
         self._now_ns = now_ns
         found: list[int] = []
         for key in keys[:lookup]:
@@ -125,23 +157,85 @@ class ChainCache:
                 break
             found.append(tier)
             self._ask(key)
+        self._missed = [self._kind_of(key) for key in keys[len(found) : lookup]]
+        self._seen.update(keys[: max(lookup, store)])
         self._due = dict(zip(keys[: len(found)], found, strict=True))
         for key in reversed(keys[: len(found)]):
             self._read(key)
-        behind = 0
-        for at in reversed(range(len(found), store)):
-            key = keys[at]
+        for key in reversed(keys[len(found) : store]):
             tier = self._fastest(key)
             self._ask(key)
             if tier is None:
                 self._add(key)
             else:
-                behind += at < lookup
                 self._queues[tier].hit(key)
         if self._queues[0].renews:
             for at in reversed(range(len(found))):
                 self._renew(keys[at], stored=at < store)
-        return found, behind
+        return found
+
+    def _kind_of(self, key: int) -> int:
+        if self.tiers_of(key) and not self._is_too_old(key):
+            return BEHIND_GAP
+        return EVICTED if key in self._seen else NEVER_SEEN
+
+    def _prefetch(self, keys: list[int], now_ns: int) -> None:
+        self._now_ns, self._missed = now_ns, []
+        top = next((tier for tier, blocks in enumerate(self._capacities) if blocks > 0), None)
+        if top is None:
+            return
+        leading = list(takewhile(lambda key: self.tiers_of(key) and not self._is_too_old(key), keys))
+        self._pinned = frozenset(leading)
+        room = self._capacities[top] - sum(key in self._queues[top] for key in self._pinned)
+        end = 0
+        while end < len(leading) and room:
+            room -= leading[end] not in self._queues[top]
+            end += 1
+        self._renew_chain(leading)
+        for key in reversed(leading[:end]):
+            if key not in self._queues[top] and not self._bring_up(key, top):
+                break
+        self._renew_chain(leading)
+        self._pinned = frozenset()
+
+    def _renew_chain(self, keys: list[int]) -> None:
+        for key in reversed(keys if self._queues[0].renews else []):
+            self._queues[self.tiers_of(key)[0]].hit(key)
+
+    def _bring_up(self, key: int, top: int) -> bool:
+        """Whether there was room for it."""
+        tier, is_copied = self.tiers_of(key)[0], self._modelled[top]
+        target = self._first_real if is_copied else top
+        is_moved = tier > target and (not is_copied or (self._settings.promote and self._capacities[target] > 0))
+        if not self._can_make_room(target if is_moved else top):
+            return False
+        if is_moved:
+            # With the block in its queue, so that what leaves is what was looked at.
+            self._make_room(target)
+            self._queues[tier].remove(key)
+            self._enter(key, target)
+            self._steps.append((_PROMOTE, key, tier, target))
+            if not is_copied:
+                return True
+            if not self._can_make_room(top):
+                return False
+        else:
+            self._steps.append((_READ, key, tier, -1))
+        self._enter(key, top)
+        return True
+
+    def _can_make_room(self, tier: int) -> bool:
+        """Whether a block more can come to `tier`, and all that this pushes out go its way, without one of the chain
+        that is brought up leaving the tier that it is on."""
+        while len(self._queues[tier]) >= self._capacities[tier]:
+            victim = self._queues[tier].victim()
+            if victim in self._pinned:
+                return False
+            target = self._tier_for(victim, tier)
+            if target is None:
+                return True
+            tier = target
+        return True
 
     def _renew(self, key: int, stored: bool) -> None:
         """Count a found block as asked for once more. One that its own chain has pushed out is written again, if it is
@@ -163,12 +257,15 @@ class ChainCache:
         tiers = self.tiers_of(key)
         if not tiers:
             return None
-        if self._now_ns - self._asked_ns.get(key, self._now_ns) > self._settings.ttl_ns:
+        if self._is_too_old(key):
             for tier in tiers:
                 self._queues[tier].remove(key)
                 self._left(key, tier)
             return None
         return tiers[0]
+
+    def _is_too_old(self, key: int) -> bool:
+        return self._now_ns - self._asked_ns.get(key, self._now_ns) > self._settings.ttl_ns
 
     def _read(self, key: int) -> None:
         tier = self._due.pop(key, None)
@@ -223,13 +320,20 @@ class ChainCache:
                 del self._due[key]
                 if not self._modelled[tier]:
                     self._steps.append((_READ, key, tier, -1))
-            below = range(tier + 1, self._last + 1)
-            target = next((lower for lower in below if self._capacities[lower] > self._kept[lower]), None)
-            if target is None or any(key in self._queues[lower] for lower in below) or not self._takes(key, target):
+            target = self._tier_for(key, tier)
+            if target is None:
                 self._left(key, tier)
                 continue
             self._enter(key, target)
             self._steps.append((_WRITE, key, -1, target) if self._modelled[tier] else (_DEMOTE, key, tier, target))
+
+    def _tier_for(self, key: int, tier: int) -> int | None:
+        """Where what has to leave `tier` goes; None: it is gone from there."""
+        below = range(tier + 1, self._last + 1)
+        target = next((lower for lower in below if self._capacities[lower] > self._kept[lower]), None)
+        if target is None or any(key in self._queues[lower] for lower in below) or not self._takes(key, target):
+            return None
+        return target
 
     def _left(self, key: int, tier: int) -> None:
         if not self._modelled[tier]:

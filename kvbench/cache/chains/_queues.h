@@ -212,27 +212,29 @@ static uint32_t s3_victim(const blocks_t *blocks, tier_t *tier, int *is_new)
     return main->oldest;
 }
 
-/* The block that leaves next, of a tier that holds one, taken out of it; `*is_forgotten` where memory was lacking to
- * remember it as a ghost. */
-static uint32_t evict_block(const blocks_t *blocks, tier_t *tier, int *is_forgotten)
+/* The block that leaves next, of a tier that holds one; `*is_new` where it is to be remembered as a ghost. Asked again
+ * before anything else is done to the tier, it is the same. */
+static uint32_t next_victim(const blocks_t *blocks, tier_t *tier, int *is_new)
 {
-    int is_new = 0;
-    uint32_t block;
+    *is_new = 0;
     switch (tier->policy) {
     case LFU:
-        block = tier->buckets[tier->rarest].list.oldest;
-        break;
+        return tier->buckets[tier->rarest].list.oldest;
     case S3_FIFO:
-        block = s3_victim(blocks, tier, &is_new);
-        break;
+        return s3_victim(blocks, tier, is_new);
     case TWO_Q:
-        is_new = tier->queues[0].count > tier->most[0] || !tier->queues[1].count;
-        block = tier->queues[!is_new].oldest;
-        break;
+        *is_new = tier->queues[0].count > tier->most[0] || !tier->queues[1].count;
+        return tier->queues[!*is_new].oldest;
     default:
-        block = tier->queues[0].oldest;
-        break;
+        return tier->queues[0].oldest;
     }
+}
+
+/* That block, taken out of the tier; `*is_forgotten` where memory was lacking to remember it as a ghost. */
+static uint32_t evict_block(const blocks_t *blocks, tier_t *tier, int *is_forgotten)
+{
+    int is_new;
+    uint32_t block = next_victim(blocks, tier, &is_new);
     remove_block(blocks, tier, block);
     if (is_new && !add_ghost(&tier->ghosts, block_key(blocks, block)))
         *is_forgotten = 1;

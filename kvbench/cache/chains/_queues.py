@@ -38,6 +38,10 @@ class Lru:
     def remove(self, key: int) -> None:
         del self.order[key]
 
+    def victim(self) -> int:
+        """What leaves next. Asked again before anything else is done, it is the same."""
+        return next(iter(self.order))
+
     def evict(self) -> int:
         return self.order.popitem(last=False)[0]
 
@@ -85,10 +89,13 @@ class Lfu:
         self._leave(key)
         del self.times[key]
 
-    def evict(self) -> int:
+    def victim(self) -> int:
         if self.least not in self.lists:
             self.least = min(self.lists)
-        key = next(iter(self.lists[self.least]))
+        return next(iter(self.lists[self.least]))
+
+    def evict(self) -> int:
+        key = self.victim()
         self.remove(key)
         return key
 
@@ -159,20 +166,28 @@ class S3Fifo:
     def remove(self, key: int) -> None:
         del (self.small if key in self.small else self.main)[key]
 
-    def evict(self) -> int:
+    def victim(self) -> int:
         self.was_full = True
         if len(self.main) <= self.main_most:
             while self.small:
-                key, times = self.small.popitem(last=False)
-                if times < self._TO_MAIN:
-                    self.ghosts.add(key)
+                key = next(iter(self.small))
+                if self.small[key] < self._TO_MAIN:
                     return key
+                del self.small[key]
                 self.main[key] = 0
         while True:
-            key, times = self.main.popitem(last=False)
-            if not times:
+            key = next(iter(self.main))
+            if not self.main[key]:
                 return key
-            self.main[key] = times - 1
+            self.main[key] -= 1
+            self.main.move_to_end(key)
+
+    def evict(self) -> int:
+        key = self.victim()
+        if key in self.small:
+            self.ghosts.add(key)
+        self.remove(key)
+        return key
 
 
 class TwoQ:
@@ -206,12 +221,16 @@ class TwoQ:
     def remove(self, key: int) -> None:
         del (self.new if key in self.new else self.again)[key]
 
+    def victim(self) -> int:
+        is_new = len(self.new) > self.new_most or not self.again
+        return next(iter(self.new if is_new else self.again))
+
     def evict(self) -> int:
-        if len(self.new) > self.new_most or not self.again:
-            key = self.new.popitem(last=False)[0]
+        key = self.victim()
+        if key in self.new:
             self.ghosts.add(key)
-            return key
-        return self.again.popitem(last=False)[0]
+        self.remove(key)
+        return key
 
 
 Queue = Lru | Lfu | S3Fifo | TwoQ

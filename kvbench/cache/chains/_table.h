@@ -133,17 +133,16 @@ static inline void empty_slot(table_t *table, slot_t *slot)
     table->count--;
 }
 
-/* Slots that are looked at in no order miss the translations of small pages more than anything else. */
-static slot_t *new_slots(uint64_t size)
+/* What is looked at in no order misses the translations of small pages more than anything else. */
+static void *new_zeros(size_t nbytes)
 {
-    size_t nbytes = size * sizeof(slot_t);
-    void *slots;
+    void *zeros;
     if (nbytes < 2 * HUGE_PAGE_BYTES)
-        return calloc(size, sizeof(slot_t));
-    if (posix_memalign(&slots, HUGE_PAGE_BYTES, nbytes))
+        return calloc(1, nbytes);
+    if (posix_memalign(&zeros, HUGE_PAGE_BYTES, nbytes))
         return NULL;
-    madvise(slots, nbytes, MADV_HUGEPAGE);
-    return memset(slots, 0, nbytes);
+    madvise(zeros, nbytes, MADV_HUGEPAGE);
+    return memset(zeros, 0, nbytes);
 }
 
 /* Room for `wanted` keys: at most three slots of four are taken, and a table grows by half. 0 without memory. */
@@ -156,7 +155,7 @@ static int reserve_slots(table_t *table, uint64_t wanted)
         size = wanted + wanted / 3 + 2;
     if (size > UINT32_MAX)
         return 0;
-    table_t grown = {.slots = new_slots(size), .size = size};
+    table_t grown = {.slots = new_zeros(size * sizeof(slot_t)), .size = size};
     if (!grown.slots)
         return 0;
     for (uint64_t at = 0; at < table->size; at++)

@@ -120,7 +120,7 @@ def _played(
     sizes: npt.NDArray[np.int64],
     capacity: int,
 ) -> int:
-    counts = np.zeros((len(ends), 5), np.int64)
+    counts = np.zeros((len(ends), 8), np.int64)
     cache = chains.ChainCache(ChainSettings((ChainTier(capacity),)))
     cache.play(keys, ends, lookups, sizes, np.zeros(len(ends), np.int64), counts)
     return int(counts[:, 0].sum())

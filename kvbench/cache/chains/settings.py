@@ -8,6 +8,16 @@ from kvbench.config.names import CACHE_ADMISSIONS, CHAIN_POLICIES
 UNLIMITED: Final = 2**40
 """Blocks of a tier that is never full."""
 NEVER_NS: Final = 2**62
+NEVER_SEEN: Final = -1
+"""Of a block that was looked up and not found: no request before asked for it."""
+EVICTED: Final = -2
+"""One did, and no tier holds it any more, or ever did."""
+BEHIND_GAP: Final = -3
+"""A tier holds it, but one before it in its chain was missing."""
+NO_BLOCK: Final = -4
+"""None was looked up."""
+PREFETCH: Final = -1
+"""In the place of what a request stores: it is a prefetch."""
 POLICIES: Final = CHAIN_POLICIES
 """What leaves a tier that is full. `lru`: what was not asked for longest, of a chain its tail before its head. `fifo`:
 what came first. `lfu`: what was asked for least often, of these what came to that number first. `s3-fifo`: see Yang et

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from kvbench.config.run_config import RunConfig, load_config
+from kvbench.config.load import load_config
+from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
 from kvbench.mlperf.rules.workload import DELAYS_S, TRIALS

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import CODES, RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.schema import CODES, RECORD_DTYPE, REQUEST_DTYPE, without_later
 from kvbench.records.spill.writer import (
     FACTS,
     FRAME,
@@ -85,6 +85,8 @@ class SpillFile:
         """
         self.path = Path(path)
         self._dtypes = {RECORDS: RECORD_DTYPE, REQUESTS: REQUEST_DTYPE, SAMPLES: sample_dtype}
+        self._early: dict[int, np.dtype[Any]] = {}
+        """Of kinds of rows that were written before they had later columns."""
         self._seed = 0
         self.ending: Ending | None = None
         """Known once `frames` came to it."""
@@ -157,7 +159,7 @@ class SpillFile:
         header = self._json(first.payload, len(MAGIC))
         layouts = {RECORDS: "records", REQUESTS: "requests", SAMPLES: "samples"}
         told = header.pop("layouts", None)
-        if not isinstance(told, dict) or any(told.get(n) != layout_of(self._dtypes[k]) for k, n in layouts.items()):
+        if not isinstance(told, dict) or not all(self._takes_layout(k, told.get(n)) for k, n in layouts.items()):
             raise KvbenchError(
                 f"{self.path} has rows of another layout than those of this kvbench: recover it with the kvbench that "
                 "wrote it"
@@ -165,6 +167,15 @@ class SpillFile:
         self._seed = first.digest
         self._start = len(MAGIC) + FRAME.size + len(first.payload)
         return header
+
+    def _takes_layout(self, kind: int, told: object) -> bool:
+        """Whether rows of a kind are as this kvbench writes them, or as it did before later columns came behind."""
+        dtype = self._dtypes[kind]
+        early = without_later(dtype)
+        if told == layout_of(early):
+            self._early[kind] = early
+            return True
+        return bool(told == layout_of(dtype))
 
     def _frame(self, position: int, number: int, size: int) -> _Raw | _Bad:
         """The frame at `position`, or why there is none."""
@@ -190,9 +201,15 @@ class SpillFile:
         dtype = self._dtypes.get(frame.kind)
         if dtype is None:
             raise self._refuse(f"the frame at byte {position} is of the unknown kind {frame.kind}")
-        if len(frame.payload) % dtype.itemsize:
+        stored = self._early.get(frame.kind, dtype)
+        if len(frame.payload) % stored.itemsize:
             raise self._refuse(f"the frame at byte {position} does not hold whole rows")
-        return Frame(frame.kind, np.frombuffer(frame.payload, dtype), {})
+        rows = np.frombuffer(frame.payload, stored)
+        if stored != dtype:
+            early, rows = rows, np.zeros(len(rows), dtype)
+            for name in stored.names or ():
+                rows[name] = early[name]
+        return Frame(frame.kind, rows, {})
 
     def _json(self, payload: bytes, position: int) -> dict[str, Any]:
         try:

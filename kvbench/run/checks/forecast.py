@@ -13,7 +13,7 @@ from typing import Final
 from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
-from kvbench.engine.chained import block_bytes
+from kvbench.engine.chained import block_shape
 from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
 from kvbench.records.condensed.population_schema import QUANTITY_COLUMNS, REQUEST_QUANTITIES
 from kvbench.records.condensed.sample import budget
@@ -154,18 +154,19 @@ def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Se
     assert schedule.chains is not None
     requests = requests_within(config, schedule.part)
     decided = decide(config, schedule.part, schedule.chains, capacities, requests)
-    storage, nbytes = config.tiers[-1].facts.storage, block_bytes(config)
+    storage, shape = config.tiers[-1].facts.storage, block_shape(config)
+    nbytes = shape.nbytes
     moved = config.keeps_bytes and storage
     most_held = int(decided.held[-1]) if config.cache.ttl_s is None else int(decided.written[-1])
     return Demand(
         requests=requests,
         # The old copy of what was promoted from storage is deleted in a row of its own.
-        operations=decided.operations + (int(decided.promoted[-1]) if storage else 0),
+        operations=(decided.operations + (int(decided.promoted[-1]) if storage else 0)) * shape.parts,
         written_bytes=int(decided.written[-1]) * nbytes if moved else 0,
         read_bytes=int(decided.read[-1]) * nbytes if moved else 0,
         peak_storage_bytes=min(capacities[-1], most_held * nbytes) if moved else 0,
-        peak_objects=decided.most_blocks,
-        largest_object_bytes=nbytes if requests else 0,
+        peak_objects=decided.most_blocks * shape.parts,
+        largest_object_bytes=shape.object_bytes if requests else 0,
         at_most=config.pacing.mode != "open" and config.duration_s is not None,
     )
 

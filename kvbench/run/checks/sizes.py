@@ -1,13 +1,13 @@
 """The memory and capacities that a rank takes, in agreement with the other ranks of its node and filesystem."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psutil
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import total
+from kvbench.cluster.broadcast import highest, total
 from kvbench.cluster.node import Node
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
@@ -174,6 +174,10 @@ def plan_sizes(
         return Sizes(arena, capacities, need, spill_bytes)
 
     sizes = agreement.run("check", size)
+    if config.tensor_parallel > 1:
+        # Ranks that serve together decide alike, as they have the same room.
+        least = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
+        sizes = replace(sizes, capacities=least)
     files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
     files = total(topology.node_comm, files)[0]
     agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))

@@ -133,7 +133,12 @@ def curve_sums(
 def _keeps_all(config: RunConfig) -> bool:
     """Whether every block of every request is kept where there is room, so that one pass has all capacities."""
     cache = config.cache
-    return cache.admission == "always" and cache.ttl_s is None and cache.min_prefix_tokens == 0
+    return (
+        cache.admission == "always"
+        and cache.ttl_s is None
+        and cache.min_prefix_tokens == 0
+        and cache.prefetch == "none"
+    )
 
 
 def curve_of(

@@ -1,16 +1,18 @@
 """What the requests of one rank come to in a cache of a size: the decisions of a run, counted and not carried out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cache.chains import ChainCache
+from kvbench.cache.chains import PREFETCH, ChainCache
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import chain_settings
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces.trace import Trace
+from kvbench.workload.turns import Rows, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,48 +38,68 @@ class Decided:
     """(T,) Blocks on each tier at the end."""
     most_blocks: int
     """Different blocks that were held at a time, at most."""
+    copied: int
+    """Blocks that were read ahead for a modelled tier, at most."""
 
     @property
     def operations(self) -> int:
         """Of a run that carries the decisions out: a move, up or down, is one."""
-        return int((self.found + self.written - self.promoted + self.deleted).sum())
+        return int((self.found + self.written - self.promoted + self.deleted).sum()) + self.copied
 
 
 def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[int | None], requests: int) -> Decided:
     """Decide the first `requests` of a rank's `part` of a trace; tiers have `capacities` bytes (None: never full)."""
     settings = chain_settings(config, capacities)
     cache, tiers = ChainCache(settings), len(settings.tiers)
-    counts = np.zeros((requests, 4 * tiers + 1), np.int64)
+    rows = rows_within(config, part, requests)
+    counts = np.zeros((len(rows.position), 4 * tiers + 4), np.int64)
     most = 0
-    for first, end in chains.pieces(requests):
+    for first, end in chains.pieces(rows.position):
+        piece = rows.at(slice(first, end))
+        keys, lengths = chains.of_rows(piece)
         cache.play(
-            chains.keys(first, end),
-            np.cumsum(chains.counts[first:end]),
-            chains.lookups[first:end],
-            chains.stored[first:end],
-            part.arrival_ns[first:end],
+            keys,
+            np.cumsum(lengths),
+            np.where(piece.prefetch, 0, chains.lookups[piece.position]),
+            np.where(piece.prefetch, PREFETCH, chains.stored[piece.position]),
+            piece.time_ns,
             counts[first:end],
         )
         most = max(most, cache.blocks)
+    ahead, counts = counts[rows.prefetch], counts[~rows.prefetch]
     sums = counts.sum(axis=0)
+    before = ahead.sum(axis=0)
     moves_up = settings.promote and settings.tiers[0].blocks > 0
     return Decided(
         requests=requests,
         found=sums[:tiers],
         found_by_request=counts[:, :tiers].sum(axis=1),
-        written=sums[tiers : 2 * tiers],
-        read=sums[2 * tiers : 3 * tiers],
+        written=(sums + before)[tiers : 2 * tiers],
+        read=(sums + before)[2 * tiers : 3 * tiers],
         promoted=np.where(np.arange(tiers) > 0, sums[:tiers], 0) if moves_up else np.zeros(tiers, np.int64),
-        deleted=sums[3 * tiers : 4 * tiers],
-        behind_gap=int(sums[4 * tiers]),
+        deleted=(sums + before)[3 * tiers : 4 * tiers],
+        behind_gap=int(sums[4 * tiers + 2]),
         held=np.array(cache.held),
         most_blocks=most,
+        # What is copied to a modelled tier is read and not written.
+        copied=int(before[2 * tiers : 3 * tiers].sum()) if settings.tiers[0].modelled else 0,
     )
 
 
 def requests_within(config: RunConfig, part: Trace) -> int:
     """How many requests of `part` arrive before the run ends; all, where they do not wait for their time."""
+    return int(np.searchsorted(part.arrival_ns, _end_ns(config), side="right"))
+
+
+def rows_within(config: RunConfig, part: Trace, requests: int) -> Rows:
+    """What is decided on until the run ends: the first `requests` of `part`, and prefetches among and behind them."""
+    rows = rows_of(config, part)
+    kept = (rows.prefetch & (rows.time_ns <= _end_ns(config))) | (~rows.prefetch & (rows.position < requests))
+    return rows.at(kept)
+
+
+def _end_ns(config: RunConfig) -> float:
+    """When the run ends, by the clock of the trace."""
     if config.duration_s is None or config.pacing.mode != "open":
-        return len(part)
-    end_ns = (config.warmup_s + config.duration_s) * 1e9 * config.pacing.speedup
-    return int(np.searchsorted(part.arrival_ns, end_ns, side="right"))
+        return math.inf
+    return (config.warmup_s + config.duration_s) * 1e9 * config.pacing.speedup

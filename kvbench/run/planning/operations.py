@@ -14,7 +14,7 @@ from kvbench.cache.chains import ChainCache
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_bytes, chain_settings
 from kvbench.records.schema import Op, label
-from kvbench.run.planning.decisions import requests_within
+from kvbench.run.planning.decisions import requests_within, rows_within
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces import Trace
 from kvbench.workload.traces.parquet import table_bytes
@@ -47,17 +47,19 @@ def _of_rank(config: RunConfig, rank: int, part: Trace, cache: ChainCache) -> Op
     chains = Chains(config, part)
     steps: list[tuple[int, int, int, int]] = []
     counts = []
-    for position in range(requests_within(config, part)):
-        chain = chains.chain(position)
-        _, made = cache.serve(chain.keys, chain.lookup, chain.stored, chain.time_ns)
+    rows = rows_within(config, part, requests_within(config, part))
+    for position, is_prefetch, time_ns in zip(*(column.tolist() for column in rows), strict=True):
+        if is_prefetch:
+            made = cache.prefetch(chains.session_chain(position).keys, time_ns)
+        else:
+            chain = chains.chain(position)
+            _, made = cache.serve(chain.keys, chain.lookup, chain.stored, time_ns)
         steps += made
         counts.append(len(made))
     keys = np.array([step[1] for step in steps], np.uint64).view(np.int64)
     rest = np.array([(op, source, target) for op, _, source, target in steps], np.int64).reshape(-1, 3)
-    place = np.repeat(np.arange(len(counts)), counts)
-    return Operations(
-        rank, part.number[place], part.arrival_ns[place], np.column_stack([rest[:, 0], keys, rest[:, 1], rest[:, 2]])
-    )
+    number, time_ns = (np.repeat(column, counts) for column in (part.number[rows.position], rows.time_ns))
+    return Operations(rank, number, time_ns, np.column_stack([rest[:, 0], keys, rest[:, 1], rest[:, 2]]))
 
 
 def as_parquet(config: RunConfig, ranks: Iterable[Operations]) -> bytes:

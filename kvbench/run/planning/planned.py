@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import deal_out, share, total
+from kvbench.cluster.broadcast import deal_out, highest, share, total
 from kvbench.cluster.comm import Communicator
+from kvbench.config.load import load_config
 from kvbench.config.names import CHAIN_POLICIES
-from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
@@ -23,10 +24,9 @@ from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curv
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
-from kvbench.workload.build import trace_parts
+from kvbench.workload.build import check_groups, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
-from kvbench.workload.sessions import made_part
-from kvbench.workload.sessions.make import SOURCE, span_ns
+from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
 
 _DAY_S: Final = 86_400
@@ -102,8 +102,7 @@ class Planned:
     source: str
     """Of the trace."""
     span_s: float | None
-    """From the start to the arrival of the last request, of sessions to the end of the time that they are made for;
-    None where requests do not wait for their time."""
+    """From the start to the arrival of the last request; None where requests do not wait for their time."""
     block_bytes: int
     sums: Sums
     tiers: tuple[TierSums, ...]
@@ -200,6 +199,7 @@ def plan(
                 f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "
                 "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
             )
+        check_groups(config, comm.size if comm.size > 1 else ranks or 1)
         if capacities is not None:
             check_capacities(config, capacities)
         return config, load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
@@ -208,21 +208,24 @@ def plan(
     facts = None
     if made is not None:
         of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
-        facts = [made.model_dump(mode="json"), *of_trace, _span_s(made, trace)]
-    content, digest, trace_source, span_s = share(comm, facts)
+        facts = [made.model_dump(mode="json"), *of_trace]
+    content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
+    # Of ranks that serve together, which decide the same, the first stands for all.
+    group = config.tensor_parallel
     mine: Iterable[Trace]
     if isinstance(config.workload, TraceWorkload):
-        parts = None if trace is None else trace_parts(trace, config.workload, size)
-        mine = parts or () if alone else [_own_part(comm, parts)]
+        dealt = () if trace is None else trace_parts(trace, config.workload, size, together=group)
+        parts = enumerate(dealt) if alone else [(comm.rank, _own_part(comm, iter(dealt) if dealt else None))]
+        mine = (own_part(config, part, n // group) for n, part in parts if n % group == 0)
     else:
-        mine = (made_part(config, rank) for rank in (range(size) if alone else (comm.rank,)))
+        mine = (sessions_part(config, n) for n in (range(size) if alone else [comm.rank]) if n % group == 0)
     if capacities is not None or export is not None:
         several = mine
         mine = agreement.run("plan", lambda: list(several), computes=True)
     sizes = tier_capacities(config, capacity)
-    sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
+    sums, tiers, last_ns = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:
         export(config, operations_of(config, mine, sizes))
     summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
@@ -238,8 +241,8 @@ def plan(
         ranks=size,
         fingerprint=config.fingerprint(size, digest),
         source=trace_source,
-        span_s=span_s,
-        block_bytes=block_bytes(config),
+        span_s=_span_s(config, highest(comm, last_ns)),
+        block_bytes=block_bytes(config) * group,
         sums=in_all,
         tiers=tuple(
             TierSums(name, nbytes, *row)
@@ -264,8 +267,9 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
 
 def _decided(
     config: RunConfig, parts: Iterable[Trace], capacities: Sequence[int | None]
-) -> tuple[Sums, NDArray[np.int64]]:
-    """The sums over ranks, and the rows of their tiers: TierSums without names and capacities."""
+) -> tuple[Sums, NDArray[np.int64], int]:
+    """The sums over ranks, the rows of their tiers (TierSums without names and capacities), the last arrival (ns)."""
+    last_ns = 0
     sums = {field.name: 0 for field in fields(Sums)}
     tiers = np.zeros((len(config.tiers), 5), np.int64)
     for part in parts:
@@ -290,7 +294,8 @@ def _decided(
         ):
             sums[name] += int(value)
         tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
-    return Sums(**sums), tiers
+        last_ns = max(last_ns, int(part.arrival_ns[requests - 1]) if requests else 0)
+    return Sums(**sums), tiers, last_ns
 
 
 def _is_unlimited(config: RunConfig, capacities: Sequence[int | None]) -> bool:
@@ -323,16 +328,8 @@ def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
     return Trace.from_arrays(*deal_out(comm, arrays))
 
 
-def _span_s(config: RunConfig, trace: Trace | None) -> float | None:
-    if config.pacing.mode != "open":
-        return None
-    if trace is None:
-        made_s = span_ns(config) / 1e9 / config.pacing.speedup
-        return made_s if config.duration_s is None else min(made_s, config.warmup_s + config.duration_s)
-    requests = requests_within(config, trace)
-    if not requests:
-        return None
-    return int(trace.arrival_ns[requests - 1]) / 1e9 / config.pacing.speedup
+def _span_s(config: RunConfig, last_ns: int) -> float | None:
+    return None if config.pacing.mode == "asap" else last_ns / 1e9 / config.pacing.speedup or None
 
 
 def _share(part: int, whole: int) -> float:

@@ -32,7 +32,7 @@ def span_ns(config: RunConfig) -> int:
     if workload.span_s is not None:
         return round(workload.span_s * 1e9)
     assert config.duration_s is not None
-    speedup = config.pacing.speedup if config.pacing.mode == "open" else 1.0
+    speedup = 1.0 if config.pacing.mode == "asap" else config.pacing.speedup
     return round((config.warmup_s + config.duration_s) * speedup * 1e9)
 
 

@@ -24,6 +24,22 @@ def merged(parts: Sequence[Trace], source: str) -> Trace:
     return replace(trace, digest=trace_digest(trace))
 
 
+def repeated(trace: Trace, cycles: int) -> Trace:
+    """`trace` so many times, one after the other, as far apart as its requests are on average: the same blocks are
+    asked for again, by other sessions."""
+    requests, sessions = len(trace), int(trace.session.max(initial=-1)) + 1
+    span_ns = int(trace.arrival_ns[-1])
+    period_ns = span_ns + span_ns // max(1, requests - 1)
+    cycle = np.repeat(np.arange(cycles), requests)
+    again = trace.take(np.tile(np.arange(requests), cycles))
+    return replace(
+        again,
+        number=np.arange(requests * cycles),
+        arrival_ns=again.arrival_ns + cycle * period_ns,
+        session=np.where(again.session < 0, -1, again.session + cycle * sessions),
+    )
+
+
 def _joined(parts: Sequence[Trace]) -> Trace:
     first = parts[0]
     origin_ns = min(part.origin_ns for part in parts)

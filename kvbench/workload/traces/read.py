@@ -9,7 +9,7 @@ from kvbench.workload.traces.fields import first_objects
 from kvbench.workload.traces.files import trace_files
 from kvbench.workload.traces.format import TraceFormat
 from kvbench.workload.traces.formats import FORMATS
-from kvbench.workload.traces.merge import merged
+from kvbench.workload.traces.merge import merged, repeated
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import Trace
 
@@ -25,7 +25,9 @@ def load_trace(workload: TraceWorkload) -> Trace:
     trace = read_trace(workload.path, workload.format, skip_bad_lines=workload.skip_bad_lines)
     if workload.serving == "reference":
         trace = trace.without_answers()
-    return trace if workload.max_requests is None else trace.head(workload.max_requests)
+    if workload.max_requests is not None:
+        trace = trace.head(workload.max_requests)
+    return trace if workload.replay_cycles == 1 else repeated(trace, workload.replay_cycles)
 
 
 def read_trace(path: str | Path, trace_format: str = "auto", *, skip_bad_lines: bool = False) -> Trace:

@@ -11,8 +11,8 @@ from rank_harness import SEED, TINY_MODEL, finish, wait_for
 
 from kvbench import timed_io
 from kvbench.cache.announcements import ANNOUNCEMENT_DTYPE
+from kvbench.config.load import parse_config
 from kvbench.config.roles import Roles
-from kvbench.config.run_config import parse_config
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Engine, Load, RankSeat
 from kvbench.engine.sharing import Sharing

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from kvbench import timed_io
 from kvbench.cache import Cache, Policy, Step, make_policy
 from kvbench.cache.waterfall_lru import WaterfallLru
-from kvbench.config.run_config import RunConfig, parse_config
+from kvbench.config.load import parse_config
+from kvbench.config.run_config import RunConfig
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.engine import Engine, Load, RankSeat
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase, RequestState

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kvbench.config.run_config import RunConfig, parse_config
+from kvbench.config.load import parse_config
+from kvbench.config.run_config import RunConfig
 
 
 @pytest.fixture(scope="session")

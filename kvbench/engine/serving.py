@@ -1,0 +1,111 @@
+"""Decides requests that are served as an engine does it, and turns the decisions into operations. It moves no bytes.
+
+A block is one object, or several (`BlockShape`): whatever is done to it is then done to each of them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from kvbench.cache import Step
+from kvbench.cache.chains import ChainCache
+from kvbench.engine.chained import BlockShape
+from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.prefix_hits import PrefixHits
+from kvbench.engine.queueing import Queueing, add_stage
+from kvbench.records.schema import Op, Phase
+from kvbench.workload.request import Chain
+
+_WRITE: Final = Op.WRITE
+_OPS: Final = tuple(Op)
+_LOADS: Final = (Op.READ, Op.PROMOTE)
+
+
+class Serving:
+    """Serves chains from `cache`."""
+
+    def __init__(
+        self, cache: ChainCache, shape: BlockShape, prefix_hits: PrefixHits, queueing: Queueing, computes: bool
+    ) -> None:
+        """`computes`: requests are computed on a modelled GPU, between what they read and what they write."""
+        self._cache = cache
+        self._shape = shape
+        self._prefix_hits = prefix_hits
+        self._queueing = queueing
+        self._computes = computes
+        self._first_ns: int | None = None
+
+    def serve(self, active: ActiveRequest, chain: Chain) -> None:
+        """What was found is read, all of it at a time; then what is new is written, likewise."""
+        request, tokens = active.request, chain.block_tokens
+        found, steps = self._cache.serve(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
+        active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
+        active.hit_tokens = min(len(found) * tokens, request.context_tokens)
+        active.miss_tokens = request.context_tokens - active.hit_tokens
+        if active.phase == Phase.MEASURE:
+            self._prefix_hits.add(found, chain.lookup, tokens, request.context_tokens)
+        reads, writes = self._line_up(active, chain, steps)
+        if reads and self._shape.ranks > 1:
+            active.waits_at = 0
+        add_stage(active, reads)
+        if self._computes:
+            active.computes_at = len(active.stages)
+            active.stages.append(writes)
+            active.stage_delays_ns.append(0)
+            return
+        add_stage(active, writes)
+        if request.generation_ns:
+            add_stage(active, [], request.generation_ns)
+
+    def prefetch(self, active: ActiveRequest, chain: Chain) -> None:
+        """What is there of the chain is brought up, as far as there is room for it; nobody waits for that."""
+        steps = self._cache.prefetch(chain.keys, self._time_ns(active, chain))
+        for operation in self._operations(steps, active):
+            self._queueing.make_room(operation)
+
+    def _time_ns(self, active: ActiveRequest, chain: Chain) -> int:
+        """What times to live count by: the clock of the workload, or the real one where requests wait for answers."""
+        if not self._shape.follows:
+            return chain.time_ns
+        if self._first_ns is None:
+            self._first_ns = active.start_ns
+        return round((active.start_ns - self._first_ns) * self._shape.speedup)
+
+    def _line_up(
+        self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
+    ) -> tuple[list[Operation], list[Operation]]:
+        """The operations that the request waits for: reads, and writes of its own blocks. All others make room."""
+        shape = self._shape
+        # What a modelled tier pushes out is written below, and no request waits for that.
+        own = frozenset(chain.keys.tolist()) if shape.modelled else None
+        reads: list[Operation] = []
+        writes: list[Operation] = []
+        later = int(any(step[0] in _LOADS for step in steps))
+        for step in steps:
+            code, key, _, _ = step
+            if code in _LOADS:
+                for operation in self._operations([step], active, 0):
+                    self._queueing.ask(operation, reads)
+            elif code == _WRITE and (own is None or key in own):
+                for operation in self._operations([step], active, later):
+                    self._queueing.ask(operation, writes)
+            else:
+                for operation in self._operations([step], active):
+                    self._queueing.make_room(operation)
+        return layer_by_layer(reads, shape.parts), layer_by_layer(writes, shape.parts)
+
+    def _operations(
+        self, steps: Iterable[tuple[int, int, int, int]], active: ActiveRequest, stage: int | None = None
+    ) -> Iterator[Operation]:
+        """Those of the objects of each step's block."""
+        for code, key, source, target in steps:
+            places = (None if source < 0 else source, None if target < 0 else target)
+            for part_key, tokens in self._shape.objects(key):
+                yield Operation(Step(_OPS[code], part_key, self._shape.object_bytes, *places), active, tokens, stage)
+
+
+def layer_by_layer(operations: list[Operation], parts: int) -> list[Operation]:
+    """Operations on all objects of one block after the other, in the order of layers: the first of every block, and so
+    on."""
+    if parts == 1:
+        return operations
+    return [operation for part in range(parts) for operation in operations[part::parts]]
