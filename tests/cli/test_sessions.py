@@ -66,6 +66,17 @@ def test_a_run_does_what_was_planned(start_run: Start, kvbench: Call, tmp_path: 
     assert attributes["fingerprint"] == figures["fingerprint"]
 
 
+def test_turns_that_wait_for_answers_are_all_asked(start_run: Start, kvbench: Call, tmp_path: Path) -> None:
+    more = (*SMALL, "pacing.mode=closed", "pacing.speedup=1000", "tiers=[{kind: file, capacity_bytes: 8MiB}]")
+    quick = (*QUICK, "duration_s=null", "io.threads=2", "payload.verify=full")
+    ended = start_run(*more, *quick, config="sessions").ended()
+    assert ended.code == 0, ended.err
+    figures = planned(kvbench, *overrides(*more, *quick))
+    assert len(column(tmp_path / "run.h5", "requests/hit_objects")) == figures["requests"]
+    tokens = column(tmp_path / "run.h5", "requests/context_tokens")
+    assert tokens.sum() == figures["input_tokens"]
+
+
 def test_ranks_of_a_launcher_make_the_sessions_that_one_process_makes_for_them(
     start: Start, mpirun: Mpirun, kvbench: Call
 ) -> None:
