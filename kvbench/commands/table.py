@@ -102,6 +102,15 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Write the trace of PATHS, whatever its format, as one Parquet file of kvbench's own format.",
         "kvbench.commands.trace_files:convert",
     ),
+    "trace fit": Entry(
+        "Estimate the parameters of sessions from the trace of PATHS, and say how near what they make up comes to it.",
+        "kvbench.commands.trace_sessions:fit_command",
+    ),
+    "trace generate": Entry(
+        "Write the requests that the sessions of CONFIG make up, those of all ranks in order of time, as one Parquet "
+        "file of kvbench's own format.",
+        "kvbench.commands.trace_sessions:generate",
+    ),
     "trace info": Entry(
         "Print requests, span, sessions, token and reuse statistics of the trace at PATH.",
         "kvbench.commands.look:info",

@@ -9,6 +9,7 @@ from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
 from kvbench.config.sections import Arrivals, CachePolicy, Pacing, TierSection
+from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
 _ENGINE: Final = "only requests that are served as an engine does heed it (a trace, with workload.serving=engine)"
@@ -29,7 +30,7 @@ class Chosen(Protocol):
     """What the rules are about: a `RunConfig`."""
 
     @property
-    def workload(self) -> PersonaWorkload | ReferenceWorkload | TraceWorkload: ...
+    def workload(self) -> PersonaWorkload | ReferenceWorkload | TraceWorkload | SessionsWorkload: ...
     @property
     def pacing(self) -> Pacing: ...
     @property
@@ -79,7 +80,7 @@ def tiers_fit(config: Chosen) -> None:
 
 def pacing_fits(config: Chosen) -> None:
     """When requests come, for workloads that say it themselves and those that do not."""
-    pacing, trace = config.pacing, isinstance(config.workload, TraceWorkload)
+    pacing, trace = config.pacing, isinstance(config.workload, TraceWorkload | SessionsWorkload)
     if trace and pacing.mode == "closed" and not config.serves_as_engine:
         raise ValueError(
             "pacing.mode: a trace that is served as the reference does is replayed `open` (at its arrival times) or "
@@ -104,6 +105,8 @@ def pacing_fits(config: Chosen) -> None:
         raise ValueError("pacing.requests_per_s: open loop with personas needs the arrival rate per rank")
     if pacing.admission == "priority" and pacing.mode != "open":
         raise ValueError("pacing.admission: only in open loop do requests wait by priority; set pacing.mode to open")
+    if isinstance(config.workload, SessionsWorkload) and config.duration_s is None and config.workload.span_s is None:
+        raise ValueError("workload.span_s: sessions have no end where duration_s is null; give one of them")
     if config.duration_s is None and not trace:
         raise ValueError("duration_s: personas never end; give the seconds to measure")
 

@@ -15,6 +15,7 @@ from kvbench.config.compute import Compute, ComputeOrNone
 from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
 from kvbench.config.roles import Roles
 from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Pacing, PayloadSection, TierSection
+from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.types import Count, Model, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
 
@@ -28,6 +29,7 @@ __all__ = [
     "PersonaWorkload",
     "ReferenceWorkload",
     "RunConfig",
+    "SessionsWorkload",
     "TierSection",
     "TraceWorkload",
 ]
@@ -47,9 +49,9 @@ class RunConfig(Section):
     seed: Count = Field(default=42, ge=0, lt=2**32)
     """Rank r uses seed + r."""
     model: Model = "llama3.1-8b"
-    workload: Annotated[PersonaWorkload | ReferenceWorkload | TraceWorkload, Field(discriminator="kind")] = (
-        PersonaWorkload()
-    )
+    workload: Annotated[
+        PersonaWorkload | ReferenceWorkload | TraceWorkload | SessionsWorkload, Field(discriminator="kind")
+    ] = PersonaWorkload()
     pacing: Pacing = Pacing()
     arrivals: Arrivals = Arrivals()
     compute: ComputeOrNone = None
@@ -81,6 +83,8 @@ class RunConfig(Section):
     @property
     def serves_as_engine(self) -> bool:
         """Whether requests do what those of a serving engine do, and not what the reference's do."""
+        if isinstance(self.workload, SessionsWorkload):
+            return True
         return isinstance(self.workload, TraceWorkload) and self.workload.serving == "engine"
 
     @property

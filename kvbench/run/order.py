@@ -23,7 +23,7 @@ from kvbench.cluster.topology import Topology
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.config.load import load_config
 from kvbench.config.names import TIER_KINDS
-from kvbench.config.run_config import RunConfig, TraceWorkload
+from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
@@ -34,6 +34,7 @@ from kvbench.tiers.contract import Tier
 from kvbench.units import storable
 from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, dealt, own_part
 from kvbench.workload.request import Schedule
+from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
 
 
@@ -79,7 +80,7 @@ class Plan:
     fingerprint: str
     started_at: str
     trace: dict[str, str | int] = field(default_factory=dict)
-    """Attributes of the run file that say which trace it was; empty for personas."""
+    """Attributes of the run file that say which trace it was, or that it was made up; empty for personas."""
 
     @property
     def own_directories(self) -> bool:
@@ -107,7 +108,7 @@ class Work:
 
     schedule: Schedule
     part: Trace | None
-    """Its part of the trace; None for personas."""
+    """Its part of the trace; None where it makes its requests itself."""
 
 
 def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[Plan, Work]:
@@ -146,6 +147,8 @@ def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -
             "trace_digest": trace.digest,
             "trace_bad_lines": trace.bad_lines,
         }
+    elif isinstance(config.workload, SessionsWorkload):
+        facts = {"trace_source": SOURCE}
     return Plan(
         order,
         config,

@@ -9,13 +9,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from kvbench.config.roles import Roles
-from kvbench.config.run_config import ReferenceWorkload, RunConfig, TraceWorkload
+from kvbench.config.run_config import ReferenceWorkload, RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.arrival_times import retimed
 from kvbench.workload.disaggregated import DecodeSchedule, Handover, Lanes, PrefillSchedule
 from kvbench.workload.personas import PersonaSchedule
 from kvbench.workload.reference import ReferenceSchedule
 from kvbench.workload.request import Request, Schedule
+from kvbench.workload.sessions import made_part
 from kvbench.workload.trace_schedule import TraceSchedule, deal
 from kvbench.workload.traces import Trace, load_trace
 
@@ -24,8 +25,10 @@ def build_schedule(config: RunConfig, rank: int, size: int, trace_part: Trace | 
     """The schedule of `rank` among `size` ranks.
 
     `trace_part` is this rank's part of the trace, where another rank has read and dealt it (`trace_parts`); without it
-    the trace is read and dealt here. Raises KvbenchError.
+    the trace is read and dealt here. Sessions are made here, whatever the number of ranks. Raises KvbenchError.
     """
+    if isinstance(config.workload, SessionsWorkload):
+        return TraceSchedule(config, sessions_part(config, rank) if trace_part is None else trace_part)
     if isinstance(config.workload, ReferenceWorkload):
         return ReferenceSchedule(config, rank)
     if not isinstance(config.workload, TraceWorkload):
@@ -47,6 +50,13 @@ def own_part(config: RunConfig, dealt: Trace, rank: int) -> Trace:
             "use open or asap"
         )
     return retimed(config, dealt, rank)
+
+
+def sessions_part(config: RunConfig, rank: int) -> Trace:
+    """What `rank` makes up where the workload is sessions; so many ranks as serve together make up the same. Raises
+    KvbenchError."""
+    group = rank // config.tensor_parallel
+    return own_part(config, made_part(config, group), group)
 
 
 def check_groups(config: RunConfig, ranks: int) -> None:
@@ -111,7 +121,7 @@ def build_handover(config: RunConfig, roles: Roles, trace_part: Trace | None) ->
 
 def decoder_of(config: RunConfig, roles: Roles, rank: int) -> Callable[[int], int]:
     """From the number of a request of prefill rank `rank` to the rank that decodes it."""
-    if isinstance(config.workload, TraceWorkload):
+    if isinstance(config.workload, TraceWorkload | SessionsWorkload):
         return lambda number: roles.decode[number % len(roles.decode)]
     users = config.workload.users
     return lambda number: roles.decoder(rank, number % users, users)

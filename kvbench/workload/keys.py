@@ -34,6 +34,12 @@ class KeyKind(IntEnum):
     """rank, user, conversation, turn"""
     BLOCK_PART = 9
     """key of the block, number of the object that is a part of it"""
+    SESSION_PROMPT = 16
+    """seed, application, whether it is its subagents'"""
+    SESSION_CHUNK = 17
+    """seed, chunk; what stands before it where its place in a context is meant"""
+    SESSION_OWN = 18
+    """seed + rank, user, session, subagent, how often its context began anew"""
 
 
 def object_key(kind: KeyKind, *numbers: int) -> int:

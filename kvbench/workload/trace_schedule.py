@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kvbench.config.run_config import RunConfig, TraceWorkload
+from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.workload.chains import Chains
 from kvbench.workload.demand import phases, piece_tokens, qos_class
@@ -50,8 +50,8 @@ class TraceSchedule:
 
     def __init__(self, config: RunConfig, part: Trace) -> None:
         """`part`: see `Trace.take`. Raises KvbenchError where the block size does not fit the trace's hash ids."""
-        if not isinstance(config.workload, TraceWorkload):
-            raise TypeError("TraceSchedule needs a configuration whose workload is a trace")
+        if not isinstance(config.workload, TraceWorkload | SessionsWorkload):
+            raise TypeError("TraceSchedule needs a configuration whose workload is a trace, or sessions")
         self._config = config
         self._workload = config.workload
         self._part = part
@@ -155,6 +155,7 @@ class TraceSchedule:
         output_tokens = int(part.output_tokens[position])
         chain = None if self.chains is None else self.chains.chain(position)
         if chain is None:
+            assert isinstance(self._workload, TraceWorkload), "sessions are served as an engine does it"
             prefill, decode_passes, generation_ns = phases(self._workload, context_tokens, output_tokens)
         else:
             prefill, decode_passes = True, 0

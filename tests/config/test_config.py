@@ -46,7 +46,7 @@ MISTAKES = {
     "model: {layer: 1, kv_heads: 1, head_dim: 1}": r"unknown key model\.layer: did you mean model\.layers\?",
     "workload: {kind: trace, path: x, users: 1}": r"key workload\.users: it belongs to another kind of workload",
     "workload: {kind: trace}": r"missing key workload\.path: expected the trace file",
-    "workload: {kind: tracee}": r"workload\.kind: expected one of personas, reference, trace .*: did you mean trace\?",
+    "workload: {kind: tracee}": r"workload\.kind: expected one of personas, .*, sessions .*: did you mean trace\?",
     "workload: {mode: decod}": r'workload\.mode: expected one of .* \(given: "decod"\): did you mean decode\?',
     "tiers: [{kind: disk}]": r'tiers\.0\.kind: expected one of memory, gpu, file, null \(given: "disk"\)',
     "workload: 5": r"workload: expected a mapping of keys to values \(given: 5\)",

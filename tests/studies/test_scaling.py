@@ -54,6 +54,13 @@ def test_weak_scaling_keeps_the_users_of_a_rank_and_strong_scaling_those_of_all(
     assert users(runs, "strong") == {1: 24, 2: 12, 4: 6}
 
 
+def test_sessions_grow_and_are_divided_by_their_users(tmp_path: Path) -> None:
+    runs = plan(choices(tmp_path), workload={"kind": "sessions", "users": 6}, pacing={"mode": "asap"})
+    assert users(runs, "weak") == {1: 6, 2: 6, 4: 6}
+    assert users(runs, "strong") == {1: 24, 2: 12, 4: 6}
+    assert {run.overrides for run in runs if run.ranks == 1} == {("workload.users=6",), ("workload.users=24",)}
+
+
 def test_strong_scaling_divides_arrivals_as_it_does_users(tmp_path: Path) -> None:
     runs = plan(choices(tmp_path), pacing={"mode": "open", "requests_per_s": 3})
     rates = {run.ranks: run.overrides[0] for run in runs if run.scaling == "strong"}

@@ -1,7 +1,7 @@
 """`plan`: what the requests of all ranks come to, over MPI like a run, or for any number of ranks in one process.
 
-What travels: the configuration and each rank's part of the trace from rank 0, as for a run; back one sum of a few
-numbers.
+What travels: the configuration and each rank's part of the trace from rank 0, as for a run (ranks make sessions
+themselves); back one sum of a few numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +25,9 @@ from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curv
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
-from kvbench.workload.build import check_groups, dealt, own_part, trace_parts
+from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
+from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
 
 _DAY_S: Final = 86_400
@@ -192,37 +193,41 @@ def plan(
     rank 0 and FailedElsewhere on the others.
     """
 
-    def read() -> tuple[RunConfig, Trace]:
+    def read() -> tuple[RunConfig, Trace | None]:
         config = load_config(source, overrides)
-        if not config.serves_as_engine or not isinstance(config.workload, TraceWorkload):
+        if not config.serves_as_engine:
             raise KvbenchError(
-                f"{source}: only requests that are served as an engine does can be planned: a trace, with "
+                f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "
                 "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
             )
         check_groups(config, comm.size if comm.size > 1 else ranks or 1)
         if capacities is not None:
             check_capacities(config, capacities)
-        return config, load_trace(config.workload)
+        return config, load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
     facts = None
-    if made is not None and trace is not None:
-        facts = [made.model_dump(mode="json"), trace.digest, storable(trace.source)]
+    if made is not None:
+        of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
+        facts = [made.model_dump(mode="json"), *of_trace]
     content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
-    assert isinstance(config.workload, TraceWorkload)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
-    group, parts = config.tensor_parallel, None
-    if trace is not None and alone:
-        received: Iterable[tuple[int, Trace]] = enumerate(trace_parts(trace, config.workload, size // group))
+    # Of ranks that serve together, which decide the same, the first stands for all.
+    group = config.tensor_parallel
+    mine: Iterable[Trace]
+    if not isinstance(config.workload, TraceWorkload):
+        mine = (sessions_part(config, n) for n in (range(size) if alone else [comm.rank]) if n % group == 0)
+    elif trace is not None and alone:
+        parts = enumerate(trace_parts(trace, config.workload, size // group))
+        mine = (own_part(config, part, number) for number, part in parts)
     else:
-        # Of ranks that serve together, which decide the same, the first stands for all.
-        parts = None if trace is None else dealt(trace, config.workload, size, together=group)
-        own = deal_trace(comm, agreement, trace, parts)
-        received = [] if comm.rank % group else [(comm.rank // group, own)]
-    mine: Iterable[Trace] = (own_part(config, part, number) for number, part in received)
+        positions = None if trace is None else dealt(trace, config.workload, size, together=group)
+        part = deal_trace(comm, agreement, trace, positions)
+        mine = (own_part(config, one, comm.rank // group) for one in ([] if comm.rank % group else [part]))
     if capacities is not None or export is not None:
-        mine = list(mine)
+        several = mine
+        mine = agreement.run("plan", lambda: list(several), computes=True)
     sizes = tier_capacities(config, capacity)
     sums, tiers, last_ns = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:

@@ -10,6 +10,8 @@ RUN_FILE = OLD / "run.h5"
 (SPILL,) = OLD.glob("*.spill")
 
 TRACE = Path(__file__).parent / "trace.jsonl"
+SESSIONS = Path(__file__).parent / "sessions.jsonl"
+"""A trace that has them."""
 
 OUTPUT = "OUTPUT"
 """Stands where a command line names the file that the command makes."""
@@ -34,6 +36,11 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
         ),
         "recover": ("recover", SPILL, "-o", OUTPUT, "--overwrite"),
         "report": ("report", RUN_FILE, "-o", OUTPUT),
+        "trace fit": ("trace", "fit", SESSIONS, "-o", OUTPUT, "--overwrite"),
+        "trace generate": (
+            *("trace", "generate", "sessions", "-o", OUTPUT, "--overwrite"),
+            *overrides("duration_s=30"),
+        ),
         "trace convert": ("trace", "convert", TRACE, "-o", OUTPUT, "--overwrite"),
         "trace sample": ("trace", "sample", TRACE, "-n", "2", "-o", OUTPUT, "--overwrite"),
         "trace slice": ("trace", "slice", TRACE, "--requests", "1:", "-o", OUTPUT, "--overwrite"),
