@@ -1,20 +1,15 @@
 """Small things that rank 0 has and every rank needs, and figures that every rank has and all need summed.
 
 What travels: `share` one length and one message down MPI's broadcast tree; `total` one sum of a few integers; `highest`
-8 bytes of every rank to every rank. At 10 000 ranks each takes about 14 rounds. Large things (a trace's parts) go point
-to point, each to the one rank that needs it.
+8 bytes of every rank to every rank. At 10 000 ranks each takes about 14 rounds.
 """
 
 import json
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from kvbench.cluster.comm import Communicator, quiet_barrier, quiet_bcast, wait_quietly
-
-T = TypeVar("T")
-_TAG = 7120
 
 
 def share(comm: Communicator, value: Any) -> Any:
@@ -42,18 +37,3 @@ def highest(comm: Communicator, value: int) -> int:
     quiet_barrier(comm)
     comm.Allgather(np.array([value], np.int64), every)
     return int(every.max())
-
-
-def deal_out(comm: Communicator, parts: Iterator[T] | None) -> T:
-    """Rank 0 gives an iterator of one part for each rank, in order; every rank gets its own. Collective.
-
-    Rank 0 holds one part at a time besides its own.
-    """
-    if comm.rank != 0:
-        part: T = comm.recv(source=0, tag=_TAG)
-        return part
-    assert parts is not None
-    own = next(parts)
-    for rank in range(1, comm.size):
-        comm.send(next(parts), dest=rank, tag=_TAG)
-    return own

@@ -13,7 +13,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.outputs import PARQUET, check_output, write_output
 from kvbench.workload.draws import stream_generator
 from kvbench.workload.traces.files import trace_files
-from kvbench.workload.traces.parquet import encode, pyarrow
+from kvbench.workload.traces.parquet import encoded, pyarrow
 from kvbench.workload.traces.parts import between, drawn_requests, drawn_sessions, part_of
 from kvbench.workload.traces.read import read_files
 from kvbench.workload.traces.trace import Trace
@@ -124,7 +124,7 @@ class _Making:
 
     def write(self, trace: Trace) -> str:
         """Write the file, and say so. Raises KvbenchError. Returns that it is complete."""
-        write_output(self._output, encode(trace), PARQUET)
+        write_output(self._output, encoded(trace), PARQUET)
         left_out = f", {trace.bad_lines} bad lines left out" if trace.bad_lines else ""
         make_console().print(
             f"{self._output.path} holds {len(trace)} requests of {self._source}{left_out}, digest {trace.digest}",

@@ -72,6 +72,11 @@ class Compute(Section):
     weight_bits: Number | None = Field(default=None, gt=0, le=64)
     """Of a stored weight."""
 
+    @property
+    def weights_gb(self) -> float:
+        """Of all parameters; only of what is filled."""
+        return (self.parameters_billion or 0) * (self.weight_bits or _BITS) / 8
+
     def filled(self, model: dict[str, Any], head_dim: int | None) -> "Compute":
         """The same with nothing null: `model` is what the table of models has. Raises ValueError naming what neither
         says."""

@@ -1,9 +1,10 @@
 """What the sections of a configuration must have in common: rules, which raise ValueError with key and remedy."""
 
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from kvbench.config.compute import Compute
+from kvbench.config.compute import Compute, shipped_gpus
 from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
@@ -93,7 +94,8 @@ def pacing_fits(config: Chosen) -> None:
         ):
             if follows:
                 raise ValueError(
-                    f"{key}: it follows sessions, which one rank has whole only with workload.deal=session"
+                    f"{key}: it follows sessions, which a rank has whole only with workload.deal=session (without them "
+                    "a trace is replayed with pacing.mode `open`, at its own times, or `asap`)"
                 )
     if trace and pacing.requests_per_s is not None:
         raise ValueError("pacing.requests_per_s: a trace has its own arrival times; use pacing.speedup or arrivals")
@@ -188,7 +190,15 @@ def compute_fits(config: Chosen) -> None:
         raise ValueError(f"compute: {_ENGINE}; others have workload.generation_ms_per_token")
     if config.workload.generation_ms_per_token:
         raise ValueError("compute: it says how long generation takes; leave workload.generation_ms_per_token out")
-    assert config.filled_compute is not None  # raises ValueError where a number is missing
+    # Raises ValueError where a number is missing.
+    compute = config.filled_compute
+    assert compute is not None
+    room_gb = shipped_gpus()[compute.gpu].memory_gb
+    if compute.weights_gb > room_gb * compute.gpus:
+        raise ValueError(
+            f"compute.gpus: {compute.weights_gb:g} GB of weights need {math.ceil(compute.weights_gb / room_gb)} or more "
+            f"{compute.gpu} of {room_gb:g} GB"
+        )
 
 
 def split_fits(config: Chosen) -> None:

@@ -177,11 +177,13 @@ def alone_in(folder: Path, advice: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_output(output: Output, content: bytes, kind: Kind | None) -> None:
-    """Write all of `content`, whose folder is made, so that the file is there whole or not at all. Raises KvbenchError
-    naming it."""
+def write_output(output: Output, content: bytes | Iterable[bytes], kind: Kind | None) -> None:
+    """Write all of `content`, or one piece of it after the other, whose folder is made, so that the file is there whole
+    or not at all. Raises KvbenchError naming it."""
+    if isinstance(content, bytes):
+        content = [content]
     if output.file is None:
-        _write_through(output.path, content)
+        _write_through(output.path, b"".join(content))
         return
     make_folder(output.path.parent, output.path.name, "choose another")
     try:
@@ -189,7 +191,10 @@ def write_output(output: Output, content: bytes, kind: Kind | None) -> None:
     except OSError as error:
         raise _refusal(output.path, error.strerror) from error
     try:
-        unfinished.write(content)
+        for piece in content:
+            unfinished.write(piece)
+            if unfinished.error is not None:
+                break
         unfinished.complete(to_device=False)
         unfinished.close()
         if unfinished.error is not None:

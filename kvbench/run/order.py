@@ -1,7 +1,7 @@
 """What a run is told to do (`Order`), what rank 0 makes of it for all ranks (`Plan`), and each rank's part (`Work`).
 
-What travels: the plan from rank 0 to all ranks, as JSON, and each rank's part of the trace. A new option of a run is a
-field of `Order`, and its value is at hand wherever the plan is.
+What travels: the plan from rank 0 to all ranks, as JSON, and each rank's part of the trace (`dealing`). A new option of
+a run is a field of `Order`, and its value is at hand wherever the plan is.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import deal_out, share
+from kvbench.cluster.broadcast import share
 from kvbench.cluster.comm import Communicator
 from kvbench.cluster.gather import MEMORY_BYTES, Way
 from kvbench.cluster.topology import Topology
@@ -27,11 +27,12 @@ from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
+from kvbench.run.dealing import deal_trace
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.tiers.contract import Tier
 from kvbench.units import storable
-from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, own_part, trace_parts
+from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, dealt, own_part
 from kvbench.workload.request import Schedule
 from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
@@ -130,9 +131,9 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
     config, part = plan.config, None
     if isinstance(config.workload, TraceWorkload):
         workload, roles, group = config.workload, config.role_ranks, config.tensor_parallel
-        dealt = () if trace is None else trace_parts(trace, workload, comm.size, roles, group)
-        own = Trace.from_arrays(*deal_out(comm, (p.to_arrays() for p in dealt) if dealt else None))
-        part = agreement.run("plan", lambda: own_part(config, own, comm.rank // group), computes=True)
+        parts = None if trace is None else dealt(trace, workload, comm.size, roles, group)
+        received = deal_trace(comm, agreement, trace, parts)
+        part = agreement.run("plan", lambda: own_part(config, received, comm.rank // group), computes=True)
     return plan, Work(agreement.run("plan", lambda: _schedule(config, comm, part), computes=True), part)
 
 

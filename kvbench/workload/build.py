@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from kvbench.config.roles import Roles
 from kvbench.config.run_config import ReferenceWorkload, RunConfig, SessionsWorkload, TraceWorkload
@@ -67,25 +68,29 @@ def check_groups(config: RunConfig, ranks: int) -> None:
         )
 
 
-def trace_parts(
+def trace_parts(trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None) -> Iterator[Trace]:
+    """The parts of ranks 0 to `size` - 1 (`dealt`), made one at a time so that they need not all be held at once."""
+    return (trace.take(positions) for positions in dealt(trace, workload, size, roles))
+
+
+def dealt(
     trace: Trace, workload: TraceWorkload, size: int, roles: Roles | None = None, together: int = 1
-) -> Iterator[Trace]:
-    """The parts of ranks 0 to `size` - 1, made one at a time so that they need not all be held at once. So many ranks
-    as serve `together` have the same part.
+) -> Iterator[NDArray[np.int64]]:
+    """Positions of the requests of ranks 0 to `size` - 1, rising. So many ranks as serve `together` have the same.
 
     With `roles` the trace is dealt twice: to the prefill ranks, and to the decode ranks by the request's number.
     """
     if roles is None:
         for positions in deal(trace, size // together, workload.deal):
-            yield from itertools.repeat(trace.take(positions), together)
+            yield from itertools.repeat(positions, together)
         return
     prefill = dict(zip(roles.prefill, deal(trace, len(roles.prefill), workload.deal), strict=True))
     decoder = trace.number % len(roles.decode)
     for rank in range(size):
         if rank in prefill:
-            yield trace.take(prefill[rank])
+            yield prefill[rank]
         else:
-            yield trace.take(np.flatnonzero(decoder == roles.decode.index(rank)))
+            yield np.flatnonzero(decoder == roles.decode.index(rank))
 
 
 def build_role_schedule(config: RunConfig, roles: Roles, rank: int, trace_part: Trace | None) -> Schedule:

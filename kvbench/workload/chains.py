@@ -18,6 +18,7 @@ from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.workload.keys import mixed
 from kvbench.workload.request import Chain
+from kvbench.workload.traces.id_store import within
 from kvbench.workload.traces.trace import Trace
 from kvbench.workload.turns import Rows
 
@@ -89,14 +90,7 @@ class Chains:
 
     def pieces(self, positions: NDArray[np.int64]) -> list[tuple[int, int]]:
         """(first, end) of those of the requests at `positions` that are named at a time, in order."""
-        ends = np.cumsum(self.counts[positions])
-        found, first = [], 0
-        while first < len(ends):
-            before = int(ends[first - 1]) if first else 0
-            end = max(first + 1, int(np.searchsorted(ends, before + PIECE_BLOCKS, side="right")))
-            found.append((first, end))
-            first = end
-        return found
+        return list(within(self.counts[positions], PIECE_BLOCKS))
 
     def session_chain(self, position: int) -> Chain:
         """What the request at `position` leaves for the next turn of its session: the blocks of its context and answer

@@ -213,3 +213,17 @@ def test_digests_of_unequal_ranks_are_merged_as_if_one_rank_had_all_rows(run_ran
     # 20 000 rows and 300 places: 1 in 64 would be about 312.
     assert outcome.out.startswith("level 7, kept [")
     assert outcome.out.rstrip().endswith("of [20000, 3000, 100, 0]")
+
+
+def test_every_rank_gets_its_own_part_of_a_trace_piece_by_piece(run_ranks: Run) -> None:
+    outcome = run_ranks("dealing", ranks=4)
+    assert outcome.code == 0, outcome.err
+    assert outcome.lines == [f"rank {rank} has its part" for rank in range(4)]
+
+
+def test_a_rank_that_cannot_keep_its_part_ends_the_job_and_nobody_waits(run_ranks: Run) -> None:
+    outcome = run_ranks("dealing", 2, ranks=4)
+    assert outcome.code == 1
+    assert "plan failed: rank 2 on " in outcome.err
+    assert "cannot keep the trace made up in a temporary file in None: No space left on device" in outcome.err
+    assert "Traceback" not in outcome.err

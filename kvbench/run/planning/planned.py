@@ -4,7 +4,7 @@ What travels: the configuration and each rank's part of the trace from rank 0, a
 themselves); back one sum of a few numbers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import deal_out, highest, share, total
+from kvbench.cluster.broadcast import highest, share, total
 from kvbench.cluster.comm import Communicator
 from kvbench.config.load import load_config
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.errors import KvbenchError
+from kvbench.run.dealing import deal_trace
 from kvbench.run.order import tier_names
 from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
-from kvbench.workload.build import check_groups, own_part, sessions_part, trace_parts
+from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
 from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
@@ -212,15 +213,19 @@ def plan(
     content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
-    # Of ranks that serve together, which decide the same, the first stands for all.
     group = config.tensor_parallel
     mine: Iterable[Trace]
-    if isinstance(config.workload, TraceWorkload):
-        dealt = () if trace is None else trace_parts(trace, config.workload, size, together=group)
-        parts = enumerate(dealt) if alone else [(comm.rank, _own_part(comm, iter(dealt) if dealt else None))]
-        mine = (own_part(config, part, n // group) for n, part in parts if n % group == 0)
+    # Of ranks that serve together, which decide the same, the first stands for all.
+    if not isinstance(config.workload, TraceWorkload):
+        mine = (sessions_part(config, rank) for rank in (range(size) if alone else [comm.rank]) if rank % group == 0)
     else:
-        mine = (sessions_part(config, n) for n in (range(size) if alone else [comm.rank]) if n % group == 0)
+        if trace is not None and alone:
+            received: Iterable[tuple[int, Trace]] = enumerate(trace_parts(trace, config.workload, size // group))
+        else:
+            parts = None if trace is None else dealt(trace, config.workload, size, together=group)
+            own = deal_trace(comm, agreement, trace, parts)
+            received = [] if comm.rank % group else [(comm.rank // group, own)]
+        mine = (own_part(config, part, number) for number, part in received)
     if capacities is not None or export is not None:
         several = mine
         mine = agreement.run("plan", lambda: list(several), computes=True)
@@ -321,11 +326,6 @@ def _curve(
     sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
     return curve_of(summed, capacities, policies, unlimited, optimum=not above)
-
-
-def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:
-    arrays = None if parts is None else (part.to_arrays() for part in parts)
-    return Trace.from_arrays(*deal_out(comm, arrays))
 
 
 def _span_s(config: RunConfig, last_ns: int) -> float | None:

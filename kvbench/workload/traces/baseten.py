@@ -13,7 +13,7 @@ from kvbench.errors import KvbenchError
 from kvbench.workload.traces.collect import BadRowError, Row, TraceCollector
 from kvbench.workload.traces.format import AS_RECORDED, TraceFormat, by_fields_only
 from kvbench.workload.traces.ids import check_ids, id_of_text, session_of
-from kvbench.workload.traces.parquet import START, damaged, parquet_file, parquet_table
+from kvbench.workload.traces.parquet import START, damaged, parquet_batches, parquet_file
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
@@ -21,7 +21,7 @@ _NAME: Final = "baseten"
 _NEEDED: Final = ("timestamp_start_unix_ms", "input_tokens", "output_tokens")
 _SESSIONS: Final = ("provided_session_id", "poor_man_session_id")
 _OPTIONAL: Final = (*_SESSIONS, "total_hashes", "block_size", "duration_e2e_ms")
-_BATCH_ROWS: Final = 10_000
+_BATCH_ROWS: Final = 1000
 _MOST_MS: Final = 2**53
 
 
@@ -32,14 +32,14 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
     if not stream.head.startswith(START):
         raise KvbenchError(f"{path} is no Parquet file, which a trace of the {_NAME} format is")
     there = parquet_file(stream).schema_arrow.names
-    table = parquet_table(stream, [*_NEEDED, *(name for name in _OPTIONAL if name in there)])
+    batches = parquet_batches(stream, [*_NEEDED, *(name for name in _OPTIONAL if name in there)], _BATCH_ROWS)
     session_column = next((name for name in _SESSIONS if name in there), "")
     block_tokens = 0
     collector = TraceCollector(
         path, _NAME, hash_block_tokens=0, token_counting=AS_RECORDED, skip_bad_lines=skip_bad_lines, sorts=True
     )
     ended_ns: dict[int, int] = {}
-    for number, row in enumerate(_rows(path, table), start=1):
+    for number, row in enumerate(_rows(path, batches), start=1):
         try:
             made, block_tokens = _row(row, session_column, block_tokens, ended_ns)
             collector.set_block_tokens(block_tokens)
@@ -49,9 +49,9 @@ def _read(stream: TraceStream, skip_bad_lines: bool) -> Trace:
     return collector.finish()
 
 
-def _rows(path: Path, table: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a pyarrow.Table. Raises KvbenchError where it has text that is none."""
-    for batch in table.to_batches(_BATCH_ROWS):
+def _rows(path: Path, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """The rows of pyarrow.RecordBatches. Raises KvbenchError where they have text that is none."""
+    for batch in batches:
         try:
             rows = batch.to_pylist()
         except ValueError as error:

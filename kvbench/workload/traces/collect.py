@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
+from kvbench.workload.traces.id_store import IdStore
 from kvbench.workload.traces.times import LONGEST_S, LONGEST_YEARS, in_order, plausible
 from kvbench.workload.traces.trace import MAX_TOKENS, Trace
 
-_ID_MASK: Final = (1 << 64) - 1
 _NS: Final = 10**9
 
 
@@ -73,7 +73,7 @@ class TraceCollector:
         self._lines = array("q")
         self._context_tokens = array("i")
         self._output_tokens = array("i")
-        self._hash_ids = array("Q")
+        self._hash_ids = IdStore(str(source))
         self._hash_offsets = array("q", [0])
         self._sessions = array("q")
         self._gaps_ns = array("q")
@@ -102,11 +102,8 @@ class TraceCollector:
         self._nanoseconds.append(nanoseconds)
         self._context_tokens.append(row.context_tokens)
         self._output_tokens.append(row.output_tokens)
-        if isinstance(row.hash_ids, np.ndarray):
-            self._hash_ids.frombytes(row.hash_ids.astype(np.uint64, copy=False).tobytes())
-        else:
-            self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.hash_ids)
-        self._hash_ids.extend(hash_id & _ID_MASK for hash_id in row.answer_ids)
+        self._hash_ids.extend(row.hash_ids)
+        self._hash_ids.extend(row.answer_ids)
         self._hash_offsets.append(len(self._hash_ids))
         self._sessions.append(row.session)
         self._gaps_ns.append(row.gap_ns)
@@ -141,7 +138,7 @@ class TraceCollector:
 
     def finish(self) -> Trace:
         """The trace, still without a digest; its sessions have the numbers of `ids.session_of`. Raises KvbenchError if
-        it has no request."""
+        it has no request, or its ids cannot be kept."""
         if not self._seconds:
             seen = f"{self._bad_lines} bad lines, the first: {self._first_bad[1]}" if self._first_bad else "it is empty"
             raise KvbenchError(f"{self._source} has no request of the {self._format} format: {seen}")
@@ -153,7 +150,7 @@ class TraceCollector:
             arrival_ns,
             np.array(self._context_tokens, np.int32),
             np.array(self._output_tokens, np.int32),
-            np.array(self._hash_ids, np.uint64),
+            self._hash_ids.finish(),
             np.array(self._hash_offsets, np.int64),
             np.array(self._sessions, np.int64),
             np.array(self._gaps_ns, np.int64),

@@ -6,6 +6,7 @@ on with, are worked out from what is in each.
 How long an answer took is not recorded: a later turn arrives its delay after the turn before, and has that as its gap.
 """
 
+from array import array
 from typing import Final
 
 from kvbench.workload.traces.collect import BadRowError, LineParser, Row
@@ -25,6 +26,7 @@ from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import MAX_TOKENS
 
 BLOCK_TOKENS: Final = 512
+_ID_MASK: Final = (1 << 64) - 1
 
 
 class _Line(JsonLine):
@@ -44,7 +46,7 @@ class _Session:
         self.number = number
         self.turns = 0
         self.arrival_ns = 0
-        self._blocks: list[int] = []
+        self._blocks = array("Q")
         """Ids of the full ones."""
         self._open: list[tuple[int | str, int, int]] = []
         """What the last block holds while it is not full: whose tokens, from which of them on, how many."""
@@ -79,7 +81,7 @@ class _Session:
             self._open_tokens += piece
             done += piece
             if self._open_tokens == BLOCK_TOKENS:
-                self._blocks.append(self._id())
+                self._blocks.append(self._id() & _ID_MASK)
                 self._open, self._open_tokens = [], 0
 
     def _id(self) -> int:
@@ -88,7 +90,7 @@ class _Session:
         whose = self._open[0][0]
         if self.turns == 0 and len(self._open) == 1 and isinstance(whose, int):
             return whose
-        return id_of_text(repr((self._blocks[-1:], self._open)))
+        return id_of_text(repr((self._blocks[-1:].tolist(), self._open)))
 
 
 def _parser(stream: TraceStream) -> LineParser:

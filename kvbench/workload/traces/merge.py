@@ -7,17 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbench.errors import KvbenchError
+from kvbench.workload.traces.id_store import NONE
 from kvbench.workload.traces.times import LONGEST_S, LONGEST_YEARS
 from kvbench.workload.traces.trace import Trace, trace_digest
 
 
-def merged(parts: Sequence[Trace], source: str) -> Trace:
+def merged(parts: Sequence[Trace], source: str, hash_ids: NDArray[np.uint64] = NONE) -> Trace:
     """One trace of the `parts`, which are all of one format; requests of the same time stay in the order of the parts.
+
+    `hash_ids`: where there are several parts, the ids of all of them, one part after the other; what stands in the
+    parts is not looked at.
 
     A part's times count from its `origin_ns`: what files share is the clock, or each begins at its own 0. Raises
     KvbenchError where the parts cannot be of one trace.
     """
-    trace = parts[0] if len(parts) == 1 else _joined(parts)
+    trace = parts[0] if len(parts) == 1 else _joined(parts, hash_ids)
     trace = replace(
         trace, number=np.arange(len(trace)), session=_numbered(trace.session), source=source, digest="", origin_ns=0
     )
@@ -40,7 +44,7 @@ def repeated(trace: Trace, cycles: int) -> Trace:
     )
 
 
-def _joined(parts: Sequence[Trace]) -> Trace:
+def _joined(parts: Sequence[Trace], hash_ids: NDArray[np.uint64]) -> Trace:
     first = parts[0]
     origin_ns = min(part.origin_ns for part in parts)
     for part in parts:
@@ -63,7 +67,7 @@ def _joined(parts: Sequence[Trace]) -> Trace:
         arrival_ns=arrival_ns,
         context_tokens=np.concatenate([part.context_tokens for part in parts]),
         output_tokens=np.concatenate([part.output_tokens for part in parts]),
-        hash_ids=np.concatenate([part.hash_ids for part in parts]),
+        hash_ids=hash_ids,
         hash_offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
         session=np.concatenate([part.session for part in parts]),
         gap_ns=np.concatenate([part.gap_ns for part in parts]),

@@ -1,5 +1,6 @@
 """From a trace file, or several, to a `Trace`: which format it is, and the reader of that format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from kvbench.config.run_config import TraceWorkload
@@ -9,6 +10,7 @@ from kvbench.workload.traces.fields import first_objects
 from kvbench.workload.traces.files import trace_files
 from kvbench.workload.traces.format import TraceFormat
 from kvbench.workload.traces.formats import FORMATS
+from kvbench.workload.traces.id_store import NONE, IdStore
 from kvbench.workload.traces.merge import merged, repeated
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import Trace
@@ -44,6 +46,7 @@ def read_trace(path: str | Path, trace_format: str = "auto", *, skip_bad_lines: 
 def read_files(files: list[Path], source: str, trace_format: str = "auto", *, skip_bad_lines: bool = False) -> Trace:
     """The trace of these `files`, which `source` stands for. Raises KvbenchError, as `read_trace`."""
     parts: list[Trace] = []
+    ids = IdStore(source)
     for index, file in enumerate(files):
         with TraceStream(file, index) as stream:
             known = recognised(stream) if trace_format == "auto" else FORMATS[trace_format]
@@ -52,8 +55,13 @@ def read_files(files: list[Path], source: str, trace_format: str = "auto", *, sk
                     f"{file} is of the {known.name} format, but {files[0]} beside it of {parts[0].format}: one trace "
                     "is of one format (take it away, or give a pattern that leaves it out)"
                 )
-            parts.append(known.read(stream, skip_bad_lines))
-    return merged(parts, source)
+            part = known.read(stream, skip_bad_lines)
+        if len(files) > 1:
+            # Each file's own ids are let go as the next is read.
+            ids.extend(part.hash_ids)
+            part = replace(part, hash_ids=NONE)
+        parts.append(part)
+    return merged(parts, source, ids.finish())
 
 
 def sniff_format(path: str | Path) -> str:

@@ -13,9 +13,12 @@ from types import TracebackType
 from typing import IO, Any, Final, NamedTuple, Self, TypeVar
 
 from kvbench.errors import KvbenchError
+from kvbench.workload.traces.id_store import temporary_file, temporary_place, unkept
 
 HEAD_BYTES: Final = 64 * 1024
 """How much of the content can be looked at before it is read."""
+
+_COPY_BYTES: Final = 1024 * 1024
 
 T = TypeVar("T")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -70,7 +73,7 @@ class TraceStream:
             raise _unreadable(Path(str(path).replace("\0", "?")), "no path has a null byte")
         self.path = Path(path)
         self.index = index
-        self._whole: bytes | None = None
+        self._seekable: IO[bytes] | None = None
         self._damage: tuple[type[Exception], ...] = ()
         self._packing = ""
         # A pipe is opened as any file: until somebody opens its other end, this waits.
@@ -126,13 +129,28 @@ class TraceStream:
 
     def content(self) -> bytes:
         """All of it."""
-        return self._guarded(self._content.read) if self._whole is None else self._whole
+        return self._guarded(self._content.read)
 
-    def whole(self) -> bytes:
-        """All of it, before it is read: `content` gives it again."""
-        if self._whole is None:
-            self._whole = self.content()
-        return self._whole
+    def seekable(self) -> IO[bytes]:
+        """All of it as a file that is read at any place, instead of being read from its start to its end: the file
+        itself, or a temporary one of what a pipe gives or was packed. Asked for again, the same; closed with the
+        stream."""
+        if self._seekable is None:
+            plain = not self._packing and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+            self._seekable = self._guarded(lambda: self.path.open("rb")) if plain else self._copied()
+        return self._seekable
+
+    def _copied(self) -> IO[bytes]:
+        file: IO[bytes] = temporary_file(str(self.path)) or io.BytesIO()
+        while piece := self._guarded(lambda: self._content.read(_COPY_BYTES)):
+            try:
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
+            except OSError as error:
+                raise unkept(str(self.path), temporary_place(), error, file.tell()) from error
+        file.seek(0)
+        return file
 
     def _guarded(self, read: Callable[[], T]) -> T:
         try:
@@ -150,6 +168,8 @@ class TraceStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._seekable is not None:
+            self._seekable.close()
 
 
 class _Rejoined(io.RawIOBase):

@@ -1,11 +1,18 @@
-"""A trace in memory: one numpy array per column, cheap to cut and to send between ranks. Reads no files."""
+"""A trace: one numpy array per column, cheap to cut and to send between ranks. Reads no traces.
 
+What is of requests is in memory, 60 bytes each. Hash ids, which may be many times that, are in memory as long as they
+are few and mapped otherwise (`id_store`), and nothing here copies all of them at once.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
+
+from kvbench.workload.traces.id_store import NONE, PIECE_IDS, gathered, id_pieces
 
 MAX_TOKENS: Final = 10_000_000
 """Most tokens that a context or an output of one request may have; more is taken for a mistake in the file."""
@@ -97,26 +104,40 @@ class Trace:
         return self.hash_ids[end - self.answer_counts[request] : end]
 
     def take(self, positions: NDArray[np.int64]) -> "Trace":
-        """The requests at `positions`, in that order; numbers and arrival times stay those of the whole trace."""
-        hash_ids, offsets = _gathered(self.hash_ids, self.hash_offsets[:-1][positions], self.id_counts[positions])
+        """The requests at `positions`, in that order; numbers and arrival times stay those of the whole trace.
+
+        Raises KvbenchError where the ids are many, and cannot be kept.
+        """
+        hash_ids = gathered(self.hash_ids, self.hash_offsets[:-1][positions], self.id_counts[positions], self.source)
+        return replace(self.take_columns(positions), hash_ids=hash_ids)
+
+    def take_columns(self, positions: NDArray[np.int64]) -> "Trace":
+        """What `take` gives, but for `hash_ids`, which is empty: `take_ids` has them."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.id_counts[positions], dtype=np.int64)])
         return replace(
             self,
             number=self.number[positions],
             arrival_ns=self.arrival_ns[positions],
             context_tokens=self.context_tokens[positions],
             output_tokens=self.output_tokens[positions],
-            hash_ids=hash_ids,
+            hash_ids=NONE,
             hash_offsets=offsets,
             session=self.session[positions],
             gap_ns=self.gap_ns[positions],
             answer_counts=self.answer_counts[positions],
         )
 
+    def take_ids(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
+        """The ids of the requests at `positions`, in that order, one array of at most PIECE_IDS after the other."""
+        return id_pieces(self.hash_ids, self.hash_offsets[:-1][positions], self.id_counts[positions])
+
     def without_answers(self) -> "Trace":
         """The same requests with the ids of their contexts alone, and the digest of that."""
         if not self.answer_counts.any():
             return self
-        hash_ids, offsets = _gathered(self.hash_ids, self.hash_offsets[:-1], self.hash_counts)
+        counts = self.hash_counts
+        hash_ids = gathered(self.hash_ids, self.hash_offsets[:-1], counts, self.source)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         plain = replace(self, hash_ids=hash_ids, hash_offsets=offsets, answer_counts=np.zeros(len(self), np.int64))
         return replace(plain, digest=trace_digest(plain))
 
@@ -134,14 +155,6 @@ class Trace:
         """The trace that `to_arrays` took apart; the arrays are not copied."""
         columns: dict[str, Any] = dict(zip(_ARRAYS, arrays, strict=True))
         return cls(**columns, **rest)  # type: ignore[arg-type]
-
-
-def _gathered(
-    ids: NDArray[np.uint64], starts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """`counts` of the `ids` from each of `starts` on, one after the other, and (n + 1,) where each begins and ends."""
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-    return ids[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)], offsets
 
 
 def trace_digest(trace: Trace) -> str:
@@ -167,7 +180,8 @@ def trace_digest(trace: Trace) -> str:
 def _columns_digest(columns: list[NDArray[Any]], hash_block_tokens: int) -> str:
     digest = xxhash.xxh3_64()
     for column in (*columns, np.array([hash_block_tokens])):
-        wide = column.astype("<u8" if column.dtype.kind == "u" else "<i8")
-        digest.update(len(wide).to_bytes(8, "little"))
-        digest.update(wide.tobytes())
+        wide = "<u8" if column.dtype.kind == "u" else "<i8"
+        digest.update(len(column).to_bytes(8, "little"))
+        for start in range(0, len(column), PIECE_IDS):
+            digest.update(column[start : start + PIECE_IDS].astype(wide).tobytes())
     return digest.hexdigest()

@@ -1,0 +1,246 @@
+"""What a serving engine's requests may be told besides the cache: each is planned and carried out alike."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from kvbench_command import QUICK, Command, Ended, column, overrides
+
+from kvbench.records.schema import Op
+from kvbench.units import KIB
+from kvbench.workload.trace_samples import write_samples
+from kvbench.workload.traces.read import read_trace
+
+Call = Callable[..., Ended]
+Start = Callable[..., Command]
+
+MODEL = "model={layers: 4, kv_heads: 4, head_dim: 16}"
+"""1 KiB a token, 256 bytes a layer."""
+BLOCK = 512 * KIB
+TIERS = ("tiers.0={kind: memory, capacity_bytes: 16MiB}", "tiers.1={kind: file, capacity_bytes: 40MiB}")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Sessions, whose later turns hold the earlier ones."""
+    return write_samples(tmp_path, np.random.default_rng(7), requests=150)["deltas"]
+
+
+def settings(trace: Path, *more: str) -> tuple[str, ...]:
+    return (f"workload.path={trace}", "workload.format=deltas", "workload.deal=session", MODEL, *TIERS, *more)
+
+
+def planned(kvbench: Call, words: tuple[str, ...], ranks: int = 1) -> dict[str, Any]:
+    ended = kvbench("plan", "mooncake", *overrides(*words), "--ranks", ranks, "--json")
+    assert ended.code == 0, ended.err
+    figures: dict[str, Any] = json.loads(ended.out)
+    return figures
+
+
+def carried_out(start_run: Start, words: tuple[str, ...], *more: str, ranks: int = 1) -> None:
+    run = start_run(
+        *words,
+        *QUICK,
+        *("duration_s=null", "io.threads=2", "payload.verify=full", *more),
+        config="mooncake",
+        options=("--ranks", ranks) if ranks > 1 else (),
+    )
+    ended = run.ended()
+    assert ended.code == 0, ended.err
+
+
+def check_alike(file: Path, figures: dict[str, Any]) -> None:
+    """The operations of a run are those that were planned, by tier."""
+    ops, tiers, nbytes = (column(file, f"records/{name}") for name in ("op", "tier", "nbytes"))
+    assert column(file, "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
+    assert len(column(file, "requests/rank")) == figures["requests"]
+    for number, tier in enumerate(figures["tiers"]):
+        mine = tiers == number
+        # A promotion is a row of the tier that it reads from, and goes to memory here.
+        brought = (ops == Op.PROMOTE) & (number == 0)
+        written = nbytes[(mine & np.isin(ops, [Op.WRITE, Op.DEMOTE])) | brought].sum()
+        assert written == tier["written_bytes"]
+
+
+@pytest.mark.parametrize("pacing", ["asap", "open"])
+def test_blocks_are_cut_into_layers_keys_and_values(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
+) -> None:
+    cut = ("cache.split.layers=2", "cache.split.keys_values=apart", f"pacing.mode={pacing}", "pacing.speedup=500")
+    whole = planned(kvbench, settings(trace, f"pacing.mode={pacing}", "pacing.speedup=500"))
+    figures = planned(kvbench, settings(trace, *cut))
+    assert figures["prefix"] == whole["prefix"]
+    assert [tier["written_bytes"] for tier in figures["tiers"]] == [tier["written_bytes"] for tier in whole["tiers"]]
+    carried_out(start_run, settings(trace, *cut))
+    check_alike(tmp_path / "run.h5", figures)
+    ops, nbytes = (column(tmp_path / "run.h5", f"records/{name}") for name in ("op", "nbytes"))
+    assert set(nbytes.tolist()) == {BLOCK // 4, 0}
+    assert np.count_nonzero(ops == Op.READ) + np.count_nonzero(ops == Op.PROMOTE) == 4 * figures["prefix"]["hit_blocks"]
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pacing", ["asap", "open"])
+def test_ranks_that_serve_together_have_a_part_of_every_block(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
+) -> None:
+    words = settings(trace, "tensor_parallel=2", f"pacing.mode={pacing}", "pacing.speedup=500")
+    figures = planned(kvbench, words, ranks)
+    carried_out(start_run, words, ranks=ranks)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    rank, op, tier, of, nbytes = (
+        column(file, f"records/{name}") for name in ("rank", "op", "tier", "request", "nbytes")
+    )
+    assert set(nbytes.tolist()) == {BLOCK // 2, 0}
+    done = [Counter(zip(*(which[rank == n].tolist() for which in (op, tier, of)), strict=True)) for n in range(ranks)]
+    assert done[::2] == done[1::2]
+    assert set(column(file, "requests/rank").tolist()) == set(range(0, ranks, 2))
+    assert column(file, "prefix/blocks").sum() == figures["blocks"]
+
+
+def test_a_request_waits_for_the_slowest_of_the_ranks_that_serve_it(
+    start_run: Start, trace: Path, tmp_path: Path
+) -> None:
+    carried_out(start_run, settings(trace, "tensor_parallel=2", "pacing.mode=asap"), ranks=2)
+    file = tmp_path / "run.h5"
+    requests = dict(
+        zip(column(file, "requests/request").tolist(), column(file, "requests/end_ns").tolist(), strict=True)
+    )
+    of, op, start, wall = (column(file, f"records/{name}") for name in ("request", "op", "t_start_ns", "wall_ns"))
+    loads = op == Op.READ
+    # Both ranks' reads, on one clock whose offset between ranks of a node is none.
+    for number, end_ns in zip(of[loads].tolist(), (start + wall)[loads].tolist(), strict=True):
+        assert end_ns <= requests[number]
+
+
+@pytest.fixture
+def regular(tmp_path: Path) -> Path:
+    """Six sessions that ask in turn, each once a minute: a memory for two of them never has what is asked for next."""
+    lines = [
+        {"session_id": f"{session}", "input_length": 2048, "output_length": 1}
+        | ({"timestamp": 10_000 * session} if turn == 0 else {"delay": 60_000})
+        for turn in range(6)
+        for session in range(6)
+    ]
+    path = tmp_path / "regular.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("pacing", ["asap", "open"])
+def test_blocks_come_up_before_the_next_turn_as_was_planned(
+    start_run: Start, kvbench: Call, regular: Path, tmp_path: Path, pacing: str
+) -> None:
+    more: tuple[str, ...] = (f"pacing.mode={pacing}", "pacing.speedup=500", "cache.prefetch_lead_s=1")
+    more += ("tiers.0={kind: memory, capacity_bytes: 12MiB}", "tiers.1={kind: file, capacity_bytes: 200MiB}")
+    words = settings(regular, *more, "cache.prefetch=expected")
+    figures, without = planned(kvbench, words), planned(kvbench, settings(regular, *more))
+    assert figures["requests"] == without["requests"] == 36
+    # The first two turns of a session say how far apart they are; from then on its blocks wait in memory.
+    assert figures["tiers"][0]["hit_blocks"] > 4 * without["tiers"][0]["hit_blocks"]
+    assert figures["prefix"]["hit_blocks"] == without["prefix"]["hit_blocks"]
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    assert np.count_nonzero(column(file, "records/op") == Op.PROMOTE) > 0
+    assert column(file, "requests/operations").sum() < len(column(file, "records/op"))
+
+
+def test_an_export_has_prefetches_too(kvbench: Call, regular: Path, tmp_path: Path) -> None:
+    words = settings(regular, "pacing.mode=open", "cache.prefetch=expected")
+    figures = planned(kvbench, words)
+    out = tmp_path / "operations.parquet"
+    assert kvbench("plan", "mooncake", *overrides(*words), "--export", out).code == 0
+    table = pd.read_parquet(out)
+    assert table.loc[table["target_tier"] == 0, "bytes"].sum() == figures["tiers"][0]["written_bytes"]
+
+
+def test_a_next_turn_waits_for_the_answer_and_its_gap(start_run: Start, trace: Path, tmp_path: Path) -> None:
+    words = settings(trace, "pacing.mode=closed", "pacing.speedup=500")
+    carried_out(start_run, words, "workload.generation_ms_per_token=0.01")
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    delays = {}
+    order: dict[str, list[int]] = {}
+    file = tmp_path / "run.h5"
+    number, intended, end = (column(file, f"requests/{name}") for name in ("request", "intended_ns", "end_ns"))
+    assert sorted(number.tolist()) == list(range(len(lines)))
+    by_tokens = dict(zip(number.tolist(), zip(intended.tolist(), end.tolist(), strict=True), strict=True))
+    read = read_trace(trace)
+    for place, session in enumerate(read.session.tolist()):
+        order.setdefault(session, []).append(place)
+        delays[place] = int(read.gap_ns[place])
+    turns = 0
+    for places in order.values():
+        for before, after in pairwise(places):
+            turns += 1
+            assert by_tokens[after][0] == by_tokens[before][1] + round(delays[after] / 500)
+    assert turns > 20
+
+
+def test_a_trace_is_replayed_in_cycles_by_other_sessions(kvbench: Call, trace: Path) -> None:
+    once, thrice = (
+        planned(kvbench, settings(trace, "pacing.mode=open", f"workload.replay_cycles={cycles}")) for cycles in (1, 3)
+    )
+    assert (thrice["requests"], thrice["blocks"]) == (3 * once["requests"], 3 * once["blocks"])
+    assert thrice["prefix"]["never_seen_blocks"] == once["prefix"]["never_seen_blocks"]
+    assert thrice["span_s"] > 3 * once["span_s"]
+
+
+def test_compute_is_modelled_between_what_is_read_and_what_is_written(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    compute = (
+        "compute={gpu: h100-sxm, max_batch: 8, parameters_billion: 0.01, attention_heads: 4, "
+        "flops_share: 0.5, bandwidth_share: 0.5}"
+    )
+    words = settings(trace, "pacing.mode=asap", compute)
+    figures = planned(kvbench, words)
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    prefill, decode, start, end = (
+        column(file, f"requests/{name}") for name in ("modelled_prefill_ns", "modelled_decode_ns", "start_ns", "end_ns")
+    )
+    assert (prefill > 0).all()
+    assert (decode[column(file, "requests/output_tokens") > 1] > 0).all()
+    assert (end - start >= prefill + decode).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "pacing.mode=closed",
+            "pacing.mode: it follows sessions, which a rank has whole only with workload.deal=session",
+        ),
+        ("arrivals.process=poisson", "arrivals.process: it follows sessions"),
+        ("cache.prefetch=expected", "cache.prefetch: it follows sessions"),
+        ("arrivals.rate=3", "arrivals.rate: arrivals of process trace do not heed it"),
+        ("cache.split.layers=3", "cache.split.layers: 3 does not divide the 4 layers of the model"),
+        ("tensor_parallel=3", "tensor_parallel: 3 ranks cannot share 4 heads of keys and values"),
+        ("tensor_parallel=2", "tensor_parallel: 2 ranks serve requests together, and there are 1"),
+        ("compute={gpu: h100}", "unknown GPU 'h100': did you mean h100-sxm?"),
+        ("compute={gpu: h100-sxm}", "compute.parameters_billion: the table of models does not say it"),
+        ("workload.replay_cycles=0", "workload.replay_cycles: expected 1 or more"),
+    ],
+)
+def test_what_does_not_fit_is_one_message(kvbench: Call, trace: Path, change: str, message: str) -> None:
+    words = (f"workload.path={trace}", MODEL, change)
+    ended = kvbench("plan", "mooncake", *overrides(*words))
+    assert ended.code != 0
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_sessions_that_are_not_there_cannot_be_waited_for(kvbench: Call, tmp_path: Path) -> None:
+    trace = write_samples(tmp_path, np.random.default_rng(7), requests=20)["mooncake"]
+    words = (f"workload.path={trace}", "pacing.mode=closed", "workload.deal=session")
+    ended = kvbench("plan", "mooncake", *overrides(*words))
+    assert ended.code != 0
+    assert "has no sessions" in ended.err
