@@ -111,12 +111,12 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of all keys; a list's position is N. Of the sections only `model` is a value too."""
+    """(dotted key, field) of all keys; a list's position is N. `model` and `compute` are values too, as no other section."""
     for name, field in section.model_fields.items():
         annotation = field.annotation
         inner = models_in(annotation)
         key = f"{prefix}{name}"
-        if not inner or name == "model":
+        if not inner or name in ("model", "compute"):
             yield key, field
         below = f"{key}.N." if typing.get_origin(annotation) is tuple else f"{key}."
         for model in inner:

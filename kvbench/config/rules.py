@@ -170,15 +170,18 @@ def arrivals_fit(config: Chosen) -> None:
         ("steps", process in _STEPPED),
         ("burst", process == "bursts"),
     ):
-        given = getattr(arrivals, name) not in (None, ())
+        given = getattr(arrivals, name) is not None
         if wanted and not given:
             raise ValueError(f"arrivals.{name}: arrivals of process {process} need it")
         if given and not wanted:
             raise ValueError(f"arrivals.{name}: arrivals of process {process} do not heed it; leave it out")
-    times, rates = [at for at, _ in arrivals.steps], [rate for _, rate in arrivals.steps]
-    if arrivals.steps and (times[0] != 0 or sorted(set(times)) != times):
+    steps = arrivals.steps
+    if steps is None:
+        return
+    times, rates = [at for at, _ in steps], [rate for _, rate in steps]
+    if not steps or times[0] != 0 or sorted(set(times)) != times:
         raise ValueError("arrivals.steps: expected times that rise from 0")
-    if arrivals.steps and (min(rates) < 0 or max(rates) > 1e6 or rates[-1] <= 0):
+    if min(rates) < 0 or max(rates) > 1e6 or rates[-1] <= 0:
         raise ValueError("arrivals.steps: expected rates of 0 to 1e6, the last above 0, so that all sessions begin")
 
 
@@ -196,8 +199,8 @@ def compute_fits(config: Chosen) -> None:
     room_gb = shipped_gpus()[compute.gpu].memory_gb
     if compute.weights_gb > room_gb * compute.gpus:
         raise ValueError(
-            f"compute.gpus: {compute.weights_gb:g} GB of weights need {math.ceil(compute.weights_gb / room_gb)} or more "
-            f"{compute.gpu} of {room_gb:g} GB"
+            f"compute.gpus: {compute.weights_gb:g} GB of weights need {math.ceil(compute.weights_gb / room_gb)} or "
+            f"more {compute.gpu} of {room_gb:g} GB"
         )
 
 

@@ -36,7 +36,7 @@ class Arrivals(Section):
     """Sessions per second and rank, on average (`constant`, `poisson`, `gamma`, `bursts`)."""
     cv: Factor | None = Field(default=None, gt=0)
     """`gamma`: coefficient of variation of the times between sessions; 1 is `poisson`, more comes in clusters."""
-    steps: tuple[tuple[Seconds, Number], ...] = ()
+    steps: tuple[tuple[Seconds, Number], ...] | None = None
     """`steps` and `ramp`: pairs of a time (s) and the rate from then on, or at that moment; random in between."""
     burst: Count | None = Field(default=None, ge=1)
     """`bursts`: sessions that begin at the same moment."""

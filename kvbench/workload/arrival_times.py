@@ -130,7 +130,7 @@ def _following(arrivals: Arrivals, draws: Draws) -> Iterator[int]:
 
 
 def _stretches(arrivals: Arrivals) -> Iterator[_Stretch]:
-    steps = arrivals.steps
+    steps = arrivals.steps or ()
     for (start_s, rate), (end_s, following) in itertools.pairwise(steps):
         slope = (following - rate) / (end_s - start_s) if arrivals.process == "ramp" else 0.0
         yield _Stretch(start_s, end_s - start_s, rate, slope)
