@@ -20,7 +20,7 @@ from kvbench.run.planning.print_likeness import print_likeness
 from kvbench.workload.sessions import made_trace
 from kvbench.workload.sessions.fit import Fitted, fit
 from kvbench.workload.traces.files import trace_files
-from kvbench.workload.traces.parquet import encode, pyarrow
+from kvbench.workload.traces.parquet import encoded, pyarrow
 from kvbench.workload.traces.read import read_files
 
 FITTED: Final = Kind("a fitted configuration", (b"# Fitted by kvbench trace fit",))
@@ -72,7 +72,7 @@ def generate(config: str, overrides: tuple[str, ...], ranks: int, out: Path, ove
     loaded = load_config(config, overrides)
     _check_sessions(loaded, config)
     trace = made_trace(loaded, ranks)
-    write_output(output, encode(trace), PARQUET)
+    write_output(output, encoded(trace), PARQUET)
     make_console().print(
         f"{out} holds {len(trace)} requests of {ranks} {'rank' if ranks == 1 else 'ranks'} of {config}, digest "
         f"{trace.digest}",

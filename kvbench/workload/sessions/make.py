@@ -67,7 +67,7 @@ def made_trace(config: RunConfig, ranks: int) -> Trace:
     for rank in range(ranks):
         part = made_part(config, rank)
         parts.append(replace(part, session=part.session + (rank << _RANK_BITS)))
-    return merged(parts, SOURCE)
+    return merged(parts, SOURCE, np.concatenate([part.hash_ids for part in parts]))
 
 
 def _of_all(rules: Rules, stream: int, users: int, end_ns: int) -> Iterator[tuple[int, Turn]]:
