@@ -25,6 +25,13 @@ from kvbench.workload.turns import Rows
 PIECE_BLOCKS: Final = 1 << 20
 """Blocks of the requests that are named at a time, but for a single one that has more."""
 
+_NAMED_BLOCKS: Final = 1 << 14
+_NAMED_REQUESTS: Final = 1 << 10
+"""At most so many are named together where chains are asked for one after the other, but for a single longer one."""
+
+_Named = tuple[int, int, NDArray[np.uint64], list[int]]
+"""Requests from the first on, before the second, have these keys, and where each one's begin and end."""
+
 
 class Chains:
     """Of every request of a part of a trace (n of them), made piece by piece: all keys at once may be gigabytes."""
@@ -39,13 +46,14 @@ class Chains:
                 f"cache.block_tokens: {block} does not fit {part.source}, whose hash ids stand for blocks of {unit} "
                 f"tokens: use a multiple or a divisor of {unit}"
             )
+        self._id_counts = part.hash_counts
         tokens = part.context_tokens.astype(np.int64)
         self.full_blocks: NDArray[np.int64] = tokens // block
         """(n,) Whole blocks of each context, whether the trace names them or not."""
         self._keeps_partial = config.cache.partial_blocks == "keep"
         lookups = self._blocks_of(tokens)
         if unit:
-            lookups = np.minimum(lookups, self._blocks_of(part.hash_counts * unit))
+            lookups = np.minimum(lookups, self._blocks_of(self._id_counts * unit))
         self.lookups: NDArray[np.int64] = lookups
         """(n,) Blocks of each context, which are looked up."""
         self._answers: NDArray[np.int64] | None = None
@@ -57,6 +65,7 @@ class Chains:
         long_enough = tokens >= config.cache.min_prefix_tokens
         self.stored: NDArray[np.int64] = np.where(long_enough, self.counts, 0)
         """(n,) How many of them are kept."""
+        self._named: _Named = (0, 0, np.empty(0, np.uint64), [0])
 
     def _blocks_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         return -(-tokens // self.block_tokens) if self._keeps_partial else tokens // self.block_tokens
@@ -80,8 +89,11 @@ class Chains:
 
     def chain(self, position: int) -> Chain:
         """Of the request at `position`."""
+        first, end, keys, offsets = self._named
+        if not first <= position < end:
+            first, end, keys, offsets = self._named = self._name_from(position)
         return Chain(
-            keys=self.keys(position, position + 1),
+            keys=keys[offsets[position - first] : offsets[position - first + 1]],
             block_tokens=self.block_tokens,
             lookup=int(self.lookups[position]),
             stored=int(self.stored[position]),
@@ -98,6 +110,14 @@ class Chains:
         chosen = np.array([position])
         keys = self._keys(chosen, self._runs(chosen, shared=True))
         return Chain(keys, self.block_tokens, 0, 0, int(self._part.arrival_ns[position]))
+
+    def _name_from(self, position: int) -> _Named:
+        """The request at `position` and some behind it, which are most often asked for next."""
+        counts = self.counts[position : position + _NAMED_REQUESTS]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        some = max(1, int(np.searchsorted(offsets, _NAMED_BLOCKS, side="right")) - 1)
+        end = position + min(some, len(counts))
+        return position, end, self.keys(position, end), offsets.tolist()
 
     def keys(self, first: int, end: int) -> NDArray[np.uint64]:
         """The keys of the requests from `first` to before `end`, one chain after the other."""
@@ -129,7 +149,7 @@ class Chains:
         """Those of the requests at `chosen`: one for each, or with answers two. Where `shared`, contexts without what
         the answer goes on with."""
         part, lookups = self._part, self.lookups[chosen]
-        ids, counts = part.hash_offsets[:-1][chosen], part.hash_counts[chosen]
+        ids, counts = part.hash_offsets[:-1][chosen], self._id_counts[chosen]
         nothing = np.zeros(len(chosen), np.int64)
         if self._answers is None:
             return _Runs(lookups, nothing, ids, counts)

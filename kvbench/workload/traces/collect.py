@@ -102,8 +102,10 @@ class TraceCollector:
         self._nanoseconds.append(nanoseconds)
         self._context_tokens.append(row.context_tokens)
         self._output_tokens.append(row.output_tokens)
-        self._hash_ids.extend(row.hash_ids)
-        self._hash_ids.extend(row.answer_ids)
+        if len(row.hash_ids):
+            self._hash_ids.extend(row.hash_ids)
+        if row.answer_ids:
+            self._hash_ids.extend(row.answer_ids)
         self._hash_offsets.append(len(self._hash_ids))
         self._sessions.append(row.session)
         self._gaps_ns.append(row.gap_ns)
