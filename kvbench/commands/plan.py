@@ -108,6 +108,12 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
     type=OUTPUT_FILE,
     help="Every operation: FILE.parquet, or FILE.fio, a job that fio replays, with a log for each rank beside it.",
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    metavar="R",
+    help="Also the bandwidth that is needed to keep up with R requests a second, of all ranks together.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def plan_command(
     config: str,
@@ -119,6 +125,7 @@ def plan_command(
     policies: tuple[str, ...],
     plot: Path | None,
     export: Path | None,
+    rate: float | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
@@ -143,6 +150,7 @@ def plan_command(
             capacities,
             policies or CHAIN_POLICIES,
             None if export is None else partial(_export, export),
+            rate,
         )
     if comm.rank != 0:
         return

@@ -106,7 +106,7 @@ def test_a_slower_device_is_significantly_slower_and_the_host_is_not(slower: ka.
     host = row_of(slower.metrics, "host_p50_ns")
     assert (host["significant"], host["verdict"]) == (False, "same")
     assert row_of(slower.metrics, "request_p95_ns", "", "")["verdict"] == "worse"
-    assert row_of(slower.metrics, "hit_rate", "", "")["verdict"] == "same"
+    assert row_of(slower.metrics, "prefix_blocks", "", "")["verdict"] == "same"
 
 
 def test_the_other_way_round_it_is_better(

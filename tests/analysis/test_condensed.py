@@ -208,9 +208,14 @@ def repeated(run: ka.Run, folder: Path, times: int) -> list[ka.Run]:
 def test_a_run_compared_with_its_histograms_is_the_same(runs: dict[str, ka.Run], repeats: int, tmp_path: Path) -> None:
     groups = {mode: repeated(runs[mode], tmp_path, repeats) for mode in ("full", "histogram")}
     found = metrics(ka.compare(groups))
-    assert set(found.index.get_level_values("metric")) >= {"gib_per_s", "wall_p99_ns", "request_p95_ns", "hit_rate"}
+    assert set(found.index.get_level_values("metric")) >= {
+        "gib_per_s",
+        "wall_p99_ns",
+        "request_p95_ns",
+        "prefix_blocks",
+    }
     np.testing.assert_allclose(found["target_value"], found["baseline_value"], rtol=0.01)
-    rates = found.loc[["gib_per_s", "hit_rate", "token_hit_rate"]]
+    rates = found.loc[["gib_per_s", "prefix_blocks", "prefix_hits"]]
     np.testing.assert_allclose(rates["target_value"], rates["baseline_value"], rtol=1e-9)
     assert not found["significant"].any()
     assert found["low"].notna().sum() > 10
@@ -222,7 +227,7 @@ def test_a_comparison_of_samples_has_exact_rates_and_says_what_it_is_of(
 ) -> None:
     comparison = ka.compare({"full": [runs["full"]], "sampled": repeated(runs["sampled"], tmp_path, 2)})
     found = metrics(comparison)
-    rates = found.loc[["gib_per_s", "hit_rate"]]
+    rates = found.loc[["gib_per_s", "prefix_blocks"]]
     np.testing.assert_allclose(rates["target_value"], rates["baseline_value"], rtol=1e-9)
     assert "sampled" in set(comparison.warnings["code"])
 

@@ -5,8 +5,7 @@ numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +16,17 @@ from kvbench.cluster.comm import Communicator
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig, TraceWorkload, load_config
 from kvbench.engine.chained import block_bytes
+from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
 from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
+from kvbench.run.planning.figures import Found, Planned, Sums, TierSums
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import trace_parts
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces import Trace, load_trace
-
-_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,132 +43,6 @@ class Capacity:
         return self.nbytes if self.blocks is None else self.blocks * block_bytes(config)
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Of all requests of all ranks. Blocks and tokens are those of contexts (prompts); answers are not kept."""
-
-    requests: int = 0
-    requests_with_hit: int = 0
-    """Of which at least one block was found."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    full_blocks: int = 0
-    """Whole blocks of all contexts, whether the trace names them or not."""
-    blocks: int = 0
-    """Blocks that were looked up, those included that an engine does not ask for any more behind a gap."""
-    hit_blocks: int = 0
-    """Found, from the first of a context up to the first that was missing."""
-    hit_tokens: int = 0
-    never_seen_blocks: int = 0
-    """Missing, and in no request of the rank before."""
-    behind_gap_blocks: int = 0
-    """On a tier, but of no use, since one before it was missing."""
-    ideal_hit_blocks: int = 0
-    """Found where no tier is ever full (and all else is the same)."""
-    ideal_hit_tokens: int = 0
-
-    @property
-    def evicted_blocks(self) -> int:
-        """Missing, though a request before asked for it."""
-        return self.blocks - self.hit_blocks - self.never_seen_blocks - self.behind_gap_blocks
-
-
-@dataclass(frozen=True, slots=True)
-class TierSums:
-    """What was decided of one tier, of all ranks, in blocks of one size."""
-
-    name: str
-    capacity_bytes: int | None
-    """Per rank; None: never full."""
-    hit_blocks: int
-    read_blocks: int
-    written_blocks: int
-    deleted_blocks: int
-    held_blocks: int
-    """At the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The plan of a run."""
-
-    config: RunConfig
-    ranks: int
-    fingerprint: str
-    source: str
-    """Of the trace."""
-    span_s: float | None
-    """From the start to the arrival of the last request; None where requests do not wait for their time."""
-    block_bytes: int
-    sums: Sums
-    tiers: tuple[TierSums, ...]
-    curve: Curve | None = None
-    """Where capacities were given: hits against them."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as numbers, for JSON."""
-        sums, size = self.sums, self.block_bytes
-        span = self.span_s or None
-        return {
-            "name": self.config.name,
-            "fingerprint": self.fingerprint,
-            "trace": self.source,
-            "ranks": self.ranks,
-            "policy": policy_of(self.config),
-            "requests": sums.requests,
-            "input_tokens": sums.input_tokens,
-            "output_tokens": sums.output_tokens,
-            "block_tokens": self.config.cache.block_tokens,
-            "block_bytes": size,
-            "full_blocks": sums.full_blocks,
-            "blocks": sums.blocks,
-            "span_s": self.span_s,
-            "prefix": {
-                "requests_with_hit": sums.requests_with_hit,
-                "hit_blocks": sums.hit_blocks,
-                "hit_tokens": sums.hit_tokens,
-                "hit_share": _share(sums.hit_tokens, sums.input_tokens),
-                "block_hit_share": _share(sums.hit_blocks, sums.blocks),
-                "never_seen_blocks": sums.never_seen_blocks,
-                "evicted_blocks": sums.evicted_blocks,
-                "behind_gap_blocks": sums.behind_gap_blocks,
-                "unlimited_hit_blocks": sums.ideal_hit_blocks,
-                "unlimited_hit_tokens": sums.ideal_hit_tokens,
-                "unlimited_hit_share": _share(sums.ideal_hit_tokens, sums.input_tokens),
-            },
-            "tiers": [
-                {
-                    "name": tier.name,
-                    "capacity_bytes_per_rank": tier.capacity_bytes,
-                    "hit_blocks": tier.hit_blocks,
-                    "read_bytes": tier.read_blocks * size,
-                    "written_bytes": tier.written_blocks * size,
-                    "deleted_blocks": tier.deleted_blocks,
-                    "held_bytes": tier.held_blocks * size,
-                    "read_bytes_per_request": tier.read_blocks * size / max(1, sums.requests),
-                    "written_bytes_per_request": tier.written_blocks * size / max(1, sums.requests),
-                    "read_bytes_per_s": None if span is None else tier.read_blocks * size / span,
-                    "written_bytes_per_s": None if span is None else tier.written_blocks * size / span,
-                    "written_bytes_per_day": None if span is None else tier.written_blocks * size / span * _DAY_S,
-                    "drive_writes_per_day": self.drive_writes_per_day(tier),
-                }
-                for tier in self.tiers
-            ],
-            **({} if self.curve is None else {"curve": self.curve.as_dict()}),
-        }
-
-    def drive_writes_per_day(self, tier: TierSums) -> float | None:
-        """How often a drive of the tier's capacity is written full in a day; None where either is open."""
-        if not self.span_s or not tier.capacity_bytes:
-            return None
-        return tier.written_blocks * self.block_bytes / self.span_s * _DAY_S / (tier.capacity_bytes * self.ranks)
-
-
-def policy_of(config: RunConfig) -> str:
-    """The name of the policy that decides chains."""
-    return "lru" if config.cache.policy == "waterfall-lru" else config.cache.policy
-
-
 def plan(
     comm: Communicator,
     agreement: Agreement,
@@ -180,13 +53,15 @@ def plan(
     capacities: Capacities | None = None,
     policies: Sequence[str] = CHAIN_POLICIES,
     export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
+    rate: float | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
     it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`. The
-    same on every rank. `export`, in one process alone, is given every operation. Collective. Raises KvbenchError on
-    rank 0 and FailedElsewhere on the others.
+    same on every rank. `rate` (requests/s, all ranks together) asks for figures at that rate too. `export`, in one
+    process alone, is given every operation. Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the
+    others.
     """
 
     def read() -> tuple[RunConfig, Trace]:
@@ -216,14 +91,13 @@ def plan(
     sums, tiers = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:
         export(config, operations_of(config, mine, sizes))
-    summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
-    count = len(fields(sums))
-    in_all = Sums(*summed[:count])
+    summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
+    in_all = _as_sums(summed[: len(sums)], len(config.tiers))
+    of_tiers: list[list[int]] = summed[len(sums) :].reshape(tiers.shape).tolist()
     curve = None
     if capacities is not None:
-        unlimited = in_all.ideal_hit_blocks
+        unlimited = in_all.unlimited_hit_blocks
         curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited)
-    of_tiers: list[list[int]] = np.array(summed[count:]).reshape(tiers.shape).tolist()
     return Planned(
         config=config,
         ranks=size,
@@ -233,10 +107,13 @@ def plan(
         block_bytes=block_bytes(config),
         sums=in_all,
         tiers=tuple(
-            TierSums(name, nbytes, *row)
-            for name, nbytes, row in zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
+            TierSums(name, nbytes, in_all.prefix[HIT, number], *row)
+            for number, (name, nbytes, row) in enumerate(
+                zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
+            )
         ),
         curve=curve,
+        rate=rate,
     )
 
 
@@ -253,35 +130,35 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
     return tuple(sizes)
 
 
+_SCALARS = 4
+"""Numbers of `_decided` before the rows of prefixes: output tokens, full blocks, and hits where no tier is full."""
+
+
 def _decided(
     config: RunConfig, parts: Iterable[Trace], capacities: Sequence[int | None]
-) -> tuple[Sums, NDArray[np.int64]]:
-    """The sums over ranks, and the rows of their tiers: TierSums without names and capacities."""
-    sums = {field.name: 0 for field in fields(Sums)}
-    tiers = np.zeros((len(config.tiers), 5), np.int64)
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The sums over ranks (`_as_sums` says of what), and the rows of their tiers: TierSums from `read_blocks` on."""
+    kinds = len(prefix_kinds(len(config.tiers)))
+    sums = np.zeros(_SCALARS + 3 * kinds, np.int64)
+    tiers = np.zeros((len(config.tiers), 4), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
         real = decide(config, part, chains, capacities, requests)
         ideal = real if capacities[-1] is None and len(capacities) == 1 else _unlimited(config, part, chains, requests)
-        tokens = part.context_tokens[:requests].astype(np.int64)
-        looked_up = chains.counts[:requests]
-        for name, value in (
-            ("requests", requests),
-            ("requests_with_hit", np.count_nonzero(real.found_by_request)),
-            ("input_tokens", tokens.sum()),
-            ("output_tokens", part.output_tokens[:requests].sum(dtype=np.int64)),
-            ("full_blocks", chains.full_blocks[:requests].sum()),
-            ("blocks", looked_up.sum()),
-            ("hit_blocks", real.found_by_request.sum()),
-            ("hit_tokens", np.minimum(real.found_by_request * chains.block_tokens, tokens).sum()),
-            ("never_seen_blocks", ideal.most_blocks),
-            ("behind_gap_blocks", real.behind_gap),
-            ("ideal_hit_blocks", ideal.found_by_request.sum()),
-            ("ideal_hit_tokens", np.minimum(ideal.found_by_request * chains.block_tokens, tokens).sum()),
-        ):
-            sums[name] += int(value)
-        tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
-    return Sums(**sums), tiers
+        _, unlimited_blocks, unlimited_tokens = ideal.prefix[prefix_kinds(len(config.tiers)).index((HIT, -1))]
+        output_tokens = part.output_tokens[:requests].sum(dtype=np.int64)
+        full_blocks = chains.full_blocks[:requests].sum()
+        sums[:_SCALARS] += (output_tokens, full_blocks, unlimited_blocks, unlimited_tokens)
+        sums[_SCALARS:] += real.prefix.ravel()
+        tiers += np.stack([real.read, real.written, real.deleted, real.held], axis=1)
+    return sums, tiers
+
+
+def _as_sums(numbers: NDArray[np.int64], tiers: int) -> Sums:
+    rows: list[list[int]] = numbers[_SCALARS:].reshape(-1, 3).tolist()
+    prefix = {kind: Found(*row) for kind, row in zip(prefix_kinds(tiers), rows, strict=True)}
+    output_tokens, full_blocks, unlimited_blocks, unlimited_tokens = numbers[:_SCALARS].tolist()
+    return Sums(output_tokens, full_blocks, unlimited_blocks, unlimited_tokens, prefix)
 
 
 def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) -> Decided:
@@ -315,7 +192,3 @@ def _span_s(config: RunConfig, trace: Trace) -> float | None:
     if config.pacing.mode != "open" or not requests:
         return None
     return int(trace.arrival_ns[requests - 1]) / 1e9 / config.pacing.speedup
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
