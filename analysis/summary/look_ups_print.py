@@ -1,5 +1,6 @@
 """What was looked up and found, and the load that was offered and served, as text for tables. Makes no figures."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -96,7 +97,7 @@ def prefix_hit_share(summary: Summary) -> float | None:
         for row in summary.prefix.to_dict("records")
         if row["what"] == "hit" and row["tier"] == ""
     ]
-    return shares[0] if shares and shares[0] == shares[0] else None
+    return shares[0] if shares and not math.isnan(shares[0]) else None
 
 
 def _prefix_row(row: dict[Any, Any]) -> list[str]:
@@ -112,4 +113,4 @@ def _prefix_row(row: dict[Any, Any]) -> list[str]:
 
 
 def _count(number: float) -> str:
-    return "" if number != number else units.count(int(number))
+    return "" if math.isnan(number) else units.count(int(number))

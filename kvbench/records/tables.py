@@ -42,8 +42,8 @@ RANK_DTYPE: Final = np.dtype(
 much that changed until after it. Peaks are of resident memory. `waiting_requests` had come when an open loop ended and
 had not begun, with contexts of `waiting_tokens` (-1: not known). `begin_ns` is the start of its first measured
 operation that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were
-in its spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no spill
-file)."""
+in its spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no
+spill file)."""
 
 
 NODE_DTYPE: Final = np.dtype(

@@ -158,7 +158,15 @@ def test_every_target_is_compared_with_the_first(tmp_path: FilePath) -> None:
 
 CHANGED: Attributes = {
     "fingerprint": "fedcba9876543210",
-    "config_json": json.dumps({"name": "other", "seed": 42, "io": {"drop_page_cache": False, "threads": 4}}),
+    "config_json": json.dumps(
+        {
+            "name": "other",
+            "seed": 42,
+            "io": {"drop_page_cache": False, "threads": 4},
+            "workload": {"kind": "trace", "serving": "engine"},
+            "pacing": {"mode": "open"},
+        }
+    ),
     "ranks": 2,
 }
 

@@ -29,7 +29,6 @@ KEYS = {
     "totals": ["storage", "op"],
     "ranks": ["rank", "tier", "op"],
     "nodes": ["node", "tier", "op"],
-    "cache": ["unit"],
     "requests": ["qos"],
     "request_latency": ["qos", "part"],
 }
@@ -88,7 +87,16 @@ def test_everything_but_percentiles_is_that_of_all_rows(summaries: dict[str, ka.
             assert list(full[column]) == list(other[column]), column
 
 
-@pytest.mark.parametrize("name", [name for name in KEYS if name not in ("cache", "requests")])
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_prefix_hits_and_load_are_those_of_all_requests(runs: dict[str, ka.Run], mode: str) -> None:
+    full, found = ka.summarize(runs["full"]), ka.summarize(runs[mode])
+    columns = ["what", "tier", "blocks", "tokens", "block_share", "token_share"]
+    pd.testing.assert_frame_equal(full.prefix[columns], found.prefix[columns])
+    pd.testing.assert_frame_equal(full.load[:1], found.load[:1])
+    assert found.load["offered"].isna().tolist() == [False, True], "sums have no tokens of contexts"
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "requests"])
 def test_percentiles_of_histograms_are_within_a_hundredth(summaries: dict[str, ka.Summary], name: str) -> None:
     full, other = side_by_side(summaries["full"], summaries["histogram"], name)
     columns = sorted(FROM_PERCENTILES & set(full.columns))

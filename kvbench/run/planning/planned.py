@@ -19,7 +19,7 @@ from kvbench.engine.chained import block_bytes
 from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
 from kvbench.run.order import tier_names
-from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
+from kvbench.run.planning.curve import Capacities, Curve, check_capacities, check_sample, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.figures import Found, Planned, Sums, TierSums
 from kvbench.run.planning.operations import Operations, operations_of
@@ -54,14 +54,15 @@ def plan(
     policies: Sequence[str] = CHAIN_POLICIES,
     export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
     rate: float | None = None,
+    sample: float | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
-    it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`. The
-    same on every rank. `rate` (requests/s, all ranks together) asks for figures at that rate too. `export`, in one
-    process alone, is given every operation. Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the
-    others.
+    it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`; with
+    `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
+    asks for figures at that rate too. The same on every rank. `export`, in one process alone, is given every operation.
+    Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
     def read() -> tuple[RunConfig, Trace]:
@@ -69,10 +70,12 @@ def plan(
         if not config.serves_as_engine or not isinstance(config.workload, TraceWorkload):
             raise KvbenchError(
                 f"{source}: only requests that are served as an engine does can be planned: a trace, with "
-                "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
+                f"workload.serving=engine; what this configuration needs is said by: kvbench datasize {source}"
             )
         if capacities is not None:
             check_capacities(config, capacities)
+        if sample is not None:
+            check_sample(config, sample, policies)
         return config, load_trace(config.workload)
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
@@ -97,7 +100,7 @@ def plan(
     curve = None
     if capacities is not None:
         unlimited = in_all.unlimited_hit_blocks
-        curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited)
+        curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited, sample)
     return Planned(
         config=config,
         ranks=size,
@@ -176,10 +179,11 @@ def _curve(
     capacities: Capacities,
     policies: Sequence[str],
     unlimited: int,
+    sample: float | None,
 ) -> Curve:
-    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies), computes=True)
+    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, sample), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
-    return curve_of(summed, capacities, policies, unlimited, optimum=not above)
+    return curve_of(summed, capacities, policies, unlimited, not above, sample)
 
 
 def _own_part(comm: Communicator, parts: Iterator[Trace] | None) -> Trace:

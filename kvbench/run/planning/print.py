@@ -99,7 +99,7 @@ def _rounded(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _percent(part: int, whole: int) -> str:
+def _percent(part: float, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "-"
 
 
@@ -110,7 +110,8 @@ def _print_curve(curve: Curve, console: Console) -> None:
     optimum = curve.optimum_blocks
     table = make_table(("capacity", *names, *(["at most"] if optimum else [])), left=0)
     for place, nbytes in enumerate(curve.capacities):
-        shares = [f"{curve.shares(name)[place]:.2%}" + ("*" if knees[name] == place else " ") for name in names]
+        error = "" if curve.error_blocks is None else f" ± {_percent(curve.error_blocks[place], curve.blocks)}"
+        shares = [f"{curve.shares(name)[place]:.2%}{error}" + ("*" if knees[name] == place else " ") for name in names]
         table.add_row(format_bytes(nbytes), *shares, *([_percent(optimum[place], curve.blocks)] if optimum else []))
     _say(console, "prefix hits against the capacity of the last tier, of all blocks that were looked up", "italic")
     console.print(table)
@@ -120,6 +121,14 @@ def _print_curve(curve: Curve, console: Console) -> None:
         f"{_percent(curve.unlimited_hit_blocks, curve.blocks)} if it is never full; * the knee, behind which more room "
         f"is worth the least{known}",
     )
+    if curve.sample is not None:
+        _say(
+            console,
+            f"Estimated: the mean of {curve.samples} samples of {curve.sample:.4g} of the blocks each, which have none "
+            "in common. ± is twice the standard error of that mean, by their spread: over the choice of blocks alone. No "
+            "sample knows that a block out of it can be the gap before one in it, or that a chain is longer than a "
+            "capacity: where it is, leave --sample out.",
+        )
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
