@@ -358,6 +358,29 @@ def test_what_cannot_be_planned_is_one_message(
     assert message in ended.err
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_datasize_says_what_the_plan_says(kvbench: Call, trace: Path, ranks: int) -> None:
+    tiers = ("tiers.0={kind: memory, capacity_bytes: 1MiB}", "tiers.1={kind: file, capacity_bytes: 2MiB}")
+    words = (*overrides(*settings(trace, "duration_s=null", *tiers)), "--ranks", ranks)
+    sized = json.loads(kvbench("datasize", "mooncake", *words, "--json").out)
+    figures = json.loads(kvbench("plan", "mooncake", *words, "--json").out)
+    assert sized["plan"] == figures
+    if ranks == 1:
+        assert sized["demand"]["requests"] == figures["requests"]
+        assert sized["demand"]["written_bytes"] == figures["tiers"][1]["written_bytes"] > 0
+        assert sized["demand"]["read_bytes"] == figures["tiers"][1]["read_bytes"] > 0
+    told = kvbench("datasize", "mooncake", *words).out
+    shown = kvbench("plan", "mooncake", *words).out
+    moved = [line for line in shown.splitlines() if " read " in line or " written " in line]
+    assert moved
+    assert all(line in told for line in moved)
+
+
+def test_datasize_of_what_is_not_served_as_an_engine_does_has_no_plan(kvbench: Call) -> None:
+    assert "plan" not in json.loads(kvbench("datasize", "smoke", "--json").out)
+    assert "kvbench datasize smoke" in kvbench("plan", "smoke").err
+
+
 @pytest.mark.parametrize("extra", [(), ("pacing.mode=asap",)])
 def test_a_rate_asks_for_the_bandwidth_that_keeps_up_with_it(
     kvbench: Call, trace: Path, extra: tuple[str, ...]

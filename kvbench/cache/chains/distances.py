@@ -40,9 +40,9 @@ def lru_hits(
 
     `sample`: None for exact numbers, those of a `ChainCache` of one tier, whatever the capacity; or the share of the
     keys, above 0 and at most 1, chosen by their hash, from which the numbers are estimated (SHARDS, Waldspurger et al.,
-    FAST 2015, at a fixed rate); `part` says which of the samples of that share that have no key in common. An estimate does not know that chains can be longer than a capacity, and that a block
-    which is not in the sample can be the gap before one that is. Raises ValueError for arguments that do not fit
-    together.
+    FAST 2015, at a fixed rate); `part` says which of the samples of that share that have no key in common. An estimate
+    does not know that chains can be longer than a capacity, and that a block which is not in the sample can be the gap
+    before one that is. Raises ValueError for arguments that do not fit together.
     """
     ends = np.ascontiguousarray(ends, np.int64)
     keys = np.ascontiguousarray(keys, np.uint64)

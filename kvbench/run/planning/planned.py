@@ -5,7 +5,7 @@ numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,28 +95,47 @@ def plan(
     if export is not None:
         export(config, operations_of(config, mine, sizes))
     summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
-    in_all = _as_sums(summed[: len(sums)], len(config.tiers))
-    of_tiers: list[list[int]] = summed[len(sums) :].reshape(tiers.shape).tolist()
-    curve = None
-    if capacities is not None:
-        unlimited = in_all.unlimited_hit_blocks
-        curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited, sample)
+    planned = _planned(config, size, (digest, trace_source, span_s), sizes, summed)
+    if capacities is None:
+        return replace(planned, rate=rate)
+    unlimited = planned.sums.unlimited_hit_blocks
+    curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited, sample)
+    return replace(planned, rate=rate, curve=curve)
+
+
+def plan_of(config: RunConfig, trace: Trace, ranks: int, capacities: Sequence[int | None]) -> Planned:
+    """The plan of a configuration that is served as an engine does it, in this process alone: what `plan` says, for
+    tiers of `capacities` bytes of each of `ranks` ranks (None: never full)."""
+    assert isinstance(config.workload, TraceWorkload)
+    sums, tiers = _decided(config, trace_parts(trace, config.workload, ranks), capacities)
+    known = trace.digest, storable(trace.source), _span_s(config, trace)
+    return _planned(config, ranks, known, capacities, np.concatenate([sums, tiers.ravel()]))
+
+
+def _planned(
+    config: RunConfig,
+    ranks: int,
+    known: tuple[str, str, float | None],
+    capacities: Sequence[int | None],
+    summed: NDArray[np.int64],
+) -> Planned:
+    """`known` are the trace's digest, source and span; `summed` is what `_decided` gave, over all ranks."""
+    digest, source, span_s = known
+    of_tiers: list[list[int]] = summed[-4 * len(config.tiers) :].reshape(-1, 4).tolist()
+    sums = _as_sums(summed[: -4 * len(config.tiers)], len(config.tiers))
+    names = tier_names([tier.kind for tier in config.tiers])
     return Planned(
         config=config,
-        ranks=size,
-        fingerprint=config.fingerprint(size, digest),
-        source=trace_source,
+        ranks=ranks,
+        fingerprint=config.fingerprint(ranks, digest),
+        source=source,
         span_s=span_s,
         block_bytes=block_bytes(config),
-        sums=in_all,
+        sums=sums,
         tiers=tuple(
-            TierSums(name, nbytes, in_all.prefix[HIT, number], *row)
-            for number, (name, nbytes, row) in enumerate(
-                zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
-            )
+            TierSums(name, nbytes, sums.prefix[HIT, number], *row)
+            for number, (name, nbytes, row) in enumerate(zip(names, capacities, of_tiers, strict=True))
         ),
-        curve=curve,
-        rate=rate,
     )
 
 

@@ -32,7 +32,7 @@ def print_plan(planned: Planned, console: Console) -> None:
         style="bold",
     )
     _print_prefix(planned, console)
-    _print_moved(planned, console)
+    print_moved(planned, console)
     if planned.curve is not None:
         _print_curve(planned.curve, console)
     _say(
@@ -63,7 +63,7 @@ def _print_prefix(planned: Planned, console: Console) -> None:
     console.print(table)
 
 
-def _print_moved(planned: Planned, console: Console) -> None:
+def print_moved(planned: Planned, console: Console) -> None:
     """Two rows for each tier: what is read, and what is written."""
     requests, size = max(1, planned.sums.looked_up.requests), planned.block_bytes
     own, asked = planned.trace_rate, planned.rate
@@ -125,8 +125,8 @@ def _print_curve(curve: Curve, console: Console) -> None:
         _say(
             console,
             f"Estimated: the mean of {curve.samples} samples of {curve.sample:.4g} of the blocks each, which have none "
-            "in common. ± is twice the standard error of that mean, by their spread: over the choice of blocks alone. No "
-            "sample knows that a block out of it can be the gap before one in it, or that a chain is longer than a "
+            "in common. ± is twice the standard error of that mean, by their spread: over the choice of blocks alone. "
+            "No sample knows that a block out of it can be the gap before one in it, or that a chain is longer than a "
             "capacity: where it is, leave --sample out.",
         )
 
