@@ -23,23 +23,35 @@ def load_figures(run: Run, window: Window) -> pd.DataFrame:
 
     `offered` came in the measured phase (until the load was to end, where that was set), `served` was done by the end
     of the window; `unfinished` had begun and was not done, and `waiting` had not begun. `offered_per_s` is over the
-    time in which requests were let in, `served_per_s` over the window, where a request that crosses its edge counts by
-    the share of its time inside. `waiting` of 0 where a recovered or older file does not tell it is NaN, and `offered`
-    then too. Tokens are exact where the file holds every request, and else NaN.
+    time in which requests came: to the last that did or, where some were still waiting, to the end of the load.
+    `served_per_s` is over the window, where a request that crosses its edge counts by the share of its time inside.
+    Where a recovered or older file does not tell `waiting` it is NaN, and `offered` too; so are tokens where the file
+    does not hold every request.
 
     Empty where there is no open loop: then requests follow completions, and nothing is offered. So it is where a
     request passes from a prefill rank to a decode rank.
     """
     if not is_open_loop(run) or window.seconds is None:
         return pd.DataFrame(columns=LOAD_COLUMNS)
-    duration_s = run.config.get("duration_s")
-    coming_s = min(window.seconds, float(duration_s)) if duration_s else window.seconds
+    coming_s = _coming_s(run, window)
     rows = []
     for unit, begun, served, inside in _begun(run, window):
         waiting = _waiting(run, unit)
         offered = begun + waiting
         rows.append((unit, offered, offered / coming_s, served, window.rate(inside), begun - served, waiting))
     return pd.DataFrame(rows, columns=LOAD_COLUMNS)
+
+
+def _coming_s(run: Run, window: Window) -> float:
+    """From the start of the window to the last arrival; NaN where nothing came after its start."""
+    duration_s, ends = run.config.get("duration_s"), window.seconds or np.nan
+    until = min(ends, float(duration_s)) if duration_s else ends
+    if _waiting(run, "requests") > 0:
+        return until
+    columns = run.columns(["phase", "intended_ns"], "requests")
+    came_ns = columns["intended_ns"][columns["phase"] == Phase.MEASURE]
+    last_s = (int(came_ns.max()) - window.start_ns) / 1e9 if len(came_ns) else 0.0
+    return min(until, last_s) if last_s > 0 else np.nan
 
 
 def _begun(run: Run, window: Window) -> list[tuple[str, float, float, float]]:

@@ -1,6 +1,7 @@
 """`kvbench plan`: its figures are those of an independent simulation, and of a run that carries the decisions out."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter, OrderedDict
@@ -371,7 +372,7 @@ def test_datasize_says_what_the_plan_says(kvbench: Call, trace: Path, ranks: int
         assert sized["demand"]["read_bytes"] == figures["tiers"][1]["read_bytes"] > 0
     told = kvbench("datasize", "mooncake", *words).out
     shown = kvbench("plan", "mooncake", *words).out
-    moved = [line for line in shown.splitlines() if " read " in line or " written " in line]
+    moved = [line for line in shown.splitlines() if re.search(r" (read|written) +[\d.]+ [KMG]iB", line)]
     assert moved
     assert all(line in told for line in moved)
 
@@ -428,6 +429,18 @@ def test_the_reference_tells_its_look_ups_apart_and_none_is_a_prefix_hit(
     assert "decode re-reads" in told
     assert "prefix hits:" not in told
     assert "none is offered" in told
+
+
+def test_offered_load_is_over_the_time_in_which_requests_came(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    quick = (*QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
+    assert start_run(*settings(trace, "pacing.speedup=1000"), *quick, config="mooncake").ended().code == 0
+    shown = json.loads(kvbench("summary", tmp_path / "run.h5", "--json").out)
+    span_s = planned(kvbench, trace)["span_s"] / 1000
+    requests = shown["load"][0]
+    assert (requests["offered"], requests["served"], requests["waiting"]) == (400, 400, 0)
+    assert requests["offered_per_s"] == pytest.approx(400 / span_s, rel=1e-3)
 
 
 def test_an_open_loop_that_is_cut_short_says_what_was_offered(
