@@ -326,7 +326,7 @@ def test_at_eighty_columns_no_figure_and_no_distinguishing_word_is_cut(slower: k
             row = next(row for row in rows if row[:2] == [part, percentile])
             assert row[2:] == ["123", "ms", "123", "ms", "~0.00123", "0.00123..1e+05", verdict]
     assert ["999", "us..12.3", "s", "999", "us..12.3", "s"] in rows
-    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "token hit rate", "hit rate"))
+    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "prefix hits", "prefix blocks"))
 
 
 def test_in_a_pipe_no_line_is_folded(slower: ka.Comparison) -> None:

@@ -102,7 +102,8 @@ def found_by(file: Path) -> dict[tuple[str, int], tuple[int, ...]]:
 def planned_by(figures: dict[str, Any]) -> dict[tuple[str, int], tuple[int, ...]]:
     """The same, of `kvbench plan --json`."""
     prefix = figures["prefix"]
-    found = {("looked-up", -1): (figures["requests"], figures["blocks"], figures["input_tokens"])}
+    found: dict[tuple[str, int], tuple[int, ...]] = {}
+    found["looked-up", -1] = (figures["requests"], figures["blocks"], figures["input_tokens"])
     found["hit", -1] = (prefix["requests_with_hit"], prefix["hit_blocks"], prefix["hit_tokens"])
     for number, tier in enumerate(figures["tiers"]):
         found["hit", number] = tuple(tier[f"hit_{unit}"] for unit in UNITS)

@@ -5,12 +5,17 @@ import pytest
 
 from kvbench.cache.chains import BEHIND_GAP, EVICTED, NEVER_SEEN
 from kvbench.engine.prefix_hits import PrefixHits
+from kvbench.records.tables import PREFIX_DTYPE, as_rows
+
+UNITS = ("requests", "blocks", "tokens")
 
 
-def rows(hits: PrefixHits) -> dict[tuple[object, object], tuple[object, ...]]:
+def rows(hits: PrefixHits) -> dict[tuple[str, int], tuple[int, int, int]]:
     """Those that are not all zeros."""
-    all_rows = {(row["what"], row["tier"]): (row["requests"], row["blocks"], row["tokens"]) for row in hits.rows(3)}
-    return {key: value for key, value in all_rows.items() if any(value)}
+    table = as_rows(hits.rows(3), PREFIX_DTYPE)
+    assert (table["rank"] == 3).all()
+    listed = [(row["what"].decode(), *(int(row[name]) for name in ("tier", *UNITS))) for row in table]
+    return {(what, tier): (number, blocks, tokens) for what, tier, number, blocks, tokens in listed if number}
 
 
 def add(hits: PrefixHits, found: list[int], missed: list[int], context_tokens: int) -> None:
