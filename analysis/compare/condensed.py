@@ -33,8 +33,8 @@ def _exact(one: TargetFigures, runs: Sequence[Run]) -> TargetFigures:
     name = one.metrics[0].metric
     if name == "gib_per_s":
         sums = [_moved(run, one) for run in runs]
-    elif name in ("hit_rate", "token_hit_rate"):
-        sums = [_looked_up(run, "objects" if name == "hit_rate" else "tokens") for run in runs]
+    elif name in ("prefix_blocks", "prefix_hits"):
+        sums = [_looked_up(run, "objects" if name == "prefix_blocks" else "tokens") for run in runs]
     elif all(run.mode == "histogram" for run in runs):
         return _of_histograms(one, runs)
     else:

@@ -170,7 +170,9 @@ def _requests(
     for key, group in zip(groups.keys, groups.split(taken), strict=True):
         latency.of_units[number * units + key] = group.copy()
         latency.run_of_unit[number * units + key] = number
-    for name, unit in (("hit_rate", "objects"), ("token_hit_rate", "tokens")):
+    # Look-ups of several kinds have no common share.
+    kinds = (("prefix_blocks", "objects"), ("prefix_hits", "tokens")) if run.serves_as_engine else ()
+    for name, unit in kinds:
         hits, misses = (
             np.bincount(block[measured], columns[f"{kind}_{unit}"][measured], minlength=units).astype(np.float64)
             for kind in ("hit", "miss")

@@ -66,14 +66,3 @@ def request_latency(run: Run) -> pd.DataFrame:
     taken = exact.drop(columns=_FROM_SAMPLE).merge(sample, on=["qos", "part"], how="left")
     taken["percentiles_of"] = taken["percentiles_of"].fillna(0).astype(np.int64)
     return taken
-
-
-def cache_hits(run: Run) -> pd.DataFrame:
-    """As `requests.cache_hits`, of all requests."""
-    rows = table_rows(run, "request_population")
-    found = []
-    for unit in ("objects", "tokens"):
-        hits, misses = (int(rows[f"{kind}_{unit}"].sum()) for kind in ("hit", "miss"))
-        rate = hits / (hits + misses) if hits + misses else float("nan")
-        found.append({"unit": unit, "hits": hits, "misses": misses, "hit_rate": rate})
-    return pd.DataFrame(found)

@@ -1,4 +1,4 @@
-"""The figures of requests: how many, how long they took, and how often the cache had what they asked for."""
+"""The figures of requests: how many there were, and how long they took."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -75,36 +75,3 @@ def request_latency(run: Run) -> pd.DataFrame:
             row |= dict(zip(PERCENTILE_COLUMNS, percentiles(chosen, overwrite=True), strict=True))
             rows.append(row | {"percentiles_of": len(chosen), "backed_percentile": backed_percentile(len(chosen))})
     return pd.DataFrame(rows)
-
-
-def cache_hits(run: Run) -> pd.DataFrame:
-    """Per unit (`objects`, `tokens`): what requests of the phase `measure` looked up and found, and the hit rate."""
-    columns = run.columns(["phase", "hit_objects", "miss_objects", "hit_tokens", "miss_tokens"], "requests")
-    mask = columns["phase"] == Phase.MEASURE
-    rows = []
-    for unit in ("objects", "tokens"):
-        hits, misses = (int(columns[f"{kind}_{unit}"][mask].sum(dtype=np.int64)) for kind in ("hit", "miss"))
-        looked_up = hits + misses
-        rows.append(
-            {"unit": unit, "hits": hits, "misses": misses, "hit_rate": hits / looked_up if looked_up else float("nan")}
-        )
-    return pd.DataFrame(rows)
-
-
-def prefix_by_tier(run: Run) -> pd.DataFrame:
-    """Where the blocks of contexts were found that a serving engine looked up: one row per tier, and one, `not found`,
-    of those from the first missing block on. `requests` with any, `blocks`, `tokens`, and `token_share`, of all tokens.
-
-    Empty where requests were not served as an engine does it, and of a recovered file, which does not hold it.
-    """
-    found = run.table("prefix")
-    columns = ["tier", "requests", "blocks", "tokens", "token_share"]
-    if not len(found):
-        return pd.DataFrame(columns=columns)
-    sums = found.groupby("tier")[["requests", "blocks", "tokens"]].sum()
-    names = dict(enumerate(run.tiers["name"])) | {-1: "not found"}
-    order = [*(tier for tier in sums.index if tier >= 0), -1]
-    sums = sums.loc[order].reset_index()
-    sums["tier"] = sums["tier"].map(names)
-    total = sums["tokens"].sum()
-    return sums.assign(token_share=sums["tokens"] / total if total else float("nan"))[columns]

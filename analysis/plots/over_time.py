@@ -1,4 +1,4 @@
-"""What happened when: bandwidth, operations in flight, hit rate, and what the nodes' counters said."""
+"""What happened when: bandwidth, operations in flight, prefix hits, and what the nodes' counters said."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ def timeline_plot(nodes: pd.DataFrame, flows: pd.DataFrame) -> Figure:
     panels = [
         ("bandwidth, all nodes together", "GiB/s", _bandwidths(flows)),
         ("operations in flight", "per node", _lines(nodes, {"in flight": "in_flight"})),
-        ("cache hits", "% of tokens", _lines(nodes, {"hit rate": "token_hit_rate"}, _PERCENT)),
+        ("prefix hits", "% of prompt tokens", _lines(nodes, {"prefix hits": "prefix_hits"}, _PERCENT)),
         ("processors", "% of all processors", _lines(nodes, _CPU)),
         ("pressure: somebody waited for", "% of the time", _lines(nodes, _PRESSURE)),
         ("the disk's own counters", "GiB/s", _lines(nodes, _DISK)),

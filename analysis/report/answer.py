@@ -9,6 +9,7 @@ from kvbench_analysis.contention.concurrency import UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
 from kvbench_analysis.report.markup import element
+from kvbench_analysis.summary.look_ups_print import prefix_hit_share
 from kvbench_analysis.summary.summary import measured as time_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
@@ -181,13 +182,10 @@ def _cards(content: Content, row: dict[Any, Any]) -> Iterator[Element]:
             f"P95 {_p95(other)} per operation",
             f"{other['op']}-rate",
         )
-    for cache in content.summary.cache.to_dict("records"):
-        if cache["unit"] == "tokens" and not math.isnan(cache["hit_rate"]):
-            rate = units.share(cache["hit_rate"])
-            if content.summary.run["serving"] == "engine":
-                yield _card("Prefix hits", rate, "of prompt tokens, up to the first block that was missing", "hit-rate")
-            else:
-                yield _card("Look-ups found", rate, "of tokens looked up, decode reads among them", "hit-rate")
+    hits = prefix_hit_share(content.summary)
+    if hits is not None:
+        said = "of prompt tokens, up to the first block that was missing"
+        yield _card("Prefix hits", units.share(hits), said, "prefix-hits")
 
 
 def _card(label: str, value: str, per: str, key: str) -> Element:

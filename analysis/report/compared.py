@@ -18,8 +18,8 @@ _PERCENTILES: Final = (50, 95, 99)
 _TIMES: Final = {"wall": "wall time", "device": "device", "host": "host", "runq": "run queue"}
 _METRICS: Final = {
     "gib_per_s": "bandwidth",
-    "hit_rate": "cache hits, objects",
-    "token_hit_rate": "cache hits, tokens",
+    "prefix_blocks": "prefix hits, of blocks",
+    "prefix_hits": "prefix hits, of prompt tokens",
     **{f"{part}_p{p}_ns": f"P{p}, {said}" for p in _PERCENTILES for part, said in _TIMES.items()},
     **{f"request_p{p}_ns": f"P{p} of a request" for p in _PERCENTILES},
 }

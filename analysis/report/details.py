@@ -8,8 +8,8 @@ import pandas as pd
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
+from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_tables
-from kvbench_analysis.summary.summary import found_over, prefix_rows
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 
@@ -98,7 +98,7 @@ def request_tables(content: Content) -> list[Element]:
     counts = summary.requests
     if not counts["requests"].sum():
         return [element("p", "No request was made in the measured phase.", class_="absent")]
-    latency = summary.request_latency
+    latency, load = summary.request_latency, load_table(summary)
     timed = latency[latency["requests"] > 0]
     return [
         table(
@@ -128,19 +128,9 @@ def request_tables(content: Content) -> list[Element]:
             caption="Time per request, of those that were done. Storage operations of a request overlap, so their sum "
             "can exceed its latency.",
         ),
-        table(
-            ["per", "found", "missing", "share found"],
-            (
-                (row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"]))
-                for row in summary.cache.to_dict("records")
-            ),
-            caption=f"{found_over(content.summary)}.",
-        ),
-        *(
-            [table(*prefix_rows(content.summary), caption="Where the blocks of contexts were found, by tier.")]
-            if len(content.summary.prefix)
-            else []
-        ),
+        *(table(headings, rows, caption=f"{title}.") for title, headings, rows in look_up_tables(summary)),
+        *(element("p", said) for said in (no_look_ups(summary), "" if load else no_load(summary)) if said),
+        *([table(load[1], load[2], caption=f"{load[0]}.")] if load else []),
     ]
 
 

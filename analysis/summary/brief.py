@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvbench_analysis.summary.headlines import answer
-from kvbench_analysis.summary.summary import Summary, prefix_hits, what_was_measured
+from kvbench_analysis.summary.look_ups_print import prefix_hits
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text

@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
+from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, found_over, prefix_rows, what_was_measured
+from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -14,7 +15,7 @@ from kvbench_analysis.text.table import print_table
 from rich.console import Console
 from rich.text import Text
 
-JSON_VERSION: Final = 1
+JSON_VERSION: Final = 2
 """Raised whenever a key of the JSON changes its meaning or goes; new keys do not raise it."""
 
 _RANKS_SHOWN: Final = 16
@@ -37,8 +38,8 @@ def to_json(summary: Summary) -> str:
         "headlines": list(summary.headlines),
         "warnings": [{"code": caution.code, "message": caution.message} for caution in summary.warnings],
     }
-    tables = ("operations", "latency", "totals", "ranks", "nodes", "cache", "prefix", "requests", "request_latency")
-    for name in tables:
+    tables = ("operations", "latency", "totals", "ranks", "nodes", "prefix", "look_ups", "load", "requests")
+    for name in (*tables, "request_latency"):
         content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
     content["sharing"] = sharing_json(summary.sharing)
     return json.dumps(plain(content), indent=2, allow_nan=False)
@@ -61,8 +62,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         _places(summary.ranks, "rank", console)
         _places(summary.nodes, "node", console)
         _sharing(summary, console)
-    _cache(summary, console)
-    _prefix(summary, console)
+    _look_ups(summary, console)
     _requests(summary, console)
 
 
@@ -170,24 +170,12 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
         )
 
 
-def _cache(summary: Summary, console: Console) -> None:
-    if not summary.cache[["hits", "misses"]].to_numpy().any():
-        console.print(Text("Cache: no request of the measured phase looked anything up."))
-        return
-    print_table(
-        console,
-        found_over(summary),
-        ["per", "found", "missing", "share found"],
-        (
-            [row["unit"][:-1], units.count(row["hits"]), units.count(row["misses"]), units.share(row["hit_rate"])]
-            for row in summary.cache.to_dict("records")
-        ),
-    )
-
-
-def _prefix(summary: Summary, console: Console) -> None:
-    if len(summary.prefix):
-        print_table(console, "Where contexts were found", *prefix_rows(summary))
+def _look_ups(summary: Summary, console: Console) -> None:
+    nothing = no_look_ups(summary)
+    if nothing:
+        console.print(Text(nothing))
+    for title, headings, rows in look_up_tables(summary):
+        print_table(console, title, headings, rows)
 
 
 def _requests(summary: Summary, console: Console) -> None:
@@ -208,6 +196,11 @@ def _requests(summary: Summary, console: Console) -> None:
             for row in counts
         ),
     )
+    load = load_table(summary)
+    if load is not None:
+        print_table(console, *load)
+    elif no_load(summary):
+        console.print(Text(no_load(summary)))
     latency = summary.request_latency
     every = latency[(latency["qos"] == ALL) & (latency["requests"] > 0)].to_dict("records")
     if not every:

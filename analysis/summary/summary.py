@@ -7,8 +7,10 @@ import pandas as pd
 from kvbench_analysis.condensed import operations as condensed
 from kvbench_analysis.condensed import requests as condensed_requests
 from kvbench_analysis.condensed import sharing as condensed_sharing
+from kvbench_analysis.figures.look_ups import look_up_figures, prefix_figures
+from kvbench_analysis.figures.offered import load_figures
 from kvbench_analysis.figures.operations import operation_figures
-from kvbench_analysis.figures.requests import cache_hits, prefix_by_tier, request_counts, request_latency
+from kvbench_analysis.figures.requests import request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.cautions import cautions
@@ -61,12 +63,14 @@ class Summary:
     """Per rank, tier and operation (reads and writes)."""
     nodes: pd.DataFrame
     """Per client node, tier and operation (reads and writes)."""
-    cache: pd.DataFrame
-    """What requests of the measured phase looked up and found, in objects and in tokens. `run["serving"]` says what
-    that is: `engine`, the blocks of each context up to the first that was missing (prefix hits); `reference`, every
-    look-up for itself, those of decoding among them, which find what the request itself has written."""
     prefix: pd.DataFrame
-    """Where requests were served as an engine does it: what they found of contexts, by tier (`prefix_by_tier`)."""
+    """Where requests were served as an engine does it (`run["serving"]`): what they found of contexts, by tier, and
+    why they did not find the rest (`prefix_figures`)."""
+    look_ups: pd.DataFrame
+    """Where they were served as the reference does: re-reads of history, first look-ups of contexts, and decode
+    re-reads, each for itself (`look_up_figures`)."""
+    load: pd.DataFrame
+    """Of an open loop: offered and served load (`load_figures`)."""
     requests: pd.DataFrame
     """Requests by QoS class and how they ended, and per second."""
     sharing: SharingFigures
@@ -85,6 +89,9 @@ def summarize(run: Run) -> Summary:
         facts["directories"] = run.attributes["directories"]
     facts |= {"window_s": window.seconds, "duration_s": planned_seconds(run)}
     facts["serving"] = "engine" if run.serves_as_engine else "reference"
+    pacing = run.config.get("pacing")
+    facts["pacing"] = pacing.get("mode") if isinstance(pacing, dict) else None
+    facts["look_ups_told"] = "look_ups" in run.file.tables
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
@@ -99,8 +106,9 @@ def summarize(run: Run) -> Summary:
         totals=figures.totals,
         ranks=figures.ranks,
         nodes=figures.nodes,
-        cache=cache_hits(run) if of_rows else condensed_requests.cache_hits(run),
-        prefix=prefix_by_tier(run),
+        prefix=prefix_figures(run),
+        look_ups=look_up_figures(run),
+        load=load_figures(run, window),
         requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
         sharing=sharing,
         request_latency=latency,
@@ -130,33 +138,3 @@ def what_was_measured(summary: Summary) -> str:
 
 def _plural(number: Any, noun: str) -> str:
     return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def found_over(summary: Summary) -> str:
-    """What the figures of `cache` are over."""
-    if summary.run["serving"] == "engine":
-        return "Prefix hits, over the contexts of requests: found up to the first block that was missing"
-    return (
-        "Look-ups that found something, decode reads of what the request itself wrote among them (no prefix hit rate)"
-    )
-
-
-def prefix_hits(summary: Summary) -> str:
-    """The share of prompt tokens that were found, in a line; "" where requests are not served as an engine does it."""
-    rates = [row["hit_rate"] for row in summary.cache.to_dict("records") if row["unit"] == "tokens"]
-    if summary.run["serving"] != "engine" or not rates or rates[0] != rates[0]:
-        return ""
-    return f"prefix hits: {units.share(rates[0])} of prompt tokens"
-
-
-def prefix_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The headings and cells of `prefix`."""
-    rows = [
-        [
-            row["tier"],
-            *(units.count(row[name]) for name in ("requests", "blocks", "tokens")),
-            units.share(row["token_share"]),
-        ]
-        for row in summary.prefix.to_dict("records")
-    ]
-    return ["tier", "requests", "blocks", "tokens", "of prompt tokens"], rows

@@ -40,7 +40,7 @@ _COUNTERS: Final = {
 """Columns of /samples that hold a mean since the sample before (`_pct`) or a running count: what becomes of them."""
 SAMPLE_COLUMNS: Final = (*(name for name, _ in _COUNTERS.values()), "memory_available_bytes")
 NODE_COLUMNS: Final = (
-    "node", "host", "second", "start_ns", "seconds", "in_flight", "requests", "hit_rate", "token_hit_rate",
+    "node", "host", "second", "start_ns", "seconds", "in_flight", "requests", "prefix_blocks", "prefix_hits",
     *SAMPLE_COLUMNS,
 )  # fmt: skip
 
@@ -81,7 +81,7 @@ def timeline(run: Run, step_s: float = 1.0) -> Timeline:
     nodes = _frame(members.nodes, members.node_hosts, edges)
     nodes["in_flight"] = _of_nodes(operations.in_flight, members).ravel()
     line = members.node_place[place[len(rank[0]) : len(rank[0]) + len(rank[1])]]
-    for name, values in _hits(requests, line, len(members.nodes), edges):
+    for name, values in _hits(requests, line, len(members.nodes), edges, run.serves_as_engine):
         nodes[name] = values * run.sampled_1_in("requests") if name == "requests" else values
     samples = [_samples(run.samples, int(node), edges) for node in members.nodes]
     for name in SAMPLE_COLUMNS:
@@ -191,20 +191,25 @@ def _flows(run: Run, operations: _Operations, members: Members, edges: NDArray[n
 
 
 def _hits(
-    requests: Mapping[str, NDArray[Any]], line: NDArray[np.intp], lines: int, edges: NDArray[np.int64]
+    requests: Mapping[str, NDArray[Any]],
+    line: NDArray[np.intp],
+    lines: int,
+    edges: NDArray[np.int64],
+    as_engine: bool,
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Of the requests that started in each part: how many, and what share of what they looked up they found."""
+    """Of the requests that started in each part: how many, and what share of their contexts they found, where they are
+    served as an engine does it (else NaN: look-ups of several kinds have no common share)."""
     parts = len(edges) - 1
     part = np.searchsorted(edges, requests["start_ns"], side="right") - 1
     mine = (requests["phase"] == Phase.MEASURE) & (part >= 0) & (part < parts)
     key = line[mine] * parts + part[mine]
     yield "requests", np.bincount(key, minlength=lines * parts)
-    for name, unit in (("hit_rate", "objects"), ("token_hit_rate", "tokens")):
+    for name, unit in (("prefix_blocks", "objects"), ("prefix_hits", "tokens")):
         hits, misses = (
             np.bincount(key, requests[f"{kind}_{unit}"][mine], minlength=lines * parts) for kind in ("hit", "miss")
         )
         with np.errstate(invalid="ignore", divide="ignore"):
-            yield name, hits / (hits + misses)
+            yield name, hits / (hits + misses) if as_engine else np.full(lines * parts, np.nan)
 
 
 def _samples(samples: pd.DataFrame, node: int, edges: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -102,11 +102,23 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
     type=click.Choice(CHAIN_POLICIES),
     help="For --capacities: only this policy; repeatable.",
 )
+@click.option(
+    "--sample",
+    type=click.FloatRange(min=0, max=0.5, min_open=True),
+    metavar="SHARE",
+    help="For --capacities: only LRU, estimated from samples of that share of the blocks, with its error.",
+)
 @click.option("--plot", type=OUTPUT_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
 @click.option(
     "--export",
     type=OUTPUT_FILE,
     help="Every operation: FILE.parquet, or FILE.fio, a job that fio replays, with a log for each rank beside it.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    metavar="R",
+    help="Also the bandwidth that is needed to keep up with R requests a second, of all ranks together.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def plan_command(
@@ -117,8 +129,10 @@ def plan_command(
     capacity: Capacity | None,
     capacities: Capacities | None,
     policies: tuple[str, ...],
+    sample: float | None,
     plot: Path | None,
     export: Path | None,
+    rate: float | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
@@ -126,8 +140,8 @@ def plan_command(
     refuse_to_start({"--ranks": ranks})
     if export is not None:
         _check_export(export)
-    if capacities is None and (plot is not None or policies):
-        raise click.UsageError("--plot and --policy are for --capacities: give a range, as 1GiB:4TiB")
+    if capacities is None and (plot is not None or policies or sample is not None):
+        raise click.UsageError("--plot, --policy and --sample are for --capacities: give a range, as 1GiB:4TiB")
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     comm = get_world()
@@ -141,8 +155,10 @@ def plan_command(
             capacity,
             ranks,
             capacities,
-            policies or CHAIN_POLICIES,
+            policies or (CHAIN_POLICIES if sample is None else ("lru",)),
             None if export is None else partial(_export, export),
+            rate,
+            sample,
         )
     if comm.rank != 0:
         return

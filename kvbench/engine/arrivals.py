@@ -117,6 +117,15 @@ class Arrivals:
         """When the next request comes without any user's doing; NEVER: none does."""
         return NEVER if self._next is None else self._timers.start_ns + self._next.arrival_ns
 
+    def left_waiting(self, from_ns: int, until_ns: int) -> tuple[int, int]:
+        """Of a schedule that is open loop, when its load is over: requests, and tokens of their contexts, that came
+        from `from_ns` to `until_ns` and were never let in. Takes them out."""
+        while (coming := self._come(until_ns)) is not None:
+            self.add(*coming)
+        left = [request for _, intended_ns, _, request in self._waiting if from_ns <= intended_ns <= until_ns]
+        self._waiting.clear()
+        return len(left), sum(request.context_tokens for request in left)
+
     def _come(self, now_ns: int) -> tuple[Request, int] | None:
         """The next of a schedule without users, with its arrival, where that is not after `now_ns`."""
         request = self._next

@@ -70,6 +70,7 @@ class Dispatcher:
         self._sharing = sharing
         self._users_waiting: dict[int, int] = {}
         """Closed loop: the users whose request another rank decodes, by its number."""
+        self._is_open = pacing == "open"
         self._closed_loop = pacing == "closed" and schedule.closed_loop
         self._timeline = _NOT_BEGUN
         self._limits = limits
@@ -192,6 +193,9 @@ class Dispatcher:
                 active.state = RequestState.CUT_SHORT
             self._log_request(active, now_ns)
         self._active.clear()
+        if self._is_open and self._timeline.measure_ns != NEVER:
+            until_ns = now_ns if self._timeline.end_ns is None else min(now_ns, self._timeline.end_ns)
+            self._books.left_waiting = self._arrivals.left_waiting(self._timeline.measure_ns, until_ns)
 
     # Waiting
 

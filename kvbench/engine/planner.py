@@ -53,6 +53,9 @@ class Books:
         self.prefix_hits = PrefixHits(len(self.rooms))
         self.storage = tuple(storage)
         self.look_ups = LookUps()
+        self.left_waiting = (0, 0)
+        """Open loop: requests of the measured phase that had come when it ended and had not begun, and the tokens of
+        their contexts."""
 
 
 class Planner:
@@ -88,12 +91,16 @@ class Planner:
         if request.in_steps:
             active.more = self._in_steps(active)
             return
+        look_ups = self._look_ups_of(active)
         asked = stages_of(request)
         stage = next_stage(asked)
         while stage is not None:
             operations: list[Operation] = []
-            found = [self._look_up(active, reference, operations) for reference in stage.history]
-            found += [self._look_up(active, reference, operations) for reference in stage.context]
+            found: list[bool] = []
+            for kind, references in self._kinds(stage):
+                of_kind = [self._look_up(active, reference, operations) for reference in references]
+                look_ups.count(kind, references, of_kind)
+                found += of_kind
             for reference in stage.writes:
                 if self._books.cache.lookup(reference.key) is None:
                     self._write(active, reference, operations)
@@ -110,7 +117,7 @@ class Planner:
 
     def _in_steps(self, active: ActiveRequest) -> Iterator[Next]:
         request = active.request
-        look_ups = self._books.look_ups if active.phase == Phase.MEASURE else LookUps()
+        look_ups = self._look_ups_of(active)
         look_ups.plain_requests += not request.prompt_tokens
         asked = stages_of(request)
         stage = next_stage(asked)
@@ -121,11 +128,13 @@ class Planner:
                 active.miss_tokens += stage.unknown_tokens
                 look_ups.prompt_misses += 1
                 look_ups.prompt_tokens += stage.unknown_tokens
-            for reference in (*stage.history, *stage.context):
-                found.append(self._add_read(active, reference))
-                self._count(look_ups, stage, found[-1], prompted=request.prompt_tokens > 0)
-                if found[-1]:
-                    yield Next.STAGE
+            for kind, references in self._kinds(stage):
+                for reference in references:
+                    found.append(self._add_read(active, reference))
+                    look_ups.count(kind, (reference,), found[-1:])
+                    look_ups.prompted_hits += stage.decodes and request.prompt_tokens > 0 and found[-1]
+                    if found[-1]:
+                        yield Next.STAGE
             for reference in stage.writes:
                 yield from self._add_write(active, reference)
             if stage.delay_ns:
@@ -133,15 +142,13 @@ class Planner:
                 yield Next.STAGE
             stage = next_stage(asked, found)
 
+    def _look_ups_of(self, active: ActiveRequest) -> LookUps:
+        """Where those of a request are counted."""
+        return self._books.look_ups if active.phase == Phase.MEASURE else LookUps()
+
     @staticmethod
-    def _count(look_ups: LookUps, stage: Stage, found: bool, prompted: bool) -> None:
-        if stage.history:
-            look_ups.history_hits += found
-            look_ups.history_misses += not found
-        else:
-            look_ups.context_hits += found
-            look_ups.context_misses += not found
-            look_ups.prompted_hits += found and prompted
+    def _kinds(stage: Stage) -> tuple[tuple[str, tuple[ObjectRef, ...]], ...]:
+        return ("history", stage.history), ("context" if stage.decodes else "first", stage.context)
 
     def _add_read(self, active: ActiveRequest, reference: ObjectRef) -> bool:
         """A stage that reads one object, where it is there."""

@@ -42,7 +42,7 @@ class Serving:
         active.hit_tokens = min(len(found) * tokens, request.context_tokens)
         active.miss_tokens = request.context_tokens - active.hit_tokens
         if active.phase == Phase.MEASURE:
-            self._prefix_hits.add(found, chain.lookup, tokens, request.context_tokens)
+            self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
         reads, writes = self._line_up(active, chain, steps)
         if reads and self._shape.ranks > 1:
             active.waits_at = 0

@@ -29,6 +29,8 @@ RANK_DTYPE: Final = np.dtype(
         ("failed_ops", "<i8"),
         ("verified_sectors", "<i8"),
         ("too_large_objects", "<i8"),
+        ("waiting_requests", "<i8"),
+        ("waiting_tokens", "<i8"),
         ("begin_ns", "<i8"),
         ("end_ns", "<i8"),
         ("spilled_rows", "<i8"),
@@ -37,10 +39,11 @@ RANK_DTYPE: Final = np.dtype(
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
-much that changed until after it. Peaks are of resident memory. `begin_ns` is the start of its first measured operation
-that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were in its
-spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no spill
-file)."""
+much that changed until after it. Peaks are of resident memory. `waiting_requests` had come when an open loop ended and
+had not begun, with contexts of `waiting_tokens` (-1: not known). `begin_ns` is the start of its first measured
+operation that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were
+in its spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no
+spill file)."""
 
 
 NODE_DTYPE: Final = np.dtype(
@@ -128,6 +131,24 @@ SAMPLE_DTYPE: Final = np.dtype(
 )
 """`t_ns` is CLOCK_MONOTONIC of the node. Percentages are of all processors since the sample before; the others count
 from the start of the node, the pressure figures in microseconds in which some task was stalled (kernel PSI)."""
+
+
+PREFIX_WORDS: Final = {
+    "looked-up": "looked up",
+    "hit": "found",
+    "never-seen": "never seen before",
+    "evicted": "seen, and gone since",
+    "behind-gap": "there, but behind a gap",
+    "in-no-block": "in no block",
+}
+"""What the rows of PREFIX_DTYPE are of, and how that is printed: every request; found, from the first block on up to
+the first that was missing; why the others were not; tokens at the end of a context that no block is looked up for."""
+
+PREFIX_DTYPE: Final = np.dtype(
+    [("rank", "<i8"), ("what", "S16"), ("tier", "<i8"), ("requests", "<i8"), ("blocks", "<i8"), ("tokens", "<i8")]
+)
+"""`what` is one of PREFIX_WORDS; `tier` is -1 but for what was found on one tier, which `hit` of tier -1 adds up.
+`requests` are those with any such block (or token)."""
 
 
 VISIBILITY_DTYPE: Final = np.dtype(

@@ -13,12 +13,10 @@ from kvbench.cluster.broadcast import total
 from kvbench.cluster.gather import STRAIGHT, Gathering, gather_table
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
-from kvbench.config.run_config import ReferenceWorkload
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
-from kvbench.engine.prefix_hits import PREFIX_DTYPE
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows, Spilled
-from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, RANK_DTYPE, as_rows
+from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, PREFIX_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
@@ -136,14 +134,12 @@ def why_nothing(topology: Topology, bench: Bench) -> str:
 
 
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:
-    """The table of look-ups by kind, for the workload that has kinds."""
+    """The table of look-ups by kind."""
     if bench.config.serves_as_engine:
         # Of ranks that serve together, which find the same, the first says it.
         first = topology.rank % bench.config.tensor_parallel == 0
         rows = bench.engine.books.prefix_hits.rows(topology.rank) if first else []
         return {"prefix": as_rows(rows, PREFIX_DTYPE)}
-    if not isinstance(bench.config.workload, ReferenceWorkload):
-        return {}
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
 
 
@@ -194,6 +190,8 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: RankRows
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
+        "waiting_requests": engine.books.left_waiting[0],
+        "waiting_tokens": engine.books.left_waiting[1],
         "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
         "spilled_rows": 0 if spill is None else spill.kept_records,

@@ -224,6 +224,8 @@ def _rank_row(
         "failed_ops": tally.failed,
         "verified_sectors": measured.verified_sectors,
         "too_large_objects": 0,
+        "waiting_requests": 0,
+        "waiting_tokens": 0,
         "spilled_rows": 0,
         "spill_bytes": 0,
         "spill_errno": 0,

@@ -9,10 +9,10 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.special import gammaincinv
 
 from kvbench.config.run_config import Arrivals, RunConfig
 from kvbench.workload.draws import UNIT, Draws, stream_generator
@@ -72,6 +72,8 @@ def _exponentials(draws: Draws) -> Iterator[float]:
 
 def _gamma(rate: float, cv: float, draws: Draws) -> Iterator[int]:
     """Times between arrivals are gamma distributed, of shape 1 / cv^2: by a table of quantiles, scaled to the mean."""
+    # What ranks run does not load scipy, which takes longer than all else, where nobody asks for it.
+    gammaincinv = import_module("scipy.special").gammaincinv
     shape = 1 / cv**2
     even = np.arange(_KNOTS) / _KNOTS
     below = gammaincinv(shape, even)

@@ -23,6 +23,8 @@ class Stage(NamedTuple):
     """Tokens of a look-up for what nobody ever writes, and which is thus never found; 0 for none."""
     delay_ns: int = 0
     """Simulated generation, before the rest of the stage."""
+    decodes: bool = False
+    """`context` is read once more, for decoding: it was looked up, or written, before."""
 
 
 Stages = Generator[Stage, Sequence[bool] | None, None]
@@ -52,7 +54,7 @@ def _at_once(request: Request) -> Stages:
             yield Stage(writes=_missing(request, found))
     delay_ns = request.generation_ns // max(1, request.decode_passes)
     for decode_pass in range(request.decode_passes):
-        yield Stage(context=request.context, delay_ns=delay_ns if decode_pass else 0)
+        yield Stage(context=request.context, delay_ns=delay_ns if decode_pass else 0, decodes=True)
     yield Stage(delay_ns=delay_ns)
 
 
@@ -73,7 +75,7 @@ def _one_by_one(request: Request) -> Stages:
     for decode_pass in range(request.decode_passes):
         gone = False
         for reference in request.context:
-            gone |= (yield Stage(context=(reference,))) != [True]
+            gone |= (yield Stage(context=(reference,), decodes=True)) != [True]
         if gone and decode_pass == 0:
             yield from _writes(request)
             break

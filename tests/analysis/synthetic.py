@@ -145,7 +145,15 @@ def run_attributes(ranks: int, nodes: int, **changes: str | int | float) -> dict
         "run_id": f"synthetic-{next(_NUMBERS)}",
         "status": "complete",
         "status_message": "",
-        "config_json": json.dumps({"name": "synthetic", "seed": 42, "io": {"drop_page_cache": True}}),
+        "config_json": json.dumps(
+            {
+                "name": "synthetic",
+                "seed": 42,
+                "io": {"drop_page_cache": True},
+                "workload": {"kind": "trace", "serving": "engine"},
+                "pacing": {"mode": "open"},
+            }
+        ),
         "fingerprint": "0123456789abcdef",
         "timer": "extension",
         "ranks": ranks,
@@ -206,6 +214,8 @@ def run_tables(records: NDArray[Any], requests: NDArray[Any], ranks: int, nodes:
             "failed_ops": np.zeros(ranks, np.int64),
             "verified_sectors": np.full(ranks, 1000),
             "too_large_objects": np.zeros(ranks, np.int64),
+            "waiting_requests": np.full(ranks, 3),
+            "waiting_tokens": np.full(ranks, 700),
         },
         "nodes": {
             "node": np.arange(nodes),

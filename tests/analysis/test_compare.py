@@ -106,7 +106,7 @@ def test_a_slower_device_is_significantly_slower_and_the_host_is_not(slower: ka.
     host = row_of(slower.metrics, "host_p50_ns")
     assert (host["significant"], host["verdict"]) == (False, "same")
     assert row_of(slower.metrics, "request_p95_ns", "", "")["verdict"] == "worse"
-    assert row_of(slower.metrics, "hit_rate", "", "")["verdict"] == "same"
+    assert row_of(slower.metrics, "prefix_blocks", "", "")["verdict"] == "same"
 
 
 def test_the_other_way_round_it_is_better(
@@ -158,7 +158,15 @@ def test_every_target_is_compared_with_the_first(tmp_path: FilePath) -> None:
 
 CHANGED: Attributes = {
     "fingerprint": "fedcba9876543210",
-    "config_json": json.dumps({"name": "other", "seed": 42, "io": {"drop_page_cache": False, "threads": 4}}),
+    "config_json": json.dumps(
+        {
+            "name": "other",
+            "seed": 42,
+            "io": {"drop_page_cache": False, "threads": 4},
+            "workload": {"kind": "trace", "serving": "engine"},
+            "pacing": {"mode": "open"},
+        }
+    ),
     "ranks": 2,
 }
 
@@ -318,7 +326,7 @@ def test_at_eighty_columns_no_figure_and_no_distinguishing_word_is_cut(slower: k
             row = next(row for row in rows if row[:2] == [part, percentile])
             assert row[2:] == ["123", "ms", "123", "ms", "~0.00123", "0.00123..1e+05", verdict]
     assert ["999", "us..12.3", "s", "999", "us..12.3", "s"] in rows
-    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "token hit rate", "hit rate"))
+    assert all(any(name in " ".join(row) for row in rows) for name in ("gib per s", "prefix hits", "prefix blocks"))
 
 
 def test_in_a_pipe_no_line_is_folded(slower: ka.Comparison) -> None:

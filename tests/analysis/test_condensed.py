@@ -29,7 +29,6 @@ KEYS = {
     "totals": ["storage", "op"],
     "ranks": ["rank", "tier", "op"],
     "nodes": ["node", "tier", "op"],
-    "cache": ["unit"],
     "requests": ["qos"],
     "request_latency": ["qos", "part"],
 }
@@ -88,7 +87,16 @@ def test_everything_but_percentiles_is_that_of_all_rows(summaries: dict[str, ka.
             assert list(full[column]) == list(other[column]), column
 
 
-@pytest.mark.parametrize("name", [name for name in KEYS if name not in ("cache", "requests")])
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_prefix_hits_and_load_are_those_of_all_requests(runs: dict[str, ka.Run], mode: str) -> None:
+    full, found = ka.summarize(runs["full"]), ka.summarize(runs[mode])
+    columns = ["what", "tier", "blocks", "tokens", "block_share", "token_share"]
+    pd.testing.assert_frame_equal(full.prefix[columns], found.prefix[columns])
+    pd.testing.assert_frame_equal(full.load[:1], found.load[:1])
+    assert found.load["offered"].isna().tolist() == [False, True], "sums have no tokens of contexts"
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "requests"])
 def test_percentiles_of_histograms_are_within_a_hundredth(summaries: dict[str, ka.Summary], name: str) -> None:
     full, other = side_by_side(summaries["full"], summaries["histogram"], name)
     columns = sorted(FROM_PERCENTILES & set(full.columns))
@@ -208,9 +216,14 @@ def repeated(run: ka.Run, folder: Path, times: int) -> list[ka.Run]:
 def test_a_run_compared_with_its_histograms_is_the_same(runs: dict[str, ka.Run], repeats: int, tmp_path: Path) -> None:
     groups = {mode: repeated(runs[mode], tmp_path, repeats) for mode in ("full", "histogram")}
     found = metrics(ka.compare(groups))
-    assert set(found.index.get_level_values("metric")) >= {"gib_per_s", "wall_p99_ns", "request_p95_ns", "hit_rate"}
+    assert set(found.index.get_level_values("metric")) >= {
+        "gib_per_s",
+        "wall_p99_ns",
+        "request_p95_ns",
+        "prefix_blocks",
+    }
     np.testing.assert_allclose(found["target_value"], found["baseline_value"], rtol=0.01)
-    rates = found.loc[["gib_per_s", "hit_rate", "token_hit_rate"]]
+    rates = found.loc[["gib_per_s", "prefix_blocks", "prefix_hits"]]
     np.testing.assert_allclose(rates["target_value"], rates["baseline_value"], rtol=1e-9)
     assert not found["significant"].any()
     assert found["low"].notna().sum() > 10
@@ -222,7 +235,7 @@ def test_a_comparison_of_samples_has_exact_rates_and_says_what_it_is_of(
 ) -> None:
     comparison = ka.compare({"full": [runs["full"]], "sampled": repeated(runs["sampled"], tmp_path, 2)})
     found = metrics(comparison)
-    rates = found.loc[["gib_per_s", "hit_rate"]]
+    rates = found.loc[["gib_per_s", "prefix_blocks"]]
     np.testing.assert_allclose(rates["target_value"], rates["baseline_value"], rtol=1e-9)
     assert "sampled" in set(comparison.warnings["code"])
 

@@ -57,7 +57,7 @@ def test_text_of_the_file_reaches_the_terminal_as_plain_text(truth: SyntheticRun
 def test_the_json_has_the_figures_of_the_tables(run_path: Path) -> None:
     summary = ka.summarize(ka.load(run_path))
     content = json.loads(ka.to_json(summary))
-    assert (content["format"], content["version"]) == ("kvbench-summary", 1)
+    assert (content["format"], content["version"]) == ("kvbench-summary", 2)
     assert content["operations"][1]["gib_per_s"] == summary.operations["gib_per_s"].iloc[1]
     assert content["run"]["window_s"] == 10
     assert content["warnings"][0]["code"] == "failed-operations"
@@ -65,7 +65,7 @@ def test_the_json_has_the_figures_of_the_tables(run_path: Path) -> None:
 
 def test_what_there_is_not_is_null_in_the_json(tmp_path: Path) -> None:
     content = json.loads(ka.to_json(ka.summarize(ka.load(empty_run().write(tmp_path / "run.h5")))))
-    assert content["cache"][0]["hit_rate"] is None
+    assert content["prefix"][0]["token_share"] is None
 
 
 def test_the_summary_document_names_every_key_of_the_json(run_path: Path) -> None:

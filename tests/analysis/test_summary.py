@@ -130,12 +130,37 @@ def test_the_rates_of_ranks_and_of_nodes_add_up_to_the_whole(summary: ka.Summary
         assert part["gib_per_s"].sum() == pytest.approx(whole)
 
 
-def test_hit_rates_are_hits_over_lookups(truth: SyntheticRun, summary: ka.Summary) -> None:
+def test_prefix_hits_of_a_file_without_their_table_are_what_requests_found(
+    truth: SyntheticRun, summary: ka.Summary
+) -> None:
     rows = truth.requests[truth.requests["phase"] == Phase.MEASURE]
-    for unit in ("objects", "tokens"):
+    for unit, name in (("objects", "block"), ("tokens", "token")):
         hits, misses = sum(rows[f"hit_{unit}"].tolist()), sum(rows[f"miss_{unit}"].tolist())
-        row = row_of(summary.cache, unit=unit)
-        assert (row["hits"], row["misses"], row["hit_rate"]) == (hits, misses, hits / (hits + misses))
+        row = row_of(summary.prefix, what="hit", tier="")
+        assert (row[f"{name}s"], row[f"{name}_share"]) == (hits, pytest.approx(hits / (hits + misses)))
+        assert row_of(summary.prefix, what="not-found")[f"{name}s"] == misses
+    assert not len(summary.look_ups)
+
+
+def test_offered_and_served_load_stand_side_by_side(truth: SyntheticRun, summary: ka.Summary) -> None:
+    rows = truth.requests[truth.requests["phase"] == Phase.MEASURE]
+    done = rows[rows["state"] == RequestState.DONE]
+    requests, tokens = row_of(summary.load, unit="requests"), row_of(summary.load, unit="tokens")
+    waiting = 4 * 3, 4 * 700
+    assert (requests["offered"], requests["waiting"]) == (len(rows) + waiting[0], waiting[0])
+    assert (requests["served"], requests["unfinished"]) == (len(done), len(rows) - len(done))
+    assert requests["offered_per_s"] == pytest.approx(requests["offered"] / 10)
+    assert requests["served_per_s"] == pytest.approx(row_of(summary.requests, qos="all")["requests_per_s"])
+    assert tokens["offered"] == rows["context_tokens"].sum() + waiting[1]
+    assert tokens["served"] == done["context_tokens"].sum()
+
+
+@pytest.mark.parametrize("change", [{"pacing": {"mode": "closed"}}, {"pacing": {"mode": "asap"}}, {}])
+def test_without_an_open_loop_no_load_is_offered(
+    truth: SyntheticRun, tmp_path: FilePath, change: dict[str, Any]
+) -> None:
+    run = truth.changed(attributes={"config_json": json.dumps(change)})
+    assert not len(ka.summarize(ka.load(run.write(tmp_path / "run.h5"))).load)
 
 
 @pytest.mark.parametrize(("qos", "code"), [("all", None), ("batch", 2)])
@@ -194,7 +219,7 @@ def test_an_empty_run_says_that_nothing_was_measured(tmp_path: FilePath) -> None
     summary = ka.summarize(ka.load(empty_run().write(tmp_path / "run.h5")))
     assert summary.headlines == ("no reads or writes were measured",)
     assert len(summary.operations) == len(summary.ranks) == 0
-    assert math.isnan(row_of(summary.cache, unit="tokens")["hit_rate"])
+    assert math.isnan(row_of(summary.prefix, what="hit")["token_share"])
 
 
 def test_one_operation_is_its_own_distribution(tmp_path: FilePath) -> None:

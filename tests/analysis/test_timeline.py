@@ -79,7 +79,7 @@ def test_the_requests_of_all_seconds_are_those_of_the_run(found: ka.Timeline, tr
     assert found.nodes["requests"].sum() == len(mine)
     first = mine[(mine["start_ns"] < START_NS + SECOND) & (mine["rank"] < 2)]
     rate = first["hit_objects"].sum() / (first["hit_objects"].sum() + first["miss_objects"].sum())
-    assert found.nodes["hit_rate"].iloc[0] == pytest.approx(rate)
+    assert found.nodes["prefix_blocks"].iloc[0] == pytest.approx(rate)
 
 
 def test_every_node_and_rank_has_every_second(found: ka.Timeline) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbench.cache.chains import _curves_python, distances
-from kvbench.cache.chains.distances import looked_up, lru_hits
+from kvbench.cache.chains.distances import estimated_lru_hits, looked_up, lru_hits
 from kvbench.cache.chains.optimum import belady_hits, references
 from kvbench.cache.chains.settings import POLICIES
 
@@ -101,6 +101,25 @@ def test_a_sample_of_the_keys_comes_close() -> None:
     exact, estimated = lru_hits(keys, ends, capacities), lru_hits(keys, ends, capacities, sample=0.1)
     assert np.abs(estimated - exact).max() / len(keys) < 0.05
     assert lru_hits(keys, ends, capacities, sample=1.0).tolist() == exact.tolist()
+
+
+def test_the_spread_of_disjoint_samples_says_how_far_off_an_estimate_is() -> None:
+    rng = np.random.default_rng(4)
+    chains = [chain(int(rng.zipf(1.15)) % 500, int(rng.integers(3)), int(rng.integers(100, 300))) for _ in range(1500)]
+    keys, ends = trace(chains)
+    capacities = [2_000, 10_000, 30_000, 100_000]
+    exact, estimate = lru_hits(keys, ends, capacities), estimated_lru_hits(keys, ends, capacities, 0.05)
+    assert estimate.samples == 8
+    error = np.sqrt(estimate.variances)
+    assert (error > 0).any()
+    # Within what the samples say, and what they do not know: a block out of the sample can be the gap.
+    assert (np.abs(estimate.hits - exact) <= 4 * error + 0.02 * len(keys)).all()
+    halves = estimated_lru_hits(keys, ends, capacities, 0.5)
+    assert (halves.samples, halves.variances.tolist()) == (2, [0.0] * 4), "nothing is left that was not sampled"
+    assert np.abs(halves.hits - exact).max() < 0.02 * len(keys)
+    for share in (0.0, 0.7):
+        with pytest.raises(ValueError, match="two of them"):
+            estimated_lru_hits(keys, ends, capacities, share)
 
 
 @each_way

@@ -1,6 +1,7 @@
 """`kvbench plan`: its figures are those of an independent simulation, and of a run that carries the decisions out."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter, OrderedDict
@@ -87,6 +88,30 @@ def test_a_person_reads_the_same(kvbench: Call, trace: Path) -> None:
     assert "decided, nothing was read or written" in told
 
 
+UNITS = ("requests", "blocks", "tokens")
+
+
+def found_by(file: Path) -> dict[tuple[str, int], tuple[int, ...]]:
+    """What a run found, and why it did not find the rest: requests, blocks and tokens of all ranks."""
+    table = pd.DataFrame({name: column(file, f"prefix/{name}") for name in ("what", "tier", *UNITS)})
+    table["what"] = [what.decode() if isinstance(what, bytes) else what for what in table["what"]]
+    sums = table.groupby(["what", "tier"]).sum()
+    return {kind: tuple(row) for kind, row in zip(sums.index, sums.to_numpy().tolist(), strict=True)}
+
+
+def planned_by(figures: dict[str, Any]) -> dict[tuple[str, int], tuple[int, ...]]:
+    """The same, of `kvbench plan --json`."""
+    prefix = figures["prefix"]
+    found: dict[tuple[str, int], tuple[int, ...]] = {}
+    found["looked-up", -1] = (figures["requests"], figures["blocks"], figures["input_tokens"])
+    found["hit", -1] = (prefix["requests_with_hit"], prefix["hit_blocks"], prefix["hit_tokens"])
+    for number, tier in enumerate(figures["tiers"]):
+        found["hit", number] = tuple(tier[f"hit_{unit}"] for unit in UNITS)
+    for what in ("never-seen", "evicted", "behind-gap", "in-no-block"):
+        found[what, -1] = tuple(prefix[f"{what.replace('-', '_')}_{unit}"] for unit in UNITS)
+    return found
+
+
 @pytest.mark.parametrize(
     ("ranks", "pacing"),
     [(1, "asap"), (1, "open"), *(pytest.param(4, pacing, marks=pytest.mark.slow) for pacing in ("asap", "open"))],
@@ -116,6 +141,8 @@ def test_a_run_does_what_was_planned(
     ops, tiers, nbytes = (column(file, f"records/{name}") for name in ("op", "tier", "nbytes"))
     assert column(file, "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
     assert column(file, "requests/hit_tokens").sum() == figures["prefix"]["hit_tokens"]
+    assert found_by(file) == planned_by(figures)
+    assert figures["prefix"]["evicted_blocks"] > 0 or ranks > 1
     for number, tier in enumerate(figures["tiers"]):
         mine = tiers == number
         assert nbytes[mine & (ops == Op.READ)].sum() == tier["hit_blocks"] * BLOCK
@@ -172,13 +199,15 @@ def test_a_modelled_tier_decides_what_is_asked_of_those_below_and_is_called_so(
     for number, tier in enumerate(figures["tiers"][1:], start=1):
         written = (tiers == number) & np.isin(ops, [Op.WRITE, Op.DEMOTE])
         assert nbytes[written].sum() == tier["written_bytes"]
-    by_tier = dict(zip(column(file, "prefix/tier").tolist(), column(file, "prefix/blocks").tolist(), strict=True))
-    assert [by_tier[number] for number in range(3)] == [tier["hit_blocks"] for tier in figures["tiers"]]
+    assert found_by(file) == planned_by(figures)
     told = kvbench("summary", file).out
     assert "gpu (modelled)" in told
     shown = json.loads(kvbench("summary", file, "--json").out)
-    assert shown["prefix"][-1]["tier"] == "not found"
-    assert sum(row["tokens"] for row in shown["prefix"]) == figures["input_tokens"]
+    assert {row["what"] for row in shown["prefix"]} >= {"looked-up", "hit", "never-seen", "evicted", "behind-gap"}
+    of_tiers = [row["token_share"] for row in shown["prefix"] if row["tier"]]
+    assert sum(of_tiers) == pytest.approx(figures["prefix"]["hit_share"])
+    assert "never seen before" in told
+    assert shown["look_ups"] == []
 
 
 @pytest.mark.parametrize(
@@ -218,6 +247,22 @@ def test_more_room_finds_more_and_the_optimum_most(kvbench: Call, trace: Path, t
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_curve_of_samples_says_that_it_is_estimated_and_how_well(kvbench: Call, trace: Path, ranks: int) -> None:
+    words = ("--capacities", "2MiB:16MiB:4", "--ranks", ranks)
+    exact = planned(kvbench, trace, *words, "--policy", "lru")["curve"]
+    curve = planned(kvbench, trace, *words, "--sample", "0.1")["curve"]
+    assert (list(curve["policies"]), curve["optimum_hit_blocks"], exact["estimated"]) == (["lru"], None, None)
+    assert (curve["estimated"]["sample"], curve["estimated"]["samples"]) == (0.1, 8)
+    ours, truth = (one["policies"]["lru"]["block_hit_share"] for one in (curve, exact))
+    errors = curve["estimated"]["lru_error_share"]
+    assert all(error > 0 for error in errors)
+    assert all(abs(a - b) <= 2 * error + 0.05 for a, b, error in zip(ours, truth, errors, strict=True))
+    told = kvbench("plan", "mooncake", *overrides(*settings(trace)), *words, "--sample", "0.1").out
+    assert "Estimated: the mean of 8 samples of 0.1 of the blocks each" in told
+    assert "±" in told
+
+
 @pytest.mark.slow
 def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, kvbench: Call, trace: Path) -> None:
     words = ("plan", "mooncake", *overrides(*settings(trace, "workload.deal=round-robin")), "--json")
@@ -234,9 +279,14 @@ def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, k
         (("--capacities", "1GiB:2GiB:1"), "2 to 200 points"),
         (("--capacities", "1GiB:2GiB:many"), "expected a number of points in place of"),
         (("--capacities", "1KiB:2GiB"), "the smallest capacity, 1 KiB, holds no block, which takes 32 KiB"),
-        (("--plot", "x.png"), "--plot and --policy are for --capacities"),
+        (("--sample", "0.1"), "--plot, --policy and --sample are for --capacities"),
+        (("--capacities", "1MiB:2MiB", "--sample", "0.7"), "0.7 is not in the range"),
+        (("--capacities", "1MiB:2MiB", "--sample", "0.1", "--policy", "fifo"), "only the curve of LRU is estimated"),
+        (("--capacities", "1MiB:2MiB", "--sample", "0.1", "--set", "cache.ttl_s=5"), "neither cache.ttl_s"),
+        (("--rate", "0"), "0.0 is not in the range"),
+        (("--plot", "x.png"), "--plot, --policy and --sample are for --capacities"),
         (("--export", "ops.csv"), "expected a name that ends in .parquet or .fio"),
-        (("--policy", "lru"), "--plot and --policy are for --capacities"),
+        (("--policy", "lru"), "--plot, --policy and --sample are for --capacities"),
     ],
 )
 def test_a_range_that_is_none_is_one_message(kvbench: Call, trace: Path, words: tuple[str, ...], message: str) -> None:
@@ -334,6 +384,106 @@ def test_what_cannot_be_planned_is_one_message(
     assert ended.code in {1, 2}
     assert ended.out == ""
     assert message in ended.err
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_datasize_says_what_the_plan_says(kvbench: Call, trace: Path, ranks: int) -> None:
+    tiers = ("tiers.0={kind: memory, capacity_bytes: 1MiB}", "tiers.1={kind: file, capacity_bytes: 2MiB}")
+    words = (*overrides(*settings(trace, "duration_s=null", *tiers)), "--ranks", ranks)
+    sized = json.loads(kvbench("datasize", "mooncake", *words, "--json").out)
+    figures = json.loads(kvbench("plan", "mooncake", *words, "--json").out)
+    assert sized["plan"] == figures
+    if ranks == 1:
+        assert sized["demand"]["requests"] == figures["requests"]
+        assert sized["demand"]["written_bytes"] == figures["tiers"][1]["written_bytes"] > 0
+        assert sized["demand"]["read_bytes"] == figures["tiers"][1]["read_bytes"] > 0
+    told = kvbench("datasize", "mooncake", *words).out
+    shown = kvbench("plan", "mooncake", *words).out
+    moved = [line for line in shown.splitlines() if re.search(r" (read|written) +[\d.]+ [KMG]iB", line)]
+    assert moved
+    assert all(line in told for line in moved)
+
+
+def test_datasize_of_what_is_not_served_as_an_engine_does_has_no_plan(kvbench: Call) -> None:
+    assert "plan" not in json.loads(kvbench("datasize", "smoke", "--json").out)
+    assert "kvbench datasize smoke" in kvbench("plan", "smoke").err
+
+
+@pytest.mark.parametrize("extra", [(), ("pacing.mode=asap",)])
+def test_a_rate_asks_for_the_bandwidth_that_keeps_up_with_it(
+    kvbench: Call, trace: Path, extra: tuple[str, ...]
+) -> None:
+    words = (*overrides(*settings(trace, *extra)), "--capacity", "2MiB", "--ranks", 2, "--rate", 8)
+    ended = kvbench("plan", "mooncake", *words, "--json")
+    figures = json.loads(ended.out)
+    (tier,) = figures["tiers"]
+    at_rate = tier["at_rate"]
+    assert at_rate["requests_per_s"] == 8
+    for what in ("read", "written"):
+        assert at_rate[f"{what}_bytes_per_s"] == pytest.approx(8 * tier[f"{what}_bytes"] / 400)
+        assert tier[f"{what}_bytes_per_request"] * 8 == pytest.approx(at_rate[f"{what}_bytes_per_s"])
+    day = at_rate["written_bytes_per_s"] * 86_400
+    assert at_rate["written_bytes_per_day"] == pytest.approx(day)
+    assert at_rate["drive_writes_per_day"] == pytest.approx(day / (2 * 2 * MIB))
+    if extra:
+        assert (figures["requests_per_s"], tier["read_bytes_per_s"]) == (None, None)
+    else:
+        assert figures["requests_per_s"] == pytest.approx(400 / figures["span_s"])
+        assert tier["read_bytes_per_s"] == pytest.approx(tier["read_bytes"] / figures["span_s"])
+    told = kvbench("plan", "mooncake", *words).out
+    assert "8 requests/s" in told
+    assert "drive writes per day" in told
+    assert ("the trace's pace" in told) == (not extra)
+
+
+def test_the_reference_tells_its_look_ups_apart_and_none_is_a_prefix_hit(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    more = settings(trace, "workload.serving=reference", "pacing.mode=asap", "cache.layout=block")
+    quick = (*QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
+    assert start_run(*more, *quick, config="mooncake").ended().code == 0
+    file = tmp_path / "run.h5"
+    shown = json.loads(kvbench("summary", file, "--json").out)
+    kinds = {row["what"]: row for row in shown["look_ups"]}
+    assert set(kinds) == {"context", "decode"}, "requests of this trace have no history"
+    assert kinds["context"]["missing"] > 0
+    for ours, unit in (("", "objects"), ("_tokens", "tokens")):
+        assert sum(row[f"found{ours}"] for row in kinds.values()) == column(file, f"requests/hit_{unit}").sum()
+        assert sum(row[f"missing{ours}"] for row in kinds.values()) == column(file, f"requests/miss_{unit}").sum()
+    assert shown["prefix"] == []
+    told = kvbench("summary", file).out
+    assert "first look-ups of contexts" in told
+    assert "decode re-reads" in told
+    assert "prefix hits:" not in told
+    assert "none is offered" in told
+
+
+def test_offered_load_is_over_the_time_in_which_requests_came(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    quick = (*QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
+    assert start_run(*settings(trace, "pacing.speedup=1000"), *quick, config="mooncake").ended().code == 0
+    shown = json.loads(kvbench("summary", tmp_path / "run.h5", "--json").out)
+    span_s = planned(kvbench, trace)["span_s"] / 1000
+    requests = shown["load"][0]
+    assert (requests["offered"], requests["served"], requests["waiting"]) == (400, 400, 0)
+    assert requests["offered_per_s"] == pytest.approx(400 / span_s, rel=1e-3)
+
+
+def test_an_open_loop_that_is_cut_short_says_what_was_offered(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
+) -> None:
+    # All requests come within moments, and a rank that has one place for them does not get through.
+    more = settings(trace, "pacing.mode=open", "pacing.speedup=1e6", "workload.generation_ms_per_token=10")
+    quick = (*QUICK, "duration_s=1", "io.threads=1", "tiers.0={kind: file, capacity_bytes: 3MiB}")
+    assert start_run(*more, *quick, config="mooncake").ended().code == 0
+    shown = json.loads(kvbench("summary", tmp_path / "run.h5", "--json").out)
+    requests, tokens = shown["load"]
+    assert requests["offered"] == 400
+    assert tokens["offered"] == sum(json.loads(line)["input_length"] for line in trace.read_text().splitlines())
+    assert 0 < requests["waiting"] == 400 - requests["served"] - requests["unfinished"]
+    assert requests["served_per_s"] < requests["offered_per_s"]
+    assert "(offered)" in kvbench("summary", tmp_path / "run.h5").out
 
 
 @pytest.mark.parametrize("policy", ["lru", "fifo", "lfu", "s3-fifo", "2q"])

@@ -183,6 +183,35 @@ def test_look_ups_are_counted_by_kind_in_the_measured_phase_alone(make_rank: Mak
         prompt_misses=1,
         prompt_tokens=6,
         plain_requests=1,
+        history_hit_tokens=2,
+        history_miss_tokens=1,
+        context_hit_tokens=2,
+    )
+
+
+def test_look_ups_that_are_decided_at_once_are_told_apart_too(make_rank: MakeRank) -> None:
+    rank = make_rank(pacing="open", threads=1)
+    rank.run(
+        Script(
+            [
+                [
+                    request(0, ref(1), ref(2, 3), decode_passes=2),
+                    request(1, ref(1), ref(4), history=[ref(2, 3), ref(9)], decode_passes=1),
+                ]
+            ]
+        )
+    )
+    assert rank.engine.books.look_ups == LookUps(
+        history_hits=1,
+        history_misses=1,
+        first_hits=1,
+        first_misses=3,
+        context_hits=6,
+        history_hit_tokens=3,
+        history_miss_tokens=1,
+        first_hit_tokens=1,
+        first_miss_tokens=5,
+        context_hit_tokens=10,
     )
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
-from kvbench.engine.prefix_hits import PREFIX_DTYPE
 from kvbench.records.condensed.population_schema import (
     BUCKET_DTYPE,
     ERROR_DTYPE,
@@ -21,6 +20,7 @@ from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_
 from kvbench.records.tables import (
     CALIBRATION_DTYPE,
     NODE_DTYPE,
+    PREFIX_DTYPE,
     RANK_DTYPE,
     SAMPLE_DTYPE,
     VIOLATION_DTYPE,

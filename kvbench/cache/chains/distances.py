@@ -8,6 +8,8 @@ request stored, and looked up but for an end of it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,17 @@ except ImportError:
     from kvbench.cache.chains._curves_python import prefix_distances
 
 
+MOST_SAMPLES: Final = 8
+"""Of one estimate."""
+
+
 def lru_hits(
     keys: npt.NDArray[np.uint64],
     ends: npt.NDArray[np.int64],
     capacities: Sequence[int],
     sample: float | None = None,
     lookups: npt.NDArray[np.int64] | None = None,
+    part: int = 0,
 ) -> npt.NDArray[np.int64]:
     """Blocks found in all requests together, as an array with one number for each of `capacities` (blocks).
 
@@ -37,9 +44,9 @@ def lru_hits(
 
     `sample`: None for exact numbers, those of a `ChainCache` of one tier, whatever the capacity; or the share of the
     keys, above 0 and at most 1, chosen by their hash, from which the numbers are estimated (SHARDS, Waldspurger et al.,
-    FAST 2015, at a fixed rate). An estimate does not know that chains can be longer than a capacity, and that a block
-    which is not in the sample can be the gap before one that is. Raises ValueError for arguments that do not fit
-    together.
+    FAST 2015, at a fixed rate); `part` says which of the samples of that share that have no key in common. An estimate
+    does not know that chains can be longer than a capacity, and that a block which is not in the sample can be the gap
+    before one that is. Raises ValueError for arguments that do not fit together.
     """
     ends = np.ascontiguousarray(ends, np.int64)
     keys = np.ascontiguousarray(keys, np.uint64)
@@ -54,7 +61,7 @@ def lru_hits(
     keys = keys[: ends[-1] if len(ends) else 0]
     wanted = np.array(capacities, np.int64)
     if sample is not None:
-        return _estimated(keys, ends, lookups, wanted, sample)
+        return _estimated(keys, ends, lookups, wanted, sample, part)
     found = _found_below(_distances(keys, ends, looked_up(sizes, lookups)), wanted)
     for number in np.flatnonzero(wanted < sizes.max(initial=0)):
         found[number] = _played(keys, ends, lookups, sizes, int(wanted[number]))
@@ -66,6 +73,37 @@ def looked_up(sizes: npt.NDArray[np.int64], lookups: npt.NDArray[np.int64]) -> n
     begins = np.cumsum(sizes) - sizes
     which: npt.NDArray[np.bool_] = np.arange(int(sizes.sum())) < np.repeat(begins + lookups, sizes)
     return which
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an LRU of each size finds, from several samples that have no key in common."""
+
+    hits: npt.NDArray[np.float64]
+    """The mean of the samples."""
+    variances: npt.NDArray[np.float64]
+    """Of that mean, from the spread of the samples: how much it would change with other samples of as many keys. It is
+    not about what no sample knows (`lru_hits`)."""
+    samples: int
+
+
+def estimated_lru_hits(
+    keys: npt.NDArray[np.uint64],
+    ends: npt.NDArray[np.int64],
+    capacities: Sequence[int],
+    sample: float,
+    lookups: npt.NDArray[np.int64] | None = None,
+) -> Estimate:
+    """As `lru_hits` with `sample`, of as many disjoint samples of that share as there are, at most MOST_SAMPLES.
+
+    Raises ValueError for a share of which there are not two, and as `lru_hits`.
+    """
+    if not 0 < sample <= 0.5:
+        raise ValueError("a sample is a share above 0 and at most 0.5, so that there are two of them to be compared")
+    samples = min(MOST_SAMPLES, int(1 / sample + 1e-9))
+    found = np.array([lru_hits(keys, ends, capacities, sample, lookups, part) for part in range(samples)], np.float64)
+    variances = found.var(axis=0, ddof=1) / samples * (1 - min(1.0, samples * sample))
+    return Estimate(found.mean(axis=0), variances, samples)
 
 
 def _distances(
@@ -90,10 +128,12 @@ def _estimated(
     lookups: npt.NDArray[np.int64],
     capacities: npt.NDArray[np.int64],
     sample: float,
+    part: int,
 ) -> npt.NDArray[np.int64]:
     if not 0 < sample <= 1:
         raise ValueError("a sample is a share above 0 and at most 1")
-    chosen = _hashes(keys) < sample
+    hashes = _hashes(keys)
+    chosen = (hashes >= part * sample) & (hashes < (part + 1) * sample)
     taken = np.concatenate([[0], np.cumsum(chosen)])
     wanted = looked_up(np.diff(ends, prepend=0), lookups)
     taken_wanted = np.count_nonzero(wanted & chosen)

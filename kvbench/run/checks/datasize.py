@@ -15,7 +15,7 @@ from kvbench.cluster.comm import get_world
 from kvbench.cluster.node import describe_node
 from kvbench.cluster.places import first_alike
 from kvbench.cluster.topology import Seat
-from kvbench.config.run_config import RunConfig
+from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.console import make_table
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import address_of, placeholders
@@ -29,10 +29,14 @@ from kvbench.run.checks.forecast import (
 )
 from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
+from kvbench.run.planning.figures import Planned
+from kvbench.run.planning.planned import plan_of
+from kvbench.run.planning.print import print_moved
 from kvbench.tiers.kinds import target_of
 from kvbench.tiers.target import Target, Volume
 from kvbench.units import GIB, format_bytes
-from kvbench.workload.build import build_schedule
+from kvbench.workload.build import build_schedule, check_groups, own_part, trace_parts
+from kvbench.workload.traces import load_trace
 
 _UNLIMITED = 2**62
 _MOST_SHOWN = 8
@@ -66,6 +70,8 @@ class DataSize:
     """Where the spill files lie; None: there are none."""
     looked_at: tuple[LookedAt, ...] = ()
     """Where ranks have directories of their own: those of a node's ranks."""
+    plan: Planned | None = None
+    """Where requests are served as an engine does it: what `kvbench plan` says, of all ranks."""
 
     @property
     def spill_bytes(self) -> int:
@@ -88,7 +94,8 @@ class DataSize:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as numbers, for JSON."""
-        content = asdict(replace(self, spill=None))
+        content = asdict(replace(self, spill=None, plan=None))
+        del content["plan"]
         if not self.looked_at:
             del content["looked_at"]
         return content | {
@@ -102,6 +109,7 @@ class DataSize:
             "storage_per_rank_bytes": self.demand.peak_storage_bytes,
             "storage_per_node_bytes": self.demand.peak_storage_bytes * self.ranks_per_node,
             "storage_in_all_bytes": self.demand.peak_storage_bytes * self.ranks,
+            **({} if self.plan is None else {"plan": self.plan.as_dict()}),
         }
 
 
@@ -120,11 +128,19 @@ def estimate(
     """
     if nodes > ranks:
         raise KvbenchError(f"{ranks} ranks cannot run on {nodes} nodes: give at least one rank for each")
+    check_groups(config, ranks)
     # So that the memory of the MPI library counts, and of HDF5, which rank 0 has.
     get_world()
     import_module("kvbench.records.file")
     ranks_per_node = -(-ranks // nodes)
-    schedule = build_schedule(config, 0, ranks)
+    trace = None
+    if config.serves_as_engine and isinstance(config.workload, TraceWorkload):
+        # Read once, as it may be a pipe: what is planned for all ranks is of the same requests.
+        trace = load_trace(config.workload)
+        dealt = next(trace_parts(trace, config.workload, ranks // config.tensor_parallel))
+        schedule = build_schedule(config, 0, ranks, own_part(config, dealt, 0))
+    else:
+        schedule = build_schedule(config, 0, ranks)
     seats = [] if given is None else [Seat(n, n, 0) for n in range(ranks_per_node)]
     targets = [target_of(config, address_of(given or "", seat)) for seat in seats]
     own = given is not None and bool(placeholders(given))
@@ -145,9 +161,14 @@ def estimate(
     arena = arena_bytes(config, describe_node().llc_bytes, ranks_per_node)
     place = find_place(spill or SpillOrder(), targets)
     spilled = place is not None or config.records != "full"
-    memory = memory_need(config, demand, arena, process_bytes(), ranks, gathers=True, spilled=spilled)
+    # A rank does not keep the whole trace when it has its part.
+    process = process_bytes() - (0 if trace is None else sum(array.nbytes for array in trace.to_arrays()[0]))
+    memory = memory_need(config, demand, arena, process, ranks, gathers=True, spilled=spilled)
     bounded = (HIGHEST_BYTES_PER_S / GIB if gib_per_s is None else gib_per_s) if demand.at_most else None
-    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at)
+    plan = None
+    if config.serves_as_engine:
+        plan = plan_of(config, trace, ranks, [None if size == _UNLIMITED else size for size in sizes])
+    return DataSize(ranks, nodes, ranks_per_node, demand, memory, capacity, bounded, place, looked_at, plan)
 
 
 def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
@@ -188,6 +209,11 @@ def print_size(size: DataSize, console: Console) -> None:
         f"largest object {format_bytes(demand.largest_object_bytes)}.",
         highlight=False,
     )
+    if size.plan is not None:
+        console.print(
+            "What all ranks ask of each tier, decided as a run decides it (kvbench plan says more):", highlight=False
+        )
+        print_moved(size.plan, console)
     if size.assumed_gib_per_s is not None:
         console.print(
             "How many requests there are depends on the storage; a rank was assumed to move "

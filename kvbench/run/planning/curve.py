@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.cache.chains.distances import looked_up, lru_hits
+from kvbench.cache.chains.distances import MOST_SAMPLES, estimated_lru_hits, looked_up, lru_hits
 from kvbench.cache.chains.optimum import belady_hits, references
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_bytes
@@ -56,7 +56,16 @@ class Curve:
     unlimited_hit_blocks: int
     """Where the last tier is never full."""
     optimum_blocks: tuple[int, ...] | None
-    """At most so many blocks can be found with so much room; None where there is more than one tier."""
+    """At most so many blocks can be found with so much room; None where there is more than one tier, or a sample."""
+    sample: float | None = None
+    """The share of the blocks of each of the disjoint samples from which LRU is estimated; None: it is exact."""
+    error_blocks: tuple[float, ...] | None = None
+    """Of an estimate: twice the standard error of the mean of the samples, by their spread."""
+
+    @property
+    def samples(self) -> int:
+        """Of an estimate: how many there are."""
+        return 0 if self.sample is None else min(MOST_SAMPLES, int(1 / self.sample + 1e-9))
 
     def shares(self, policy: str) -> list[float]:
         """Prefix hits of `policy`, of all blocks that were looked up."""
@@ -77,6 +86,14 @@ class Curve:
             "blocks": self.blocks,
             "unlimited_hit_blocks": self.unlimited_hit_blocks,
             "optimum_hit_blocks": None if self.optimum_blocks is None else list(self.optimum_blocks),
+            "estimated": None
+            if self.sample is None or self.error_blocks is None
+            else {
+                "sample": self.sample,
+                "samples": self.samples,
+                "lru_error_blocks": list(self.error_blocks),
+                "lru_error_share": [error / max(1, self.blocks) for error in self.error_blocks],
+            },
             "policies": {
                 name: {
                     "hit_blocks": list(hits),
@@ -104,11 +121,12 @@ def curve_sums(
     above: Sequence[int | None],
     capacities: Capacities,
     policies: Sequence[str],
+    sample: float | None = None,
 ) -> NDArray[np.int64]:
     """The numbers of a curve, summed over `parts`, to be summed over ranks: see `curve_of`. `above`: bytes of the tiers
-    above the last."""
+    above the last. With `sample`, which `check_sample` must have let pass, LRU is estimated."""
     points, block = len(capacities.nbytes), block_bytes(config)
-    sums = np.zeros((len(policies) + 2, points), np.int64)
+    sums = np.zeros((len(policies) + 3, points), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
         # All of them at once, for what is worked out with one tier alone.
@@ -117,17 +135,36 @@ def curve_sums(
         for number, policy in enumerate(policies):
             chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
             if policy == "lru" and not above and _keeps_all(config):
-                sizes = [n // block for n in capacities.nbytes]
-                sums[number] += lru_hits(keys, np.cumsum(counts), sizes, lookups=lookups)
+                ends, room = np.cumsum(counts), [n // block for n in capacities.nbytes]
+                if sample is None:
+                    sums[number] += lru_hits(keys, ends, room, lookups=lookups)
+                else:
+                    estimate = estimated_lru_hits(keys, ends, room, sample, lookups)
+                    sums[number] += np.rint(estimate.hits).astype(np.int64)
+                    # Samples of one rank say nothing of those of another: their variances add up.
+                    sums[-3] += np.rint(estimate.variances).astype(np.int64)
                 continue
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
-        if not above:
+        if not above and sample is None:
             keys = references(keys, looked_up(counts, lookups))
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[-2, place] += belady_hits(keys, nbytes // block)
         sums[-1, 0] += lookups.sum()
     return sums
+
+
+def check_sample(config: RunConfig, sample: float, policies: Sequence[str]) -> None:
+    """Raise KvbenchError where a curve cannot be estimated from samples."""
+    if not 0 < sample <= 0.5:
+        raise KvbenchError(f"a sample is a share above 0 and at most 0.5, as 0.01 (given: {sample:g})")
+    if tuple(policies) != ("lru",):
+        raise KvbenchError("only the curve of LRU is estimated from a sample: give --policy lru, or leave --sample out")
+    if len(config.tiers) > 1 or not _keeps_all(config):
+        raise KvbenchError(
+            "a curve is estimated from a sample where there is one tier that every block is kept on: leave --sample "
+            "out, or use one tier, cache.admission=always, and neither cache.ttl_s nor cache.min_prefix_tokens"
+        )
 
 
 def _keeps_all(config: RunConfig) -> bool:
@@ -142,7 +179,12 @@ def _keeps_all(config: RunConfig) -> bool:
 
 
 def curve_of(
-    sums: NDArray[np.int64], capacities: Capacities, policies: Sequence[str], unlimited: int, optimum: bool
+    sums: NDArray[np.int64],
+    capacities: Capacities,
+    policies: Sequence[str],
+    unlimited: int,
+    optimum: bool,
+    sample: float | None = None,
 ) -> Curve:
     """The curve of what `curve_sums` gave, summed over ranks."""
     rows: list[list[int]] = sums.tolist()
@@ -151,5 +193,7 @@ def curve_of(
         blocks=rows[-1][0],
         hit_blocks={name: tuple(rows[number]) for number, name in enumerate(policies)},
         unlimited_hit_blocks=unlimited,
-        optimum_blocks=tuple(rows[-2]) if optimum else None,
+        optimum_blocks=tuple(rows[-2]) if optimum and sample is None else None,
+        sample=sample,
+        error_blocks=None if sample is None else tuple(2 * variance**0.5 for variance in rows[-3]),
     )

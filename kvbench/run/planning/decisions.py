@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kvbench.cache.chains import PREFETCH, ChainCache
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import chain_settings
+from kvbench.engine.prefix_hits import prefix_sums
 from kvbench.workload.chains import Chains
 from kvbench.workload.traces.trace import Trace
 from kvbench.workload.turns import Rows, rows_of
@@ -32,8 +33,8 @@ class Decided:
     """(T,) Blocks that were moved up from each tier as they were read."""
     deleted: NDArray[np.int64]
     """(T,) Blocks that left each tier without being moved."""
-    behind_gap: int
-    """Blocks behind the first that was missing, which a tier held."""
+    prefix: NDArray[np.int64]
+    """Requests, blocks and tokens of each of `engine.prefix_hits.prefix_kinds`."""
     held: NDArray[np.int64]
     """(T,) Blocks on each tier at the end."""
     most_blocks: int
@@ -78,7 +79,13 @@ def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[
         read=(sums + before)[2 * tiers : 3 * tiers],
         promoted=np.where(np.arange(tiers) > 0, sums[:tiers], 0) if moves_up else np.zeros(tiers, np.int64),
         deleted=(sums + before)[3 * tiers : 4 * tiers],
-        behind_gap=int(sums[4 * tiers + 2]),
+        prefix=prefix_sums(
+            counts[:, :tiers],
+            counts[:, 4 * tiers : -1],
+            counts[:, -1],
+            part.context_tokens[:requests].astype(np.int64),
+            chains.block_tokens,
+        ),
         held=np.array(cache.held),
         most_blocks=most,
         # What is copied to a modelled tier is read and not written.

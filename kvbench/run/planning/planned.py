@@ -5,8 +5,7 @@ themselves); back one sum of a few numbers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,19 @@ from kvbench.config.load import load_config
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
+from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
 from kvbench.run.dealing import deal_trace
 from kvbench.run.order import tier_names
-from kvbench.run.planning.curve import Capacities, Curve, check_capacities, curve_of, curve_sums
+from kvbench.run.planning.curve import Capacities, Curve, check_capacities, check_sample, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
+from kvbench.run.planning.figures import Found, Planned, Sums, TierSums
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
 from kvbench.workload.sessions.make import SOURCE
 from kvbench.workload.traces import Trace, load_trace
-
-_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,133 +46,6 @@ class Capacity:
         return self.nbytes if self.blocks is None else self.blocks * block_bytes(config)
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Of all requests of all ranks. Blocks and tokens are those of contexts (prompts), which alone are looked up; what
-    tiers write is of answers too."""
-
-    requests: int = 0
-    requests_with_hit: int = 0
-    """Of which at least one block was found."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    full_blocks: int = 0
-    """Whole blocks of all contexts, whether the trace names them or not."""
-    blocks: int = 0
-    """Blocks that were looked up, those included that an engine does not ask for any more behind a gap."""
-    hit_blocks: int = 0
-    """Found, from the first of a context up to the first that was missing."""
-    hit_tokens: int = 0
-    never_seen_blocks: int = 0
-    """Missing, and in no request of the rank before."""
-    behind_gap_blocks: int = 0
-    """On a tier, but of no use, since one before it was missing."""
-    ideal_hit_blocks: int = 0
-    """Found where no tier is ever full (and all else is the same)."""
-    ideal_hit_tokens: int = 0
-
-    @property
-    def evicted_blocks(self) -> int:
-        """Missing, though a request before asked for it."""
-        return self.blocks - self.hit_blocks - self.never_seen_blocks - self.behind_gap_blocks
-
-
-@dataclass(frozen=True, slots=True)
-class TierSums:
-    """What was decided of one tier, of all ranks, in blocks of one size."""
-
-    name: str
-    capacity_bytes: int | None
-    """Per rank; None: never full."""
-    hit_blocks: int
-    read_blocks: int
-    written_blocks: int
-    deleted_blocks: int
-    held_blocks: int
-    """At the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The plan of a run."""
-
-    config: RunConfig
-    ranks: int
-    fingerprint: str
-    source: str
-    """Of the trace."""
-    span_s: float | None
-    """From the start to the arrival of the last request; None where requests do not wait for their time."""
-    block_bytes: int
-    sums: Sums
-    tiers: tuple[TierSums, ...]
-    curve: Curve | None = None
-    """Where capacities were given: hits against them."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything as numbers, for JSON."""
-        sums, size = self.sums, self.block_bytes
-        span = self.span_s or None
-        return {
-            "name": self.config.name,
-            "fingerprint": self.fingerprint,
-            "trace": self.source,
-            "ranks": self.ranks,
-            "policy": policy_of(self.config),
-            "requests": sums.requests,
-            "input_tokens": sums.input_tokens,
-            "output_tokens": sums.output_tokens,
-            "block_tokens": self.config.cache.block_tokens,
-            "block_bytes": size,
-            "full_blocks": sums.full_blocks,
-            "blocks": sums.blocks,
-            "span_s": self.span_s,
-            "prefix": {
-                "requests_with_hit": sums.requests_with_hit,
-                "hit_blocks": sums.hit_blocks,
-                "hit_tokens": sums.hit_tokens,
-                "hit_share": _share(sums.hit_tokens, sums.input_tokens),
-                "block_hit_share": _share(sums.hit_blocks, sums.blocks),
-                "never_seen_blocks": sums.never_seen_blocks,
-                "evicted_blocks": sums.evicted_blocks,
-                "behind_gap_blocks": sums.behind_gap_blocks,
-                "unlimited_hit_blocks": sums.ideal_hit_blocks,
-                "unlimited_hit_tokens": sums.ideal_hit_tokens,
-                "unlimited_hit_share": _share(sums.ideal_hit_tokens, sums.input_tokens),
-            },
-            "tiers": [
-                {
-                    "name": tier.name,
-                    "capacity_bytes_per_rank": tier.capacity_bytes,
-                    "hit_blocks": tier.hit_blocks,
-                    "read_bytes": tier.read_blocks * size,
-                    "written_bytes": tier.written_blocks * size,
-                    "deleted_blocks": tier.deleted_blocks,
-                    "held_bytes": tier.held_blocks * size,
-                    "read_bytes_per_request": tier.read_blocks * size / max(1, sums.requests),
-                    "written_bytes_per_request": tier.written_blocks * size / max(1, sums.requests),
-                    "read_bytes_per_s": None if span is None else tier.read_blocks * size / span,
-                    "written_bytes_per_s": None if span is None else tier.written_blocks * size / span,
-                    "written_bytes_per_day": None if span is None else tier.written_blocks * size / span * _DAY_S,
-                    "drive_writes_per_day": self.drive_writes_per_day(tier),
-                }
-                for tier in self.tiers
-            ],
-            **({} if self.curve is None else {"curve": self.curve.as_dict()}),
-        }
-
-    def drive_writes_per_day(self, tier: TierSums) -> float | None:
-        """How often a drive of the tier's capacity is written full in a day; None where either is open."""
-        if not self.span_s or not tier.capacity_bytes:
-            return None
-        return tier.written_blocks * self.block_bytes / self.span_s * _DAY_S / (tier.capacity_bytes * self.ranks)
-
-
-def policy_of(config: RunConfig) -> str:
-    """The name of the policy that decides chains."""
-    return "lru" if config.cache.policy == "waterfall-lru" else config.cache.policy
-
-
 def plan(
     comm: Communicator,
     agreement: Agreement,
@@ -184,13 +56,16 @@ def plan(
     capacities: Capacities | None = None,
     policies: Sequence[str] = CHAIN_POLICIES,
     export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
+    rate: float | None = None,
+    sample: float | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
-    it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`. The
-    same on every rank. `export`, in one process alone, is given every operation. Collective. Raises KvbenchError on
-    rank 0 and FailedElsewhere on the others.
+    it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`; with
+    `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
+    asks for figures at that rate too. The same on every rank. `export`, in one process alone, is given every operation.
+    Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
     def read() -> tuple[RunConfig, Trace | None]:
@@ -198,11 +73,13 @@ def plan(
         if not config.serves_as_engine:
             raise KvbenchError(
                 f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "
-                "workload.serving=engine (`kvbench datasize` says what any configuration needs)"
+                f"workload.serving=engine; what this configuration needs is said by: kvbench datasize {source}"
             )
         check_groups(config, comm.size if comm.size > 1 else ranks or 1)
         if capacities is not None:
             check_capacities(config, capacities)
+        if sample is not None:
+            check_sample(config, sample, policies)
         return config, load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
@@ -213,18 +90,15 @@ def plan(
     content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
-    # Of ranks that serve together, which decide the same, the first stands for all.
     group = config.tensor_parallel
-    mine: Iterable[Trace]
-    if not isinstance(config.workload, TraceWorkload):
-        mine = (sessions_part(config, n) for n in (range(size) if alone else [comm.rank]) if n % group == 0)
-    elif trace is not None and alone:
-        parts = enumerate(trace_parts(trace, config.workload, size // group))
-        mine = (own_part(config, part, number) for number, part in parts)
+    if alone:
+        mine = _all_parts(config, trace, size)
+    elif not isinstance(config.workload, TraceWorkload):
+        mine = (sessions_part(config, rank) for rank in _first_of_group(comm.rank, group))
     else:
         positions = None if trace is None else dealt(trace, config.workload, size, together=group)
         part = deal_trace(comm, agreement, trace, positions)
-        mine = (own_part(config, one, comm.rank // group) for one in ([] if comm.rank % group else [part]))
+        mine = (own_part(config, part, rank // group) for rank in _first_of_group(comm.rank, group))
     if capacities is not None or export is not None:
         several = mine
         mine = agreement.run("plan", lambda: list(several), computes=True)
@@ -232,27 +106,66 @@ def plan(
     sums, tiers, last_ns = agreement.run("plan", lambda: _decided(config, mine, sizes), computes=True)
     if export is not None:
         export(config, operations_of(config, mine, sizes))
-    summed = total(comm, *(getattr(sums, field.name) for field in fields(sums)), *tiers.ravel().tolist())
-    count = len(fields(sums))
-    in_all = Sums(*summed[:count])
-    curve = None
-    if capacities is not None:
-        unlimited = in_all.ideal_hit_blocks
-        curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited)
-    of_tiers: list[list[int]] = np.array(summed[count:]).reshape(tiers.shape).tolist()
+    summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
+    known = digest, trace_source, _span_s(config, highest(comm, last_ns))
+    planned = _planned(config, size, known, sizes, summed)
+    if capacities is None:
+        return replace(planned, rate=rate)
+    unlimited = planned.sums.unlimited_hit_blocks
+    curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited, sample)
+    return replace(planned, rate=rate, curve=curve)
+
+
+def plan_of(config: RunConfig, trace: Trace | None, ranks: int, capacities: Sequence[int | None]) -> Planned:
+    """The plan of a configuration that is served as an engine does it, in this process alone: what `plan` says, for
+    tiers of `capacities` bytes of each of `ranks` ranks (None: never full). `trace`: None where ranks make up their
+    sessions."""
+    sums, tiers, last_ns = _decided(config, _all_parts(config, trace, ranks), capacities)
+    of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
+    known = (*of_trace, _span_s(config, last_ns))
+    return _planned(config, ranks, known, capacities, np.concatenate([sums, tiers.ravel()]))
+
+
+def _all_parts(config: RunConfig, trace: Trace | None, ranks: int) -> Iterable[Trace]:
+    """What each rank decides on, one after the other; of ranks that serve together, which decide the same, the first
+    stands for all."""
+    group = config.tensor_parallel
+    if not isinstance(config.workload, TraceWorkload):
+        return (sessions_part(config, rank) for rank in range(0, ranks, group))
+    assert trace is not None
+    parts = trace_parts(trace, config.workload, ranks // group)
+    return (own_part(config, part, number) for number, part in enumerate(parts))
+
+
+def _first_of_group(rank: int, group: int) -> list[int]:
+    """The rank itself, if it stands for all that serve with it."""
+    return [] if rank % group else [rank]
+
+
+def _planned(
+    config: RunConfig,
+    ranks: int,
+    known: tuple[str, str, float | None],
+    capacities: Sequence[int | None],
+    summed: NDArray[np.int64],
+) -> Planned:
+    """`known` are the trace's digest, source and span; `summed` is what `_decided` gave, over all ranks."""
+    digest, source, span_s = known
+    of_tiers: list[list[int]] = summed[-4 * len(config.tiers) :].reshape(-1, 4).tolist()
+    sums = _as_sums(summed[: -4 * len(config.tiers)], len(config.tiers))
+    names = tier_names([tier.kind for tier in config.tiers])
     return Planned(
         config=config,
-        ranks=size,
-        fingerprint=config.fingerprint(size, digest),
-        source=trace_source,
-        span_s=_span_s(config, highest(comm, last_ns)),
-        block_bytes=block_bytes(config) * group,
-        sums=in_all,
+        ranks=ranks,
+        fingerprint=config.fingerprint(ranks, digest),
+        source=source,
+        span_s=span_s,
+        block_bytes=block_bytes(config) * config.tensor_parallel,
+        sums=sums,
         tiers=tuple(
-            TierSums(name, nbytes, *row)
-            for name, nbytes, row in zip(tier_names([tier.kind for tier in config.tiers]), sizes, of_tiers, strict=True)
+            TierSums(name, nbytes, sums.prefix[HIT, number], *row)
+            for number, (name, nbytes, row) in enumerate(zip(names, capacities, of_tiers, strict=True))
         ),
-        curve=curve,
     )
 
 
@@ -269,41 +182,42 @@ def tier_capacities(config: RunConfig, capacity: Capacity | None) -> tuple[int |
     return tuple(sizes)
 
 
+_SCALARS = 4
+"""Numbers of `_decided` before the rows of prefixes: output tokens, full blocks, and hits where no tier is full."""
+
+
 def _decided(
     config: RunConfig, parts: Iterable[Trace], capacities: Sequence[int | None]
-) -> tuple[Sums, NDArray[np.int64], int]:
-    """The sums over ranks, the rows of their tiers (TierSums without names and capacities), the last arrival (ns)."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """The sums over ranks (`_as_sums` says of what), the rows of their tiers (TierSums from `read_blocks` on), and the
+    last arrival (ns)."""
     last_ns = 0
-    sums = {field.name: 0 for field in fields(Sums)}
-    tiers = np.zeros((len(config.tiers), 5), np.int64)
+    kinds = len(prefix_kinds(len(config.tiers)))
+    sums = np.zeros(_SCALARS + 3 * kinds, np.int64)
+    tiers = np.zeros((len(config.tiers), 4), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
         real = decide(config, part, chains, capacities, requests)
         ideal = real if _is_unlimited(config, capacities) else _unlimited(config, part, chains, requests)
-        tokens = part.context_tokens[:requests].astype(np.int64)
-        looked_up = chains.lookups[:requests]
-        for name, value in (
-            ("requests", requests),
-            ("requests_with_hit", np.count_nonzero(real.found_by_request)),
-            ("input_tokens", tokens.sum()),
-            ("output_tokens", part.output_tokens[:requests].sum(dtype=np.int64)),
-            ("full_blocks", chains.full_blocks[:requests].sum()),
-            ("blocks", looked_up.sum()),
-            ("hit_blocks", real.found_by_request.sum()),
-            ("hit_tokens", np.minimum(real.found_by_request * chains.block_tokens, tokens).sum()),
-            ("never_seen_blocks", looked_up.sum() - ideal.found_by_request.sum() - ideal.behind_gap),
-            ("behind_gap_blocks", real.behind_gap),
-            ("ideal_hit_blocks", ideal.found_by_request.sum()),
-            ("ideal_hit_tokens", np.minimum(ideal.found_by_request * chains.block_tokens, tokens).sum()),
-        ):
-            sums[name] += int(value)
-        tiers += np.stack([real.found, real.read, real.written, real.deleted, real.held], axis=1)
+        _, unlimited_blocks, unlimited_tokens = ideal.prefix[prefix_kinds(len(config.tiers)).index((HIT, -1))]
+        output_tokens = part.output_tokens[:requests].sum(dtype=np.int64)
+        full_blocks = chains.full_blocks[:requests].sum()
+        sums[:_SCALARS] += (output_tokens, full_blocks, unlimited_blocks, unlimited_tokens)
+        sums[_SCALARS:] += real.prefix.ravel()
+        tiers += np.stack([real.read, real.written, real.deleted, real.held], axis=1)
         last_ns = max(last_ns, int(part.arrival_ns[requests - 1]) if requests else 0)
-    return Sums(**sums), tiers, last_ns
+    return sums, tiers, last_ns
 
 
 def _is_unlimited(config: RunConfig, capacities: Sequence[int | None]) -> bool:
     return list(capacities) == [None] and config.cache.admission == "always" and config.cache.ttl_s is None
+
+
+def _as_sums(numbers: NDArray[np.int64], tiers: int) -> Sums:
+    rows: list[list[int]] = numbers[_SCALARS:].reshape(-1, 3).tolist()
+    prefix = {kind: Found(*row) for kind, row in zip(prefix_kinds(tiers), rows, strict=True)}
+    output_tokens, full_blocks, unlimited_blocks, unlimited_tokens = numbers[:_SCALARS].tolist()
+    return Sums(output_tokens, full_blocks, unlimited_blocks, unlimited_tokens, prefix)
 
 
 def _unlimited(config: RunConfig, part: Trace, chains: Chains, requests: int) -> Decided:
@@ -321,10 +235,11 @@ def _curve(
     capacities: Capacities,
     policies: Sequence[str],
     unlimited: int,
+    sample: float | None,
 ) -> Curve:
-    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies), computes=True)
+    sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, sample), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
-    return curve_of(summed, capacities, policies, unlimited, optimum=not above)
+    return curve_of(summed, capacities, policies, unlimited, not above, sample)
 
 
 def _span_s(config: RunConfig, last_ns: int) -> float | None:

@@ -3,14 +3,16 @@
 from rich.console import Console
 
 from kvbench.console import make_table
+from kvbench.engine.prefix_hits import IN_NO_BLOCK, MISSES
+from kvbench.records.tables import PREFIX_WORDS
 from kvbench.run.planning.curve import Curve
-from kvbench.run.planning.planned import Planned, policy_of
+from kvbench.run.planning.figures import Planned, policy_of
 from kvbench.units import format_bytes
 
 
 def print_plan(planned: Planned, console: Console) -> None:
-    """Print the point in a few lines, what became of the blocks, and a row for each tier."""
-    sums, config = planned.sums, planned.config
+    """Print the point in a few lines, what became of the blocks, and what each tier moves."""
+    sums, config, of = planned.sums, planned.config, planned.sums.looked_up
     ranks = "1 rank" if planned.ranks == 1 else f"{planned.ranks} ranks"
     span = "as fast as possible" if planned.span_s is None else f"in {planned.span_s:.6g} s"
     _say(
@@ -20,48 +22,76 @@ def print_plan(planned: Planned, console: Console) -> None:
     )
     _say(
         console,
-        f"{sums.requests} requests {span}, {sums.input_tokens} prompt tokens, {sums.full_blocks} full blocks of "
+        f"{of.requests} requests {span}, {of.tokens} prompt tokens, {sums.full_blocks} full blocks of "
         f"{config.cache.block_tokens} tokens ({format_bytes(planned.block_bytes)} each)",
     )
-    share, ideal = (_percent(part, sums.input_tokens) for part in (sums.hit_tokens, sums.ideal_hit_tokens))
+    share, ideal = (_percent(part, of.tokens) for part in (sums.hit.tokens, sums.unlimited_hit_tokens))
     _say(
         console,
         f"prefix hits: {share} of prompt tokens ({policy_of(config)}); {ideal} if nothing ever had to leave",
         style="bold",
     )
-    table = make_table(("blocks", "number", "share"), left=1)
-    for name, blocks in (
-        ("looked up", sums.blocks),
-        ("found, up to the first gap", sums.hit_blocks),
-        ("never seen before", sums.never_seen_blocks),
-        ("seen, and gone since", sums.evicted_blocks),
-        ("there, but behind a gap", sums.behind_gap_blocks),
-    ):
-        table.add_row(name, str(blocks), _percent(blocks, sums.blocks))
-    console.print(table)
-    table = make_table(("tier", "capacity", "found", "read", "written", "read/s", "written/s"), left=1)
-    size = planned.block_bytes
-    for tier in planned.tiers:
-        moved = tier.read_blocks * size, tier.written_blocks * size
-        table.add_row(
-            tier.name,
-            "unlimited" if tier.capacity_bytes is None else format_bytes(tier.capacity_bytes),
-            str(tier.hit_blocks),
-            *(format_bytes(nbytes) for nbytes in moved),
-            *(format_bytes(nbytes / planned.span_s) if planned.span_s else "-" for nbytes in moved),
-        )
-    console.print(table)
-    for tier in planned.tiers:
-        writes = planned.drive_writes_per_day(tier)
-        if writes is not None:
-            _say(console, f"{tier.name}: written full {_rounded(writes)} times a day (drive writes per day)")
+    _print_prefix(planned, console)
+    print_moved(planned, console)
     if planned.curve is not None:
         _print_curve(planned.curve, console)
     _say(
         console,
-        "Capacity is per rank, all else of all ranks; found is in blocks, read and written are in bytes, moves between "
-        "tiers included; rates are at the speed of the trace.",
+        "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "
+        "written include moves between tiers.",
     )
+
+
+def _print_prefix(planned: Planned, console: Console) -> None:
+    """What became of all that was looked up."""
+    prefix, of = planned.sums.prefix, planned.sums.looked_up
+    rows = [("looked up", of)]
+    rows += [(f"found on {tier.name}, up to the first gap", tier.hit) for tier in planned.tiers]
+    rows += [(PREFIX_WORDS[what], prefix[what, -1]) for what in MISSES.values()]
+    if prefix[IN_NO_BLOCK, -1].tokens:
+        rows.append((PREFIX_WORDS[IN_NO_BLOCK], prefix[IN_NO_BLOCK, -1]))
+    table = make_table(("of contexts", "requests", "blocks", "of blocks", "tokens", "of tokens"), left=1)
+    for name, found in rows:
+        table.add_row(
+            name,
+            str(found.requests),
+            str(found.blocks),
+            _percent(found.blocks, of.blocks),
+            str(found.tokens),
+            _percent(found.tokens, of.tokens),
+        )
+    console.print(table)
+
+
+def print_moved(planned: Planned, console: Console) -> None:
+    """Two rows for each tier: what is read, and what is written."""
+    requests, size = max(1, planned.sums.looked_up.requests), planned.block_bytes
+    own, asked = planned.trace_rate, planned.rate
+    rates = ([] if own is None else [("the trace's pace", own)]) + (
+        [] if asked is None else [(f"{asked:g} requests/s", asked)]
+    )
+    table = make_table(("tier", "capacity", "", "in all", "per request", *(name for name, _ in rates)), left=3)
+    for tier in planned.tiers:
+        capacity = "unlimited" if tier.capacity_bytes is None else format_bytes(tier.capacity_bytes)
+        paces = [planned.pace(tier, rate) for _, rate in rates]
+        for what, blocks, per_s in (
+            ("read", tier.read_blocks, [pace.read_bytes_per_s for pace in paces]),
+            ("written", tier.written_blocks, [pace.written_bytes_per_s for pace in paces]),
+        ):
+            moved = [format_bytes(nbytes) for nbytes in (blocks * size, blocks * size / requests)]
+            names = (tier.name, capacity) if what == "read" else ("", "")
+            table.add_row(*names, what, *moved, *(f"{format_bytes(nbytes)}/s" for nbytes in per_s))
+    console.print(table)
+    for tier in planned.tiers:
+        for name, rate in rates:
+            pace = planned.pace(tier, rate)
+            if pace.drive_writes_per_day is None:
+                continue
+            _say(
+                console,
+                f"{tier.name}: written full {_rounded(pace.drive_writes_per_day)} times a day (drive writes per day, "
+                f"{format_bytes(pace.as_dict()['written_bytes_per_day'])} a day) at {name}",
+            )
 
 
 def _rounded(number: float) -> str:
@@ -69,7 +99,7 @@ def _rounded(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _percent(part: int, whole: int) -> str:
+def _percent(part: float, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "-"
 
 
@@ -80,7 +110,8 @@ def _print_curve(curve: Curve, console: Console) -> None:
     optimum = curve.optimum_blocks
     table = make_table(("capacity", *names, *(["at most"] if optimum else [])), left=0)
     for place, nbytes in enumerate(curve.capacities):
-        shares = [f"{curve.shares(name)[place]:.2%}" + ("*" if knees[name] == place else " ") for name in names]
+        error = "" if curve.error_blocks is None else f" ± {_percent(curve.error_blocks[place], curve.blocks)}"
+        shares = [f"{curve.shares(name)[place]:.2%}{error}" + ("*" if knees[name] == place else " ") for name in names]
         table.add_row(format_bytes(nbytes), *shares, *([_percent(optimum[place], curve.blocks)] if optimum else []))
     _say(console, "prefix hits against the capacity of the last tier, of all blocks that were looked up", "italic")
     console.print(table)
@@ -90,6 +121,14 @@ def _print_curve(curve: Curve, console: Console) -> None:
         f"{_percent(curve.unlimited_hit_blocks, curve.blocks)} if it is never full; * the knee, behind which more room "
         f"is worth the least{known}",
     )
+    if curve.sample is not None:
+        _say(
+            console,
+            f"Estimated: the mean of {curve.samples} samples of {curve.sample:.4g} of the blocks each, which have none "
+            "in common. ± is twice the standard error of that mean, by their spread: over the choice of blocks alone. "
+            "No sample knows that a block out of it can be the gap before one in it, or that a chain is longer than a "
+            "capacity: where it is, leave --sample out.",
+        )
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
