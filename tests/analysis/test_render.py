@@ -63,6 +63,20 @@ def test_the_json_has_the_figures_of_the_tables(run_path: Path) -> None:
     assert content["warnings"][0]["code"] == "failed-operations"
 
 
+def test_what_was_found_and_what_was_offered_are_printed_without_a_common_hit_rate(
+    truth: SyntheticRun, run_path: Path, tmp_path: Path
+) -> None:
+    text = printed(run_path)
+    assert "Prefixes of contexts" in text
+    assert "not found" in text
+    assert "Load that came (offered)" in text
+    reference = truth.changed(attributes={"config_json": json.dumps({"pacing": {"mode": "closed"}})})
+    text = printed(reference.write(tmp_path / "run.h5"))
+    assert "does not tell apart what was looked up" in text
+    assert "users wait for answers, so that none is offered" in text
+    assert "hit" not in text
+
+
 def test_what_there_is_not_is_null_in_the_json(tmp_path: Path) -> None:
     content = json.loads(ka.to_json(ka.summarize(ka.load(empty_run().write(tmp_path / "run.h5")))))
     assert content["prefix"][0]["token_share"] is None

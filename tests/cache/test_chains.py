@@ -501,7 +501,7 @@ def test_a_prefetch_that_is_none_is_refused_and_changes_nothing(kind: CacheType)
     with pytest.raises(ValueError, match="never falls"):
         prefetch(cache, 1, 2, now_ns=6)
     with pytest.raises(ValueError, match="keys must be"):
-        cache.prefetch(np.array([1], np.int64), 7)  # type: ignore[arg-type]
+        cache.prefetch(np.array([1], np.int64), 7)
     with pytest.raises(TypeError):
         cache.prefetch(np.array([1], np.uint64))  # type: ignore[call-arg]
     assert prefetch(cache, now_ns=7) == []
