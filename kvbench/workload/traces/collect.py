@@ -111,6 +111,43 @@ class TraceCollector:
         self._gaps_ns.append(row.gap_ns)
         self._answer_counts.append(len(row.answer_ids))
 
+    def add_many(
+        self,
+        seconds: NDArray[np.int64],
+        nanoseconds: NDArray[np.int64],
+        context_tokens: NDArray[np.int64],
+        output_tokens: NDArray[np.int64],
+        lines: NDArray[np.int64],
+    ) -> bool:
+        """Append requests that have neither ids nor sessions, one for each element of the (m,) arrays: times are
+        `seconds` and `nanoseconds`. Whether it did: where `add` would have refused any, or might have, none is
+        appended."""
+        tokens_fit = (context_tokens > 0) & (context_tokens <= MAX_TOKENS) & (output_tokens <= MAX_TOKENS)
+        if not tokens_fit.all() or (output_tokens < 0).any() or np.abs(seconds).max() > LONGEST_S:
+            return False
+        if self._skip_bad_lines:
+            self._lines.extend(lines.tolist())
+        else:
+            times_ns = seconds * _NS + nanoseconds
+            first = int(times_ns[0])
+            earliest = first if self._earliest_ns is None else self._earliest_ns
+            latest = first if self._earliest_ns is None else self._latest_ns
+            if self._sorts or first < latest or (np.diff(times_ns) < 0).any():
+                return False
+            if int(times_ns[-1]) - earliest > LONGEST_S * _NS:
+                return False
+            self._earliest_ns, self._latest_ns = min(earliest, first), int(times_ns[-1])
+        count = len(seconds)
+        self._seconds.frombytes(seconds.tobytes())
+        self._nanoseconds.frombytes(nanoseconds.astype(np.int32).tobytes())
+        self._context_tokens.frombytes(context_tokens.astype(np.int32).tobytes())
+        self._output_tokens.frombytes(output_tokens.astype(np.int32).tobytes())
+        self._hash_offsets.extend(array("q", [len(self._hash_ids)]) * count)
+        self._sessions.extend(array("q", [-1]) * count)
+        self._gaps_ns.extend(array("q", [-1]) * count)
+        self._answer_counts.extend(array("q", [0]) * count)
+        return True
+
     def _check_time(self, timestamp_ns: int) -> None:
         """Raises BadRowError where the time contradicts those before it."""
         if self._earliest_ns is None:

@@ -18,6 +18,7 @@ from kvbench.errors import KvbenchError
 from kvbench.workload.traces.collect import BadRowError, LineParser, Row, TraceCollector, collect_lines
 from kvbench.workload.traces.format import AS_RECORDED, TraceFormat
 from kvbench.workload.traces.ids import session_of
+from kvbench.workload.traces.many_lines import collect_many
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import Trace
 
@@ -46,6 +47,10 @@ class Table:
         """Whether `line` names the columns that matter."""
         names = [name.strip() for name in line.decode("utf-8", "replace").split(",")]
         return {self.timestamp, self.context, self.output} <= set(names)
+
+    def is_plain(self, header: bytes) -> bool:
+        """Whether lines are a moment in time and two numbers of tokens, and nothing else."""
+        return self.timestamp_ns is _utc_ns and header.decode("utf-8", "replace") == self.header
 
     def parser(self, header: bytes) -> LineParser:
         """A parser of the lines below `header`. Raises BadRowError where that is not this format's header."""
@@ -144,6 +149,9 @@ def _format(name: str, table: Table) -> TraceFormat:
         except BadRowError as error:
             # Without a header no line below it can be understood, so this is never only counted.
             raise KvbenchError(f"{path}, line {number}: {error}") from error
+        if table.is_plain(header):
+            collect_many(collector, lines, parse, _second)
+            return collector.finish()
         return collect_lines(collector, lines, parse)
 
     return TraceFormat(name, lambda start: table.has_header(start.splitlines()[0]), read, header=table.header)
