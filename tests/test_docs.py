@@ -111,7 +111,7 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of all keys; a list's position is N. `model` and `compute` are values too, as no other section."""
+    """(dotted key, field) of all keys; a list's position is N. Of sections only `model` and `compute` are values."""
     for name, field in section.model_fields.items():
         annotation = field.annotation
         inner = models_in(annotation)

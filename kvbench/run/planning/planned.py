@@ -213,19 +213,18 @@ def plan(
     content, digest, trace_source = share(comm, facts)
     config = RunConfig.model_validate(content)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
+    # Of ranks that serve together, which decide the same, the first stands for all.
     group = config.tensor_parallel
     mine: Iterable[Trace]
-    # Of ranks that serve together, which decide the same, the first stands for all.
     if not isinstance(config.workload, TraceWorkload):
-        mine = (sessions_part(config, rank) for rank in (range(size) if alone else [comm.rank]) if rank % group == 0)
+        mine = (sessions_part(config, n) for n in (range(size) if alone else [comm.rank]) if n % group == 0)
+    elif trace is not None and alone:
+        parts = enumerate(trace_parts(trace, config.workload, size // group))
+        mine = (own_part(config, part, number) for number, part in parts)
     else:
-        if trace is not None and alone:
-            received: Iterable[tuple[int, Trace]] = enumerate(trace_parts(trace, config.workload, size // group))
-        else:
-            parts = None if trace is None else dealt(trace, config.workload, size, together=group)
-            own = deal_trace(comm, agreement, trace, parts)
-            received = [] if comm.rank % group else [(comm.rank // group, own)]
-        mine = (own_part(config, part, number) for number, part in received)
+        positions = None if trace is None else dealt(trace, config.workload, size, together=group)
+        part = deal_trace(comm, agreement, trace, positions)
+        mine = (own_part(config, one, comm.rank // group) for one in ([] if comm.rank % group else [part]))
     if capacities is not None or export is not None:
         several = mine
         mine = agreement.run("plan", lambda: list(several), computes=True)
