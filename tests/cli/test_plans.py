@@ -176,8 +176,9 @@ def test_a_run_keeps_answers_as_was_planned(start_run: Start, kvbench: Call, tmp
     hits, misses = (column(file, f"requests/{name}_objects").sum() for name in ("hit", "miss"))
     assert hits == kept["prefix"]["hit_blocks"] > left_out["prefix"]["hit_blocks"]
     assert hits + misses == kept["blocks"] == left_out["blocks"]
-    by_tier = dict(zip(column(file, "prefix/tier").tolist(), column(file, "prefix/blocks").tolist(), strict=True))
-    assert by_tier == {0: hits, -1: misses}
+    rows = zip(*(column(file, f"prefix/{name}").tolist() for name in ("what", "tier", "blocks")), strict=True)
+    by_kind = {(what.decode() if isinstance(what, bytes) else what, tier): blocks for what, tier, blocks in rows}
+    assert (by_kind["hit", 0], by_kind["looked-up", -1]) == (hits, hits + misses)
     missing = ("never_seen_blocks", "evicted_blocks", "behind_gap_blocks")
     assert sum(kept["prefix"][name] for name in missing) == misses
     assert kept["prefix"]["unlimited_hit_blocks"] == kept["blocks"] - kept["prefix"]["never_seen_blocks"]

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from kvbench.config.run_config import RunConfig, parse_config
+from kvbench.config.load import parse_config
+from kvbench.config.run_config import RunConfig
 from kvbench.run.checks.forecast import forecast_demand
 from kvbench.workload.trace_schedule import TraceSchedule, deal
 from kvbench.workload.traces.trace import Trace, trace_digest

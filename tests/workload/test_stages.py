@@ -43,8 +43,8 @@ def test_a_request_looks_everything_up_writes_what_is_missing_and_decodes() -> N
     assert asked_for(request(), lambda key: key != 4) == [
         Stage(history=HISTORY, context=CONTEXT),
         Stage(writes=(TWO,)),
-        Stage(context=CONTEXT),
-        Stage(context=CONTEXT),
+        Stage(context=CONTEXT, decodes=True),
+        Stage(context=CONTEXT, decodes=True),
     ]
 
 
@@ -54,16 +54,20 @@ def test_history_that_is_missing_is_not_written_again() -> None:
 
 def test_a_request_that_does_not_prefill_writes_nothing() -> None:
     found = asked_for(request(prefill=False), lambda key: False)
-    assert found == [Stage(history=HISTORY, context=CONTEXT), *[Stage(context=CONTEXT)] * 2]
+    assert found == [Stage(history=HISTORY, context=CONTEXT), *[Stage(context=CONTEXT, decodes=True)] * 2]
 
 
 def test_a_request_that_was_handed_over_does_nothing_but_decode() -> None:
-    assert asked_for(request(handed_over=True), lambda key: True) == [Stage(context=CONTEXT)] * 2
+    assert asked_for(request(handed_over=True), lambda key: True) == [Stage(context=CONTEXT, decodes=True)] * 2
 
 
 def test_generation_comes_after_each_decode_pass_in_equal_parts() -> None:
     found = asked_for(request(generation_ns=80, prefill=False), lambda key: True)
-    assert found[1:] == [Stage(context=CONTEXT), Stage(context=CONTEXT, delay_ns=40), Stage(delay_ns=40)]
+    assert found[1:] == [
+        Stage(context=CONTEXT, decodes=True),
+        Stage(context=CONTEXT, delay_ns=40, decodes=True),
+        Stage(delay_ns=40),
+    ]
 
 
 def stepwise(**fields: object) -> Request:
@@ -75,16 +79,16 @@ def test_step_by_step_a_request_asks_for_one_thing_at_a_time() -> None:
         Stage(unknown_tokens=6),
         *(Stage(history=(reference,)) for reference in HISTORY),
         *(Stage(writes=(reference,)) for reference in CONTEXT),
-        *(Stage(context=(reference,)) for reference in CONTEXT),
-        *(Stage(context=(reference,)) for reference in CONTEXT),
+        *(Stage(context=(reference,), decodes=True) for reference in CONTEXT),
+        *(Stage(context=(reference,), decodes=True) for reference in CONTEXT),
         Stage(delay_ns=9),
     ]
 
 
 def test_step_by_step_what_is_gone_when_it_is_first_to_be_decoded_is_written_again_and_not_read() -> None:
     assert asked_for(stepwise(generation_ns=9), lambda key: key != 4)[4:] == [
-        Stage(context=(ONE,)),
-        Stage(context=(TWO,)),
+        Stage(context=(ONE,), decodes=True),
+        Stage(context=(TWO,), decodes=True),
         Stage(writes=(ONE,)),
         Stage(writes=(TWO,)),
         Stage(delay_ns=9),
@@ -98,4 +102,6 @@ def test_step_by_step_what_is_gone_later_is_not_written_again() -> None:
         reads.append(key)
         return reads.count(4) < 2
 
-    assert asked_for(stepwise(decode_passes=3), is_there)[4:] == [Stage(context=(r,)) for r in CONTEXT] * 3
+    assert (
+        asked_for(stepwise(decode_passes=3), is_there)[4:] == [Stage(context=(r,), decodes=True) for r in CONTEXT] * 3
+    )
