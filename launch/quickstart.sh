@@ -25,6 +25,6 @@ kvbench: look at it next:
     kvbench summary $out/quickstart.h5       every figure
 kvbench: then, for a verdict on a drive of yours, minutes on it, from more ranks and nodes:
     kvbench doctor --dir DIR
-    kvbench run personas --ranks 4 --dir DIR --out mine.h5
-    mpirun -n 8 --hostfile HOSTS kvbench run personas --dir DIR --out all.h5
+    kvbench run sessions --ranks 4 --dir DIR --out mine.h5
+    mpirun -n 8 --hostfile HOSTS kvbench run sessions --dir DIR --out all.h5
 END

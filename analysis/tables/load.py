@@ -46,7 +46,9 @@ class Run:
     def serves_as_engine(self) -> bool:
         """Whether requests did what those of a serving engine do: what they found are prefixes of their contexts."""
         workload = self.config.get("workload")
-        return isinstance(workload, dict) and workload.get("serving") == "engine"
+        if not isinstance(workload, dict):
+            return False
+        return workload.get("serving") == "engine" or workload.get("kind") == "sessions"
 
     @property
     def mode(self) -> str:
