@@ -491,3 +491,13 @@ def test_an_open_loop_that_is_cut_short_says_what_was_offered(
 def test_no_policy_finds_more_than_a_cache_that_is_never_full(kvbench: Call, trace: Path, policy: str) -> None:
     prefix = planned(kvbench, trace, "--capacity", 2 * MIB, "--set", f"cache.policy={policy}")["prefix"]
     assert 0 < prefix["hit_blocks"] < prefix["unlimited_hit_blocks"]
+
+
+@pytest.mark.parametrize("above", ["memory", "gpu"])
+def test_no_policy_finds_more_than_the_optimum_in_the_room_of_all_tiers(kvbench: Call, trace: Path, above: str) -> None:
+    tiers = f"tiers=[{{kind: {above}, capacity_bytes: {40 * BLOCK}}}, {{kind: file}}]"
+    curve = planned(kvbench, trace, *overrides(tiers), "--capacities", f"{20 * BLOCK}:{400 * BLOCK}:4")["curve"]
+    alone = planned(kvbench, trace, "--capacities", f"{60 * BLOCK}:{440 * BLOCK}:2")["curve"]
+    assert curve["optimum_hit_blocks"][0] == alone["optimum_hit_blocks"][0]
+    for policy in curve["policies"].values():
+        assert all(hits <= most for hits, most in zip(policy["hit_blocks"], curve["optimum_hit_blocks"], strict=True))

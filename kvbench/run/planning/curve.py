@@ -1,8 +1,8 @@
 """Prefix hits against capacity, for every policy, on one schedule: what more room is worth.
 
 The last tier's capacity varies; all else is as configured. Of LRU all capacities come of one pass where there is one
-tier (`cache.chains.distances`). With one tier the optimum stands beside the policies: what Belady's rule finds, which
-knows the future (`cache.chains.optimum`); no policy can find more.
+tier (`cache.chains.distances`). Beside the policies stands the optimum: what Belady's rule, which knows the future,
+finds with the room of all tiers together (`cache.chains.optimum`); no policy can find more.
 
 What travels: one sum over ranks for each policy, of as many numbers as there are capacities.
 """
@@ -129,8 +129,8 @@ def curve_sums(
     sums = np.zeros((len(policies) + 3, points), np.int64)
     for part in parts:
         chains, requests = Chains(config, part), requests_within(config, part)
-        # All of them at once, for what is worked out with one tier alone.
-        keys = np.empty(0, np.uint64) if above else chains.keys(0, requests)
+        # All of them at once.
+        keys = chains.keys(0, requests)
         counts, lookups = chains.counts[:requests], chains.lookups[:requests]
         for number, policy in enumerate(policies):
             chosen = config.model_copy(update={"cache": config.cache.model_copy(update={"policy": policy})})
@@ -146,10 +146,10 @@ def curve_sums(
                 continue
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
-        if not above and sample is None:
+        if None not in above and sample is None:
             keys = references(keys, looked_up(counts, lookups))
             for place, nbytes in enumerate(capacities.nbytes):
-                sums[-2, place] += belady_hits(keys, nbytes // block)
+                sums[-2, place] += belady_hits(keys, sum(size // block for size in above if size) + nbytes // block)
         sums[-1, 0] += lookups.sum()
     return sums
 

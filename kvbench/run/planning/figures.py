@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from kvbench.config.run_config import RunConfig
+from kvbench.engine.chained import block_shape
 from kvbench.engine.prefix_hits import HIT, IN_NO_BLOCK, LOOKED_UP, MISSES
 from kvbench.run.planning.curve import Curve
 
@@ -160,7 +161,7 @@ class Planned:
             "hit_blocks": tier.hit.blocks,
             "hit_tokens": tier.hit.tokens,
             "hit_share": _share(tier.hit.tokens, self.sums.looked_up.tokens),
-            "object_bytes": size,
+            "object_bytes": block_shape(self.config).object_bytes,
             "read_bytes": tier.read_blocks * size,
             "written_bytes": tier.written_blocks * size,
             "deleted_blocks": tier.deleted_blocks,

@@ -2,7 +2,9 @@
 
 from rich.console import Console
 
+from kvbench.config.run_config import RunConfig
 from kvbench.console import make_table
+from kvbench.engine.chained import block_shape
 from kvbench.engine.prefix_hits import IN_NO_BLOCK, MISSES
 from kvbench.records.tables import PREFIX_WORDS
 from kvbench.run.planning.curve import Curve
@@ -23,7 +25,7 @@ def print_plan(planned: Planned, console: Console) -> None:
     _say(
         console,
         f"{of.requests} requests {span}, {of.tokens} prompt tokens, {sums.full_blocks} full blocks of "
-        f"{config.cache.block_tokens} tokens ({format_bytes(planned.block_bytes)} each)",
+        f"{config.cache.block_tokens} tokens ({format_bytes(planned.block_bytes)} each{_objects(config)})",
     )
     share, ideal = (_percent(part, of.tokens) for part in (sums.hit.tokens, sums.unlimited_hit_tokens))
     _say(
@@ -40,6 +42,13 @@ def print_plan(planned: Planned, console: Console) -> None:
         "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "
         "written include moves between tiers.",
     )
+
+
+def _objects(config: RunConfig) -> str:
+    """In what a block is stored, where that is not one object."""
+    shape = block_shape(config)
+    number = shape.parts * shape.ranks
+    return "" if number == 1 else f", {number} objects of {format_bytes(shape.object_bytes)}"
 
 
 def _print_prefix(planned: Planned, console: Console) -> None:
@@ -115,7 +124,11 @@ def _print_curve(curve: Curve, console: Console) -> None:
         table.add_row(format_bytes(nbytes), *shares, *([_percent(optimum[place], curve.blocks)] if optimum else []))
     _say(console, "prefix hits against the capacity of the last tier, of all blocks that were looked up", "italic")
     console.print(table)
-    known = "; at most: Belady's rule, which knows the future, over single blocks" if optimum else ""
+    known = (
+        "; at most: Belady's rule, which knows the future, over single blocks in the room of all tiers"
+        if optimum
+        else ""
+    )
     _say(
         console,
         f"{_percent(curve.unlimited_hit_blocks, curve.blocks)} if it is never full; * the knee, behind which more room "
