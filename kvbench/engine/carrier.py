@@ -27,6 +27,9 @@ from kvbench.units import SECTOR_BYTES
 _READ, _WRITE, _DELETE = Op.READ, Op.WRITE, Op.DELETE
 _NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
 
+_MOST_THREADS: Final = 1024
+"""Of a rank."""
+
 Errors = dict[int, BaseException]
 """What went wrong, by the number of the operation in its batch."""
 
@@ -69,6 +72,7 @@ class Carrier:
             Op.DEMOTE: self._demote,
             Op.PROMOTE: self._promote,
         }
+        self._batches = 0
         self.verified_sectors = 0
 
     def carry_out(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
@@ -233,9 +237,9 @@ class Carrier:
         the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
         rows, first_row = self._store.reserve(len(operations))
-        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread)
+        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread, self._next_number())
         errors: Errors = {}
-        if does == _READ and tier.holds_bytes:
+        if does == _READ and tier.holds_bytes and not (tier.looks_itself and run is None):
             before = _preparing_read(tier, rows, first_row, operations)
         ready = len(operations) if before is None else _prepared(len(operations), before, errors)
         keys = [operation.step.key for operation in operations]
@@ -246,10 +250,10 @@ class Carrier:
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 batch.begun = max(1, batch.begun)
                 errors[batch.begun - 1] = error
-            errors |= batch.errors
             if batch.begun < ready:
                 # What was not begun has no row, and is to be prepared again.
                 errors.pop(ready, None)
+            errors |= batch.errors
         note_times(operations[: batch.begun], rows, first_row)
         if after is not None:
             _follow_up(batch, after, errors)
@@ -258,9 +262,14 @@ class Carrier:
             set_error(Cell(rows, first_row + at, self._equipment.stop), wrong)
         if errors and lease is not None:
             lease.renew()
-        count = batch.begun + (ready in errors)
+        count = batch.begun + (batch.begun in errors)
         self._store.commit(count)
         return count, errors
+
+    def _next_number(self) -> int:
+        """The number of the next batch, which no other of the rank has."""
+        self._batches += 1
+        return self._batches * _MOST_THREADS + self._thread
 
     def _payload(self, operation: Operation) -> Payload:
         """What whoever wrote the object of a read writes."""
@@ -359,7 +368,7 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
     for at in range(batch.begun):
         if at not in errors:
             try:
-                after(at, batch.landed[at] if batch.landed else None)
+                after(at, batch.landed_at(at) if batch.does == _READ and batch.begun else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
 

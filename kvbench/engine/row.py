@@ -17,7 +17,7 @@ _ROW_BYTES: Final = RECORD_DTYPE.itemsize
 _OFFSETS: Final = {name: offset for name, (_, offset, *_) in (RECORD_DTYPE.fields or {}).items()}
 _QUEUE_OFFSET: Final = _OFFSETS["queue_ns"]
 _RESIDENT_OFFSET: Final = _OFFSETS["resident_pct"]
-_FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBB")
+_FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBBq")
 """A row from `queue_ns` to its end: the intended start, three columns that the stopwatch fills, and all behind them."""
 assert _QUEUE_OFFSET + _FROM_QUEUE.size == _ROW_BYTES
 assert _QUEUE_OFFSET + struct.calcsize("<qiII") == STOPWATCH_BYTES
@@ -33,8 +33,10 @@ def describe(
     path: Path,
     rank: int,
     thread: int,
+    batch: int,
 ) -> None:
-    """Fill in what is known of the operations of a batch beforehand; each has a row, in their order."""
+    """Fill in what is known of the operations of a batch beforehand; each has a row, in their order. `batch` is its
+    number."""
     active, op = operations[0].request, operations[0].step.op
     user, request, phase = active.request.user, active.request.number & 0xFFFFFFFF, active.phase
     inflight, timed_by = min(operations[0].inflight, 0xFFFF), timed_io.TIMED_BY
@@ -61,6 +63,7 @@ def describe(
             RESIDENT_UNKNOWN,
             operation.locality,
             0,
+            batch,
         )
         offset += _ROW_BYTES
 
