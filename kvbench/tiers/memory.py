@@ -70,6 +70,7 @@ class MemoryTier(Tier):
 
     kind = "memory"
     storage = False
+    moves_together = True
     read_path = Path.COPY
     write_path = Path.COPY
 

@@ -29,6 +29,7 @@ class NullTier(Tier):
     kind = "null"
     storage = True
     holds_bytes = False
+    moves_together = True
     in_parts = False
     read_path = Path.NONE
     write_path = Path.NONE

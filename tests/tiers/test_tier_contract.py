@@ -361,9 +361,9 @@ class TestFileTier(TierContract):
         batch = new_batch(tier, Op.READ, leases)
         tier.run(batch)
         # Where it looks at each file right before it reads it, that is what fails, and there is nothing in its row yet.
-        assert batch.begun == (2 if tier.looks_itself else 3)
+        assert batch.begun == (2 if tier.moves_together else 3)
         assert {number: error.errno for number, error in batch.errors.items()} == {2: errno.ENOENT}
-        assert rows_of(batch)["errno"].tolist() == [0, 0, 0 if tier.looks_itself else errno.ENOENT, 0, 0]
+        assert rows_of(batch)["errno"].tolist() == [0, 0, 0 if tier.moves_together else errno.ENOENT, 0, 0]
         assert (rows_of(batch)["t_start_ns"][3:] == 0).all()
 
     @pytest.mark.parametrize("kept_bytes", [0, SECTOR_BYTES, 2 * SECTOR_BYTES])

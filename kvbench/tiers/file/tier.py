@@ -49,7 +49,7 @@ class FileTier(Tier):
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        self.looks_itself = read_path in _ONE_CALL_PATHS
+        self.moves_together = read_path in _ONE_CALL_PATHS
         self._suffix = ".npy" if self._as_npy else ".kv"
         self._directory = directory
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -187,7 +187,7 @@ class FileTier(Tier):
     def run(self, batch: Batch) -> None:
         """In one call without the interpreter, but for what numpy does and for mappings."""
         reads, writes = batch.does == Op.READ, batch.does == Op.WRITE
-        if (reads and not self.looks_itself) or (writes and self._as_npy):
+        if (reads and not self.moves_together) or (writes and self._as_npy):
             super().run(batch)
             return
         flags = timed_io.DIRECT if (self.read_path if reads else self.write_path) == Path.DIRECT else 0

@@ -243,7 +243,7 @@ class WatchedFile(FileTier):
 
     def run(self, batch: Batch) -> None:
         """What is one call does not come by the methods above."""
-        if (batch.does == Op.READ and not self.looks_itself) or (batch.does == Op.WRITE and self._as_npy):
+        if (batch.does == Op.READ and not self.moves_together) or (batch.does == Op.WRITE and self._as_npy):
             super().run(batch)
             return
         with ExitStack() as stack:
