@@ -19,7 +19,7 @@ def extension(source: str, *headers: str) -> Extension:
 
 setup(
     ext_modules=[
-        extension("kvbench/timed_io/_stopwatch.c", "_meter.h", "_operations.h"),
+        extension("kvbench/timed_io/_stopwatch.c", "_batch.h", "_batch_calls.h", "_meter.h", "_operations.h"),
         extension(
             "kvbench/cache/chains/_core.c",
             "_arrays.h",

@@ -4,7 +4,6 @@ Payload making, page-cache dropping and verification happen here, before or afte
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,12 +11,14 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cache import Step
+from kvbench.engine.bundle import Share
+from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
 from kvbench.engine.row import describe, note_times, set_error, set_resident
-from kvbench.engine.violations import Violations
+from kvbench.engine.shares import Moved, ShareCarrier
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
-from kvbench.tiers.arena import Arena, Lease, Memory
+from kvbench.tiers.arena import Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.failures import VerificationError
 from kvbench.tiers.payload import Payload
@@ -27,31 +28,8 @@ from kvbench.units import SECTOR_BYTES
 _READ, _WRITE, _DELETE = Op.READ, Op.WRITE, Op.DELETE
 _NOWHERE: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
 
-Errors = dict[int, BaseException]
-"""What went wrong, by the number of the operation in its batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """What all workers of a rank share."""
-
-    rank: int
-    host: str
-    tiers: Sequence[Tier]
-    arena: Arena
-    payload: Payload
-    verify_full: bool
-    stop: npt.NDArray[np.int32]
-    report_failure: Callable[[str], None]
-    payload_of: Callable[[int], Payload] | None = None
-    """What another rank writes, to check what is read of it."""
-    violations: Violations | None = None
-    """Where ranks share a filesystem: reads that do not give what was written are counted and do not end the run."""
-
-    def source(self, operation: Operation, number: int) -> Tier:
-        """Tier `number`, or there the objects of the rank whose object is to be read."""
-        tier = self.tiers[number]
-        return tier if operation.writer is None else tier.of_rank(operation.writer)
+_MOST_THREADS: Final = 1024
+"""Of a rank."""
 
 
 class Carrier:
@@ -69,7 +47,23 @@ class Carrier:
             Op.DEMOTE: self._demote,
             Op.PROMOTE: self._promote,
         }
-        self.verified_sectors = 0
+        self._batches = 0
+        self._shares = ShareCarrier(thread, equipment, store, self.next_number)
+        self._verified = 0
+
+    @property
+    def verified_sectors(self) -> int:
+        """Sectors whose content was compared with what was written."""
+        return self._verified + self._shares.verified_sectors
+
+    def carry_out_share(self, share: Share) -> Moved:
+        """The same of the first of a share's operations."""
+        moved = self._shares.carry_out(share)
+        if moved is not None:
+            return moved
+        operations = share.operations()
+        count, errors = self.carry_out(operations)
+        return count, errors, sum([operation.wall_ns for operation in operations[:count]])
 
     def carry_out(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         """Move what the first of `operations` are about, as many as can be moved together; all are of one batch.
@@ -233,9 +227,9 @@ class Carrier:
         the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
         rows, first_row = self._store.reserve(len(operations))
-        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread)
+        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread, self.next_number())
         errors: Errors = {}
-        if does == _READ and tier.holds_bytes:
+        if does == _READ and tier.holds_bytes and not (tier.moves_together and run is None):
             before = _preparing_read(tier, rows, first_row, operations)
         ready = len(operations) if before is None else _prepared(len(operations), before, errors)
         keys = [operation.step.key for operation in operations]
@@ -246,10 +240,10 @@ class Carrier:
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 batch.begun = max(1, batch.begun)
                 errors[batch.begun - 1] = error
-            errors |= batch.errors
             if batch.begun < ready:
                 # What was not begun has no row, and is to be prepared again.
                 errors.pop(ready, None)
+            errors |= batch.errors
         note_times(operations[: batch.begun], rows, first_row)
         if after is not None:
             _follow_up(batch, after, errors)
@@ -258,9 +252,14 @@ class Carrier:
             set_error(Cell(rows, first_row + at, self._equipment.stop), wrong)
         if errors and lease is not None:
             lease.renew()
-        count = batch.begun + (ready in errors)
+        count = batch.begun + (batch.begun in errors)
         self._store.commit(count)
         return count, errors
+
+    def next_number(self) -> int:
+        """The number of the next batch, which no other of the rank has."""
+        self._batches += 1
+        return self._batches * _MOST_THREADS + self._thread
 
     def _payload(self, operation: Operation) -> Payload:
         """What whoever wrote the object of a read writes."""
@@ -295,7 +294,7 @@ class Carrier:
             checked, mismatch = payload.check_stamps(memory, key, offset)
         else:
             checked, mismatch = payload.check_sampled(memory, key, offset)
-        self.verified_sectors += checked
+        self._verified += checked
         if mismatch is not None:
             raise VerificationError(tier.where(key), mismatch)
 
@@ -359,7 +358,7 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
     for at in range(batch.begun):
         if at not in errors:
             try:
-                after(at, batch.landed[at] if batch.landed else None)
+                after(at, batch.landed_at(at) if batch.does == _READ and batch.begun else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
 

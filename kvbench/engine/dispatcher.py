@@ -17,6 +17,7 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.cache.announcements import Announcements
 from kvbench.engine.arrivals import NEVER, Arrivals, Timeline, Timers
+from kvbench.engine.bundle import Bundle, Share, Unit, Work
 from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
@@ -42,6 +43,8 @@ class Limits:
     requests: int
     writes: int
     """Writes of new entries at once; 0 for no limit."""
+    workers: int = 1
+    """That should all have something to do before one takes more than one operation at a time."""
 
 
 class Dispatcher:
@@ -83,8 +86,10 @@ class Dispatcher:
         self._idle = 0
         """Workers that wait."""
         self._watched_ns = NEVER
-        self._ready: deque[Operation] = deque()
-        self._waiting_writes: deque[Operation] = deque()
+        self._ready: deque[Unit] = deque()
+        self._ready_operations = 0
+        """Those that it stands for, and no worker has taken."""
+        self._waiting_writes: deque[Unit] = deque()
         self._waiting_for_place: deque[ActiveRequest] = deque()
         self._writes = 0
         self._busy = 0
@@ -105,7 +110,7 @@ class Dispatcher:
 
     # What workers call
 
-    def take(self, done: Sequence[Operation] = (), room: int = 1) -> Sequence[Operation]:
+    def take(self, done: Work = (), room: int = 1) -> Work:
         """Hand in what was carried out, and get the next batch (see `OperationSource`)."""
         with self._lock:
             if done:
@@ -127,7 +132,7 @@ class Dispatcher:
                 elif not self._over(now_ns):
                     self._wait(now_ns)
 
-    def give_up(self, done: Sequence[Operation], left: Sequence[Operation], state: RequestState) -> None:
+    def give_up(self, done: Work, left: Sequence[Operation], state: RequestState) -> None:
         """See `OperationSource`."""
         with self._lock:
             self._busy -= 1
@@ -161,6 +166,7 @@ class Dispatcher:
         with self._lock:
             heard = self._sharing.take_in(number, news, settled, finished)
             self._ready.extend(heard.deletes)
+            self._ready_operations += len(heard.deletes)
             for item in heard.handed_over:
                 self._arrivals.add(item.request, item.intended_ns)
             for request, then_ns in heard.decoded:
@@ -243,15 +249,29 @@ class Dispatcher:
 
     # Batches
 
-    def _next_batch(self, room: int) -> Sequence[Operation]:
+    def _next_batch(self, room: int) -> Work:
         """The first of the operations that are ready, with those right behind it that go together with it; none where
-        all that was ready turned out to be gone."""
+        all that was ready turned out to be gone, or waits for its turn to write.
+
+        Of what is ready, every worker is to have its part: one takes as many operations as there are for each. Those
+        that take less time then take more often, and at the end all take one (guided self-scheduling: Polychronopoulos
+        and Kuck, IEEE Transactions on Computers C-36, 1987).
+        """
         batch: list[Operation] = []
         ready = self._ready
+        room = min(room, -(-self._ready_operations // self._limits.workers))
         while ready and len(batch) < room:
             operation = ready[0]
+            if isinstance(operation, Bundle):
+                share = None if batch else self._share_of(operation, room)
+                if share is not None:
+                    return share
+                if batch or (ready and ready[0] is operation):
+                    break
+                continue
             if operation.writer is not None and self._sharing is not None and not self._sharing.find_writer(operation):
                 ready.popleft()
+                self._ready_operations -= 1
                 operation.request.miss_after_all(operation.tokens)
                 self._count_down(operation.request, 1, timed_io.now_ns())
             elif not batch or operation.goes_with(batch[0]):
@@ -262,6 +282,7 @@ class Dispatcher:
         if not batch:
             return batch
         self._busy += 1
+        self._ready_operations -= len(batch)
         for operation in batch:
             operation.inflight = self._busy
             if operation.writer is not None and self._sharing is not None:
@@ -270,7 +291,33 @@ class Dispatcher:
             self._condition.notify()
         return batch
 
-    def _make_ready(self, operation: Operation) -> None:
+    def _share_of(self, bundle: Bundle, room: int) -> Share | None:
+        """So much of `bundle`, the first of what is ready; None where it has to wait for its turn to write."""
+        ready = self._ready
+        if bundle.op == _WRITE:
+            if self._limits.writes and self._writes >= self._limits.writes:
+                ready.popleft()
+                self._ready_operations -= bundle.left
+                self._waiting_writes.append(bundle)
+                return None
+            # However many they are, a worker carries them out one after the other.
+            self._writes += 1
+        share = Share(bundle, bundle.taken, min(room, bundle.left))
+        bundle.taken += share.count
+        self._ready_operations -= share.count
+        if not bundle.left:
+            ready.popleft()
+        self._busy += 1
+        share.inflight = self._busy
+        if self._idle and (ready or self._next_event_ns() < self._watched_ns):
+            self._condition.notify()
+        return share
+
+    def _make_ready(self, operation: Unit) -> None:
+        if isinstance(operation, Bundle):
+            self._ready.append(operation)
+            self._ready_operations += operation.left
+            return
         if self._sharing is not None and operation.step.op == Op.DELETE and not operation.retired:
             source = operation.step.source
             if source is not None and self._books.storage[source]:
@@ -283,9 +330,13 @@ class Dispatcher:
                 return
             self._writes += 1
         self._ready.append(operation)
+        self._ready_operations += 1
 
-    def _finish(self, done: Sequence[Operation]) -> None:
+    def _finish(self, done: Work) -> None:
         """Do what follows from each of the operations of a batch, in their order; then what follows for the stage."""
+        if isinstance(done, Share):
+            self._finish_share(done)
+            return
         now_ns = timed_io.now_ns()
         active, (op, _, _, source, target) = done[0].request, done[0].step
         left = self._books.rooms[source] if op in _LEAVES and source is not None else None
@@ -309,10 +360,33 @@ class Dispatcher:
             active.storage_ns += sum([operation.wall_ns for operation in done])
         self._count_down(active, len(done), now_ns)
 
-    def _end_write(self, key: int, now_ns: int) -> None:
-        """One new entry less that is being written: another may be."""
+    def _finish_share(self, share: Share) -> None:
+        """The same of a part of a bundle. What waits for the bundle goes on when the last part of it is done."""
+        now_ns = timed_io.now_ns()
+        bundle = share.bundle
+        bundle.unfinished -= share.count
+        if not bundle.unfinished:
+            for follower in self._order.finish(bundle):
+                self._make_ready(follower)
+        if bundle.op == _WRITE:
+            self._end_write(None, now_ns)
+        elif bundle.op in _LEAVES and bundle.source is not None:
+            for follower in self._books.rooms[bundle.source].release(share.count * bundle.nbytes):
+                self._make_ready(follower)
+        if bundle.stage is None:
+            return
+        active = bundle.request
+        active.operations += share.count
+        tier = bundle.target if bundle.source is None else bundle.source
+        if tier is not None and self._books.storage[tier]:
+            active.storage_ns += share.wall_ns
+        self._count_down(active, share.count, now_ns)
+
+    def _end_write(self, key: int | None, now_ns: int) -> None:
+        """One new entry less that is being written: another may be. None: of a bundle, whose keys nobody waits for."""
         self._writes -= 1
-        self._planner.written(key)
+        if key is not None:
+            self._planner.written(key)
         if self._waiting_writes:
             self._make_ready(self._waiting_writes.popleft())
         if self._waiting_for_place:
@@ -410,7 +484,7 @@ class Dispatcher:
     def _open_stage(self, active: ActiveRequest, now_ns: int) -> None:
         operations = active.stages[active.stage]
         active.stages[active.stage] = []
-        active.left_in_stage = len(operations)
+        active.left_in_stage = sum([operation.count for operation in operations])
         if active.stage == active.computes_at:
             self._decode(active, now_ns)
         for operation in operations:

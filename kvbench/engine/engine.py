@@ -11,9 +11,9 @@ import numpy.typing as npt
 from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import CachePolicy, RunConfig
 from kvbench.engine.arrivals import Timeline
-from kvbench.engine.carrier import Equipment
 from kvbench.engine.chained import block_shape, chain_cache
 from kvbench.engine.dispatcher import Dispatcher, Limits
+from kvbench.engine.equipment import Equipment
 from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
@@ -130,6 +130,8 @@ class Engine:
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
         self._workers = [Worker(thread, equipment, store) for thread, store in enumerate(self.stores)]
+        # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
+        self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1
         self._prepared: Load | None = None
 
     def prepare(self, schedule: Schedule, pacing: Literal["asap"] | None = None) -> Load:
@@ -142,6 +144,7 @@ class Engine:
             Limits(
                 self._config.io.threads if self._config.compute is None else self._config.compute.max_batch,
                 self._config.io.max_concurrent_allocs,
+                self._at_once,
             ),
             self._bytes_per_token,
             self._home.rank,

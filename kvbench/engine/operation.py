@@ -1,13 +1,16 @@
 """One operation that a worker carries out, and the request that it belongs to: plain state, no decisions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvbench.cache import Step
 from kvbench.records.schema import Locality, Phase, RequestState
 from kvbench.workload.request import Request
+
+if TYPE_CHECKING:
+    from kvbench.engine.bundle import Unit
 
 _OWN: Final = Locality.OWN
 
@@ -35,12 +38,14 @@ class Operation:
         "done",
         "ended_ns",
         "followers",
+        "ghosts",
         "inflight",
         "locality",
         "placed",
         "ready_ns",
         "request",
         "retired",
+        "shadows",
         "spoiled",
         "stage",
         "step",
@@ -58,8 +63,12 @@ class Operation:
         """The stage of the request that waits for this operation; None for moves and deletes that only make room."""
         self.waits_for = 0
         """Earlier operations on the key, room on the target tier, and the request's own stage: how many are missing."""
-        self.followers: list[Operation] | None = None
+        self.followers: list[Unit] | None = None
         """Operations on the same key that wait for this one."""
+        self.shadows: Sequence[Unit] = ()
+        """Of a read: those before it on its key that were not done when it was decided."""
+        self.ghosts: list[Unit] | None = None
+        """Reads that are done, and stand for this one among others until it is too."""
         self.done = False
         self.ready_ns = 0
         """When it was wanted: the intended start of the request, or the end of the stage before."""
@@ -83,6 +92,14 @@ class Operation:
         self.spoiled = False
         """A read that did not give what was written, where that does not end the run."""
 
+    count = 1
+    """Operations that it stands for (as a bundle does)."""
+
+    @property
+    def room_bytes(self) -> int:
+        """What its object takes on its target."""
+        return self.step.nbytes
+
     def goes_with(self, other: "Operation") -> bool:
         """Whether both may be of one batch, if neither waits for anything: what one stage moves the same way."""
         ours, theirs = self.step, other.step
@@ -104,7 +121,7 @@ class ActiveRequest:
     phase: Phase
     intended_ns: int
     start_ns: int
-    stages: list[list[Operation]] = field(default_factory=list)
+    stages: "list[list[Unit]]" = field(default_factory=list)
     stage_delays_ns: list[int] = field(default_factory=list)
     """Simulated generation before each stage."""
     more: Iterator[Next] | None = None

@@ -1,13 +1,16 @@
-"""What keeps operations in order: one line per key, and one line per tier for room.
+"""What keeps operations in order: who comes last on each key, and one line per tier for room.
 
-Decisions are made one after the other; their operations run at the same time as far as these two allow. Both lines
-only ever make an operation wait for ones that were decided before it, so there is always one that can go on.
+Decisions are made one after the other; their operations run at the same time as far as these two allow. Both only ever
+make an operation wait for ones that were decided before it, so there is always one that can go on. A bundle of
+operations waits as one: for all that any of its keys must wait for, and for room for all of it.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final
 
+from kvbench.engine.bundle import Bundle, Unit
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Op
 
@@ -15,73 +18,106 @@ _READ: Final = Op.READ
 """Named once, as elsewhere where it counts: to look a member up takes longer than what is done with it."""
 
 
-class _Line:
-    """The operations on a key that the next one may have to wait for, of those that are not done."""
-
-    __slots__ = ("exclusive", "readers")
-
-    def __init__(self) -> None:
-        self.exclusive: Operation | None = None
-        """The last one that nothing may overlap."""
-        self.readers: set[Operation] = set()
-        """Reads that were decided after it."""
-
-
 class KeyOrder:
     """Operations on one key take effect in the order in which they were decided; reads of a key may overlap, but for
     those that are to be alone."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, _Line] = {}
+        self._exclusive: dict[int, Unit] = {}
+        """By key, the last one that nothing may overlap, of those that are not done."""
+        self._readers: dict[int, Unit] = {}
+        """By key, the last reader behind it. It stands for those readers before it that are not done (`shadows`), and
+        stays for their sake when it is done itself."""
 
     def add(self, operation: Operation) -> None:
         """Make `operation` wait for the earlier ones on its key that it must not overtake."""
         step = operation.step
-        line = self._lines.get(step.key)
-        if line is None:
-            line = self._lines[step.key] = _Line()
+        key = step.key
+        before = self._exclusive.get(key)
+        if before is not None:
+            _follow(before, operation)
         if step.op == _READ and not operation.alone:
-            if line.exclusive is not None:
-                _follow(line.exclusive, operation)
-            line.readers.add(operation)
+            reader = self._readers.get(key)
+            if reader is not None:
+                operation.shadows = _still_reading((reader,))
+            self._readers[key] = operation
             return
-        if line.readers:
-            for reader in line.readers:
-                _follow(reader, operation)
-            # They are waited for: whatever comes next waits for this operation alone.
-            line.readers = set()
-        elif line.exclusive is not None:
-            _follow(line.exclusive, operation)
-        line.exclusive = operation
+        reader = self._readers.pop(key, None)
+        if reader is not None:
+            for each in _still_reading((reader,)):
+                _follow(each, operation)
+        self._exclusive[key] = operation
 
-    def finish(self, operation: Operation) -> Sequence[Operation]:
-        """Mark `operation` as carried out; returns those that no longer wait for it and for nothing else."""
-        operation.done = True
-        key = operation.step.key
-        line = self._lines.get(key)
-        if line is not None:
-            if line.exclusive is operation:
-                line.exclusive = None
-            else:
-                line.readers.discard(operation)
-            if line.exclusive is None and not line.readers:
-                del self._lines[key]
-        if operation.followers is None:
+    def add_bundle(self, bundle: Bundle) -> None:
+        """The same of all keys of `bundle`."""
+        keys = bundle.keys
+        if self._exclusive:
+            for before in {*map(self._exclusive.get, keys)}:
+                if before is not None:
+                    _follow(before, bundle)
+        readers = {*map(self._readers.get, keys)} - {None} if self._readers else ()
+        if bundle.op == _READ:
+            bundle.shadows = _still_reading(readers)
+            self._readers.update(zip(keys, repeat(bundle), strict=False))
+            return
+        if readers:
+            for each in _still_reading(readers):
+                _follow(each, bundle)
+            for key in keys:
+                self._readers.pop(key, None)
+        self._exclusive.update(zip(keys, repeat(bundle), strict=False))
+
+    def finish(self, unit: Unit) -> Sequence[Unit]:
+        """Mark `unit` as carried out; returns those that no longer wait for it and for nothing else."""
+        unit.done = True
+        self._forget(unit)
+        if unit.ghosts is not None:
+            for ghost in unit.ghosts:
+                self._forget(ghost)
+            unit.ghosts = None
+        if unit.followers is None:
             return ()
         freed = []
-        for follower in operation.followers:
+        for follower in unit.followers:
             follower.waits_for -= 1
             if follower.waits_for == 0:
                 freed.append(follower)
         return freed
 
+    def _forget(self, unit: Unit) -> None:
+        """Nothing needs to find `unit`, which is done, on its keys: but as long as it stands for others."""
+        if unit.shadows:
+            unit.shadows = _still_reading(unit.shadows)
+            if unit.shadows:
+                other = unit.shadows[0]
+                other.ghosts = [unit] if other.ghosts is None else [*other.ghosts, unit]
+                return
+        keys: Sequence[int]
+        if isinstance(unit, Bundle):
+            keys, reads = unit.keys, unit.op == _READ
+        else:
+            keys, reads = (unit.step.key,), unit.step.op == _READ and not unit.alone
+        held = self._readers if reads else self._exclusive
+        for key in keys:
+            if held.get(key) is unit:
+                del held[key]
 
-def _follow(earlier: Operation, operation: Operation) -> None:
+
+def _still_reading(readers: Iterable[Unit | None]) -> list[Unit]:
+    """Those of `readers`, and of the ones that they stand for, that are not done, each once."""
+    found: dict[Unit, None] = {}
+    for reader in readers:
+        if reader is not None:
+            found.update((each, None) for each in (reader, *reader.shadows) if not each.done)
+    return list(found)
+
+
+def _follow(earlier: Unit, unit: Unit) -> None:
     if earlier.followers is None:
-        earlier.followers = [operation]
+        earlier.followers = [unit]
     else:
-        earlier.followers.append(operation)
-    operation.waits_for += 1
+        earlier.followers.append(unit)
+    unit.waits_for += 1
 
 
 class Room:
@@ -90,26 +126,27 @@ class Room:
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.free_bytes = capacity_bytes
-        self._line: deque[Operation] = deque()
+        self._line: deque[Unit] = deque()
 
-    def ask(self, operation: Operation) -> None:
-        """Give `operation` the room for its object at once, or make it wait for its turn."""
-        if not self._line and operation.step.nbytes <= self.free_bytes:
-            self.free_bytes -= operation.step.nbytes
+    def ask(self, unit: Unit) -> None:
+        """Give `unit` the room for its objects at once, or make it wait for its turn."""
+        nbytes = unit.room_bytes
+        if not self._line and nbytes <= self.free_bytes:
+            self.free_bytes -= nbytes
             return
-        operation.waits_for += 1
-        self._line.append(operation)
+        unit.waits_for += 1
+        self._line.append(unit)
 
-    def release(self, nbytes: int) -> Sequence[Operation]:
+    def release(self, nbytes: int) -> Sequence[Unit]:
         """Take `nbytes` back; returns the operations that have their room now and wait for nothing else."""
         self.free_bytes += nbytes
         if not self._line:
             return ()
         freed = []
-        while self._line and self._line[0].step.nbytes <= self.free_bytes:
-            operation = self._line.popleft()
-            self.free_bytes -= operation.step.nbytes
-            operation.waits_for -= 1
-            if operation.waits_for == 0:
-                freed.append(operation)
+        while self._line and self._line[0].room_bytes <= self.free_bytes:
+            unit = self._line.popleft()
+            self.free_bytes -= unit.room_bytes
+            unit.waits_for -= 1
+            if unit.waits_for == 0:
+                freed.append(unit)
         return freed

@@ -8,6 +8,7 @@ from typing import Final
 
 from kvbench.cache import Cache, Step
 from kvbench.cache.chains import ChainCache
+from kvbench.engine.bundle import Unit
 from kvbench.engine.chained import BlockShape
 from kvbench.engine.look_ups import LookUps
 from kvbench.engine.modelled_gpu import ModelledGpu
@@ -67,7 +68,7 @@ class Planner:
         order: KeyOrder,
         sharing: Sharing | None,
         bytes_per_token: int,
-        make_ready: Callable[[Operation], None],
+        make_ready: Callable[[Unit], None],
     ) -> None:
         """`make_ready` is called with each operation that nothing stands in the way of."""
         self._books = books
@@ -77,7 +78,8 @@ class Planner:
         self._serving: Serving | None = None
         if books.chains is not None and books.shape is not None:
             computes = books.gpu is not None
-            self._serving = Serving(books.chains, books.shape, books.prefix_hits, self._queueing, computes)
+            bundles = sharing is None
+            self._serving = Serving(books.chains, books.shape, books.prefix_hits, self._queueing, computes, bundles)
         self._being_written: set[int] = set()
 
     def decide(self, active: ActiveRequest) -> None:
@@ -95,7 +97,7 @@ class Planner:
         asked = stages_of(request)
         stage = next_stage(asked)
         while stage is not None:
-            operations: list[Operation] = []
+            operations: list[Unit] = []
             found: list[bool] = []
             for kind, references in self._kinds(stage):
                 of_kind = [self._look_up(active, reference, operations) for reference in references]
@@ -156,7 +158,7 @@ class Planner:
             active.miss_objects += 1
             active.miss_tokens += reference.tokens
             return False
-        stage: list[Operation] = []
+        stage: list[Unit] = []
         found = self._look_up(active, reference, stage)
         add_stage(active, stage)
         return found
@@ -167,19 +169,21 @@ class Planner:
         if self._books.cache.lookup(reference.key) is not None:
             return
         yield Next.PLACE
-        stage: list[Operation] = []
+        stage: list[Unit] = []
         self._write(active, reference, stage)
         if stage:
             self._being_written.add(reference.key)
-            stage[0].placed, active.has_place = active.has_place, False
+            (write,) = stage
+            assert isinstance(write, Operation)
+            write.placed, active.has_place = active.has_place, False
             add_stage(active, stage)
             yield Next.STAGE
 
-    def _write(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> None:
+    def _write(self, active: ActiveRequest, reference: ObjectRef, stage: list[Unit]) -> None:
         nbytes = stored_bytes(reference.tokens * self._bytes_per_token)
         self._plan(active, self._books.cache.insert(reference.key, nbytes), reference, stage)
 
-    def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Operation]) -> bool:
+    def _look_up(self, active: ActiveRequest, reference: ObjectRef, stage: list[Unit]) -> bool:
         steps = self._books.cache.read(reference.key)
         writer = None if steps or self._sharing is None else self._sharing.peers.writer_of(reference.key)
         if not steps and writer is None:
@@ -198,14 +202,14 @@ class Planner:
             self._queueing.ask(Operation(steps[0], active, reference.tokens, len(active.stages)), stage)
         return True
 
-    def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Operation]) -> None:
+    def _plan(self, active: ActiveRequest, steps: Sequence[Step], reference: ObjectRef, stage: list[Unit]) -> None:
         for step in steps:
             if step.key == reference.key and step.op in _ASKED_FOR:
                 self._queueing.ask(Operation(step, active, reference.tokens, len(active.stages)), stage)
                 continue
             self._queueing.make_room(Operation(step, active, step.nbytes // self._bytes_per_token, None))
 
-    def _plan_elsewhere(self, active: ActiveRequest, reference: ObjectRef, writer: int, stage: list[Operation]) -> None:
+    def _plan_elsewhere(self, active: ActiveRequest, reference: ObjectRef, writer: int, stage: list[Unit]) -> None:
         """A read of another rank's object: it takes no room here, and nothing on this rank can be in its way."""
         assert self._sharing is not None
         nbytes = stored_bytes(reference.tokens * self._bytes_per_token)

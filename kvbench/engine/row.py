@@ -9,18 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
+from kvbench.engine.bundle import Share
 from kvbench.engine.operation import Operation
-from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, STOPWATCH_BYTES, Path
+from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, STOPWATCH_BYTES, Locality, Path
 from kvbench.tiers.transfer import Cell
 
 _ROW_BYTES: Final = RECORD_DTYPE.itemsize
 _OFFSETS: Final = {name: offset for name, (_, offset, *_) in (RECORD_DTYPE.fields or {}).items()}
 _QUEUE_OFFSET: Final = _OFFSETS["queue_ns"]
 _RESIDENT_OFFSET: Final = _OFFSETS["resident_pct"]
-_FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBB")
+_FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBBq")
 """A row from `queue_ns` to its end: the intended start, three columns that the stopwatch fills, and all behind them."""
 assert _QUEUE_OFFSET + _FROM_QUEUE.size == _ROW_BYTES
 assert _QUEUE_OFFSET + struct.calcsize("<qiII") == STOPWATCH_BYTES
+_WHOLE: Final = struct.Struct(f"<{_QUEUE_OFFSET}x{_FROM_QUEUE.format[1:]}")
 _START_AND_WALL: Final = struct.Struct("<qq")
 assert _START_AND_WALL.size == _OFFSETS["host_ns"], "a row begins with t_start_ns and wall_ns"
 
@@ -33,8 +35,10 @@ def describe(
     path: Path,
     rank: int,
     thread: int,
+    batch: int,
 ) -> None:
-    """Fill in what is known of the operations of a batch beforehand; each has a row, in their order."""
+    """Fill in what is known of the operations of a batch beforehand; each has a row, in their order. `batch` is its
+    number."""
     active, op = operations[0].request, operations[0].step.op
     user, request, phase = active.request.user, active.request.number & 0xFFFFFFFF, active.phase
     inflight, timed_by = min(operations[0].inflight, 0xFFFF), timed_io.TIMED_BY
@@ -61,8 +65,40 @@ def describe(
             RESIDENT_UNKNOWN,
             operation.locality,
             0,
+            batch,
         )
         offset += _ROW_BYTES
+
+
+def describe_share(
+    rows: npt.NDArray[np.uint8], first_row: int, share: Share, tier: int, path: Path, rank: int, thread: int, batch: int
+) -> None:
+    """The same of the operations of a share, whose rows have nothing in them: all begin alike."""
+    bundle = share.bundle
+    active = bundle.request
+    whole = _WHOLE.pack(
+        bundle.ready_ns,
+        0,
+        0,
+        0,
+        bundle.tokens,
+        active.request.user,
+        active.request.number & 0xFFFFFFFF,
+        rank,
+        thread,
+        min(share.inflight, 0xFFFF),
+        bundle.op,
+        tier,
+        active.phase,
+        path,
+        timed_io.TIMED_BY,
+        RESIDENT_UNKNOWN,
+        Locality.OWN,
+        0,
+        batch,
+    )
+    start = first_row * _ROW_BYTES
+    rows[start : start + len(share) * _ROW_BYTES].reshape(-1, _ROW_BYTES)[:] = np.frombuffer(whole, np.uint8)
 
 
 def set_resident(rows: npt.NDArray[np.uint8], row: int, percent: int) -> None:

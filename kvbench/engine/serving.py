@@ -8,6 +8,7 @@ from typing import Final
 
 from kvbench.cache import Step
 from kvbench.cache.chains import ChainCache
+from kvbench.engine.bundle import Bundle, Unit
 from kvbench.engine.chained import BlockShape
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.prefix_hits import PrefixHits
@@ -15,7 +16,9 @@ from kvbench.engine.queueing import Queueing, add_stage
 from kvbench.records.schema import Op, Phase
 from kvbench.workload.request import Chain
 
+_READ: Final = Op.READ
 _WRITE: Final = Op.WRITE
+_PROMOTE: Final = Op.PROMOTE
 _OPS: Final = tuple(Op)
 _LOADS: Final = (Op.READ, Op.PROMOTE)
 
@@ -24,14 +27,22 @@ class Serving:
     """Serves chains from `cache`."""
 
     def __init__(
-        self, cache: ChainCache, shape: BlockShape, prefix_hits: PrefixHits, queueing: Queueing, computes: bool
+        self,
+        cache: ChainCache,
+        shape: BlockShape,
+        prefix_hits: PrefixHits,
+        queueing: Queueing,
+        computes: bool,
+        bundles: bool = False,
     ) -> None:
-        """`computes`: requests are computed on a modelled GPU, between what they read and what they write."""
+        """`computes`: requests are computed on a modelled GPU, between what they read and what they write. `bundles`:
+        what a request does to several objects may be decided and handed out as one."""
         self._cache = cache
         self._shape = shape
         self._prefix_hits = prefix_hits
         self._queueing = queueing
         self._computes = computes
+        self._bundles = bundles
         self._first_ns: int | None = None
 
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
@@ -72,13 +83,16 @@ class Serving:
 
     def _line_up(
         self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
-    ) -> tuple[list[Operation], list[Operation]]:
+    ) -> tuple[list[Unit], list[Unit]]:
         """The operations that the request waits for: reads, and writes of its own blocks. All others make room."""
         shape = self._shape
+        bundled = self._line_up_bundles(active, chain, steps) if self._bundles and steps else None
+        if bundled is not None:
+            return bundled
         # What a modelled tier pushes out is written below, and no request waits for that.
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
-        reads: list[Operation] = []
-        writes: list[Operation] = []
+        reads: list[Unit] = []
+        writes: list[Unit] = []
         later = int(any(step[0] in _LOADS for step in steps))
         for step in steps:
             code, key, _, _ = step
@@ -93,6 +107,55 @@ class Serving:
                     self._queueing.make_room(operation)
         return layer_by_layer(reads, shape.parts), layer_by_layer(writes, shape.parts)
 
+    def _line_up_bundles(
+        self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
+    ) -> tuple[list[Unit], list[Unit]] | None:
+        """The same without an object for each; None where one of the steps may wait for another of them.
+
+        That is so where something is done to one block twice, and where blocks move up: room that a move up needs may
+        be made by one down, and the other way round. Otherwise what makes room on a tier is never waited for by what
+        it waits for itself: moves go down, and the last is a delete.
+        """
+        codes, keys, sources, targets = zip(*steps, strict=True)
+        if _PROMOTE in codes or len(set(keys)) < len(keys):
+            return None
+        own = frozenset(chain.keys.tolist()) if self._shape.modelled else None
+        reads: list[Unit] = []
+        writes: list[Unit] = []
+        later = int(_READ in codes)
+        kinds = list(zip(codes, sources, targets, strict=True))
+        for kind in dict.fromkeys(kinds):
+            of_kind = [key for key, its in zip(keys, kinds, strict=True) if its == kind]
+            if kind[0] == _READ:
+                for bundle in self._bundled(kind, of_kind, active, 0):
+                    self._queueing.ask(bundle, reads)
+                continue
+            if kind[0] == _WRITE:
+                for bundle in self._bundled(kind, [k for k in of_kind if own is None or k in own], active, later):
+                    self._queueing.ask(bundle, writes)
+                of_kind = [] if own is None else [k for k in of_kind if k not in own]
+            for bundle in self._bundled(kind, of_kind, active, None):
+                self._queueing.make_room(bundle)
+        return reads, writes
+
+    def _bundled(
+        self, kind: tuple[int, int, int], keys: list[int], active: ActiveRequest, stage: int | None
+    ) -> Iterator[Bundle]:
+        """All objects of the blocks `keys`, layer by layer; those with other shares of the tokens apart."""
+        if not keys:
+            return
+        shape, (code, source, target) = self._shape, kind
+        places = (None if source < 0 else source, None if target < 0 else target)
+        if shape.parts == 1:
+            yield Bundle(_OPS[code], keys, shape.object_bytes, shape.tokens, places, active, stage)
+            return
+        by_layer = list(zip(*map(shape.objects, keys), strict=True))
+        first_tokens, others = by_layer[0][0][1], by_layer[1][0][1]
+        layers = [by_layer] if first_tokens == others else [by_layer[:1], by_layer[1:]]
+        for some in layers:
+            objects = [key for layer in some for key, _ in layer]
+            yield Bundle(_OPS[code], objects, shape.object_bytes, some[0][0][1], places, active, stage)
+
     def _operations(
         self, steps: Iterable[tuple[int, int, int, int]], active: ActiveRequest, stage: int | None = None
     ) -> Iterator[Operation]:
@@ -103,7 +166,7 @@ class Serving:
                 yield Operation(Step(_OPS[code], part_key, self._shape.object_bytes, *places), active, tokens, stage)
 
 
-def layer_by_layer(operations: list[Operation], parts: int) -> list[Operation]:
+def layer_by_layer(operations: list[Unit], parts: int) -> list[Unit]:
     """Operations on all objects of one block after the other, in the order of layers: the first of every block, and so
     on."""
     if parts == 1:

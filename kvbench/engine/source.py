@@ -4,17 +4,16 @@ A batch is what a stage of a request moves between two places: operations of one
 from one tier (or another rank's objects there) to one tier, none of which waits for another. They may be carried out in
 one call, in any order or at the same time; who hands them out does not care how.
 
-How many a worker has room for is its own business, as it knows how it carries them out. One that carries them out one
-after the other (`sync`, which is all that there is) must not take more than it can begin, wherever operations take
-time: what it holds back another worker could have begun meanwhile. N operations that N workers would carry out at once
-take N times as long in one, and latency and bandwidth would be those of kvbench and not of the storage. So `sync` takes
-one operation at a time, and more only where no tier keeps bytes: an operation is then a few microseconds of the
-interpreter, of which there is one, and nothing that another worker could do at the same time.
+How many a worker has room for is its own business. One that carries them out one after the other holds back what
+another worker could have begun meanwhile: N operations that N workers would carry out at once take N times as long in
+one, and latency and bandwidth would be those of kvbench and not of the storage. So a source hands out more than one
+operation only where there is more than one for each worker.
 """
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from kvbench.engine.bundle import Work
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import RequestState
 
@@ -22,14 +21,15 @@ from kvbench.records.schema import RequestState
 class OperationSource(Protocol):
     """Hands out operations to workers, any number of them at the same time."""
 
-    def take(self, done: Sequence[Operation], room: int) -> Sequence[Operation]:
+    def take(self, done: Work, room: int) -> Work:
         """Hand in `done`, the batch that was taken before and carried out (nothing the first time), and get the next
         one, of at most `room` operations, waiting for it; an empty one: there is no more work.
 
-        Of each of `done`, `wall_ns` and `ended_ns` are set. Of each that is handed out, all that goes into its row is.
+        Of each of `done`, `wall_ns` and `ended_ns` are set (of a share, the sum `wall_ns`). Of each that is handed out,
+        all that goes into its row is.
         """
 
-    def give_up(self, done: Sequence[Operation], left: Sequence[Operation], state: RequestState) -> None:
+    def give_up(self, done: Work, left: Sequence[Operation], state: RequestState) -> None:
         """Of a batch, `done` were carried out and `left` were not, whose request ends in `state`. This worker takes
         nothing more, and no further operation is handed out to any."""
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from kvbench import timed_io
-from kvbench.engine.carrier import Carrier, Equipment
+from kvbench.engine.bundle import Share, Work
+from kvbench.engine.carrier import Carrier
+from kvbench.engine.equipment import Equipment
 from kvbench.engine.operation import Operation
 from kvbench.engine.source import OperationSource
 from kvbench.engine.violations import Violation, of_error, of_mismatch
@@ -16,18 +18,17 @@ from kvbench.records.schema import Op, RequestState, label
 from kvbench.tiers.failures import VerificationError, why_failed
 
 MOST_TOGETHER: Final = 64
-"""Operations of a batch where no tier keeps bytes."""
+"""Operations of a batch."""
 
 
 class Worker:
     """Carries out, one after the other, what a source hands out; its rows go to `store`."""
 
-    def __init__(self, thread: int, equipment: Equipment, store: RowStore, room: int | None = None) -> None:
-        """`room`: the most operations of a batch; None: as `source` says of those that are carried out one by one."""
+    def __init__(self, thread: int, equipment: Equipment, store: RowStore, room: int = MOST_TOGETHER) -> None:
+        """`room`: the most operations of a batch."""
         self._equipment = equipment
         self._carrier = Carrier(thread, equipment, store)
-        keeps_bytes = any(tier.holds_bytes for tier in equipment.tiers)
-        self._room = room or (1 if keeps_bytes else MOST_TOGETHER)
+        self._room = room
 
     @property
     def verified_sectors(self) -> int:
@@ -36,7 +37,7 @@ class Worker:
 
     def run(self, source: OperationSource) -> None:
         """Work until there is no more; a failure is reported and ends the load of the whole rank."""
-        done: Sequence[Operation] = ()
+        done: Work = ()
         try:
             while batch := source.take(done, self._room):
                 done, left, state = self._carry_out(batch)
@@ -47,8 +48,33 @@ class Worker:
             self._equipment.report_failure(f"internal error\n{traceback.format_exc()}")
             source.stop()
 
-    def _carry_out(self, batch: Sequence[Operation]) -> tuple[Sequence[Operation], Sequence[Operation], RequestState]:
+    def _carry_out(self, batch: Work) -> tuple[Work, Sequence[Operation], RequestState]:
         """What of a batch was carried out, and what was not, with the state in which its request then ends."""
+        return self._carry_out_share(batch) if isinstance(batch, Share) else self._carry_out_each(batch)
+
+    def _carry_out_share(self, share: Share) -> tuple[Work, Sequence[Operation], RequestState]:
+        ahead = share
+        while ahead.count:
+            try:
+                count, errors, wall_ns = self._carrier.carry_out_share(ahead)
+            except BaseException as error:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
+                count, errors, wall_ns = 1, {0: error}, 0
+            share.wall_ns += wall_ns
+            if errors:
+                operations, behind = share.operations(), share.count - ahead.count
+                failed = {behind + at: error for at, error in errors.items()}
+                done = [operation for at, operation in enumerate(operations[: behind + count]) if at not in failed]
+                if done:
+                    # They are of one request, which adds them up.
+                    done[0].wall_ns = share.wall_ns
+                left = [*(operations[at] for at in failed), *operations[behind + count :]]
+                return done, left, self._report(operations[min(failed)], failed[min(failed)])
+            ahead = ahead.behind(count)
+        return share, (), RequestState.DONE
+
+    def _carry_out_each(
+        self, batch: Sequence[Operation]
+    ) -> tuple[Sequence[Operation], Sequence[Operation], RequestState]:
         done: list[Operation] = []
         ahead = batch
         while ahead:

@@ -118,12 +118,13 @@ RECORD_DTYPE: Final = np.dtype(
         ("resident_pct", "u1"),
         ("locality", "u1"),
         ("reserved", "u1"),
+        ("batch", "<i8"),
     ]
 )
-"""112 bytes. Times in ns; `t_start_ns` is CLOCK_MONOTONIC of the rank's node in memory, rank 0's clock in the file."""
+"""120 bytes. Times in ns; `t_start_ns` is CLOCK_MONOTONIC of the rank's node in memory, rank 0's clock in the file."""
 
 RECORD_COLUMNS: Final = tuple(name for name in RECORD_DTYPE.names or () if name != "reserved")
-"""The columns that are stored; `reserved` only rounds the row up to a multiple of 8 bytes."""
+"""The columns that are stored; `reserved` rounds the row up to a multiple of 8 bytes."""
 
 REQUEST_DTYPE: Final = np.dtype(
     [
@@ -156,8 +157,8 @@ wait for the GPU included, and a decode; 0 where compute is not modelled, or was
 
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 
-LATER_COLUMNS: Final = frozenset(("modelled_prefill_ns", "modelled_decode_ns"))
-"""Of requests: files of version 0.1 do not have them, and their rows read as 0."""
+LATER_COLUMNS: Final = frozenset(("modelled_prefill_ns", "modelled_decode_ns", "batch"))
+"""Of requests and records: files of version 0.1 do not have them, and their rows read as 0."""
 
 
 def without_later(dtype: np.dtype[Any]) -> np.dtype[Any]:

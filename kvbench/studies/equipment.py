@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kvbench.cluster.signals import Interrupt
 from kvbench.config.run_config import Io, TierSection
-from kvbench.engine.carrier import Equipment
+from kvbench.engine.equipment import Equipment
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.run.build import make_arena, run_number

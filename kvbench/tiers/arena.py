@@ -124,6 +124,15 @@ def object_phase(key: int, object_bytes: int) -> int:
     return (mixed >> 40) % slots * object_bytes
 
 
+def object_phases(keys: npt.NDArray[np.uint64], object_bytes: int) -> npt.NDArray[np.int64]:
+    """`object_phase` of several objects of one size."""
+    slots = SEGMENT_BYTES // object_bytes if object_bytes else 0
+    if slots < 2:
+        return np.zeros(len(keys), np.int64)
+    mixed = (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    return (mixed.astype(np.int64) % slots) * object_bytes
+
+
 class Arena:
     """`nbytes` (rounded down to whole segments) that `threads` operations at a time can lease from.
 
@@ -173,6 +182,11 @@ class Arena:
                 lease.more.extend(segments)
                 leases.append(Lease(self, segments))
         return leases
+
+    def lease_each(self, most: int) -> Lease:
+        """A segment for each of at most `most` objects of a segment or less, but always one left for each other thread,
+        as `lease` lends them."""
+        return self.lease(most * SEGMENT_BYTES)
 
     def renew(self, segments: Iterable[int] | None = None) -> None:
         """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""

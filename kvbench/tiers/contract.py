@@ -38,6 +38,9 @@ class Tier(ABC):
     """False: it only remembers which objects it has; nothing is moved, and nothing that it gives can be verified."""
     read_path: Path
     write_path: Path
+    moves_together: bool = False
+    """True: `run` is one call for a whole batch, which prepares each read itself, right before it (`prepare_read`), and
+    reads to where the objects are to lie."""
     in_parts: bool = True
     """False: an object can only be read as a whole."""
 
@@ -63,7 +66,8 @@ class Tier(ABC):
         """Carry out a batch. An OSError does not end the call but stands in `batch.errors`, and in the row.
 
         This way objects are moved one after the other, and nothing is begun behind one that fails. A tier that has one
-        call for several objects replaces it, and may begin all of them.
+        call for several objects replaces it, and may begin all of them. Where it could not prepare a
+        read (`moves_together`), that error is of the object behind those that were begun.
         """
         cell = Cell(batch.rows, batch.first_row, batch.stop)
         reads, writes = batch.does == Op.READ, batch.does == Op.WRITE

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.tiers.arena import Memory, object_phase
+from kvbench.tiers.transfer import Memories
 from kvbench.units import SECTOR_BYTES, SEGMENT_BYTES
 
 STAMP: Final = np.dtype([("run", "<u4"), ("sector", "<u4"), ("key", "<u8")])
@@ -56,6 +57,35 @@ class Payload:
         self._unique = kind == "unique"
         self._cipher_key = rng.bytes(12) + self.run.to_bytes(4, "little")
         self._zeros = bytes(SEGMENT_BYTES) if self._unique else b""
+
+    @property
+    def is_stamped(self) -> bool:
+        """Whether stamps are all that `make` has to write, and `make_each` can do it."""
+        return not self._unique
+
+    def make_each(self, memories: Memories, keys: npt.NDArray[np.uint64], nbytes: int) -> None:
+        """Fill the memory of whole objects of `nbytes`, each in one extent, as `make` does; only for stamps
+        (`is_stamped`)."""
+        words, at = _words(memories, np.arange(nbytes // SECTOR_BYTES))
+        words[at] = (np.arange(nbytes // SECTOR_BYTES, dtype=np.uint64) << np.uint64(32)) | np.uint64(self.run)
+        words[at + 1] = keys[:, np.newaxis]
+
+    def check_each_sampled(
+        self, memories: Memories, keys: npt.NDArray[np.uint64], nbytes: int
+    ) -> tuple[int, dict[int, Mismatch]]:
+        """What `check_sampled` says of whole objects of `nbytes`, each in one extent: sectors checked, and the first
+        mismatch of those that have one, by their number."""
+        last = nbytes // SECTOR_BYTES - 1
+        sectors = np.unique([0, nbytes // 2 // SECTOR_BYTES, last])
+        words, at = _words(memories, sectors)
+        expected = (sectors.astype(np.uint64) << np.uint64(32)) | np.uint64(self.run)
+        right = (words[at] == expected) & (words[at + 1] == keys[:, np.newaxis])
+        checked = right.size
+        if right.all():
+            return checked, {}
+        wrong = np.flatnonzero(~right.all(axis=1)).tolist()
+        found = {number: self.check_sampled(memories[number], int(keys[number]), 0)[1] for number in wrong}
+        return checked, {number: mismatch for number, mismatch in found.items() if mismatch is not None}
 
     def written_by(self, run: int) -> "Payload":
         """The payload of another rank of the same run, whose `run` this is; it shares the body."""
@@ -184,6 +214,14 @@ class Blank(Payload):
     def check_full(self, memory: Memory, key: int, object_bytes: int, offset: int) -> tuple[int, Mismatch | None]:
         """Check no sector."""
         return 0, None
+
+
+def _words(memories: Memories, sectors: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The buffer in words of 8 bytes, two of which are a stamp, and where `sectors` of each object begin in it: (n, k)
+    for n objects and k sectors."""
+    words = memories.buffer[: len(memories.buffer) // 8 * 8].view(np.uint64)
+    starts = memories.extents[:, 0] // 8
+    return words, starts[:, np.newaxis] + sectors * (SECTOR_BYTES // 8)
 
 
 def _stamps(buffer: npt.NDArray[np.uint8], start: int, length: int) -> npt.NDArray[np.void]:

@@ -2,10 +2,10 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,54 @@ class Part:
 WHOLE = Part(0)
 
 
+class Memories(Sequence[Memory]):
+    """Where several objects lie in one buffer, without an array for each: object i in
+    `extents[ends[i - 1]:ends[i]]`."""
+
+    __slots__ = ("buffer", "ends", "extents")
+
+    def __init__(
+        self, buffer: npt.NDArray[np.uint8], extents: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+    ) -> None:
+        """`extents` (m, 2) and `ends` (n,) are C-contiguous; the last of `ends` is m."""
+        self.buffer = buffer
+        self.extents = extents
+        self.ends = ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, at: int) -> Memory: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Memories": ...
+    def __getitem__(self, at: int | slice) -> "Memory | Memories":
+        if isinstance(at, int):
+            number = range(len(self.ends))[at]
+            first = int(self.ends[number - 1]) if number else 0
+            return Memory(self.buffer, self.extents[first : self.ends[number]])
+        start, stop, step = at.indices(len(self.ends))
+        if step != 1:
+            raise ValueError("only objects one after the other")
+        first = int(self.ends[start - 1]) if start else 0
+        ends = self.ends[start:stop] - first
+        return Memories(self.buffer, self.extents[first : first + (int(ends[-1]) if len(ends) else 0)], ends)
+
+
+def beside(memories: Sequence[Memory]) -> Memories:
+    """`memories`, which all lie in one buffer, as one. Raises ValueError where they do not."""
+    if isinstance(memories, Memories):
+        return memories
+    buffer = memories[0].buffer
+    if any(memory.buffer is not buffer for memory in memories):
+        raise ValueError("the objects of a batch must lie in one buffer")
+    if len(memories) == 1:
+        extents = memories[0].extents
+        return Memories(buffer, extents, np.array([len(extents)], np.int64))
+    every = [memory.extents for memory in memories]
+    return Memories(buffer, np.concatenate(every), np.cumsum([len(extents) for extents in every]))
+
+
 @dataclass(slots=True)
 class Batch:
     """Whole objects that one call moves the same way, each timed into a row of its own; the rows lie in one buffer, one
@@ -129,3 +177,26 @@ class Batch:
     """How many were begun, from the first; the rows of the others are as they were."""
     errors: dict[int, OSError] = field(default_factory=dict)
     """What went wrong, by the number of the object in the batch."""
+    numbers: npt.NDArray[np.uint64] | None = None
+    """The keys as an array, where there is one."""
+    landed_there: bool = False
+    """Of a READ: all that were begun landed in their memories, and `landed` stays empty."""
+
+    def landed_at(self, at: int) -> Memory | None:
+        """Of a READ, where object `at`, which was read, lies now, as `Tier.read` says it."""
+        return self.memories[at] if self.landed_there else self.landed[at]
+
+    @property
+    def key_array(self) -> npt.NDArray[np.uint64]:
+        """The keys as an array."""
+        return np.array(self.keys, np.uint64) if self.numbers is None else self.numbers
+
+    def ended(self, end: tuple[int, int, int], where: Callable[[int], str]) -> None:
+        """Take over what a call of the stopwatch on all of it returned; `where` names an object, for messages.
+
+        An object that could not be looked at before it was to be read is the one behind those that were begun.
+        """
+        self.begun, error, unprepared = end
+        if error:
+            at = self.begun if unprepared else self.begun - 1
+            self.errors[at] = OSError(error, os.strerror(error), where(self.keys[at]))

@@ -6,7 +6,8 @@ file of results. Never: what an operation means, or the rest of its row; that is
 """
 
 import os
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from kvbench.errors import KvbenchError
 from kvbench.records import schema
@@ -20,8 +21,11 @@ try:
         raise ImportError
     from kvbench.timed_io._stopwatch import (
         DIRECT,
+        DROP,
         FIRST,
         LAST,
+        LOOK,
+        RESIDENT_OFFSET,
         ROW_BYTES,
         SCHEDSTAT,
         STOPWATCH_BYTES,
@@ -32,6 +36,9 @@ try:
         now_ns,
         page_cache,
         read_file,
+        run_copies,
+        run_files,
+        sum_rows,
         thread_cpu_ns,
         unlink,
         write_file,
@@ -62,6 +69,7 @@ except ImportError as error:
         unlink,
         write_file,
     )
+    from kvbench.timed_io._python_batch import DROP, LOOK, RESIDENT_OFFSET, run_copies, run_files, sum_rows
 
     _timer = "python"
 
@@ -71,7 +79,9 @@ TIMER: Final = _timer
 TIMED_BY: Final = schema.TimedBy.EXTENSION if _timer == "extension" else schema.TimedBy.PYTHON
 """Who times the calls that move bytes. What `begin` and `end` enclose is timed around Python code, with either."""
 
-if (schema.RECORD_DTYPE.itemsize, schema.STOPWATCH_BYTES) != (ROW_BYTES, STOPWATCH_BYTES):
+_FIELDS: Final[Mapping[str, Any]] = schema.RECORD_DTYPE.fields or {}
+_LAYOUT: Final = (schema.RECORD_DTYPE.itemsize, schema.STOPWATCH_BYTES, _FIELDS["resident_pct"][1])
+if _LAYOUT != (ROW_BYTES, STOPWATCH_BYTES, RESIDENT_OFFSET):
     raise KvbenchError(
         f"the stopwatch was built for rows of {ROW_BYTES} bytes ({STOPWATCH_BYTES} of them its own), the schema has "
         f"{schema.RECORD_DTYPE.itemsize} ({schema.STOPWATCH_BYTES}): install kvbench again to rebuild it"
@@ -79,8 +89,10 @@ if (schema.RECORD_DTYPE.itemsize, schema.STOPWATCH_BYTES) != (ROW_BYTES, STOPWAT
 
 __all__ = [
     "DIRECT",
+    "DROP",
     "FIRST",
     "LAST",
+    "LOOK",
     "SCHEDSTAT",
     "TIMED_BY",
     "TIMER",
@@ -91,6 +103,9 @@ __all__ = [
     "now_ns",
     "page_cache",
     "read_file",
+    "run_copies",
+    "run_files",
+    "sum_rows",
     "thread_cpu_ns",
     "unlink",
     "write_file",

@@ -21,7 +21,7 @@
 #error "the columns of a record are little-endian: on this machine kvbench uses the Python stand-in"
 #endif
 
-enum { ROW_BYTES = 112, STOPWATCH_BYTES = 84 };
+enum { ROW_BYTES = 120, STOPWATCH_BYTES = 84 };
 
 /* ---- the row ---------------------------------------------------------------------------------------------------- */
 

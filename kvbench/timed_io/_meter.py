@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-ROW_BYTES: Final = 112
+ROW_BYTES: Final = 120
 STOPWATCH_BYTES: Final = 84
 SAME: Final = -1
 """As `span_ns`: the whole wall time; as `copy_ns`: all of the host time."""

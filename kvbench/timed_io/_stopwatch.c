@@ -384,6 +384,8 @@ static PyObject *end(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
+#include "_batch_calls.h"
+
 static PyObject *page_cache(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)module;
@@ -426,6 +428,9 @@ static PyMethodDef methods[] = {
     FAST("unlink", unlink_object, "Remove a file, timed."),
     FAST("begin", begin, "Start timing an operation that Python code carries out."),
     FAST("end", end, "Stop timing an operation that Python code carried out."),
+    FAST("run_files", run_files, "Read, write or remove several files one after the other, each timed into its row."),
+    FAST("run_copies", run_copies, "Copy several objects one after the other, each timed into its row."),
+    FAST("sum_rows", sum_rows, "What the rows of a batch add up to."),
     FAST("page_cache", page_cache, "Optionally drop a file from the page cache; the percentage of it that is cached."),
     {"now_ns", now_ns, METH_NOARGS, "CLOCK_MONOTONIC in ns."},
     {"thread_cpu_ns", thread_cpu_ns, METH_NOARGS, "CPU time of the calling thread in ns."},
@@ -457,6 +462,8 @@ static int fill_module(PyObject *module)
     PyObject *works = schedstat_works ? Py_True : Py_False;
     if (PyModule_AddObjectRef(module, "SCHEDSTAT", works) < 0 || PyModule_AddIntMacro(module, FIRST) < 0 ||
         PyModule_AddIntMacro(module, LAST) < 0 || PyModule_AddIntMacro(module, DIRECT) < 0 ||
+        PyModule_AddIntMacro(module, LOOK) < 0 || PyModule_AddIntMacro(module, DROP) < 0 ||
+        PyModule_AddIntMacro(module, RESIDENT_OFFSET) < 0 ||
         PyModule_AddIntMacro(module, ROW_BYTES) < 0 || PyModule_AddIntMacro(module, STOPWATCH_BYTES) < 0)
         return -1;
     return 0;

@@ -32,6 +32,9 @@ AnyBuffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap | NDArray[Any]
 FIRST: Final = 1
 LAST: Final = 2
 DIRECT: Final = 4
+LOOK: Final = 8
+DROP: Final = 16
+RESIDENT_OFFSET: Final[int]
 ROW_BYTES: Final[int]
 STOPWATCH_BYTES: Final[int]
 SCHEDSTAT: Final[bool]
@@ -111,6 +114,55 @@ def begin(rows: AnyBuffer, row: int, /) -> None:
 
 def end(rows: AnyBuffer, row: int, span_ns: int, copy_ns: int, nbytes: int, /) -> None:
     """Fill the row that `begin` started, with a span, a copy time (at most host) and bytes as the caller knows them."""
+
+def run_files(
+    rows: AnyBuffer,
+    first_row: int,
+    does: int,
+    dirfd: int,
+    prefix: str,
+    suffix: str,
+    keys: AnyBuffer,
+    memory: AnyBuffer | None,
+    extents: NDArray[Any] | None,
+    ends: AnyBuffer | None,
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> tuple[int, int, int]:
+    """A batch: whole files one after the other, each as `read_file`, `write_file` (FIRST and LAST) or `unlink` does it
+    and timed into a row of its own, from row `first_row` on. No error is raised for what happens to a file.
+
+    `does`: 0 read, 1 write, 4 remove. `keys` (n numbers of 64 bits, unsigned) name the files: `prefix`, 16 hexadecimal
+    digits, `suffix`. Object i lies in `extents[ends[i - 1]:ends[i]]` of `memory` (all three None where files are
+    removed). `flags`: DIRECT; LOOK has the page cache looked at before each file, untimed, and what `page_cache` says
+    of it put into resident_pct of its row; DROP with LOOK drops the file from it first.
+
+    Returns how many files were begun, the errno in which the last of them ended (nothing is begun behind one that
+    fails), and whether that errno is not of the last that was begun but of a look at the one behind it.
+    """
+
+def run_copies(
+    rows: AnyBuffer,
+    first_row: int,
+    dst: AnyBuffer,
+    dst_extents: NDArray[Any],
+    dst_ends: AnyBuffer,
+    src: AnyBuffer,
+    src_extents: NDArray[Any],
+    src_ends: AnyBuffer,
+    io_bytes: int,
+    counts: int,
+    stop: AnyBuffer,
+    /,
+) -> tuple[int, int, int]:
+    """A batch of objects that `copy` copies, each timed into a row of its own; extents and ends as of `run_files`.
+    `counts` 0: its host time is no copy time (nothing was copied). Returns what `run_files` does."""
+
+def sum_rows(rows: AnyBuffer, first_row: int, count: int, /) -> tuple[int, int, int, int, int, int, int, int]:
+    """What `count` rows add up to: the first start, the last end, then the sums of wall, host, run queue, device and
+    copy (all in ns), and of the bytes."""
 
 def page_cache(dirfd: int, name: str, drop: bool, /) -> int:
     """Not timed: drop the file's clean pages if asked, then how much of it is cached, in percent, rounded up.

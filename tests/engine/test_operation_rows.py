@@ -108,7 +108,7 @@ def test_a_row_of_the_null_tier_was_timed_by_the_stopwatch(make_rank: MakeRank) 
 def test_a_row_of_what_failed_before_it_was_timed_was_timed_around_python(
     make_rank: MakeRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rank = make_rank()
+    rank = make_rank(read_path="mmap-copy")
     rank.run(Script([[request(0, ref(1))]]))
     monkeypatch.setattr(rank.files, "prepare_read", no_more_memory)
     load, _ = rank.start(Script([[request(1, ref(1), prefill=False)]]))

@@ -1,12 +1,14 @@
 """The two lines that operations wait in: one for each key, and one for the room of each tier."""
 
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_harness import request
 
 from kvbench.cache import Step
+from kvbench.engine.bundle import Bundle, Unit
 from kvbench.engine.operation import ActiveRequest, Operation
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.records.schema import Op, Phase
@@ -69,7 +71,7 @@ def test_keys_that_nobody_uses_are_forgotten() -> None:
     for key in range(1000):
         for each in add(order, Op.WRITE, Op.READ, Op.READ, Op.DELETE, key=key):
             order.finish(each)
-    assert order._lines == {}
+    assert (order._exclusive, order._readers) == ({}, {})
 
 
 OPS = st.sampled_from([Op.READ, Op.READ, Op.WRITE, Op.DELETE, Op.DEMOTE, Op.PROMOTE])
@@ -98,7 +100,7 @@ def test_any_order_of_completion_keeps_the_order_of_decisions(plan: list[tuple[O
         assert not set(map(id, freed)) & set(map(id, ready))
         ready += freed
     assert all(each.done for each in added), "nothing waits for ever"
-    assert order._lines == {}
+    assert (order._exclusive, order._readers) == ({}, {})
 
 
 def test_room_is_given_at_once_while_there_is_some() -> None:
@@ -150,3 +152,80 @@ def test_room_never_goes_below_zero_and_goes_to_everyone_in_turn(sizes: list[int
         holding += got
         assert room.free_bytes == 10 - sum(each.step.nbytes for each in holding) >= 0
     assert given_to == asked
+
+
+# Bundles
+
+
+def bundle(op: Op, *keys: int, nbytes: int = 1) -> Bundle:
+    return Bundle(op, keys, nbytes, 1, (0, 0), ActiveRequest(request(0), Phase.MEASURE, 0, 0), None)
+
+
+def test_a_bundle_waits_for_what_any_of_its_keys_has_to_wait_for() -> None:
+    order = KeyOrder()
+    (write,) = add(order, Op.WRITE, key=1)
+    (read,) = add(order, Op.READ, key=2)
+    reads, deletes = bundle(Op.READ, 1, 2, 3), bundle(Op.DELETE, 1, 2, 3)
+    order.add_bundle(reads)
+    order.add_bundle(deletes)
+    assert (reads.waits_for, deletes.waits_for) == (1, 3)
+    assert order.finish(read) == []
+    assert order.finish(write) == [reads]
+    assert order.finish(reads) == [deletes]
+    order.finish(deletes)
+    assert (order._exclusive, order._readers) == ({}, {})
+
+
+def test_a_delete_waits_for_a_reader_before_one_that_ended_first() -> None:
+    order = KeyOrder()
+    first, second = bundle(Op.READ, 1, 2), bundle(Op.READ, 2, 3)
+    order.add_bundle(first)
+    order.add_bundle(second)
+    order.finish(second)
+    (delete,) = add(order, Op.DELETE, key=2)
+    assert delete.waits_for == 1
+    assert order.finish(first) == [delete]
+
+
+UNITS = st.lists(
+    st.tuples(st.sampled_from([Op.READ, Op.READ, Op.WRITE, Op.DELETE]), st.sets(st.integers(0, 6), min_size=1)),
+    max_size=30,
+)
+
+
+@settings(max_examples=300)
+@given(UNITS, st.randoms(use_true_random=False))
+def test_operations_on_a_key_take_effect_as_decided_whoever_is_first(
+    asked: list[tuple[Op, set[int]]], random: Random
+) -> None:
+    """Units of one key are operations, others bundles; those that wait for nothing end in any order."""
+    order = KeyOrder()
+    units = [bundle(op, *keys) if len(keys) > 1 else operation(op, *keys) for op, keys in asked]
+    ready: list[Unit] = []
+    for unit in units:
+        order.add_bundle(unit) if isinstance(unit, Bundle) else order.add(unit)
+        if not unit.waits_for:
+            ready.append(unit)
+        # Some end while others are still being decided.
+        if ready and random.random() < 0.3:
+            ready += order.finish(ready.pop(random.randrange(len(ready))))
+    numbers = {id(unit): number for number, unit in enumerate(units)}
+    while ready:
+        for unit in ready:
+            op, keys = asked[numbers[id(unit)]]
+            for before, (other, others) in zip(units[: numbers[id(unit)]], asked, strict=False):
+                assert before.done or not keys & others or (op == other == Op.READ)
+        ready += order.finish(ready.pop(random.randrange(len(ready))))
+    assert all(unit.done for unit in units), "none waits for ever"
+    assert (order._exclusive, order._readers) == ({}, {})
+
+
+def test_room_for_a_bundle_is_given_at_once_for_all_of_it() -> None:
+    room = Room(10)
+    first, second, third = bundle(Op.WRITE, 1, 2, nbytes=4), bundle(Op.WRITE, 3, 4, nbytes=2), operation(Op.WRITE, 5)
+    for unit in (first, second, third):
+        room.ask(unit)
+    assert (first.waits_for, second.waits_for, third.waits_for) == (0, 1, 1)
+    assert room.release(1) == []
+    assert room.release(4) == [second, third]
+    assert room.free_bytes == 2

@@ -231,15 +231,15 @@ def test_a_read_error_of_the_drive_is_no_broken_promise_and_ends_the_load(
 ) -> None:
     job = make_job()
     written_first(job, request(0, ref(7, 3)))
-    monkeypatch.setattr("kvbench.timed_io.read_file", _io_error)
+    monkeypatch.setattr("kvbench.timed_io.run_files", _io_error)
     job.run(NOTHING, Script([[request(10, ref(7, 3))]]))
     assert len(job.failures) == 1
     assert "Input/output error" in job.failures[0]
     assert job.violations() == {}
 
 
-def _io_error(*arguments: Any) -> int:
-    raise OSError(5, "Input/output error")
+def _io_error(*arguments: Any) -> tuple[int, int, int]:
+    return 1, 5, 0
 
 
 # Disaggregated serving

@@ -230,7 +230,8 @@ class TierContract:
             scramble(lease.arena, payload)
         got = new_batch(tier, Op.READ, leases)
         tier.run(got)
-        for key, memory, landed in zip(got.keys, got.memories, got.landed, strict=True):
+        for at, (key, memory) in enumerate(zip(got.keys, got.memories, strict=True)):
+            landed = got.landed_at(at)
             if landed is None:
                 tier.inspect(key, 0, memory)
             if tier.holds_bytes:
@@ -359,9 +360,10 @@ class TestFileTier(TierContract):
         tier.delete(new_cell(), 22)
         batch = new_batch(tier, Op.READ, leases)
         tier.run(batch)
-        assert batch.begun == 3
+        # Where it looks at each file right before it reads it, that is what fails, and there is nothing in its row yet.
+        assert batch.begun == (2 if tier.moves_together else 3)
         assert {number: error.errno for number, error in batch.errors.items()} == {2: errno.ENOENT}
-        assert rows_of(batch)["errno"].tolist() == [0, 0, errno.ENOENT, 0, 0]
+        assert rows_of(batch)["errno"].tolist() == [0, 0, 0 if tier.moves_together else errno.ENOENT, 0, 0]
         assert (rows_of(batch)["t_start_ns"][3:] == 0).all()
 
     @pytest.mark.parametrize("kept_bytes", [0, SECTOR_BYTES, 2 * SECTOR_BYTES])

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Blank, Payload
-from kvbench.tiers.transfer import Cell, Part
+from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SECTOR_BYTES
 from kvbench.workload.request import ObjectRef, Request, Schedule
 
@@ -203,6 +203,14 @@ class WatchedMemory(MemoryTier):
         with self.journal.reading(self.number, key):
             return super().read(cell, key, part, target, handle)
 
+    def run(self, batch: Batch) -> None:
+        """What is one call does not come by the methods above."""
+        with ExitStack() as stack:
+            for key in () if batch.does == Op.DELETE else batch.keys:
+                reads = batch.does == Op.READ
+                stack.enter_context(self.journal.reading(self.number, key) if reads else self.journal.alone(key))
+            super().run(batch)
+
     def release(self, key: int) -> None:
         with self.journal.alone(key):
             super().release(key)
@@ -232,6 +240,19 @@ class WatchedFile(FileTier):
         with self.journal.alone(key):
             super().delete(cell, key)
         self.journal.give_back(self.number, key)
+
+    def run(self, batch: Batch) -> None:
+        """What is one call does not come by the methods above."""
+        if (batch.does == Op.READ and not self.moves_together) or (batch.does == Op.WRITE and self._as_npy):
+            super().run(batch)
+            return
+        with ExitStack() as stack:
+            for key in batch.keys:
+                reads = batch.does == Op.READ
+                stack.enter_context(self.journal.reading(self.number, key) if reads else self.journal.alone(key))
+            super().run(batch)
+        for key in batch.keys[: batch.begun - len(batch.errors)] if batch.does == Op.DELETE else ():
+            self.journal.give_back(self.number, key)
 
 
 class RecordingCache(Cache):

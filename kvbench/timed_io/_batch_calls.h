@@ -1,0 +1,178 @@
+/* The calls on batches, as Python sees them: checks the arguments, holds the buffers and releases the GIL.
+ *
+ * A part of _stopwatch.c, whose helpers it uses; _batch.h carries the batches out.
+ */
+#ifndef KVBENCH_BATCH_CALLS_H
+#define KVBENCH_BATCH_CALLS_H
+
+#include "_batch.h"
+
+static const char BAD_ENDS[] = "ends must be an int64 buffer that rises to the number of extents, one for each object";
+
+/* Rows `first` to `first + count` lie within the buffer. */
+static int get_rows(call_t *call, PyObject *rows, PyObject *first, int64_t count)
+{
+    if (!get_row(call, rows, first))
+        return 0;
+    int64_t room = ((char *)call->rows.buf + call->rows.len - call->row_at) / ROW_BYTES;
+    return count <= room || is_refused("the rows of the batch lie outside rows");
+}
+
+/* Numbers of 64 bits, as bytes of a buffer. */
+static int get_numbers(PyObject *object, Py_buffer *view, int64_t *count)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0)
+        return 0;
+    *count = view->len / 8;
+    return (view->len % 8 == 0 && (uintptr_t)view->buf % 8 == 0) || is_refused("expected aligned numbers of 64 bits");
+}
+
+static int get_ends(regions_t *regions, PyObject *object, Py_buffer *view, int64_t count)
+{
+    int64_t given, before = 0;
+    if (!get_numbers(object, view, &given))
+        return 0;
+    if (given != count)
+        return is_refused(BAD_ENDS);
+    regions->ends = view->buf;
+    for (int64_t i = 0; i < count; i++) {
+        if (regions->ends[i] < before)
+            return is_refused(BAD_ENDS);
+        before = regions->ends[i];
+    }
+    return before == regions->all.count || is_refused(BAD_ENDS);
+}
+
+static PyObject *told_end(const batch_end_t *end)
+{
+    return Py_BuildValue("(Lii)", (long long)end->begun, end->error, end->unprepared);
+}
+
+typedef struct {
+    call_t call;
+    Py_buffer keys, ends, src_ends;
+} batch_call_t;
+
+static void release_batch(batch_call_t *held)
+{
+    release_call(&held->call);
+    PyBuffer_Release(&held->keys);
+    PyBuffer_Release(&held->ends);
+    PyBuffer_Release(&held->src_ends);
+}
+
+static int get_file_batch(batch_call_t *held, file_batch_t *batch, PyObject *const *args)
+{
+    call_t *call = &held->call;
+    if (!get_int(args[2], &batch->does) || !get_int(args[3], &batch->dirfd) || !get_name(args[4], &batch->prefix) ||
+        !get_name(args[5], &batch->suffix) || !get_numbers(args[6], &held->keys, &batch->count) ||
+        !get_rows(call, args[0], args[1], batch->count) || !get_size(args[10], &batch->io_bytes, 1, BAD_IO_BYTES) ||
+        !get_int(args[11], &batch->flags) || !get_stop(call, args[12]))
+        return 0;
+    if (batch->does != READ_OP && batch->does != WRITE_OP && batch->does != DELETE_OP)
+        return is_refused("a batch reads, writes or deletes");
+    if (strlen(batch->prefix) + KEY_DIGITS + strlen(batch->suffix) >= NAME_BYTES)
+        return is_refused("the names of the objects are too long");
+    batch->keys = held->keys.buf;
+    batch->rows = call->row_at;
+    batch->stop = call->stop;
+    if (batch->does == DELETE_OP)
+        return 1;
+    return get_region(&batch->memory.all, args[7], &call->memory, batch->does == READ_OP, args[8], &call->extents) &&
+           get_ends(&batch->memory, args[9], &held->ends, batch->count);
+}
+
+static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    batch_call_t held = {0};
+    file_batch_t batch = {0};
+    batch_end_t end = {0};
+    if (!has_count("run_files", nargs, 13))
+        return NULL;
+    if (!get_file_batch(&held, &batch, args)) {
+        release_batch(&held);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run_file_batch(&batch, &end);
+    Py_END_ALLOW_THREADS
+    release_batch(&held);
+    return told_end(&end);
+}
+
+/* Each object holds as many bytes on both sides: copies end where the target does. */
+static int have_same_sizes(const copy_batch_t *batch)
+{
+    for (int64_t number = 0; number < batch->count; number++) {
+        region_t to = region_of(&batch->to, number), from = region_of(&batch->from, number);
+        int64_t difference = 0;
+        for (int64_t i = 0; i < to.count; i++)
+            difference += to.extents[i][1];
+        for (int64_t i = 0; i < from.count; i++)
+            difference -= from.extents[i][1];
+        if (difference)
+            return is_refused("both sides of an object must hold the same number of bytes");
+    }
+    return 1;
+}
+
+static int get_copy_batch(batch_call_t *held, copy_batch_t *batch, PyObject *const *args)
+{
+    call_t *call = &held->call;
+    int64_t given;
+    if (!get_numbers(args[4], &held->ends, &batch->count))
+        return 0;
+    PyBuffer_Release(&held->ends);
+    if (!get_rows(call, args[0], args[1], batch->count) ||
+        !get_region(&batch->to.all, args[2], &call->memory, 1, args[3], &call->extents) ||
+        !get_ends(&batch->to, args[4], &held->ends, batch->count) ||
+        !get_region(&batch->from.all, args[5], &call->src, 0, args[6], &call->src_extents) ||
+        !get_ends(&batch->from, args[7], &held->src_ends, batch->count) ||
+        !get_size(args[8], &batch->io_bytes, 1, BAD_IO_BYTES) || !get_integer(args[9], &given) ||
+        !get_stop(call, args[10]) || !have_same_sizes(batch))
+        return 0;
+    batch->counts = given != 0;
+    batch->rows = call->row_at;
+    batch->stop = call->stop;
+    return 1;
+}
+
+static PyObject *run_copies(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    batch_call_t held = {0};
+    copy_batch_t batch = {0};
+    batch_end_t end = {0};
+    if (!has_count("run_copies", nargs, 11))
+        return NULL;
+    if (!get_copy_batch(&held, &batch, args)) {
+        release_batch(&held);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run_copy_batch(&batch, &end);
+    Py_END_ALLOW_THREADS
+    release_batch(&held);
+    return told_end(&end);
+}
+
+static PyObject *sum_rows(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    call_t call = {0};
+    int64_t count;
+    if (!has_count("sum_rows", nargs, 3))
+        return NULL;
+    if (!get_size(args[2], &count, 0, "count must not be negative") || !get_rows(&call, args[0], args[1], count)) {
+        release_call(&call);
+        return NULL;
+    }
+    sums_t sums = add_rows(call.row_at, count);
+    release_call(&call);
+    return Py_BuildValue("(LLLLLLLL)", (long long)sums.start_ns, (long long)sums.end_ns, (long long)sums.wall_ns,
+                         (long long)sums.host_ns, (long long)sums.runq_ns, (long long)sums.device_ns,
+                         (long long)sums.copy_ns, (long long)sums.nbytes);
+}
+
+#endif

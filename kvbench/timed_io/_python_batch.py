@@ -1,0 +1,167 @@
+"""The calls on batches without a compiler: `run_files`, `run_copies` and `sum_rows` of `_stopwatch.pyi`.
+
+One object after the other by the single calls of `_python`, which do and time the same.
+"""
+
+import errno
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbench.timed_io._meter import ROW_BYTES, load_row, store_row
+from kvbench.timed_io._python import (
+    DIRECT,
+    FIRST,
+    LAST,
+    AnyBuffer,
+    _region,
+    copy,
+    page_cache,
+    read_file,
+    unlink,
+    write_file,
+)
+
+LOOK: Final = 8
+DROP: Final = 16
+RESIDENT_OFFSET: Final = 109
+
+_READ, _WRITE, _DELETE = 0, 1, 4
+_NAME_BYTES: Final = 1024
+_KEY_DIGITS: Final = 16
+_BAD_ENDS: Final = "ends must be an int64 buffer that rises to the number of extents, one for each object"
+
+End = tuple[int, int, int]
+"""Objects that were begun, the error in which the last of them ended, and whether one more could not be looked at."""
+
+
+def _rows(rows: AnyBuffer, first_row: int, count: int) -> memoryview:
+    view: memoryview = np.frombuffer(rows, np.uint8).data
+    if not 0 <= first_row < len(view) // ROW_BYTES:
+        raise ValueError("row lies outside rows")
+    if first_row + count > len(view) // ROW_BYTES:
+        raise ValueError("the rows of the batch lie outside rows")
+    return view
+
+
+def _numbers(buffer: AnyBuffer, dtype: type[np.generic]) -> list[int]:
+    view = np.frombuffer(buffer, np.uint8)
+    if len(view) % 8:
+        raise ValueError("expected aligned numbers of 64 bits")
+    found: list[int] = view.view(dtype).tolist()
+    return found
+
+
+def _each(extents: NDArray[Any], ends: AnyBuffer, count: int) -> list[NDArray[Any]]:
+    """The extents of each object."""
+    bounds = [0, *_numbers(ends, np.int64)]
+    if len(bounds) != count + 1 or sorted(bounds) != bounds or bounds[-1] != len(extents):
+        raise ValueError(_BAD_ENDS)
+    return [extents[first:end] for first, end in pairwise(bounds)]
+
+
+def _one_after_the_other(count: int, run_one: Callable[[int], None]) -> End:
+    for number in range(count):
+        try:
+            run_one(number)
+        except OSError as error:
+            return number + 1, error.errno or errno.EIO, 0
+    return count, 0, 0
+
+
+def run_files(
+    rows: AnyBuffer,
+    first_row: int,
+    does: int,
+    dirfd: int,
+    prefix: str,
+    suffix: str,
+    keys: AnyBuffer,
+    memory: AnyBuffer | None,
+    extents: NDArray[Any] | None,
+    ends: AnyBuffer | None,
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    /,
+) -> End:
+    """Read, write or remove files, named by their keys."""
+    names = [f"{prefix}{key:016x}{suffix}" for key in _numbers(keys, np.uint64)]
+    view = _rows(rows, first_row, len(names))
+    if does not in (_READ, _WRITE, _DELETE):
+        raise ValueError("a batch reads, writes or deletes")
+    if len(prefix.encode()) + _KEY_DIGITS + len(suffix.encode()) >= _NAME_BYTES:
+        raise ValueError("the names of the objects are too long")
+    single = FIRST | LAST | (flags & DIRECT)
+    if does == _DELETE:
+        return _one_after_the_other(len(names), lambda at: unlink(rows, first_row + at, dirfd, names[at]))
+    if memory is None or extents is None or ends is None:
+        raise ValueError("a batch that moves bytes needs memory, extents and ends")
+    _region(memory, extents, writable=does == _READ)
+    if io_bytes < 1:
+        raise ValueError("io_bytes must be positive")
+    parts, move = _each(extents, ends, len(names)), read_file if does == _READ else write_file
+    for at, name in enumerate(names):
+        if flags & LOOK:
+            try:
+                view[(first_row + at) * ROW_BYTES + RESIDENT_OFFSET] = page_cache(dirfd, name, bool(flags & DROP))
+            except OSError as error:
+                return at, error.errno or errno.EIO, 1
+        try:
+            move(rows, first_row + at, dirfd, name, -1, 0, memory, parts[at], io_bytes, single, stop)
+        except OSError as error:
+            return at + 1, error.errno or errno.EIO, 0
+    return len(names), 0, 0
+
+
+def run_copies(
+    rows: AnyBuffer,
+    first_row: int,
+    dst: AnyBuffer,
+    dst_extents: NDArray[Any],
+    dst_ends: AnyBuffer,
+    src: AnyBuffer,
+    src_extents: NDArray[Any],
+    src_ends: AnyBuffer,
+    io_bytes: int,
+    counts: int,
+    stop: AnyBuffer,
+    /,
+) -> End:
+    """Copy objects from memory to memory."""
+    count = len(_numbers(dst_ends, np.int64))
+    view = _rows(rows, first_row, count)
+    to, source = _each(dst_extents, dst_ends, count), _each(src_extents, src_ends, count)
+    if any(a[:, 1].sum() != b[:, 1].sum() for a, b in zip(to, source, strict=True)):
+        raise ValueError("both sides of an object must hold the same number of bytes")
+
+    def run_one(at: int) -> None:
+        row = first_row + at
+        copy(rows, row, dst, to[at], src, source[at], io_bytes, FIRST | LAST, stop)
+        if not counts:
+            values = load_row(view, row)
+            values.copy_ns = 0
+            store_row(view, row, values)
+
+    return _one_after_the_other(count, run_one)
+
+
+def sum_rows(rows: AnyBuffer, first_row: int, count: int, /) -> tuple[int, int, int, int, int, int, int, int]:
+    """What rows add up to."""
+    if count < 0:
+        raise ValueError("count must not be negative")
+    view = _rows(rows, first_row, count)
+    found = [load_row(view, first_row + at) for at in range(count)]
+    return (
+        min((row.t_start_ns for row in found), default=0),
+        max((row.t_start_ns + row.wall_ns for row in found), default=0),
+        sum(row.wall_ns for row in found),
+        sum(row.host_ns for row in found),
+        sum(row.runq_ns for row in found),
+        sum(row.device_ns for row in found),
+        sum(row.copy_ns for row in found),
+        sum(row.nbytes for row in found),
+    )
