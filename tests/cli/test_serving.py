@@ -153,6 +153,24 @@ def test_blocks_come_up_before_the_next_turn_as_was_planned(
     assert column(file, "requests/operations").sum() < len(column(file, "records/op"))
 
 
+@pytest.mark.parametrize("last", ['"null"', "file"])
+def test_chains_longer_than_a_modelled_tier_come_up_through_it(
+    start_run: Start, kvbench: Call, tmp_path: Path, last: str
+) -> None:
+    """What one block of a chain pushes out of it, another block of the chain, must not wait for all blocks to come."""
+    trace = write_samples(tmp_path, np.random.default_rng(119), requests=25)["bailian"]
+    tiers = "{kind: gpu, capacity_bytes: 64KiB}, {kind: memory, capacity_bytes: 64KiB}"
+    words = (f"workload.path={trace}", "workload.format=bailian", MODEL, "cache.block_tokens=16", "pacing.mode=asap")
+    words += (f"tiers=[{tiers}, {{kind: {last}, capacity_bytes: 3MiB}}]", "cache.promote_on_hit=true")
+    carried_out(start_run, words)
+    figures = planned(kvbench, words)
+    assert column(tmp_path / "run.h5", "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
+    if last == "file":
+        ops, tier, nbytes = (column(tmp_path / "run.h5", f"records/{name}") for name in ("op", "tier", "nbytes"))
+        written = nbytes[(tier == 2) & np.isin(ops, [Op.WRITE, Op.DEMOTE])].sum()
+        assert written == figures["tiers"][2]["written_bytes"] > 0
+
+
 def test_an_export_has_prefetches_too(kvbench: Call, regular: Path, tmp_path: Path) -> None:
     words = settings(regular, "pacing.mode=open", "cache.prefetch=expected")
     figures = planned(kvbench, words)
