@@ -158,7 +158,7 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
             "modelled-compute",
             "",
             "",
-            "the times of requests contain modelled compute, which nobody measured: beside it what storage adds weighs less",
+            "the times of requests contain modelled compute, which nobody measured; their ratio says less of storage",
         )
     timers = {str(run.attributes["timer"]) for runs in loaded.values() for run in runs}
     for label, runs in loaded.items():

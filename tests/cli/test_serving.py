@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from kvbench_command import QUICK, Command, Ended, column, overrides
 
-from kvbench.records.schema import Op
+from kvbench.records.schema import Op, label
 from kvbench.units import KIB
 from kvbench.workload.trace_samples import write_samples
 from kvbench.workload.traces.read import read_trace
@@ -169,6 +169,27 @@ def test_chains_longer_than_a_modelled_tier_come_up_through_it(
         ops, tier, nbytes = (column(tmp_path / "run.h5", f"records/{name}") for name in ("op", "tier", "nbytes"))
         written = nbytes[(tier == 2) & np.isin(ops, [Op.WRITE, Op.DEMOTE])].sum()
         assert written == figures["tiers"][2]["written_bytes"] > 0
+
+
+def test_an_export_has_each_object_of_each_rank(start_run: Start, kvbench: Call, trace: Path, tmp_path: Path) -> None:
+    """Where a block is several objects and several ranks have a part of it, an operation is still a row of a run."""
+    words = settings(trace, "tensor_parallel=2", "cache.split.layers=2", "pacing.mode=asap")
+    carried_out(start_run, words, ranks=4)
+    figures = planned(kvbench, words, ranks=4)
+    out = tmp_path / "operations.parquet"
+    assert kvbench("plan", "mooncake", *overrides(*words), "--ranks", 4, "--export", out).code == 0
+    table = pd.read_parquet(out)
+    tier = table[["source_tier", "target_tier"]].max(axis=1)
+    names = [label(op) for op in Op]
+    ours = Counter(zip(table["rank"], table["request"], table["operation"].map(names.index), tier, strict=True))
+    rows = (column(tmp_path / "run.h5", f"records/{name}").tolist() for name in ("rank", "request", "op", "tier"))
+    assert ours == Counter(zip(*rows, strict=True))
+    assert set(table["bytes"]) == {BLOCK // 4}
+    assert table.loc[table["target_tier"] == 1, "bytes"].sum() == figures["tiers"][1]["written_bytes"]
+    assert kvbench("plan", "mooncake", *overrides(*words), "--ranks", 4, "--export", tmp_path / "job.fio").code == 0
+    assert len(list(tmp_path.glob("job-rank-*.iolog"))) == 4
+    log = (tmp_path / "job-rank-3.iolog").read_text()
+    assert {line.split()[-1] for line in log.splitlines() if " write " in line} == {str(BLOCK // 4)}
 
 
 def test_an_export_has_prefetches_too(kvbench: Call, regular: Path, tmp_path: Path) -> None:
