@@ -153,6 +153,13 @@ def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[
     if not same_work(loaded):
         keys = ", ".join(dict.fromkeys(found["key"])) or "the version of kvbench"
         yield "different-work", "", "", f"the runs did not do the same work: they differ in {keys}"
+    if any(run.config.get("compute") for runs in loaded.values() for run in runs):
+        yield (
+            "modelled-compute",
+            "",
+            "",
+            "the times of requests contain modelled compute, which nobody measured; their ratio says less of storage",
+        )
     timers = {str(run.attributes["timer"]) for runs in loaded.values() for run in runs}
     for label, runs in loaded.items():
         if len(runs) == 1:

@@ -82,8 +82,8 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
 
 
 def table_rows(run: Run, table: str) -> NDArray[np.void]:
-    """The rows of one of the tables of `population_schema`."""
-    columns = run.columns(FILE_TABLES[table].names or (), table)
+    """The rows of one of the tables of `population_schema`; columns that an older file does not have are 0."""
+    columns = run.columns(run.file.tables[table].columns, table)
     rows = np.zeros(run.file.tables[table].rows, FILE_TABLES[table])
     for name, values in columns.items():
         rows[name] = values

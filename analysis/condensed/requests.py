@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from kvbench_analysis.condensed.operations import histograms, table_rows
 from kvbench_analysis.figures import requests
-from kvbench_analysis.figures.requests import ALL, STATES, class_name
+from kvbench_analysis.figures.requests import ALL, MODELLED, STATES, class_name
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, backed_percentile
 from kvbench_analysis.tables.window import Window
@@ -22,6 +22,7 @@ _PARTS: Final = {
     "queue": Quantity.REQUEST_QUEUE,
     "storage": Quantity.REQUEST_STORAGE,
 }
+_MODELLED: Final = dict(zip(MODELLED, (Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE), strict=True))
 _FROM_SAMPLE: Final = [*PERCENTILE_COLUMNS, "percentiles_of", "backed_percentile"]
 
 
@@ -47,10 +48,11 @@ def request_counts(run: Run, window: Window) -> pd.DataFrame:
 def request_latency(run: Run) -> pd.DataFrame:
     """As `requests.request_latency`; counts and means are of all requests."""
     found = histograms(run, "request_histograms") if run.mode == "histogram" else {}
+    parts = _PARTS | {part: _MODELLED[part] for part in requests.modelled_parts(run)}
     result: list[dict[str, Any]] = []
     for name, rows in _classes(run):
         done = int(rows["done"].sum())
-        for part, quantity in _PARTS.items():
+        for part, quantity in parts.items():
             total = int(rows[REQUEST_QUANTITIES[quantity]].sum())
             row = {"qos": name, "part": part, "requests": done, "mean_ns": total / done if done else float("nan")}
             merged = Histogram()

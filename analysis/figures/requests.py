@@ -18,8 +18,18 @@ ALL: Final = "all"
 STATES: Final = {state: label(state).replace("-", "_") for state in RequestState}
 
 
+MODELLED: Final = ("modelled_prefill", "modelled_decode")
+"""The parts of `request_latency` that are only where compute is modelled."""
+
+
+def modelled_parts(run: Run) -> tuple[str, ...]:
+    """Of MODELLED, those that the latencies of this run have in them: all or none."""
+    return MODELLED if run.config.get("compute") else ()
+
+
 def _measured(run: Run) -> dict[str, NDArray[Any]]:
     names = ["qos", "state", "intended_ns", "start_ns", "end_ns", "storage_ns"]
+    names += [f"{part}_ns" for part in modelled_parts(run)]
     mask = run.columns(["phase"], "requests")["phase"] == Phase.MEASURE
     return {name: values[mask] for name, values in run.columns(names, "requests").items()}
 
@@ -57,7 +67,9 @@ def request_latency(run: Run) -> pd.DataFrame:
     """Per QoS class, and `all`, and part: the distribution over the requests of the phase `measure` that were done.
 
     `latency` is intended start to end, `queue` intended start to start, `storage` the sum of the wall times of the
-    request's storage operations (which overlap, so it can exceed the latency).
+    request's storage operations (which overlap, so it can exceed the latency). Where compute is modelled, so are
+    `modelled_prefill` (its wait for the GPU included) and `modelled_decode`, which are in the latency: no one measured
+    them.
     """
     columns = _measured(run)
     parts = {
@@ -65,6 +77,7 @@ def request_latency(run: Run) -> pd.DataFrame:
         "queue": columns["start_ns"] - columns["intended_ns"],
         "storage": columns["storage_ns"],
     }
+    parts |= {part: columns[f"{part}_ns"] for part in modelled_parts(run)}
     done = columns["state"] == RequestState.DONE
     rows: list[dict[str, Any]] = []
     for name, mask in _classes(run, columns["qos"]):

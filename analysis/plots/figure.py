@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvbench_analysis.plots.marks import Plot
 
-from kvbench.records.outputs import PICTURES, check_output, write_output
+from kvbench.records.outputs import check_output, picture_kind, write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -37,9 +37,9 @@ class Figure(Plot):
     def save(self, path: str | Path) -> Path:
         """Write the figure as a picture (PNG, SVG or PDF, by the suffix), and return its path.
 
-        Raises KvbenchError naming the file where it cannot be written, or is something else."""
+        Raises KvbenchError naming the file where it is of no such kind, cannot be written, or is something else."""
         target = Path(path) if Path(path).suffix else Path(f"{path}.png")
-        kind = PICTURES.get(target.suffix.lower())
+        kind = picture_kind(target)
         output = check_output(target, kind)
         picture = BytesIO()
         self.to_matplotlib().savefig(picture, dpi=150, format=target.suffix[1:].lower())

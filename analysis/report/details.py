@@ -18,7 +18,8 @@ PART_NAMES: Final = {
     "queue": "queued before",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
-    "latency": "intended start to end", "queue": "waiting to start", "storage": "storage operations, sum",
+    "latency": "intended start to end", "queue": "waiting to start", "modelled_prefill": "prefill, modelled",
+    "modelled_decode": "decode, modelled", "storage": "storage operations, sum",
 }  # fmt: skip
 _SHARES: Final = ("device", "host", "runq")
 _RANKS: Final = 512
@@ -126,7 +127,8 @@ def request_tables(content: Content) -> list[Element]:
             ),
             left=2,
             caption="Time per request, of those that were done. Storage operations of a request overlap, so their sum "
-            "can exceed its latency.",
+            "can exceed its latency."
+            + (" Latencies contain modelled compute, which nobody measured." if summary.run["compute"] else ""),
         ),
         *(table(headings, rows, caption=f"{title}.") for title, headings, rows in look_up_tables(summary)),
         *(element("p", said) for said in (no_look_ups(summary), "" if load else no_load(summary)) if said),

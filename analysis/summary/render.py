@@ -7,7 +7,7 @@ import pandas as pd
 from kvbench_analysis.figures.requests import ALL
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
-from kvbench_analysis.summary.summary import Summary, what_was_measured
+from kvbench_analysis.summary.summary import Summary, contains_modelled, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -24,7 +24,8 @@ _PART_NAMES: Final = {
     "queue": "queued before",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
-    "latency": "intended start to end", "queue": " waiting to start", "storage": "storage operations, sum",
+    "latency": "intended start to end", "queue": " waiting to start", "modelled_prefill": " prefill, modelled",
+    "modelled_decode": " decode, modelled", "storage": "storage operations, sum",
 }  # fmt: skip
 
 
@@ -207,7 +208,7 @@ def _requests(summary: Summary, console: Console) -> None:
         return
     print_table(
         console,
-        f"Time per request ({units.count(every[0]['requests'])} requests done)",
+        f"Time per request ({units.count(every[0]['requests'])} requests done{contains_modelled(summary)})",
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
     )
@@ -215,7 +216,7 @@ def _requests(summary: Summary, console: Console) -> None:
     if len(classes):
         print_table(
             console,
-            "Time per request by class (intended start to end)",
+            f"Time per request by class (intended start to end{contains_modelled(summary)})",
             ["class", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
             ([row["qos"], units.duration(row["mean_ns"]), *_distribution(row)] for row in classes.to_dict("records")),
         )

@@ -91,6 +91,8 @@ def summarize(run: Run) -> Summary:
     facts["serving"] = "engine" if run.serves_as_engine else "reference"
     pacing = run.config.get("pacing")
     facts["pacing"] = pacing.get("mode") if isinstance(pacing, dict) else None
+    compute = run.config.get("compute")
+    facts["compute"] = str(compute.get("gpu")) if isinstance(compute, dict) else None
     facts["look_ups_told"] = "look_ups" in run.file.tables
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
@@ -132,8 +134,14 @@ def what_was_measured(summary: Summary) -> str:
     sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
     own = f"directories {run['directories']}" if "directories" in run else ""
     parts += [own, sharing, str(run["model"] or "")]
+    parts.append(f"compute modelled ({run['compute']})" if run["compute"] else "")
     parts.append(measured(summary) if run["window_s"] is not None else "")
     return f"{summary.source}: " + ", ".join(str(part) for part in parts if part)
+
+
+def contains_modelled(summary: Summary) -> str:
+    """What is to be said beside latencies of requests where they are not measured alone; else ""."""
+    return "; contains modelled compute" if summary.run["compute"] else ""
 
 
 def _plural(number: Any, noun: str) -> str:

@@ -10,7 +10,7 @@ import click
 from kvbench.commands.paths import GivenPath
 from kvbench.commands.ranks import RanksPath
 from kvbench.errors import KvbenchError
-from kvbench.records.outputs import name_file
+from kvbench.records.outputs import name_file, picture_kind
 from kvbench.studies.options import MINIMUM_REPEATS
 
 PATH: Final = GivenPath(path_type=Path)
@@ -35,6 +35,22 @@ class _OutputFile(GivenPath):
 
 
 OUTPUT_FILE: Final = _OutputFile(path_type=Path, readable=False)
+
+
+class _PictureFile(_OutputFile):
+    """A picture that a command draws when all else is done: that its ending says no kind of picture is seen before."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        converted = super().convert(value, param, ctx)
+        try:
+            if Path(converted).suffix:
+                picture_kind(Path(converted))
+        except KvbenchError as error:
+            self.fail(str(error), param, ctx)
+        return converted
+
+
+PICTURE_FILE: Final = _PictureFile(path_type=Path, readable=False)
 
 
 class Finite(click.FloatRange):

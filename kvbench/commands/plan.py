@@ -12,7 +12,7 @@ from kvbench_analysis.plots.capacity import capacity_curve
 from kvbench.cluster.agree import Agreement, together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
-from kvbench.commands.options import OUTPUT_FILE, config_argument, set_option, skip_option
+from kvbench.commands.options import OUTPUT_FILE, PICTURE_FILE, Finite, config_argument, set_option, skip_option
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig
@@ -104,11 +104,11 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
 )
 @click.option(
     "--sample",
-    type=click.FloatRange(min=0, max=0.5, min_open=True),
+    type=Finite(min=0, max=0.5, min_open=True),
     metavar="SHARE",
     help="For --capacities: only LRU, estimated from samples of that share of the blocks, with its error.",
 )
-@click.option("--plot", type=OUTPUT_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
+@click.option("--plot", type=PICTURE_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
 @click.option(
     "--export",
     type=OUTPUT_FILE,
@@ -116,7 +116,7 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    type=Finite(min=0, min_open=True, max=1e9),
     metavar="R",
     help="Also the bandwidth that is needed to keep up with R requests a second, of all ranks together.",
 )

@@ -8,7 +8,7 @@ import click
 import yaml
 from kvbench_analysis.plots.sessions import fitted_sessions
 
-from kvbench.commands.options import OUTPUT_FILE, PATH, config_argument, set_option, skip_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, PICTURE_FILE, config_argument, set_option, skip_option
 from kvbench.commands.trace_files import out_option, overwrite_option
 from kvbench.config.load import load_config, parse_config
 from kvbench.config.run_config import RunConfig, SessionsWorkload
@@ -30,7 +30,7 @@ FITTED: Final = Kind("a fitted configuration", (b"# Fitted by kvbench trace fit"
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=PATH)
 @click.option("-o", "--out", type=OUTPUT_FILE, help="Write the parameters as a configuration (YAML).")
 @overwrite_option
-@click.option("--plot", type=OUTPUT_FILE, help="A picture of fitted and real (PNG, SVG or PDF by its name).")
+@click.option("--plot", type=PICTURE_FILE, help="A picture of fitted and real (PNG, SVG or PDF by its name).")
 @skip_option
 @click.option("--json", "as_json", is_flag=True, help="Print parameters and distances as JSON.")
 def fit_command(

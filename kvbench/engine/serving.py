@@ -93,13 +93,15 @@ class Serving:
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
         reads: list[Unit] = []
         writes: list[Unit] = []
-        later = int(any(step[0] in _LOADS for step in steps))
-        for step in steps:
+        last_load = max((at for at, step in enumerate(steps) if step[0] in _LOADS), default=-1)
+        later = int(last_load >= 0)
+        for at, step in enumerate(steps):
             code, key, _, _ = step
             if code in _LOADS:
                 for operation in self._operations([step], active, 0):
                     self._queueing.ask(operation, reads)
-            elif code == _WRITE and (own is None or key in own):
+            elif code == _WRITE and at > last_load and (own is None or key in own):
+                # One that was pushed out before a read makes room for it: were it to wait for the reads, none could go.
                 for operation in self._operations([step], active, later):
                     self._queueing.ask(operation, writes)
             else:
@@ -118,6 +120,9 @@ class Serving:
         """
         codes, keys, sources, targets = zip(*steps, strict=True)
         if _PROMOTE in codes or len(set(keys)) < len(keys):
+            return None
+        if _READ in codes and _WRITE in codes[: len(codes) - codes[::-1].index(_READ)]:
+            # Pushed out of a modelled tier before a read, for which it makes room.
             return None
         own = frozenset(chain.keys.tolist()) if self._shape.modelled else None
         reads: list[Unit] = []

@@ -92,6 +92,14 @@ class Written:
         self.close()
 
 
+def picture_kind(path: Path) -> Kind:
+    """What a picture of this name is. Raises KvbenchError where its ending says none."""
+    kind = PICTURES.get(path.suffix.lower())
+    if kind is None:
+        raise KvbenchError(f"{path}: expected a name that ends in {', '.join(PICTURES)}, for a picture")
+    return kind
+
+
 def check_output(
     path: str | os.PathLike[str],
     kind: Kind | None,

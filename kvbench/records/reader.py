@@ -22,6 +22,7 @@ from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_T
 from kvbench.records.file import FORMAT_VERSION
 from kvbench.records.schema import (
     CODES,
+    LATER_CODES,
     LATER_COLUMNS,
     RECORD_COLUMNS,
     RECORD_DTYPE,
@@ -299,8 +300,10 @@ def _check_column(path: Path, table: str, column: str, dataset: Any, dtype: np.d
         raise _refuse(path, f"{where} has type {dataset.dtype}, not {dtype}")
     if column in CODES:
         stored = h5py.check_enum_dtype(dataset.dtype)
-        if stored is None or {code: name for name, code in stored.items()} != labels(column):
-            raise _refuse(path, f"{where} is not the enumeration {labels(column)}")
+        known = labels(column)
+        older = {code: name for code, name in known.items() if code not in LATER_CODES.get(column, ())}
+        if stored is None or {code: name for name, code in stored.items()} not in (known, older):
+            raise _refuse(path, f"{where} is not the enumeration {known}")
 
 
 def _check_codes(run: RunFile, column: str, values: NDArray[Any]) -> None:

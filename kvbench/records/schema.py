@@ -79,6 +79,8 @@ class Quantity(IntEnum):
     REQUEST_LATENCY = 8
     REQUEST_QUEUE = 9
     REQUEST_STORAGE = 10
+    REQUEST_PREFILL = 11
+    REQUEST_DECODE = 12
 
 
 RESIDENT_UNKNOWN: Final = 255
@@ -158,7 +160,11 @@ wait for the GPU included, and a decode; 0 where compute is not modelled, or was
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 
 LATER_COLUMNS: Final = frozenset(("modelled_prefill_ns", "modelled_decode_ns", "batch"))
-"""Of requests and records: files of version 0.1 do not have them, and their rows read as 0."""
+"""Of records and requests, and of sums over them: files of version 0.1 do not have them, and their rows read as 0."""
+
+
+LATER_CODES: Final = {"quantity": frozenset((Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE))}
+"""By column: codes that the enumeration of older files does not have."""
 
 
 def without_later(dtype: np.dtype[Any]) -> np.dtype[Any]:

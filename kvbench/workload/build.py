@@ -46,7 +46,7 @@ def own_part(config: RunConfig, dealt: Trace, rank: int) -> Trace:
     where the trace lacks what is asked of it."""
     if config.pacing.mode == "closed" and not (dealt.session >= 0).any() and len(dealt):
         raise KvbenchError(
-            f"pacing.mode: {dealt.source} has no sessions (rank {rank} has none) whose turns could wait for answers: "
+            f"pacing.mode: a rank's part of {dealt.source} has no sessions, whose turns could wait for answers: "
             "use open or asap"
         )
     return retimed(config, dealt, rank)

@@ -25,6 +25,7 @@ Start = Callable[..., Command]
 BLOCK = 32 * KIB
 """Of 512 tokens of the smallest model."""
 SMALL_MODEL = "model={layers: 1, kv_heads: 1, head_dim: 16}"
+TIERS_OF_MEMORY = "tiers=[{kind: memory, capacity_bytes: 1MiB}, {kind: file}]"
 
 
 @pytest.fixture
@@ -285,6 +286,9 @@ def test_ranks_of_a_launcher_add_their_curves_up(start: Start, mpirun: Mpirun, k
         (("--capacities", "1MiB:2MiB", "--sample", "0.1", "--policy", "fifo"), "only the curve of LRU is estimated"),
         (("--capacities", "1MiB:2MiB", "--sample", "0.1", "--set", "cache.ttl_s=5"), "neither cache.ttl_s"),
         (("--rate", "0"), "0.0 is not in the range"),
+        (("--rate", "nan"), "'nan' is not a finite number"),
+        (("--capacities", "1MiB:2MiB", "--sample", "nan"), "'nan' is not a finite number"),
+        (("--capacities", "1MiB:2MiB", "--plot", "x.xyz"), "expected a name that ends in .png, .svg, .pdf"),
         (("--plot", "x.png"), "--plot, --policy and --sample are for --capacities"),
         (("--export", "ops.csv"), "expected a name that ends in .parquet or .fio"),
         (("--policy", "lru"), "--plot, --policy and --sample are for --capacities"),
@@ -431,6 +435,8 @@ def test_a_rate_asks_for_the_bandwidth_that_keeps_up_with_it(
     else:
         assert figures["requests_per_s"] == pytest.approx(400 / figures["span_s"])
         assert tier["read_bytes_per_s"] == pytest.approx(tier["read_bytes"] / figures["span_s"])
+    above = json.loads(kvbench("plan", "mooncake", *words, "--set", TIERS_OF_MEMORY, "--json").out)["tiers"]
+    assert [tier["at_rate"]["drive_writes_per_day"] is None for tier in above] == [True, False], "memory is no drive"
     told = kvbench("plan", "mooncake", *words).out
     assert "8 requests/s" in told
     assert "drive writes per day" in told

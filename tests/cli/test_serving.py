@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from kvbench_command import QUICK, Command, Ended, column, overrides
 
-from kvbench.records.schema import Op
+from kvbench.records.schema import Op, label
 from kvbench.units import KIB
 from kvbench.workload.trace_samples import write_samples
 from kvbench.workload.traces.read import read_trace
@@ -151,6 +151,45 @@ def test_blocks_come_up_before_the_next_turn_as_was_planned(
     check_alike(file, figures)
     assert np.count_nonzero(column(file, "records/op") == Op.PROMOTE) > 0
     assert column(file, "requests/operations").sum() < len(column(file, "records/op"))
+
+
+@pytest.mark.parametrize("last", ['"null"', "file"])
+def test_chains_longer_than_a_modelled_tier_come_up_through_it(
+    start_run: Start, kvbench: Call, tmp_path: Path, last: str
+) -> None:
+    """What one block of a chain pushes out of it, another block of the chain, must not wait for all blocks to come."""
+    trace = write_samples(tmp_path, np.random.default_rng(119), requests=25)["bailian"]
+    tiers = "{kind: gpu, capacity_bytes: 64KiB}, {kind: memory, capacity_bytes: 64KiB}"
+    words = (f"workload.path={trace}", "workload.format=bailian", MODEL, "cache.block_tokens=16", "pacing.mode=asap")
+    words += (f"tiers=[{tiers}, {{kind: {last}, capacity_bytes: 3MiB}}]", "cache.promote_on_hit=true")
+    carried_out(start_run, words)
+    figures = planned(kvbench, words)
+    assert column(tmp_path / "run.h5", "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
+    if last == "file":
+        ops, tier, nbytes = (column(tmp_path / "run.h5", f"records/{name}") for name in ("op", "tier", "nbytes"))
+        written = nbytes[(tier == 2) & np.isin(ops, [Op.WRITE, Op.DEMOTE])].sum()
+        assert written == figures["tiers"][2]["written_bytes"] > 0
+
+
+def test_an_export_has_each_object_of_each_rank(start_run: Start, kvbench: Call, trace: Path, tmp_path: Path) -> None:
+    """Where a block is several objects and several ranks have a part of it, an operation is still a row of a run."""
+    words = settings(trace, "tensor_parallel=2", "cache.split.layers=2", "pacing.mode=asap")
+    carried_out(start_run, words, ranks=4)
+    figures = planned(kvbench, words, ranks=4)
+    out = tmp_path / "operations.parquet"
+    assert kvbench("plan", "mooncake", *overrides(*words), "--ranks", 4, "--export", out).code == 0
+    table = pd.read_parquet(out)
+    tier = table[["source_tier", "target_tier"]].max(axis=1)
+    names = [label(op) for op in Op]
+    ours = Counter(zip(table["rank"], table["request"], table["operation"].map(names.index), tier, strict=True))
+    rows = (column(tmp_path / "run.h5", f"records/{name}").tolist() for name in ("rank", "request", "op", "tier"))
+    assert ours == Counter(zip(*rows, strict=True))
+    assert set(table["bytes"]) == {BLOCK // 4}
+    assert table.loc[table["target_tier"] == 1, "bytes"].sum() == figures["tiers"][1]["written_bytes"]
+    assert kvbench("plan", "mooncake", *overrides(*words), "--ranks", 4, "--export", tmp_path / "job.fio").code == 0
+    assert len(list(tmp_path.glob("job-rank-*.iolog"))) == 4
+    log = (tmp_path / "job-rank-3.iolog").read_text()
+    assert {line.split()[-1] for line in log.splitlines() if " write " in line} == {str(BLOCK // 4)}
 
 
 def test_an_export_has_prefetches_too(kvbench: Call, regular: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from kvbench.records.condensed.population_schema import (
     HISTOGRAM_DTYPE,
     KINDS_PER_TIER,
     LATE_DTYPE,
+    MODELLED,
     OPERATION_SUMS,
     POPULATION_DTYPE,
     QUANTITY_COLUMNS,
@@ -53,7 +54,7 @@ class Population:
     """What is known of all rows of a rank, or of several. One thread at a time may use it.
 
     Takes some 20 KB per tier, and with histograms 258 KB for each kind of operation and 97 KB for each class of
-    requests that occur.
+    requests that occur, 161 KB where compute is modelled.
     """
 
     def __init__(self, tiers: int, classes: int, *, histograms: bool) -> None:
@@ -132,14 +133,18 @@ class Population:
             Quantity.REQUEST_LATENCY: done["end_ns"] - done["intended_ns"],
             Quantity.REQUEST_QUEUE: done["start_ns"] - done["intended_ns"],
             Quantity.REQUEST_STORAGE: done["storage_ns"],
+            Quantity.REQUEST_PREFILL: done["modelled_prefill_ns"],
+            Quantity.REQUEST_DECODE: done["modelled_decode_ns"],
         }
         found = {"requests": len(rows)}
         found |= {name: int(np.count_nonzero(rows["state"] == state)) for state, name in _STATES.items()}
         for name in ("hit_objects", "miss_objects", "hit_tokens", "miss_tokens"):
             found[name] = int(rows[name].sum(dtype=np.int64))
+        # Every prefill computes something, so that one alone says whether compute is modelled.
+        computes = bool(done["modelled_prefill_ns"].any())
         for quantity, name in REQUEST_QUANTITIES.items():
             found[name] = int(times[quantity].sum(dtype=np.int64))
-            if self.has_histograms and len(done):
+            if self.has_histograms and len(done) and (computes or quantity not in MODELLED):
                 self.histogram(quantity, qos).add(times[quantity])
         self.request_sums[qos] += [found[name] for name in REQUEST_SUMS]
         late = np.zeros(len(done), LATE_DTYPE)

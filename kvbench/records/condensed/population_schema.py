@@ -25,8 +25,13 @@ REQUEST_QUANTITIES: Final = {
     Quantity.REQUEST_LATENCY: "latency_ns",
     Quantity.REQUEST_QUEUE: "queue_ns",
     Quantity.REQUEST_STORAGE: "storage_ns",
+    Quantity.REQUEST_PREFILL: "modelled_prefill_ns",
+    Quantity.REQUEST_DECODE: "modelled_decode_ns",
 }
 """The column of REQUEST_POPULATION_DTYPE that holds the sum of each quantity of requests."""
+
+MODELLED: Final = (Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE)
+"""Those that are only where compute is modelled, and then of every request that was done."""
 
 OPERATION_SUMS: Final = (
     "operations", "nbytes", "tokens", *(name for name in QUANTITY_COLUMNS.values() if name != "nbytes"),

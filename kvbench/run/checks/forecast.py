@@ -15,7 +15,7 @@ from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.engine.chained import block_shape
 from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
-from kvbench.records.condensed.population_schema import QUANTITY_COLUMNS, REQUEST_QUANTITIES
+from kvbench.records.condensed.population_schema import MODELLED, QUANTITY_COLUMNS, REQUEST_QUANTITIES
 from kvbench.records.condensed.sample import budget
 from kvbench.records.schema import FILE_CHUNK_ROWS as FILE_ROWS
 from kvbench.records.schema import PATHS, RECORD_DTYPE, REQUEST_DTYPE, WHOLE_COPIES, Locality, Op
@@ -215,7 +215,8 @@ def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) 
         return samples
     localities = len(Locality) if config.namespace == "shared" else 1
     kinds = len(config.tiers) * _OPERATIONS_OF_A_TIER + localities - 1
-    histograms = kinds * len(QUANTITY_COLUMNS) + len(QOS_CLASSES) * len(REQUEST_QUANTITIES)
+    of_requests = len(REQUEST_QUANTITIES) - (len(MODELLED) if config.compute is None else 0)
+    histograms = kinds * len(QUANTITY_COLUMNS) + len(QOS_CLASSES) * of_requests
     return samples + histograms * HISTOGRAM_BYTES * (2 if gathers else 1)
 
 

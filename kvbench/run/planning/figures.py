@@ -51,6 +51,8 @@ class TierSums:
     name: str
     capacity_bytes: int | None
     """Per rank; None: never full."""
+    storage: bool
+    """False: memory, which writing does not wear out."""
     hit: Found
     read_blocks: int
     written_blocks: int
@@ -67,7 +69,7 @@ class Pace:
     read_bytes_per_s: float
     written_bytes_per_s: float
     drive_writes_per_day: float | None
-    """How often a drive of the tier's capacity is written full in a day; None where it is never full."""
+    """How often a drive of the tier's capacity is written full in a day; None where it is never full, and of memory."""
 
     def as_dict(self) -> dict[str, Any]:
         """As numbers, for JSON."""
@@ -108,7 +110,7 @@ class Planned:
         """What `tier` moves where so many requests come a second."""
         share = requests_per_s * self.block_bytes / max(1, self.sums.looked_up.requests)
         written = tier.written_blocks * share
-        room = (tier.capacity_bytes or 0) * self.ranks
+        room = (tier.capacity_bytes or 0) * self.ranks if tier.storage else 0
         return Pace(requests_per_s, tier.read_blocks * share, written, written * _DAY_S / room if room else None)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """The operations of a plan, one by one, for other tools: a Parquet table of all of them, or a job that fio replays.
 
-Decided, and not carried out. In the table a row is an operation as a run would record it, in the order in which it is
-decided; in the job are those of the last tier, in one file with a slot for each block.
+Decided, and not carried out. In the table a row is an operation on an object as a run would record it, in the order in
+which it is decided; in the job are those of the last tier, in one file with a slot for each object.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from kvbench.cache.chains import ChainCache
 from kvbench.config.run_config import RunConfig
-from kvbench.engine.chained import block_bytes, chain_settings
+from kvbench.engine.chained import BlockShape, block_shape, chain_settings
 from kvbench.records.schema import Op, label
 from kvbench.run.planning.decisions import requests_within, rows_within
 from kvbench.workload.chains import Chains
@@ -38,12 +38,19 @@ class Operations:
 
 
 def operations_of(config: RunConfig, parts: Iterable[Trace], capacities: Iterable[int | None]) -> list[Operations]:
-    """All operations of each rank. Takes some 300 bytes of memory for each."""
-    settings = chain_settings(config, list(capacities))
-    return [_of_rank(config, rank, part, ChainCache(settings)) for rank, part in enumerate(parts)]
+    """All operations of each rank; `parts` are those of `planned.plan`. Takes some 300 bytes of memory for each.
+
+    Ranks that serve together do the same, each with its part of every block.
+    """
+    settings, shape = chain_settings(config, list(capacities)), block_shape(config)
+    made: list[Operations] = []
+    for part in parts:
+        one = _of_rank(config, len(made), part, ChainCache(settings), shape)
+        made += [replace(one, rank=len(made) + member) for member in range(shape.ranks)]
+    return made
 
 
-def _of_rank(config: RunConfig, rank: int, part: Trace, cache: ChainCache) -> Operations:
+def _of_rank(config: RunConfig, rank: int, part: Trace, cache: ChainCache, shape: BlockShape) -> Operations:
     chains = Chains(config, part)
     steps: list[tuple[int, int, int, int]] = []
     counts = []
@@ -54,8 +61,8 @@ def _of_rank(config: RunConfig, rank: int, part: Trace, cache: ChainCache) -> Op
         else:
             chain = chains.chain(position)
             _, made = cache.serve(chain.keys, chain.lookup, chain.stored, time_ns)
-        steps += made
-        counts.append(len(made))
+        steps += [(op, key, source, target) for op, block, source, target in made for key, _ in shape.objects(block)]
+        counts.append(len(made) * shape.parts)
     keys = np.array([step[1] for step in steps], np.uint64).view(np.int64)
     rest = np.array([(op, source, target) for op, _, source, target in steps], np.int64).reshape(-1, 3)
     number, time_ns = (np.repeat(column, counts) for column in (part.number[rows.position], rows.time_ns))
@@ -77,7 +84,7 @@ def as_parquet(config: RunConfig, ranks: Iterable[Operations]) -> bytes:
             "key": step[:, 1].view(np.uint64),
             "source_tier": step[:, 2].astype(np.int8),
             "target_tier": step[:, 3].astype(np.int8),
-            "bytes": np.full(len(step), block_bytes(config), np.int64),
+            "bytes": np.full(len(step), block_shape(config).object_bytes, np.int64),
         }
     )
 
@@ -85,8 +92,8 @@ def as_parquet(config: RunConfig, ranks: Iterable[Operations]) -> bytes:
 def as_fio(config: RunConfig, ranks: Iterable[Operations], log_name: str) -> tuple[str, dict[str, str]]:
     """A job file of fio, and the logs that it names, by their names: one job and log for each rank, as fast as fio can.
 
-    The log is fio's own, version 2: `file action offset length`. It has the reads and writes of the last tier; a block
-    that is deleted frees its slot for the next.
+    The log is fio's own, version 2: `file action offset length`. It has the reads and writes of the last tier; an
+    object that is deleted frees its slot for the next.
     """
     job = [
         "# The reads and writes of the last tier that kvbench has planned: fio THIS_FILE, in a folder of the storage.",
@@ -98,7 +105,7 @@ def as_fio(config: RunConfig, ranks: Iterable[Operations], log_name: str) -> tup
     for one in ranks:
         name = f"{log_name}-rank-{one.rank}.iolog"
         job += [f"[rank-{one.rank}]", f"read_iolog={name}"]
-        logs[name] = "\n".join(_log(one, len(config.tiers) - 1, block_bytes(config))) + "\n"
+        logs[name] = "\n".join(_log(one, len(config.tiers) - 1, block_shape(config).object_bytes)) + "\n"
     return "\n".join(job) + "\n", logs
 
 

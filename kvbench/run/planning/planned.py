@@ -163,8 +163,10 @@ def _planned(
         block_bytes=block_bytes(config) * config.tensor_parallel,
         sums=sums,
         tiers=tuple(
-            TierSums(name, nbytes, sums.prefix[HIT, number], *row)
-            for number, (name, nbytes, row) in enumerate(zip(names, capacities, of_tiers, strict=True))
+            TierSums(name, nbytes, tier.facts.storage, sums.prefix[HIT, number], *row)
+            for number, (name, nbytes, tier, row) in enumerate(
+                zip(names, capacities, config.tiers, of_tiers, strict=True)
+            )
         ),
     )
 
