@@ -27,6 +27,7 @@ setup(
             "_blocks.h",
             "_decide.h",
             "_ghosts.h",
+            "_kinds.h",
             "_prefetch.h",
             "_queues.h",
             "_table.h",

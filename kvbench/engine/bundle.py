@@ -21,8 +21,8 @@ class Bundle:
     `tokens` each, none of them twice. What it waits for, all of it waits for, as an `Operation` does."""
 
     __slots__ = (
-        "done", "followers", "ghosts", "keys", "nbytes", "numbers", "op", "ready_ns", "request", "shadows", "source", "stage",
-        "taken", "target", "tokens", "unfinished", "waits_for",
+        "done", "followers", "ghosts", "keys", "nbytes", "numbers", "op", "ready_ns", "request", "shadows", "source",
+        "stage", "taken", "target", "tokens", "unfinished", "waits_for",
     )  # fmt: skip
 
     def __init__(

@@ -98,9 +98,11 @@ class KeyOrder:
         else:
             keys, reads = (unit.step.key,), unit.step.op == _READ and not unit.alone
         held = self._readers if reads else self._exclusive
-        for key in keys:
-            if held.get(key) is unit:
-                del held[key]
+        found = [*map(held.pop, keys, repeat(None))]
+        if found.count(unit) < len(found):
+            held.update(
+                (key, other) for key, other in zip(keys, found, strict=True) if other is not None and other is not unit
+            )
 
 
 def _still_reading(readers: Iterable[Unit | None]) -> list[Unit]:

@@ -48,13 +48,13 @@ class Serving:
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
         """What was found is read, all of it at a time; then what is new is written, likewise."""
         request, tokens = active.request, chain.block_tokens
-        found, steps = self._cache.serve(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
+        found, kinds = self._cache.serve_kinds(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
         active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
         active.hit_tokens = min(len(found) * tokens, request.context_tokens)
         active.miss_tokens = request.context_tokens - active.hit_tokens
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
-        reads, writes = self._line_up(active, chain, steps)
+        reads, writes = self._line_up_bundles(active, chain, kinds) or self._line_up(active, chain)
         if reads and self._shape.ranks > 1:
             active.waits_at = 0
         add_stage(active, reads)
@@ -81,14 +81,9 @@ class Serving:
             self._first_ns = active.start_ns
         return round((active.start_ns - self._first_ns) * self._shape.speedup)
 
-    def _line_up(
-        self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
-    ) -> tuple[list[Unit], list[Unit]]:
+    def _line_up(self, active: ActiveRequest, chain: Chain) -> tuple[list[Unit], list[Unit]]:
         """The operations that the request waits for: reads, and writes of its own blocks. All others make room."""
-        shape = self._shape
-        bundled = self._line_up_bundles(active, chain, steps) if self._bundles and steps else None
-        if bundled is not None:
-            return bundled
+        shape, steps = self._shape, self._cache.last_steps()
         # What a modelled tier pushes out is written below, and no request waits for that.
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
         reads: list[Unit] = []
@@ -110,7 +105,7 @@ class Serving:
         return layer_by_layer(reads, shape.parts), layer_by_layer(writes, shape.parts)
 
     def _line_up_bundles(
-        self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
+        self, active: ActiveRequest, chain: Chain, kinds: Sequence[tuple[int, int, int, list[int]]]
     ) -> tuple[list[Unit], list[Unit]] | None:
         """The same without an object for each; None where one of the steps may wait for another of them.
 
@@ -118,8 +113,8 @@ class Serving:
         be made by one down, and the other way round. Otherwise what makes room on a tier is never waited for by what
         it waits for itself: moves go down, and the last is a delete.
         """
-        codes, keys, sources, targets = zip(*steps, strict=True)
-        if _PROMOTE in codes or len(set(keys)) < len(keys):
+        codes = [code for code, _, _, _ in kinds]
+        if not self._bundles or _PROMOTE in codes or _some_twice([keys for _, _, _, keys in kinds]):
             return None
         if _READ in codes and _WRITE in codes[: len(codes) - codes[::-1].index(_READ)]:
             # Pushed out of a modelled tier before a read, for which it makes room.
@@ -128,18 +123,18 @@ class Serving:
         reads: list[Unit] = []
         writes: list[Unit] = []
         later = int(_READ in codes)
-        kinds = list(zip(codes, sources, targets, strict=True))
-        for kind in dict.fromkeys(kinds):
-            of_kind = [key for key, its in zip(keys, kinds, strict=True) if its == kind]
-            if kind[0] == _READ:
-                for bundle in self._bundled(kind, of_kind, active, 0):
+        for code, source, target, keys in kinds:
+            kind, others = (code, source, target), keys
+            if code == _READ:
+                for bundle in self._bundled(kind, keys, active, 0):
                     self._queueing.ask(bundle, reads)
                 continue
-            if kind[0] == _WRITE:
-                for bundle in self._bundled(kind, [k for k in of_kind if own is None or k in own], active, later):
+            if code == _WRITE:
+                waited_for = keys if own is None else [key for key in keys if key in own]
+                for bundle in self._bundled(kind, waited_for, active, later):
                     self._queueing.ask(bundle, writes)
-                of_kind = [] if own is None else [k for k in of_kind if k not in own]
-            for bundle in self._bundled(kind, of_kind, active, None):
+                others = [] if own is None else [key for key in keys if key not in own]
+            for bundle in self._bundled(kind, others, active, None):
                 self._queueing.make_room(bundle)
         return reads, writes
 
@@ -169,6 +164,11 @@ class Serving:
             places = (None if source < 0 else source, None if target < 0 else target)
             for part_key, tokens in self._shape.objects(key):
                 yield Operation(Step(_OPS[code], part_key, self._shape.object_bytes, *places), active, tokens, stage)
+
+
+def _some_twice(keys: Sequence[list[int]]) -> bool:
+    """Whether any key stands in the lists more than once."""
+    return len(set().union(*keys)) < sum(map(len, keys))
 
 
 def layer_by_layer(operations: list[Unit], parts: int) -> list[Unit]:

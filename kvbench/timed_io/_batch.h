@@ -69,7 +69,8 @@ static int look_at_object(const file_batch_t *batch, const char *name, char *row
     return error;
 }
 
-static int run_one_file(const file_batch_t *batch, int64_t number, const char *name, char *row_at)
+static int run_one_file(const file_batch_t *batch, int64_t number, const char *name, char *row_at,
+                        before_t *before)
 {
     outcome_t outcome = {.span_ns = SAME};
     row_t row = load_row(row_at);
@@ -78,13 +79,14 @@ static int run_one_file(const file_batch_t *batch, int64_t number, const char *n
     op.flags = FIRST | LAST | (batch->flags & DIRECT);
     if (batch->does != DELETE_OP)
         op.region = region_of(&batch->memory, number);
-    outcome.error = start_meter(&meter);
+    outcome.error = start_next(&meter, before);
     start_row(&row, meter.start_ns);
     if (batch->does != DELETE_OP)
         run_file_op(&op, batch->does == WRITE_OP, &outcome);
     else if (!outcome.error && unlinkat(batch->dirfd, name, 0) < 0)
         outcome.error = errno;
-    stop_meter(&meter, &row, &outcome);
+    stop_and_keep(&meter, &row, &outcome, &before->usage);
+    before->is_usage_known = 1;
     store_row(row_at, &row);
     return outcome.error;
 }
@@ -93,10 +95,12 @@ static int run_one_file(const file_batch_t *batch, int64_t number, const char *n
 static void run_file_batch(const file_batch_t *batch, batch_end_t *end)
 {
     char name[NAME_BYTES];
+    before_t before = {0};
     for (int64_t number = 0; number < batch->count; number++) {
         char *row_at = batch->rows + number * ROW_BYTES;
         name_object(name, batch, number);
         if (batch->flags & LOOK) {
+            before.is_usage_known = 0;
             end->error = look_at_object(batch, name, row_at);
             if (end->error) {
                 end->unprepared = 1;
@@ -104,7 +108,7 @@ static void run_file_batch(const file_batch_t *batch, batch_end_t *end)
             }
         }
         end->begun++;
-        end->error = run_one_file(batch, number, name, row_at);
+        end->error = run_one_file(batch, number, name, row_at, &before);
         if (end->error)
             return;
     }
@@ -121,6 +125,7 @@ typedef struct {
 
 static void run_copy_batch(const copy_batch_t *batch, batch_end_t *end)
 {
+    before_t before = {0};
     for (int64_t number = 0; number < batch->count && !end->error; number++) {
         char *row_at = batch->rows + number * ROW_BYTES;
         region_t to = region_of(&batch->to, number), from = region_of(&batch->from, number);
@@ -128,11 +133,12 @@ static void run_copy_batch(const copy_batch_t *batch, batch_end_t *end)
         row_t row = load_row(row_at);
         meter_t meter;
         end->begun++;
-        outcome.error = start_meter(&meter);
+        outcome.error = start_next(&meter, &before);
         start_row(&row, meter.start_ns);
         if (!outcome.error)
             outcome.error = copy_chunks(&to, &from, batch->io_bytes, batch->stop, &outcome.nbytes);
-        stop_meter(&meter, &row, &outcome);
+        stop_and_keep(&meter, &row, &outcome, &before.usage);
+        before.is_usage_known = 1;
         store_row(row_at, &row);
         end->error = outcome.error;
     }

@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("after", type=Path, help="another")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of the load of a run")
+    parser.add_argument("--config", default="null", help="of both: a configuration with a null tier")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for both, as of kvbench run")
     parser.add_argument("--at-least", type=float, default=1.0, help="the ratio below which the exit code is 1")
     choices = parser.parse_args()
@@ -44,8 +45,8 @@ def main() -> int:
     print("| pair | before, operations per processor second | after | ratio |\n|---|---|---|---|", flush=True)
     ratios = []
     for pair in range(choices.pairs):
-        before = operations_per_processor_s(choices.before, choices.seconds, choices.set)
-        after = operations_per_processor_s(choices.after, choices.seconds, choices.set)
+        before = operations_per_processor_s(choices.before, choices.config, choices.seconds, choices.set)
+        after = operations_per_processor_s(choices.after, choices.config, choices.seconds, choices.set)
         ratios.append(after / before)
         print(f"| {pair + 1} | {before:,.0f} | {after:,.0f} | {ratios[-1]:.2f} |".replace(",", " "), flush=True)
     ratio = statistics.median(ratios)
@@ -53,12 +54,12 @@ def main() -> int:
     return 0 if ratio >= choices.at_least else 1
 
 
-def operations_per_processor_s(command: Path, seconds: float, settings: Sequence[str]) -> float:
+def operations_per_processor_s(command: Path, config: str, seconds: float, settings: Sequence[str]) -> float:
     """Run the command once. Raises SystemExit where it fails."""
     with tempfile.TemporaryDirectory(prefix="kvbench-null-") as folder:
         out = Path(folder) / "run.h5"
         changes = [part for each in (*_USUAL, f"duration_s={seconds}", *settings) for part in ("--set", each)]
-        readings = watched([str(command.absolute()), "run", "null", *changes, "--out", str(out)], folder)
+        readings = watched([str(command.absolute()), "run", config, *changes, "--out", str(out)], folder)
         with h5py.File(out) as file:
             starts_ns = file["records/t_start_ns"][:]
     first_ns, last_ns = int(starts_ns.min() + _MARGIN_S * 1e9), int(starts_ns.max() - _MARGIN_S * 1e9)

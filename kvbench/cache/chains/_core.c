@@ -210,23 +210,10 @@ static PyObject *as_array(PyObject *bytes)
     return array;
 }
 
-static PyObject *list_of_steps(const cache_t *cache)
-{
-    PyObject *list = PyList_New((Py_ssize_t)cache->step_count);
-    for (uint64_t at = 0; list && at < cache->step_count; at++) {
-        const step_t *step = &cache->steps[at];
-        PyObject *tuple = Py_BuildValue("(iKii)", step->op, (unsigned long long)step->key, step->source, step->target);
-        if (!tuple) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)at, tuple);
-    }
-    return list;
-}
+#include "_kinds.h"
 
 /* The answer is made while the cache is busy still: to make Python objects can run Python, and that begin a request. */
-static PyObject *serve_one(cache_t *cache, request_t *request)
+static PyObject *serve_one(cache_t *cache, request_t *request, PyObject *(*told)(const cache_t *))
 {
     PyObject *found = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)request->lookup);
     if (!found)
@@ -238,7 +225,7 @@ static PyObject *serve_one(cache_t *cache, request_t *request)
     cache->keeps_steps = 0;
     PyObject *answer = NULL;
     if (!is_out_of_memory(cache) && PyByteArray_Resize(found, (Py_ssize_t)request->found) == 0) {
-        PyObject *array = as_array(found), *steps = array ? list_of_steps(cache) : NULL;
+        PyObject *array = as_array(found), *steps = array ? told(cache) : NULL;
         if (steps)
             answer = PyTuple_Pack(2, array, steps);
         Py_XDECREF(array);
@@ -248,13 +235,14 @@ static PyObject *serve_one(cache_t *cache, request_t *request)
     return answer;
 }
 
-static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+static PyObject *serve_and_tell(const char *name, PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *(*told)(const cache_t *))
 {
     chain_cache_t *self = (chain_cache_t *)object;
     Py_buffer view = {0};
     request_t request = {0};
     PyObject *answer = NULL;
-    if (!has_count("serve", nargs, 4) || !get_integer(args[1], &request.lookup) ||
+    if (!has_count(name, nargs, 4) || !get_integer(args[1], &request.lookup) ||
         !get_integer(args[2], &request.store) || !get_integer(args[3], &request.now_ns) || !is_free(self))
         return NULL;
     self->is_busy = 1;
@@ -266,11 +254,28 @@ static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs
         else if (request.now_ns < self->cache.now_ns)
             is_refused(BAD_TIMES);
         else
-            answer = serve_one(&self->cache, &request);
+            answer = serve_one(&self->cache, &request, told);
     }
     self->is_busy = 0;
     PyBuffer_Release(&view);
     return answer;
+}
+
+static PyObject *serve(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    return serve_and_tell("serve", object, args, nargs, list_of_steps);
+}
+
+static PyObject *serve_kinds(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    return serve_and_tell("serve_kinds", object, args, nargs, list_of_kinds);
+}
+
+static PyObject *last_steps(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    chain_cache_t *self = (chain_cache_t *)object;
+    return is_free(self) ? list_of_steps(&self->cache) : NULL;
 }
 
 static PyObject *prefetch(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
@@ -368,6 +373,8 @@ static PyObject *get_missed(PyObject *object, void *unused)
 static PyMethodDef methods[] = {
     FAST("serve", serve, "One request: the tiers of what was found, and the steps that have to be done."),
     FAST("play", play, "Many requests, and what each comes to."),
+    FAST("serve_kinds", serve_kinds, "One request: the tiers of what was found, and the keys of each kind of step."),
+    {"last_steps", last_steps, METH_NOARGS, "The steps of the last request, one after the other."},
     FAST("prefetch", prefetch, "Bring up what is there of a chain: the steps that have to be done."),
     {"tiers_of", tiers_of, METH_O, "The tiers that hold a key, fastest first."},
     {NULL, NULL, 0, NULL}};

@@ -67,6 +67,15 @@ class ChainCache:
         that are longer than it or negative, and for a time that falls or is negative.
         """
 
+    def serve_kinds(
+        self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
+    ) -> tuple[npt.NDArray[np.int8], list[tuple[int, int, int, list[int]]]]:
+        """What `serve` does, with the steps told by kind: (op, source, target, keys) of each, the kinds in the order in
+        which they come up first, and the keys of a kind in that of the steps."""
+
+    def last_steps(self) -> list[tuple[int, int, int, int]]:
+        """The steps of the last request, as `serve` says them."""
+
     def prefetch(self, keys: npt.NDArray[np.uint64], now_ns: int) -> list[tuple[int, int, int, int]]:
         """Bring up what is there of a chain before a request asks for it; what has to be done, as `serve` says it.
 

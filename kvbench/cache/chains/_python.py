@@ -83,6 +83,18 @@ class ChainCache:
         self._steps = []
         return np.array(self._serve(keys.tolist(), lookup, store, now_ns), np.int8), self._steps
 
+    def serve_kinds(
+        self, keys: npt.NDArray[np.uint64], lookup: int, store: int, now_ns: int
+    ) -> tuple[npt.NDArray[np.int8], list[tuple[int, int, int, list[int]]]]:
+        found, steps = self.serve(keys, lookup, store, now_ns)
+        kinds: dict[tuple[int, int, int], list[int]] = {}
+        for op, key, source, target in steps:
+            kinds.setdefault((op, source, target), []).append(key)
+        return found, [(*kind, of_kind) for kind, of_kind in kinds.items()]
+
+    def last_steps(self) -> list[_Step]:
+        return self._steps
+
     def prefetch(self, keys: npt.NDArray[np.uint64], now_ns: int) -> list[_Step]:
         _check_array("keys", keys, np.uint64)
         if now_ns < self._now_ns:
