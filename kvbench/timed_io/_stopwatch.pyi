@@ -11,6 +11,9 @@ Arguments that several functions share:
 - `flags`: FIRST | LAST | DIRECT. FIRST starts the row: its `queue_ns` slot must hold the intended start and becomes
   the wait from then to `t_start_ns`; without FIRST times, faults and bytes are added to the row's. FIRST also opens the
   file and LAST closes it. DIRECT opens with O_DIRECT; the caller then guarantees the alignment of everything.
+  Of writes alone: NO_SYNC leaves fdatasync out; RENAME has a file called `name` + `.tmp` until LAST, which renames it
+  after it was closed; FOLDERS makes the folders that `name` lies in where they are not there. IN_PLACE: the object is a
+  part of the open file `fd`, which the call neither opens nor closes.
 - `stop`: int32 buffer; once it is not zero, the operation ends with ECANCELED before its next step.
 
 Every row has device + host + runq = wall. Host is CPU time, runq the time runnable without a CPU, device the rest; a
@@ -32,6 +35,10 @@ AnyBuffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap | NDArray[Any]
 FIRST: Final = 1
 LAST: Final = 2
 DIRECT: Final = 4
+NO_SYNC: Final = 8
+RENAME: Final = 16
+FOLDERS: Final = 32
+IN_PLACE: Final = 64
 ROW_BYTES: Final[int]
 STOPWATCH_BYTES: Final[int]
 SCHEDSTAT: Final[bool]
@@ -68,7 +75,7 @@ def write_file(
     /,
 ) -> int:
     """Write the extents from `file_offset` on; FIRST creates or empties the file, LAST adds fdatasync, whose wall time
-    is the span. The open descriptor, or -1 after LAST."""
+    is the span (0 with NO_SYNC). The open descriptor, or -1 after LAST."""
 
 def mmap_read(
     rows: AnyBuffer,
@@ -106,14 +113,22 @@ def copy(
 def unlink(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> None:
     """Remove a file, as one whole operation of 0 bytes."""
 
+def look_up(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> bool:
+    """Ask whether a file is there (stat), as one whole operation of 0 bytes. That it is not is no error."""
+
+def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
+    """Have the filesystem of the open file `fd` write all that it holds back (syncfs), as one whole operation of 0
+    bytes."""
+
 def begin(rows: AnyBuffer, row: int, /) -> None:
     """Start a row around Python code of this thread; until `end`, the row holds the readings at its start."""
 
 def end(rows: AnyBuffer, row: int, span_ns: int, copy_ns: int, nbytes: int, /) -> None:
     """Fill the row that `begin` started, with a span, a copy time (at most host) and bytes as the caller knows them."""
 
-def page_cache(dirfd: int, name: str, drop: bool, /) -> int:
-    """Not timed: drop the file's clean pages if asked, then how much of it is cached, in percent, rounded up.
+def page_cache(dirfd: int, name: str, drop: bool, offset: int = 0, nbytes: int = 0, /) -> int:
+    """Not timed: drop clean pages of the file if asked, then how much of them is cached, in percent, rounded up: those of
+    `nbytes` from `offset` on, a multiple of the page; 0 bytes: of all from there to the end.
 
     The kernel tells this only to those who own the file or may write it; for others it says 100.
     """
