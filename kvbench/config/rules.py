@@ -8,7 +8,7 @@ from kvbench.config.compute import Compute, shipped_gpus
 from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
-from kvbench.config.sections import Arrivals, CachePolicy, Pacing, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Io, Pacing, TierSection
 from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
@@ -48,6 +48,8 @@ class Chosen(Protocol):
     @property
     def tiers(self) -> Sequence[TierSection]: ...
     @property
+    def io(self) -> Io: ...
+    @property
     def namespace(self) -> str: ...
     @property
     def roles(self) -> str | None: ...
@@ -76,6 +78,9 @@ def tiers_fit(config: Chosen) -> None:
         raise ValueError("tiers: at least one tier is needed")
     if any(tier.facts.storage for tier in config.tiers[:-1]):
         raise ValueError("tiers: storage must be the last tier, below the memory tiers")
+    last = config.tiers[-1]
+    if config.io.sync != Io().sync and not last.facts.layouts:
+        raise ValueError(f"io.sync: only what is written to a file tier is synced; leave it out for a {last.kind} tier")
 
 
 def pacing_fits(config: Chosen) -> None:

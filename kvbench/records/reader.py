@@ -299,7 +299,13 @@ def _check_column(path: Path, table: str, column: str, dataset: Any, dtype: np.d
         raise _refuse(path, f"{where} has type {dataset.dtype}, not {dtype}")
     if column in CODES:
         stored = h5py.check_enum_dtype(dataset.dtype)
-        if stored is None or {code: name for name, code in stored.items()} != labels(column):
+        known = labels(column)
+        # Of a file that is older than the last codes, the others.
+        if (
+            not stored
+            or sorted(stored.values()) != list(range(len(stored)))
+            or any(known.get(code) != name for name, code in stored.items())
+        ):
             raise _refuse(path, f"{where} is not the enumeration {labels(column)}")
 
 

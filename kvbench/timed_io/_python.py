@@ -250,7 +250,9 @@ def _file_op(rows: AnyBuffer, row: int, op: _FileOp) -> int:
     try:
         _timed(view, row, op.flags, op.name, op.run)
     except OSError:
-        if op.fd >= 0 and not op.flags & IN_PLACE:  # only where the clocks could not be read, so that the operation never ran
+        if (
+            op.fd >= 0 and not op.flags & IN_PLACE
+        ):  # only where the clocks could not be read, so that the operation never ran
             os.close(op.fd)
         raise
     return op.fd
@@ -450,7 +452,6 @@ def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
             raise _error(ctypes.get_errno())
 
     _timed(_rows(rows, row), row, FIRST, None, work)
-
 
 
 def begin(rows: AnyBuffer, row: int, /) -> None:

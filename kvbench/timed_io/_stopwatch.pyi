@@ -127,8 +127,8 @@ def end(rows: AnyBuffer, row: int, span_ns: int, copy_ns: int, nbytes: int, /) -
     """Fill the row that `begin` started, with a span, a copy time (at most host) and bytes as the caller knows them."""
 
 def page_cache(dirfd: int, name: str, drop: bool, offset: int = 0, nbytes: int = 0, /) -> int:
-    """Not timed: drop clean pages of the file if asked, then how much of them is cached, in percent, rounded up: those of
-    `nbytes` from `offset` on, a multiple of the page; 0 bytes: of all from there to the end.
+    """Not timed: drop clean pages of the file if asked, then how much of them is cached, in percent, rounded up. Those
+    of `nbytes` from `offset` on, a multiple of the page; 0 bytes: all from there to the end.
 
     The kernel tells this only to those who own the file or may write it; for others it says 100.
     """

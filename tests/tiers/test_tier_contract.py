@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kvbench.config.run_config import Layout
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
@@ -374,12 +375,72 @@ class TestFileTier(TierContract):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
             tier.read(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
         assert caught.value.errno == row_of(cell)["errno"] == errno.EIO
+        lease.renew()  # as after every error: nobody knows what landed there
 
     def test_deleting_leaves_no_file(self, tier: Tier, lease: Lease, payload: Payload, folder: FilePath) -> None:
         write(tier, lease, payload, 9, SMALL)
         assert [str(path) for path in folder.iterdir()] == [tier.where(9)]
         tier.delete(new_cell(), 9)
         assert list(folder.iterdir()) == []
+
+
+LAYOUTS = {
+    "flat-renamed": (Layout(rename=True), Path.BUFFERED, "object"),
+    "folders": (Layout(levels=2), Path.BUFFERED, "object"),
+    "folders-renamed-direct": (Layout(levels=1, width=3, rename=True), Path.DIRECT, "object"),
+    "folders-renamed-numpy": (Layout(levels=4, width=1, rename=True), Path.NUMPY, "object"),
+    "flat-unsynced": (Layout(), Path.BUFFERED, "none"),
+}
+
+
+class TestLaidOutFiles(TierContract):
+    """Objects as files in folders, renamed when they are whole, or not synced."""
+
+    @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        layout, path, sync = request.param
+        if path == Path.DIRECT and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        write_path = path if path == Path.DIRECT else Path.BUFFERED
+        tier = FileTier(folder, path, write_path, IO_BYTES, drop_page_cache=True, layout=layout, sync=sync)
+        yield tier
+        tier.close()
+
+    def test_only_the_synced_have_a_span(self, lease: Lease, payload: Payload, folder: FilePath) -> None:
+        for sync, synced in (("object", True), ("none", False), ("end", False)):
+            tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, sync=sync)
+            assert (row_of(write(tier, lease, payload, 1, SMALL))["span_ns"] > 0) == synced
+            tier.close()
+
+    def test_files_lie_in_folders_named_after_their_first_digits(
+        self, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        layout = Layout(levels=2, width=3, rename=True)
+        tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, layout=layout)
+        key = 0x0123456789ABCDEF
+        write(tier, lease, payload, key, SMALL)
+        found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        assert found == ["012/345/0123456789abcdef.kv"]
+        assert tier.where(key) == f"{folder}/{found[0]}"
+        assert tier.size_bytes(key) == SMALL
+        tier.delete(new_cell(), key)
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+        tier.close()
+
+    def test_a_write_that_was_stopped_leaves_the_object_as_it_was(
+        self, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        layout = Layout(rename=True)
+        tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, layout=layout)
+        write(tier, lease, payload, 9, SMALL)
+        cell = new_cell()
+        handle = tier.write(cell, 9, Part(0, last=False), lease.memory(9, SMALL, 0, SECTOR_BYTES))
+        assert sorted(path.name[16:] for path in folder.iterdir()) == [".kv", ".kv.tmp"]
+        cell.stop[0] = 1
+        with pytest.raises(OSError, match="canceled"):
+            tier.write(cell, 9, Part(SECTOR_BYTES, first=False), lease.memory(9, SMALL, SECTOR_BYTES, SMALL), handle)
+        read(tier, lease, payload, 9, SMALL)
+        tier.close()
 
 
 def takes_direct_io(folder: FilePath) -> bool:

@@ -50,7 +50,16 @@ class RunDirectory(Area):
         io = settings.io
         folder_of = other_rank if settings.shared else None
         read_path, write_path = PATHS[io.read_path], PATHS[io.write_path]
-        return FileTier(self.objects, read_path, write_path, io.io_bytes, io.drop_page_cache, folder_of)
+        return FileTier(
+            self.objects,
+            read_path,
+            write_path,
+            io.io_bytes,
+            io.drop_page_cache,
+            folder_of,
+            settings.section.layout,
+            io.sync,
+        )
 
     def create(self) -> None:
         """Make both levels with their markers, and lock this rank's. Raises KvbenchError naming what is wrong."""

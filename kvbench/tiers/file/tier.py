@@ -1,4 +1,4 @@
-"""Objects as files, one file an object, in one directory: any mounted filesystem, local or shared.
+"""Objects as files, one file an object, in one directory or folders in it: any mounted filesystem, local or shared.
 
 The read paths that call numpy need `.npy` files; theirs have a header of one whole sector, so that the data behind it
 stays aligned. All other paths store the bare bytes.
@@ -17,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
+from kvbench.config.run_config import Layout
 from kvbench.records.schema import Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
+from kvbench.tiers.file.naming import Naming
 from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import SECTOR_BYTES
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 _HEADER_TRIES: Final = 20
+_FLAT: Final = Layout()
 
 
 class FileTier(Tier):
@@ -41,13 +44,22 @@ class FileTier(Tier):
         io_bytes: int,
         drop_page_cache: bool,
         folder_of: Callable[[int], str] | None = None,
+        layout: Layout = _FLAT,
+        sync: str = "object",
     ) -> None:
-        """`folder_of(rank)` names the directory of another rank's objects, from this one."""
+        """`folder_of(rank)` names the directory of another rank's objects, from this one. `layout` says which folders
+        files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        self._suffix = ".npy" if self._as_npy else ".kv"
+        self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
+        self._write_flags = (
+            (timed_io.DIRECT if write_path == Path.DIRECT else 0)
+            | (timed_io.RENAME if layout.rename else 0)
+            | (timed_io.FOLDERS if layout.levels else 0)
+            | (0 if sync == "object" else timed_io.NO_SYNC)
+        )
         self._directory = directory
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self._io_bytes = io_bytes
@@ -76,14 +88,13 @@ class FileTier(Tier):
         return max(0, found - SECTOR_BYTES) if self._as_npy else found
 
     def write(self, cell: Cell, key: int, part: Part, source: Memory, handle: int = -1) -> int:
-        direct = timed_io.DIRECT if self.write_path == Path.DIRECT else 0
-        flags = direct | (timed_io.FIRST if part.first else 0)
+        flags = self._write_flags | (timed_io.FIRST if part.first else 0)
         header_bytes = SECTOR_BYTES if self._as_npy else 0
         if part.first and self._as_npy:
             header = npy_header(self._sizes[key], key)
             whole = np.array([[0, SECTOR_BYTES]], dtype=np.int64)
             handle = self._write(cell, key, 0, Memory(header, whole), flags, handle)
-            flags = direct
+            flags = self._write_flags
         if part.last:
             flags |= timed_io.LAST
         return self._write(cell, key, part.offset + header_bytes, source, flags, handle)
@@ -185,6 +196,13 @@ class FileTier(Tier):
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
         self._sizes.pop(key, None)
 
+    def look_up(self, cell: Cell, key: int) -> bool:
+        return timed_io.look_up(cell.rows, cell.row, self._dirfd, self._name(key))
+
+    def sync(self, cell: Cell) -> None:
+        """All of the filesystem, whoever wrote it: what is asked for once costs less than a file at a time."""
+        timed_io.sync_filesystem(cell.rows, cell.row, self._dirfd)
+
     def allocate(self, key: int, nbytes: int) -> None:
         if self._as_npy:
             self._sizes[key] = nbytes
@@ -220,8 +238,7 @@ class FileTier(Tier):
             self._dirfd = -1
 
     def _name(self, key: int) -> str:
-        # Only hexadecimal digits of a number: nothing from a trace or a configuration can become part of a path.
-        return f"{self._folder}{key & 0xFFFFFFFFFFFFFFFF:016x}{self._suffix}"
+        return self._folder + self._naming.name(key)
 
 
 def _not_as_written(path: FilePath, why: str) -> OSError:
