@@ -18,6 +18,7 @@ ENGINE_ALONE: Final = (
     "admission",
     "min_prefix_tokens",
     "partial_blocks",
+    "lookup",
     "store_answers",
     "ttl_s",
     "split",
@@ -66,6 +67,7 @@ def check(config: Chosen) -> None:
     if isinstance(config.workload, ReferenceWorkload):
         reference_fits(config)
     serving_fits(config)
+    look_ups_fit(config)
     arrivals_fit(config)
     compute_fits(config)
     split_fits(config)
@@ -160,6 +162,13 @@ def serving_fits(config: Chosen) -> None:
 
 _RATED: Final = ("constant", "poisson", "gamma", "bursts")
 _STEPPED: Final = ("steps", "ramp")
+
+
+def look_ups_fit(config: Chosen) -> None:
+    """The filesystem is asked only where it knows each object by a name."""
+    last = config.tiers[-1]
+    if config.cache.lookup == "stat" and not last.facts.layouts:
+        raise ValueError(f"cache.lookup: stat asks for files, and the last tier is a {last.kind} tier; use memory")
 
 
 def arrivals_fit(config: Chosen) -> None:

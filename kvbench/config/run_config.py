@@ -35,7 +35,7 @@ __all__ = [
     "TraceWorkload",
 ]
 
-_LATER: Final = ("split", "prefetch", "store_answers")
+_LATER: Final = ("split", "prefetch", "store_answers", "lookup")
 """Of the cache."""
 
 SCHEDULE_VERSION: Final = 1

@@ -72,6 +72,9 @@ class CachePolicy(Section):
     partial_blocks: Literal["keep", "drop"] = "keep"
     """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
     takes the room of a whole one."""
+    lookup: Literal["memory", "stat"] = "memory"
+    """Engine: whether it knows by itself what is on the file tier, or asks the filesystem for each block that it looks
+    up there, up to and including the first that is missing."""
     store_answers: bool = True
     """Engine: whether the blocks of answers are kept, where the trace has names for them."""
     split: Split = Split()

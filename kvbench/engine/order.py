@@ -11,7 +11,7 @@ from typing import Final
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Op
 
-_READ: Final = Op.READ
+_LOOKS: Final = (Op.READ, Op.LOOKUP)
 """Named once, as elsewhere where it counts: to look a member up takes longer than what is done with it."""
 
 
@@ -28,8 +28,8 @@ class _Line:
 
 
 class KeyOrder:
-    """Operations on one key take effect in the order in which they were decided; reads of a key may overlap, but for
-    those that are to be alone."""
+    """Operations on one key take effect in the order in which they were decided; reads and look-ups of a key may
+    overlap, but for those that are to be alone."""
 
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
@@ -40,7 +40,7 @@ class KeyOrder:
         line = self._lines.get(step.key)
         if line is None:
             line = self._lines[step.key] = _Line()
-        if step.op == _READ and not operation.alone:
+        if step.op in _LOOKS and not operation.alone:
             if line.exclusive is not None:
                 _follow(line.exclusive, operation)
             line.readers.add(operation)

@@ -6,6 +6,9 @@ A block is one object, or several (`BlockShape`): whatever is done to it is then
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from kvbench.cache import Step
 from kvbench.cache.chains import ChainCache
 from kvbench.engine.chained import BlockShape
@@ -35,7 +38,8 @@ class Serving:
         self._first_ns: int | None = None
 
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
-        """What was found is read, all of it at a time; then what is new is written, likewise."""
+        """What was found is read, all of it at a time (once the filesystem was asked for it, where it is to be); then what
+        is new is written, likewise."""
         request, tokens = active.request, chain.block_tokens
         found, steps = self._cache.serve(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
         active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
@@ -43,9 +47,10 @@ class Serving:
         active.miss_tokens = request.context_tokens - active.hit_tokens
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
+        add_stage(active, self._look_ups(active, chain, found))
         reads, writes = self._line_up(active, chain, steps)
         if reads and self._shape.ranks > 1:
-            active.waits_at = 0
+            active.waits_at = len(active.stages)
         add_stage(active, reads)
         if self._computes:
             active.computes_at = len(active.stages)
@@ -70,6 +75,22 @@ class Serving:
             self._first_ns = active.start_ns
         return round((active.start_ns - self._first_ns) * self._shape.speedup)
 
+    def _look_ups(self, active: ActiveRequest, chain: Chain, found: npt.NDArray[np.int8]) -> list[Operation]:
+        """Where the filesystem is asked: for each block that was found there, and the first that was missing, of which
+        the operation has no tokens. A block of several objects is asked for by its first."""
+        asked: list[Operation] = []
+        tier = self._shape.asks
+        if tier is None:
+            return asked
+        places = np.flatnonzero(found == tier).tolist()
+        if len(found) < chain.lookup:
+            places.append(len(found))
+        for place in places:
+            key, tokens = self._shape.objects(int(chain.keys[place]))[0]
+            step = Step(Op.LOOKUP, key, 0, tier, None)
+            self._queueing.ask(Operation(step, active, tokens if place < len(found) else 0, 0), asked)
+        return asked
+
     def _line_up(
         self, active: ActiveRequest, chain: Chain, steps: Sequence[tuple[int, int, int, int]]
     ) -> tuple[list[Operation], list[Operation]]:
@@ -79,11 +100,12 @@ class Serving:
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
         reads: list[Operation] = []
         writes: list[Operation] = []
-        later = int(any(step[0] in _LOADS for step in steps))
+        first = len(active.stages)
+        later = first + any(step[0] in _LOADS for step in steps)
         for step in steps:
             code, key, _, _ = step
             if code in _LOADS:
-                for operation in self._operations([step], active, 0):
+                for operation in self._operations([step], active, first):
                     self._queueing.ask(operation, reads)
             elif code == _WRITE and (own is None or key in own):
                 for operation in self._operations([step], active, later):

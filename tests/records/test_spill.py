@@ -458,7 +458,9 @@ def test_what_is_no_file_is_an_error_message(path: Path, make: Callable[[Path], 
         read(path)
 
 
-@pytest.mark.parametrize(("column", "value"), [("op", len(Op)), ("tier", 2), ("phase", 3), ("path", 8), ("timed_by", 2)])
+@pytest.mark.parametrize(
+    ("column", "value"), [("op", len(Op)), ("tier", 2), ("phase", 3), ("path", 8), ("timed_by", 2)]
+)
 def test_codes_without_a_name_are_refused(path: Path, column: str, value: int) -> None:
     rows = records(4)
     check_rows(path, rows, rank=3, tiers=2)
