@@ -67,6 +67,7 @@ def check(config: Chosen) -> None:
     if isinstance(config.workload, ReferenceWorkload):
         reference_fits(config)
     serving_fits(config)
+    layouts_fit(config)
     look_ups_fit(config)
     arrivals_fit(config)
     compute_fits(config)
@@ -164,11 +165,29 @@ _RATED: Final = ("constant", "poisson", "gamma", "bursts")
 _STEPPED: Final = ("steps", "ramp")
 
 
+def layouts_fit(config: Chosen) -> None:
+    """Slots are all of one size, and are read as they lie."""
+    layout = config.tiers[-1].layout
+    if layout.kind == "file":
+        return
+    if not config.serves_as_engine:
+        raise ValueError(
+            f"layout: a {layout.kind} holds objects of one size, which only requests have that are served as an engine "
+            "does (a trace, with workload.serving=engine); use kind=file"
+        )
+    if config.io.read_path in ("double-copy", "numpy"):
+        raise ValueError(f"io.read_path: {config.io.read_path} reads .npy files; a {layout.kind} has none")
+
+
 def look_ups_fit(config: Chosen) -> None:
     """The filesystem is asked only where it knows each object by a name."""
     last = config.tiers[-1]
     if config.cache.lookup == "stat" and not last.facts.layouts:
         raise ValueError(f"cache.lookup: stat asks for files, and the last tier is a {last.kind} tier; use memory")
+    if config.cache.lookup == "stat" and last.layout.kind != "file":
+        raise ValueError(
+            f"cache.lookup: stat asks for files, and objects of a {last.layout.kind} have none; use memory"
+        )
 
 
 def arrivals_fit(config: Chosen) -> None:

@@ -91,14 +91,20 @@ class CachePolicy(Section):
 class Layout(Section):
     """How a file tier lays its objects out."""
 
-    kind: Literal["file"] = "file"
-    """`file`: a file for each object."""
+    kind: Literal["file", "slab"] = "file"
+    """`file`: a file for each object. `slab`: one file, made before the load, with a slot for each."""
     levels: Count = Field(default=0, ge=0, le=4)
     """Folders that a file lies in, one in the other, named after the first digits of its key; 0: none."""
     width: Count = Field(default=2, ge=1, le=4)
     """Hexadecimal digits of a folder's name."""
     rename: bool = False
     """A file is written under a temporary name, and renamed when it is whole."""
+
+    @model_validator(mode="after")
+    def _only_files_have_names(self) -> Self:
+        if self.kind != "file" and (self.levels or self.rename):
+            raise ValueError(f"levels and rename are for files of single objects; leave them out for a {self.kind}")
+        return self
 
     @property
     def text(self) -> str:

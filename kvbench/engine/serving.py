@@ -38,8 +38,8 @@ class Serving:
         self._first_ns: int | None = None
 
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
-        """What was found is read, all of it at a time (once the filesystem was asked for it, where it is to be); then what
-        is new is written, likewise."""
+        """What was found is read, all of it at a time, after the filesystem was asked for it where it is to be; then
+        what is new is written, likewise."""
         request, tokens = active.request, chain.block_tokens
         found, steps = self._cache.serve(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
         active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)

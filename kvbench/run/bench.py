@@ -215,7 +215,8 @@ class Bench:
         storage = self.tiers[-1]
         if self._calibrates_storage:
             full = self.config.payload.verify == "full"
-            tried = CalibrationObject(storage, self.arena, self.payload, settings.bytes, full, stop)
+            nbytes = settings.bytes if storage.most_bytes is None else min(settings.bytes, storage.most_bytes)
+            tried = CalibrationObject(storage, self.arena, self.payload, nbytes, full, stop)
             turns.attempt(tried.told("write")(tried.write))
             turns.measure("storage-read", tried.told("read")(tried.read_gib_per_s))
             turns.attempt(tried.told("delete")(tried.delete))

@@ -38,6 +38,8 @@ class Tier(ABC):
     """False: it only remembers which objects it has; nothing is moved, and nothing that it gives can be verified."""
     read_path: Path
     write_path: Path
+    most_bytes: int | None = None
+    """The largest object that it takes; None: it is not of a size of its own."""
     in_parts: bool = True
     """False: an object can only be read as a whole."""
 

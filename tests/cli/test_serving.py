@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_command import QUICK, Command, Ended, column, overrides
+from kvbench_command import QUICK, Command, Ended, attributes, column, overrides
 
 from kvbench import timed_io
 from kvbench.records.schema import Op
@@ -342,3 +342,45 @@ def test_a_block_that_the_filesystem_does_not_know_ends_the_run(
     assert set(column(tmp_path / "run.h5", "records/errno")[rows].tolist()) == {0, errno.ENOENT}, (
         "the first were missing"
     )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("io.sync=none", "io.read_path=mmap-touch"),
+        ("io.sync=end", "io.read_path=direct", "io.write_path=direct"),
+        ("cache.split.layers=2", "cache.promote_on_hit=true"),
+    ],
+    ids=["synced", "touched", "direct", "promoted"],
+)
+def test_blocks_lie_in_slots_of_one_file(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    words = settings(trace, "pacing.mode=asap", "tiers.1.layout.kind=slab", *more)
+    figures = planned(kvbench, words)
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    described = attributes(file)
+    assert described["layout"] == "slab"
+    assert not column(file, "records/errno").any()
+    assert column(file, "ranks/verified_sectors").sum() > 0
+    sync = column(file, "records/op") == Op.SYNC
+    assert np.count_nonzero(sync) == ("io.sync=end" in more)
+    moved = np.isin(column(file, "records/op"), [Op.WRITE, Op.DEMOTE]) & (column(file, "records/tier") == 1)
+    assert (column(file, "records/span_ns")[moved] > 0).any() == (described["sync"] == "object")
+    assert not list(tmp_path.rglob("*.slab"))
+
+
+def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> None:
+    words = settings(trace, "tiers.1.layout.kind=slab")
+    for more, told in (
+        (("workload.serving=reference", "workload.deal=round-robin", "pacing.mode=asap"), "holds objects of one size"),
+        (("io.read_path=numpy",), "io.read_path: numpy reads .npy files; a slab has none"),
+        (("cache.lookup=stat",), "objects of a slab have none; use memory"),
+        (("tiers.1.layout.levels=1",), "levels and rename are for files of single objects"),
+    ):
+        ended = kvbench("datasize", "mooncake", *overrides(*words, *more))
+        assert ended.code == 1
+        assert told in " ".join(ended.err.split())

@@ -89,6 +89,16 @@ def test_what_lies_in_folders_or_under_a_temporary_name_is_deleted_and_strangers
     assert not (top / "rank-0" / "0e").exists()
 
 
+def test_a_slab_is_an_object_of_its_own(tmp_path: Path) -> None:
+    top = left_by_a_killed_run(tmp_path, ranks=1)
+    (top / "rank-0" / "objects.slab").write_bytes(bytes(8192))
+    (top / "rank-0" / "other.slab").write_bytes(b"theirs")
+    (found,) = clean.find(tmp_path)
+    assert (found.files, found.nbytes, found.strangers) == (4, 8192 + 12, ["rank-0/other.slab"])
+    clean.remove(found)
+    assert [path.name for path in (top / "rank-0").iterdir() if path.name != MARKER] == ["other.slab"]
+
+
 def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
     top = left_by_a_killed_run(tmp_path, ranks=1)
     elsewhere = tmp_path / "elsewhere"

@@ -12,6 +12,9 @@ OBJECT_SUFFIXES: Final = (".kv", ".npy")
 TEMPORARY: Final = ".tmp"
 """What the stopwatch puts behind a name until the file is whole."""
 
+SLAB_NAME: Final = "objects.slab"
+"""Of the one file that holds all objects of a rank in slots."""
+
 _KEY_DIGITS: Final = 16
 _OBJECT: Final = re.compile(
     rf"[0-9a-f]{{{_KEY_DIGITS}}}(?:{'|'.join(map(re.escape, OBJECT_SUFFIXES))})(?:\{TEMPORARY})?"
@@ -42,8 +45,8 @@ class Naming:
 
 
 def is_name_of_object(name: str) -> bool:
-    """Whether a file tier calls files so: that of an object, whole or not."""
-    return _OBJECT.fullmatch(name) is not None
+    """Whether a file tier calls files so: that of an object, whole or not, or of many."""
+    return name == SLAB_NAME or _OBJECT.fullmatch(name) is not None
 
 
 def is_name_of_folder(name: str) -> bool:
