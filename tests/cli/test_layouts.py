@@ -1,6 +1,8 @@
 """Runs whose objects lie in other ways than as a synced file each: the same work, verified, and nothing left."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 from kvbench_command import Ended, attributes, column, overrides, remains
 
 from kvbench.records.schema import Op, Phase
+from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.transfer import Cell
 
 Call = Callable[..., Ended]
 SHORT = overrides(
@@ -94,3 +98,20 @@ def test_what_cannot_be_laid_out_or_synced_is_refused(kvbench: Call) -> None:
         ended = kvbench("datasize", "smoke", *overrides(*settings))
         assert ended.code == 1
         assert words in " ".join(ended.err.split())
+
+
+def test_a_sync_at_the_end_that_fails_is_a_failure_of_the_run(
+    kvbench: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tier: FileTier, cell: Cell) -> None:
+        with cell.around_python():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(FileTier, "sync", fail)
+    out = tmp_path / "run.h5"
+    ended = run(kvbench, folder, out, "io.sync=end")
+    assert ended.code == 1
+    assert "sync of the file tier at the end failed: Input/output error" in " ".join(ended.err.split())
+    assert attributes(out)["status"] == "failed"
+    assert column(out, "records/errno")[column(out, "records/op") == Op.SYNC].tolist() == [errno.EIO]
+    assert remains(folder) == []

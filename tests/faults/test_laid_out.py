@@ -18,10 +18,13 @@ Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
 FOLDERS = ("tiers.1.layout={levels: 2, width: 1, rename: true}",)
+# Short contexts, much of which is found, and more of that on the file tier than in memory.
 SLAB = (
-    "workload={kind: sessions, users: 2, span_s: 3600}",
+    "workload={kind: sessions, users: 2, span_s: 36000, applications: {number: 2, prompt_tokens: 640}, "
+    "turns: {first_tokens: 256, new_tokens: 128, output_tokens: 64}}",
     "pacing.mode=asap",
     "cache.write=write-through",
+    "tiers.0.capacity_bytes=12MiB",
     "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}",
 )
 LAYOUTS = {"folders": ("folders, renamed", FOLDERS), "slab": ("slab", SLAB)}
@@ -139,7 +142,7 @@ def test_two_runs_at_once_in_one_directory(
 def test_a_look_up_of_a_file_that_somebody_deleted(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
     strangers = put_strangers(folder)
     layout = ("tiers.1={kind: file, capacity_bytes: 48MiB, layout: {levels: 1}}", "cache.lookup=stat")
-    run = victim(*SLAB[:3], *layout)
+    run = victim(*SLAB[:-1], *layout)
 
     def delete() -> None:
         def once() -> None:
