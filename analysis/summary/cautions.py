@@ -159,6 +159,8 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
         message += ": tmpfs keeps its files in memory, from which they cannot be dropped"
     elif isinstance(io, dict) and io.get("drop_page_cache") is False:
         message += ": the configuration says not to drop it (io.drop_page_cache)"
+    elif isinstance(io, dict) and io.get("sync", "object") != "object":
+        message += ": what is not written back yet cannot be dropped from there (io.sync)"
     else:
         message += " although it was dropped: such reads measure memory, not storage"
     yield Caution("page-cache", message)

@@ -22,8 +22,8 @@ from kvbench_analysis.text import units
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
-    "nodes", "read_path", "write_path", "payload", "verify", "decision_order", "arena_bytes", "clock_uncertainty_ns",
-    "cache_directory", "expected_directory",
+    "nodes", "read_path", "write_path", "sync", "layout", "payload", "verify", "decision_order", "arena_bytes",
+    "clock_uncertainty_ns", "cache_directory", "expected_directory",
     "namespace", "roles",
 )  # fmt: skip
 
@@ -39,6 +39,9 @@ _SHARING_OF_OWN = {
     "mixed": "on filesystems that some nodes share",
 }
 """Where ranks had directories of their own."""
+
+_SYNCS = {"none": "writes not synced", "end": "writes synced all at once at the end"}
+"""Where it is not each object before its write ends."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def what_was_measured(summary: Summary) -> str:
     parts += [own, sharing, str(run["model"] or "")]
     parts.append(f"compute modelled ({run['compute']})" if run["compute"] else "")
     parts.append(measured(summary) if run["window_s"] is not None else "")
+    parts.append(_SYNCS.get(str(run["sync"]), ""))
+    parts.append(f"layout: {run['layout']}" if run["layout"] not in (None, "file") else "")
     return f"{summary.source}: " + ", ".join(str(part) for part in parts if part)
 
 

@@ -17,6 +17,8 @@ class TierKind(NamedTuple):
     """Whether what is read can be compared with what was written."""
     shared: bool
     """Whether ranks can read what other ranks wrote."""
+    layouts: bool = False
+    """Whether `layout` says how its objects lie there."""
     modelled: bool = False
     """It is not there: it only decides what the tiers below are asked for, and every output says so."""
 
@@ -24,7 +26,7 @@ class TierKind(NamedTuple):
 TIER_KINDS: Final = {
     "memory": TierKind(storage=False, has_target=False, keeps_bytes=True, shared=False),
     "gpu": TierKind(storage=False, has_target=False, keeps_bytes=False, shared=False, modelled=True),
-    "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True),
+    "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True, layouts=True),
     "null": TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
 }
 """Of `kvbench.tiers.kinds`. `null` only remembers which objects it has: what is measured is kvbench itself."""

@@ -8,7 +8,7 @@ from kvbench.config.compute import Compute, shipped_gpus
 from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
-from kvbench.config.sections import Arrivals, CachePolicy, Pacing, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Io, Pacing, TierSection
 from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
@@ -18,6 +18,7 @@ ENGINE_ALONE: Final = (
     "admission",
     "min_prefix_tokens",
     "partial_blocks",
+    "lookup",
     "store_answers",
     "ttl_s",
     "split",
@@ -48,6 +49,8 @@ class Chosen(Protocol):
     @property
     def tiers(self) -> Sequence[TierSection]: ...
     @property
+    def io(self) -> Io: ...
+    @property
     def namespace(self) -> str: ...
     @property
     def roles(self) -> str | None: ...
@@ -64,6 +67,8 @@ def check(config: Chosen) -> None:
     if isinstance(config.workload, ReferenceWorkload):
         reference_fits(config)
     serving_fits(config)
+    layouts_fit(config)
+    look_ups_fit(config)
     arrivals_fit(config)
     compute_fits(config)
     split_fits(config)
@@ -76,6 +81,9 @@ def tiers_fit(config: Chosen) -> None:
         raise ValueError("tiers: at least one tier is needed")
     if any(tier.facts.storage for tier in config.tiers[:-1]):
         raise ValueError("tiers: storage must be the last tier, below the memory tiers")
+    last = config.tiers[-1]
+    if config.io.sync != Io().sync and not last.facts.layouts:
+        raise ValueError(f"io.sync: only what is written to a file tier is synced; leave it out for a {last.kind} tier")
 
 
 def pacing_fits(config: Chosen) -> None:
@@ -155,6 +163,31 @@ def serving_fits(config: Chosen) -> None:
 
 _RATED: Final = ("constant", "poisson", "gamma", "bursts")
 _STEPPED: Final = ("steps", "ramp")
+
+
+def layouts_fit(config: Chosen) -> None:
+    """Slots are all of one size, and are read as they lie."""
+    layout = config.tiers[-1].layout
+    if layout.kind == "file":
+        return
+    if not config.serves_as_engine:
+        raise ValueError(
+            f"layout: a {layout.kind} holds objects of one size, which only requests have that are served as an engine "
+            "does (a trace, with workload.serving=engine); use kind=file"
+        )
+    if config.io.read_path in ("double-copy", "numpy"):
+        raise ValueError(f"io.read_path: {config.io.read_path} reads .npy files; a {layout.kind} has none")
+
+
+def look_ups_fit(config: Chosen) -> None:
+    """The filesystem is asked only where it knows each object by a name."""
+    last = config.tiers[-1]
+    if config.cache.lookup == "stat" and not last.facts.layouts:
+        raise ValueError(f"cache.lookup: stat asks for files, and the last tier is a {last.kind} tier; use memory")
+    if config.cache.lookup == "stat" and last.layout.kind != "file":
+        raise ValueError(
+            f"cache.lookup: stat asks for files, and objects of a {last.layout.kind} have none; use memory"
+        )
 
 
 def arrivals_fit(config: Chosen) -> None:

@@ -14,7 +14,7 @@ from kvbench.config import rules
 from kvbench.config.compute import Compute, ComputeOrNone
 from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
 from kvbench.config.roles import Roles
-from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Pacing, PayloadSection, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Layout, Pacing, PayloadSection, TierSection
 from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.types import Count, Model, Seconds
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, Section, TraceWorkload
@@ -24,6 +24,7 @@ __all__ = [
     "CachePolicy",
     "Calibration",
     "Io",
+    "Layout",
     "Pacing",
     "PayloadSection",
     "PersonaWorkload",
@@ -34,7 +35,7 @@ __all__ = [
     "TraceWorkload",
 ]
 
-_LATER: Final = ("split", "prefetch", "store_answers")
+_LATER: Final = ("split", "prefetch", "store_answers", "lookup")
 """Of the cache."""
 
 SCHEDULE_VERSION: Final = 1
@@ -138,6 +139,8 @@ class RunConfig(Section):
         for tier, described in zip(self.tiers, content["tiers"], strict=True):
             if tier.fill == 1:
                 del described["fill"]
+            if tier.layout == Layout():
+                del described["layout"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -148,6 +151,8 @@ class RunConfig(Section):
         for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
             if getattr(self, name) == value:
                 del content[name]
+        if self.io.sync == Io().sync:
+            del content["io"]["sync"]
         if content["workload"].get("replay_cycles") == 1:
             del content["workload"]["replay_cycles"]
         defaults, cache = CachePolicy(), content["cache"]

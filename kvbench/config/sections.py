@@ -72,6 +72,9 @@ class CachePolicy(Section):
     partial_blocks: Literal["keep", "drop"] = "keep"
     """Engine: whether the last block of a context is kept where it is not full (and the trace has a name for it). It
     takes the room of a whole one."""
+    lookup: Literal["memory", "stat"] = "memory"
+    """Engine: whether it knows by itself what is on the file tier, or asks the filesystem for each block that it looks
+    up there, up to and including the first that is missing."""
     store_answers: bool = True
     """Engine: whether the blocks of answers are kept, where the trace has names for them."""
     split: Split = Split()
@@ -85,6 +88,35 @@ class CachePolicy(Section):
     """Engine: a block that no request has asked for so long is gone (in the time of the trace); null: never."""
 
 
+class Layout(Section):
+    """How a file tier lays its objects out."""
+
+    kind: Literal["file", "slab"] = "file"
+    """`file`: a file for each object. `slab`: one file, made before the load, with a slot for each."""
+    levels: Count = Field(default=0, ge=0, le=4)
+    """Folders that a file lies in, one in the other, named after the first digits of its key; 0: none."""
+    width: Count = Field(default=2, ge=1, le=4)
+    """Hexadecimal digits of a folder's name."""
+    rename: bool = False
+    """A file is written under a temporary name, and renamed when it is whole."""
+
+    @model_validator(mode="after")
+    def _only_files_have_names(self) -> Self:
+        if self.kind != "file" and (self.levels or self.rename):
+            raise ValueError(f"levels and rename are for files of single objects; leave them out for a {self.kind}")
+        return self
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        parts: list[str] = [self.kind]
+        if self.levels:
+            parts.append(f"in {self.levels} level{'s' if self.levels > 1 else ''} of {16**self.width} folders")
+        if self.rename:
+            parts.append("renamed")
+        return ", ".join(parts)
+
+
 class TierSection(Section):
     """One level of the cache, listed from the fastest to the slowest."""
 
@@ -93,6 +125,8 @@ class TierSection(Section):
     """Per rank. `auto` (file): 95 % of the free space, divided among the ranks that share the filesystem."""
     fill: Number = Field(default=1.0, gt=0, le=1)
     """Share of a memory tier's capacity that is filled (the reference fills 0.8)."""
+    layout: Layout = Layout()
+    """How objects lie on a file tier."""
 
     @field_validator("kind", mode="before")
     @classmethod
@@ -106,6 +140,8 @@ class TierSection(Section):
             raise ValueError(f"a {self.kind} tier needs capacity_bytes, per rank, such as 4GiB")
         if self.facts.storage and self.fill != 1:
             raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {self.kind} tier")
+        if not self.facts.layouts and self.layout != Layout():
+            raise ValueError(f"layout is for file tiers; leave it out for the {self.kind} tier")
         return self
 
     @property
@@ -133,6 +169,9 @@ class Io(Section):
     arena_bytes: BytesOrAuto = "auto"
     """Memory that reads land in and writes stream from, per rank. `auto`: four times the node's last-level cache,
     shared among its ranks, at least 256 MiB, and at least 4 MiB for each thread."""
+    sync: Literal["none", "object", "end"] = "object"
+    """When what was written is made durable: never; each object before its write ends (fdatasync); or all at once
+    (syncfs), at the end of the measured phase."""
     drop_page_cache: bool = True
     """Drop an object from the page cache before it is read, outside the timed span."""
 

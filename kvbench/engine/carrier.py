@@ -3,6 +3,8 @@
 Payload making, page-cache dropping and verification happen here, before or after the timed calls, never inside them.
 """
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -46,6 +48,7 @@ class Carrier:
             Op.DELETE: self._delete,
             Op.DEMOTE: self._demote,
             Op.PROMOTE: self._promote,
+            Op.LOOKUP: self._look_up,
         }
         self._batches = 0
         self._shares = ShareCarrier(thread, equipment, store, self.next_number)
@@ -147,6 +150,12 @@ class Carrier:
         number = operations[0].step.source
         assert number is not None
         return self._move(operations, _DELETE, self._tiers[number], number, Path.NONE, ())
+
+    def _look_up(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
+        number = operations[0].step.source
+        assert number is not None
+        tier = self._tiers[number]
+        return self._move(operations, Op.LOOKUP, tier, number, Path.NONE, (), run=lambda b: _ask(tier, b, operations))
 
     def _demote(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         step = operations[0].step
@@ -361,6 +370,22 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
                 after(at, batch.landed_at(at) if batch.does == _READ and batch.begun else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
+
+
+def _ask(tier: Tier, batch: Batch, operations: Sequence[Operation]) -> None:
+    """Look objects up, one after the other. One that has tokens was found by the cache, and is to be there."""
+    cell = Cell(batch.rows, batch.first_row, batch.stop)
+    for at, operation in enumerate(operations):
+        cell.row = batch.first_row + at
+        batch.begun += 1
+        try:
+            is_there = tier.look_up(cell, operation.step.key)
+        except OSError as error:
+            batch.errors[at] = error
+            return
+        if operation.tokens and not is_there:
+            batch.errors[at] = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return
 
 
 def _whole(operation: Operation, lease: Lease) -> Memory:

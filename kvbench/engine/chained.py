@@ -24,6 +24,8 @@ class BlockShape:
     """Whether the first tier is not there."""
     follows: bool = False
     """Whether requests wait for answers, so that the workload's clock says nothing of when they come."""
+    asks: int | None = None
+    """The tier whose filesystem is asked for each block that is looked up there; None: the rank knows by itself."""
     speedup: float = 1.0
     """By which the workload's clock is faster."""
 
@@ -51,7 +53,8 @@ def block_shape(config: RunConfig) -> BlockShape:
     ranks, modelled = config.tensor_parallel, config.tiers[0].facts.modelled
     nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
     follows = config.pacing.mode == "closed"
-    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, follows, config.pacing.speedup)
+    asks = len(config.tiers) - 1 if config.cache.lookup == "stat" else None
+    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, follows, asks, config.pacing.speedup)
 
 
 def block_bytes(config: RunConfig) -> int:

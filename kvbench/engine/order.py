@@ -14,13 +14,13 @@ from kvbench.engine.bundle import Bundle, Unit
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Op
 
-_READ: Final = Op.READ
+_LOOKS: Final = (Op.READ, Op.LOOKUP)
 """Named once, as elsewhere where it counts: to look a member up takes longer than what is done with it."""
 
 
 class KeyOrder:
-    """Operations on one key take effect in the order in which they were decided; reads of a key may overlap, but for
-    those that are to be alone."""
+    """Operations on one key take effect in the order in which they were decided; reads and look-ups of a key may
+    overlap, but for those that are to be alone."""
 
     def __init__(self) -> None:
         self._exclusive: dict[int, Unit] = {}
@@ -36,7 +36,7 @@ class KeyOrder:
         before = self._exclusive.get(key)
         if before is not None:
             _follow(before, operation)
-        if step.op == _READ and not operation.alone:
+        if step.op in _LOOKS and not operation.alone:
             reader = self._readers.get(key)
             if reader is not None:
                 operation.shadows = _still_reading((reader,))
@@ -56,7 +56,7 @@ class KeyOrder:
                 if before is not None:
                     _follow(before, bundle)
         readers = {*map(self._readers.get, keys)} - {None} if self._readers else ()
-        if bundle.op == _READ:
+        if bundle.op in _LOOKS:
             bundle.shadows = _still_reading(readers)
             self._readers.update(zip(keys, repeat(bundle), strict=False))
             return
@@ -94,9 +94,9 @@ class KeyOrder:
                 return
         keys: Sequence[int]
         if isinstance(unit, Bundle):
-            keys, reads = unit.keys, unit.op == _READ
+            keys, reads = unit.keys, unit.op in _LOOKS
         else:
-            keys, reads = (unit.step.key,), unit.step.op == _READ and not unit.alone
+            keys, reads = (unit.step.key,), unit.step.op in _LOOKS and not unit.alone
         held = self._readers if reads else self._exclusive
         found = [*map(held.pop, keys, repeat(None))]
         if found.count(unit) < len(found):

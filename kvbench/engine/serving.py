@@ -6,6 +6,9 @@ A block is one object, or several (`BlockShape`): whatever is done to it is then
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from kvbench.cache import Step
 from kvbench.cache.chains import ChainCache
 from kvbench.engine.bundle import Bundle, Unit
@@ -46,7 +49,8 @@ class Serving:
         self._first_ns: int | None = None
 
     def serve(self, active: ActiveRequest, chain: Chain) -> None:
-        """What was found is read, all of it at a time; then what is new is written, likewise."""
+        """What was found is read, all of it at a time, after the filesystem was asked for it where it is to be; then
+        what is new is written, likewise."""
         request, tokens = active.request, chain.block_tokens
         found, kinds = self._cache.serve_kinds(chain.keys, chain.lookup, chain.stored, self._time_ns(active, chain))
         active.hit_objects, active.miss_objects = len(found), chain.lookup - len(found)
@@ -54,9 +58,11 @@ class Serving:
         active.miss_tokens = request.context_tokens - active.hit_tokens
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
-        reads, writes = self._line_up_bundles(active, chain, kinds) or self._line_up(active, chain)
+        add_stage(active, self._look_ups(active, chain, found))
+        bundled = self._line_up_bundles(active, chain, kinds) if not active.stages else None
+        reads, writes = bundled or self._line_up(active, chain)
         if reads and self._shape.ranks > 1:
-            active.waits_at = 0
+            active.waits_at = len(active.stages)
         add_stage(active, reads)
         if self._computes:
             active.computes_at = len(active.stages)
@@ -81,6 +87,22 @@ class Serving:
             self._first_ns = active.start_ns
         return round((active.start_ns - self._first_ns) * self._shape.speedup)
 
+    def _look_ups(self, active: ActiveRequest, chain: Chain, found: npt.NDArray[np.int8]) -> list[Unit]:
+        """Where the filesystem is asked: for each block that was found there, and the first that was missing, of which
+        the operation has no tokens. A block of several objects is asked for by its first."""
+        asked: list[Unit] = []
+        tier = self._shape.asks
+        if tier is None:
+            return asked
+        places = np.flatnonzero(found == tier).tolist()
+        if len(found) < chain.lookup:
+            places.append(len(found))
+        for place in places:
+            key, tokens = self._shape.objects(int(chain.keys[place]))[0]
+            step = Step(Op.LOOKUP, key, 0, tier, None)
+            self._queueing.ask(Operation(step, active, tokens if place < len(found) else 0, 0), asked)
+        return asked
+
     def _line_up(self, active: ActiveRequest, chain: Chain) -> tuple[list[Unit], list[Unit]]:
         """The operations that the request waits for: reads, and writes of its own blocks. All others make room."""
         shape, steps = self._shape, self._cache.last_steps()
@@ -88,12 +110,13 @@ class Serving:
         own = frozenset(chain.keys.tolist()) if shape.modelled else None
         reads: list[Unit] = []
         writes: list[Unit] = []
+        first = len(active.stages)
         last_load = max((at for at, step in enumerate(steps) if step[0] in _LOADS), default=-1)
-        later = int(last_load >= 0)
+        later = first + (last_load >= 0)
         for at, step in enumerate(steps):
             code, key, _, _ = step
             if code in _LOADS:
-                for operation in self._operations([step], active, 0):
+                for operation in self._operations([step], active, first):
                     self._queueing.ask(operation, reads)
             elif code == _WRITE and at > last_load and (own is None or key in own):
                 # One that was pushed out before a read makes room for it: were it to wait for the reads, none could go.

@@ -22,7 +22,6 @@ from kvbench.records.condensed.population_schema import FILE_TABLES, HISTOGRAM_T
 from kvbench.records.file import FORMAT_VERSION
 from kvbench.records.schema import (
     CODES,
-    LATER_CODES,
     LATER_COLUMNS,
     RECORD_COLUMNS,
     RECORD_DTYPE,
@@ -301,9 +300,13 @@ def _check_column(path: Path, table: str, column: str, dataset: Any, dtype: np.d
     if column in CODES:
         stored = h5py.check_enum_dtype(dataset.dtype)
         known = labels(column)
-        older = {code: name for code, name in known.items() if code not in LATER_CODES.get(column, ())}
-        if stored is None or {code: name for name, code in stored.items()} not in (known, older):
-            raise _refuse(path, f"{where} is not the enumeration {known}")
+        # Of a file that is older than the last codes, the others.
+        if (
+            not stored
+            or sorted(stored.values()) != list(range(len(stored)))
+            or any(known.get(code) != name for name, code in stored.items())
+        ):
+            raise _refuse(path, f"{where} is not the enumeration {labels(column)}")
 
 
 def _check_codes(run: RunFile, column: str, values: NDArray[Any]) -> None:

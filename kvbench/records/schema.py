@@ -11,7 +11,8 @@ import numpy as np
 
 
 class Op(IntEnum):
-    """What an operation does. A move between tiers is one row, whose tier is the slower of the two."""
+    """What an operation does. A move between tiers is one row, whose tier is the slower of the two. Files may know the
+    first of these alone: what is added stands at the end."""
 
     READ = 0
     WRITE = 1
@@ -19,6 +20,10 @@ class Op(IntEnum):
     PROMOTE = 3
     DELETE = 4
     PREFETCH = 5
+    LOOKUP = 6
+    """The filesystem is asked whether an object is there."""
+    SYNC = 7
+    """What was written and not synced yet is made durable, all at once."""
 
 
 class Phase(IntEnum):
@@ -127,6 +132,9 @@ RECORD_DTYPE: Final = np.dtype(
 
 RECORD_COLUMNS: Final = tuple(name for name in RECORD_DTYPE.names or () if name != "reserved")
 """The columns that are stored; `reserved` rounds the row up to a multiple of 8 bytes."""
+
+MOVING_OPS: Final = (Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.PREFETCH)
+"""Operations that move bytes."""
 
 REQUEST_DTYPE: Final = np.dtype(
     [

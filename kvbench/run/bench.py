@@ -16,6 +16,7 @@ from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.engine import Engine, RankSeat
+from kvbench.engine.final_sync import sync_at_end
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.visibility import Looker
 from kvbench.errors import KvbenchError
@@ -163,6 +164,13 @@ class Bench:
         """The columns of this rank's row of /ranks that do not depend on the load."""
         return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
 
+    def sync_at_end(self, rank: int) -> None:
+        """Make durable what the load wrote, where that was put off until it is over; workers are no more."""
+        if self.config.io.sync == "end":
+            failure = sync_at_end(self.tiers, self.engine.stores[0], rank, self.engine.cancel_flag)
+            if failure:
+                self.engine.failures.append(failure)
+
     def farewell(self, within_s: float) -> None:
         """What is left to do in a rank that is ended without leaving in good order: keep the rows that it holds."""
         if self.stream.started:
@@ -207,7 +215,8 @@ class Bench:
         storage = self.tiers[-1]
         if self._calibrates_storage:
             full = self.config.payload.verify == "full"
-            tried = CalibrationObject(storage, self.arena, self.payload, settings.bytes, full, stop)
+            nbytes = settings.bytes if storage.most_bytes is None else min(settings.bytes, storage.most_bytes)
+            tried = CalibrationObject(storage, self.arena, self.payload, nbytes, full, stop)
             turns.attempt(tried.told("write")(tried.write))
             turns.measure("storage-read", tried.told("read")(tried.read_gib_per_s))
             turns.attempt(tried.told("delete")(tried.delete))

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from kvbench.console import make_table
 from kvbench.records.recorder import RowStore
-from kvbench.records.schema import Op
+from kvbench.records.schema import MOVING_OPS
 from kvbench.units import GIB
 
 _BINS: Final = 160
@@ -59,7 +59,7 @@ class Counters:
 
     def _add(self, rows: npt.NDArray[np.void]) -> None:
         # Column by column: to pick whole rows out would copy all of each, and cost the load more than to make them.
-        moves, errors = rows["op"] != Op.DELETE, rows["errno"]
+        moves, errors = np.isin(rows["op"], MOVING_OPS), rows["errno"]
         for tier in range(self._tiers):
             part = self.vector[tier * _WIDTH : (tier + 1) * _WIDTH]
             mine = moves & (rows["tier"] == tier)

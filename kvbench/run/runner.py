@@ -184,6 +184,9 @@ def _load(
         if sampler:
             sampler.start()
         stopped = drive.until_done(measured, start_ns, end_ns, looker)
+        if not stopped:
+            interrupt.waits_for = f"syncing {plan.order.directory or 'the tiers'}"
+            bench.sync_at_end(topology.rank)
         if sampler:
             samples = sampler.stop()
         if looker is not None:

@@ -41,6 +41,8 @@ class Tier(ABC):
     moves_together: bool = False
     """True: `run` is one call for a whole batch, which prepares each read itself, right before it (`prepare_read`), and
     reads to where the objects are to lie."""
+    most_bytes: int | None = None
+    """The largest object that it takes; None: it is not of a size of its own."""
     in_parts: bool = True
     """False: an object can only be read as a whole."""
 
@@ -104,6 +106,14 @@ class Tier(ABC):
 
     def abandon(self, handle: int) -> None:  # noqa: B027 - most tiers keep nothing open between parts
         """Close what `handle` stands for: no further part will come, since the caller failed between two."""
+
+    def look_up(self, cell: Cell, key: int) -> bool:
+        """Ask the storage itself whether object `key` is there; that it is not is an answer like any other."""
+        raise NotImplementedError(f"a {self.kind} tier knows by itself what it has")
+
+    def sync(self, cell: Cell) -> None:
+        """Make all that was written durable, as far as it is not yet."""
+        raise NotImplementedError(f"nothing that is written to a {self.kind} tier becomes durable later")
 
     def of_rank(self, writer: int) -> "Tier":
         """The objects that another rank wrote to the same storage, to be read."""

@@ -96,12 +96,12 @@ class MemoryTier(Tier):
         return self._objects[key]
 
     def write(self, cell: Cell, key: int, part: Part, source: Memory, handle: int = -1) -> int:
-        target = _part_of(self._objects[key].extents, part.offset, int(source.extents[:, 1].sum()))
+        target = part_of(self._objects[key].extents, part.offset, int(source.extents[:, 1].sum()))
         self._copy(cell, part, Memory(self._bytes, target), source)
         return -1
 
     def read(self, cell: Cell, key: int, part: Part, target: Memory, handle: int = -1) -> tuple[int, Memory]:
-        source = _part_of(self._objects[key].extents, part.offset, int(target.extents[:, 1].sum()))
+        source = part_of(self._objects[key].extents, part.offset, int(target.extents[:, 1].sum()))
         self._copy(cell, part, target, Memory(self._bytes, source))
         return -1, target
 
@@ -147,7 +147,7 @@ def _parts(memories: Memories) -> tuple[npt.NDArray[np.uint8], Extents, npt.NDAr
     return memories.buffer, memories.extents, memories.ends
 
 
-def _part_of(extents: Extents, offset: int, nbytes: int) -> Extents:
+def part_of(extents: Extents, offset: int, nbytes: int) -> Extents:
     """The ranges of bytes `offset` to `offset + nbytes` of an object that lies in `extents`."""
     ends = np.cumsum(extents[:, 1])
     if offset == 0 and len(ends) and ends[-1] == nbytes:

@@ -13,7 +13,7 @@
 enum { READ_OP = 0, WRITE_OP = 1, DELETE_OP = 4 }; /* as kvbench.records.schema.Op */
 
 /* Flags of a batch of files, beside DIRECT: look at the page cache before each read, and drop the object from it. */
-enum { LOOK = 8, DROP = 16 };
+enum { LOOK = 128, DROP = 256 };
 
 enum { RESIDENT_OFFSET = 109 }; /* of resident_pct in a row */
 
@@ -62,7 +62,7 @@ static int look_at_object(const file_batch_t *batch, const char *name, char *row
     int error = open_object(batch->dirfd, name, O_RDONLY, &fd);
     if (error)
         return error;
-    error = measure_residency(fd, (batch->flags & DROP) != 0, &percent);
+    error = measure_residency(fd, (batch->flags & DROP) != 0, 0, 0, &percent);
     close(fd);
     if (!error)
         row_at[RESIDENT_OFFSET] = (char)percent;

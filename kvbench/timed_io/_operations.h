@@ -14,10 +14,11 @@
 
 #include "_meter.h"
 
-enum { FIRST = 1, LAST = 2, DIRECT = 4 };
+enum { FIRST = 1, LAST = 2, DIRECT = 4, NO_SYNC = 8, RENAME = 16, FOLDERS = 32, IN_PLACE = 64 };
 
 enum {
     STOP_CHECK_PAGES = 256,       /* pages touched between two looks at `stop` */
+    MOST_NAME_BYTES = 256,        /* of an object whose file is renamed or whose folders are made, with its ending */
     MMAP_CHUNK_BYTES = 1 << 20,   /* bytes copied out of a mapping between two looks at `stop` */
     MINCORE_CHUNK_PAGES = 1 << 14 /* pages that one mincore call reports on; the answer stands on the stack */
 };
@@ -78,6 +79,46 @@ static int open_object(int dirfd, const char *name, int flags, int *fd)
     return *fd < 0 ? errno : 0;
 }
 
+static const char TEMPORARY[] = ".tmp"; /* what the name of a file ends in until it is renamed */
+
+/* Makes the folders that `name` lies in. The caller has seen to it that it is no longer than MOST_NAME_BYTES. */
+static int make_folders(int dirfd, const char *name)
+{
+    char path[MOST_NAME_BYTES];
+    strcpy(path, name);
+    for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdirat(dirfd, path, 0700) < 0 && errno != EEXIST)
+            return errno;
+        *slash = '/';
+    }
+    return 0;
+}
+
+/* The file of an object that is written, made or emptied. */
+static int create_object(file_op_t *op)
+{
+    char temporary[MOST_NAME_BYTES + sizeof TEMPORARY];
+    const char *name = op->name;
+    int flags = O_WRONLY | O_CREAT | O_TRUNC | (op->flags & DIRECT ? O_DIRECT : 0);
+    if (op->flags & RENAME) {
+        strcat(strcpy(temporary, name), TEMPORARY);
+        name = temporary;
+    }
+    int error = open_object(op->dirfd, name, flags, &op->fd);
+    if (error != ENOENT || !(op->flags & FOLDERS))
+        return error;
+    error = make_folders(op->dirfd, name);
+    return error ? error : open_object(op->dirfd, name, flags, &op->fd);
+}
+
+static int rename_object(const file_op_t *op)
+{
+    char temporary[MOST_NAME_BYTES + sizeof TEMPORARY];
+    strcat(strcpy(temporary, op->name), TEMPORARY);
+    return renameat(op->dirfd, temporary, op->dirfd, op->name) < 0 ? errno : 0;
+}
+
 /* Linux has closed the descriptor even where close says EINTR; other errors may be a late failure of a write. */
 static int close_object(int *fd)
 {
@@ -128,19 +169,36 @@ static void run_file_op(file_op_t *op, int writing, outcome_t *outcome)
 {
     int error = outcome->error;
     outcome->span_ns = writing ? 0 : SAME;
-    if (!error && op->flags & FIRST) {
-        int flags = (writing ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY) | (op->flags & DIRECT ? O_DIRECT : 0);
-        error = is_stopped(op->stop) ? ECANCELED : open_object(op->dirfd, op->name, flags, &op->fd);
+    if (!error && op->flags & FIRST && !(op->flags & IN_PLACE)) {
+        if (is_stopped(op->stop))
+            error = ECANCELED;
+        else if (writing)
+            error = create_object(op);
+        else
+            error = open_object(op->dirfd, op->name, O_RDONLY | (op->flags & DIRECT ? O_DIRECT : 0), &op->fd);
     }
     if (!error)
         error = move_bytes(op, writing, &outcome->nbytes);
-    if (!error && writing && op->flags & LAST)
+    if (!error && writing && op->flags & LAST && !(op->flags & NO_SYNC))
         error = sync_object(op, &outcome->span_ns);
-    if (op->fd >= 0 && (error || op->flags & LAST)) {
+    if (op->fd >= 0 && !(op->flags & IN_PLACE) && (error || op->flags & LAST)) {
         int closing = close_object(&op->fd);
         error = error ? error : closing;
+        if (!error && writing && op->flags & RENAME)
+            error = rename_object(op);
     }
     outcome->error = error;
+}
+
+static int remove_object(int dirfd, const char *name)
+{
+    return unlinkat(dirfd, name, 0) < 0 ? errno : 0;
+}
+
+static int look_for_object(int dirfd, const char *name)
+{
+    struct stat status;
+    return fstatat(dirfd, name, &status, 0) < 0 ? errno : 0;
 }
 
 static long page_bytes; /* set once, while the module is made */
@@ -290,12 +348,12 @@ static int count_resident(char *map, int64_t pages, int64_t *resident)
 #endif
 
 /* Linux 6.5: the same answer without a mapping. An error where the kernel has no such call, or does not tell. */
-static int ask_cachestat(int fd, int64_t *resident)
+static int ask_cachestat(int fd, int64_t offset, int64_t nbytes, int64_t *resident)
 {
     static int missing; /* once found out, not asked again; who races finds it out twice */
     struct {
         uint64_t offset, nbytes;
-    } whole = {0, 0};
+    } whole = {(uint64_t)offset, (uint64_t)nbytes};
     struct {
         uint64_t cached, dirty, written_back, evicted, recently_evicted;
     } found;
@@ -310,9 +368,9 @@ static int ask_cachestat(int fd, int64_t *resident)
     return 0;
 }
 
-static int map_and_count(int fd, int64_t nbytes, int64_t pages, int64_t *resident)
+static int map_and_count(int fd, int64_t offset, int64_t nbytes, int64_t pages, int64_t *resident)
 {
-    char *map = mmap(NULL, (size_t)nbytes, PROT_READ, MAP_SHARED, fd, 0);
+    char *map = mmap(NULL, (size_t)nbytes, PROT_READ, MAP_SHARED, fd, (off_t)offset);
     if (map == MAP_FAILED)
         return errno;
     int error = count_resident(map, pages, resident);
@@ -320,20 +378,24 @@ static int map_and_count(int fd, int64_t nbytes, int64_t pages, int64_t *residen
     return error;
 }
 
-static int measure_residency(int fd, int drop, int *percent)
+/* Of `nbytes` from `offset` on, a multiple of the page; 0: of all from there to the end. */
+static int measure_residency(int fd, int drop, int64_t offset, int64_t nbytes, int *percent)
 {
     struct stat status;
-    int error = drop ? posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) : 0;
+    int error = drop ? posix_fadvise(fd, (off_t)offset, (off_t)nbytes, POSIX_FADV_DONTNEED) : 0;
     if (error)
         return error;
     if (fstat(fd, &status) < 0)
         return errno;
     *percent = 0;
-    if (status.st_size == 0)
+    int64_t there = status.st_size - offset;
+    if (nbytes > 0 && nbytes < there)
+        there = nbytes;
+    if (there <= 0)
         return 0;
-    int64_t pages = (status.st_size + page_bytes - 1) / page_bytes, resident = 0;
-    if (ask_cachestat(fd, &resident))
-        error = map_and_count(fd, status.st_size, pages, &resident);
+    int64_t pages = (there + page_bytes - 1) / page_bytes, resident = 0;
+    if (ask_cachestat(fd, offset, there, &resident))
+        error = map_and_count(fd, offset, there, pages, &resident);
     resident = resident < pages ? resident : pages; /* a large folio may reach beyond the end */
     *percent = (int)((100 * resident + pages - 1) / pages);
     return error;

@@ -10,6 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -33,17 +34,23 @@ from kvbench.timed_io._meter import (
 __all__ = [
     "DIRECT",
     "FIRST",
+    "FOLDERS",
+    "IN_PLACE",
     "LAST",
+    "NO_SYNC",
+    "RENAME",
     "ROW_BYTES",
     "SCHEDSTAT",
     "STOPWATCH_BYTES",
     "begin",
     "copy",
     "end",
+    "look_up",
     "mmap_read",
     "now_ns",
     "page_cache",
     "read_file",
+    "sync_filesystem",
     "thread_cpu_ns",
     "unlink",
     "write_file",
@@ -55,7 +62,13 @@ Bytes: TypeAlias = NDArray[np.uint8]
 FIRST: Final = 1
 LAST: Final = 2
 DIRECT: Final = 4
+NO_SYNC: Final = 8
+RENAME: Final = 16
+FOLDERS: Final = 32
+IN_PLACE: Final = 64
 
+_TEMPORARY: Final = ".tmp"
+_MOST_NAME_BYTES: Final = 256
 _STOP_CHECK_PAGES: Final = 256
 _MMAP_CHUNK_BYTES: Final = 1 << 20
 _MINCORE_CHUNK_PAGES: Final = 1 << 14
@@ -163,20 +176,39 @@ class _FileOp:
         outcome.span_ns = 0 if self.writing else SAME
         done = False
         try:
-            if self.flags & FIRST:
+            if self.flags & FIRST and not self.flags & IN_PLACE:
                 self._open()
             self._move(outcome)
-            if self.writing and self.flags & LAST:
+            if self.writing and self.flags & LAST and not self.flags & NO_SYNC:
                 self._sync(outcome)
             done = True
         finally:
-            if self.fd >= 0 and (not done or self.flags & LAST):
+            if self.fd >= 0 and not self.flags & IN_PLACE and (not done or self.flags & LAST):
                 self._close(done)
+                if done and self.writing and self.flags & RENAME:
+                    os.rename(f"{self.name}{_TEMPORARY}", self.name, src_dir_fd=self.dirfd, dst_dir_fd=self.dirfd)
 
     def _open(self) -> None:
         _raise_if_stopped(self.stop)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if self.writing else os.O_RDONLY
-        self.fd = os.open(self.name, flags | (os.O_DIRECT if self.flags & DIRECT else 0), 0o600, dir_fd=self.dirfd)
+        direct = os.O_DIRECT if self.flags & DIRECT else 0
+        if not self.writing:
+            self.fd = os.open(self.name, os.O_RDONLY | direct, dir_fd=self.dirfd)
+            return
+        name = f"{self.name}{_TEMPORARY}" if self.flags & RENAME else self.name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | direct
+        try:
+            self.fd = os.open(name, flags, 0o600, dir_fd=self.dirfd)
+        except FileNotFoundError:
+            if not self.flags & FOLDERS:
+                raise
+            self._make_folders()
+            self.fd = os.open(name, flags, 0o600, dir_fd=self.dirfd)
+
+    def _make_folders(self) -> None:
+        folders = self.name.split("/")[:-1]
+        for depth in range(len(folders)):
+            with suppress(FileExistsError):
+                os.mkdir("/".join(folders[: depth + 1]), 0o700, dir_fd=self.dirfd)
 
     def _move(self, outcome: PieceResult) -> None:
         for run in self.region.runs(self.io_bytes):
@@ -211,12 +243,16 @@ class _FileOp:
 def _file_op(rows: AnyBuffer, row: int, op: _FileOp) -> int:
     view = _rows(rows, row)
     _check_sizes(op.name, op.offset, op.region.nbytes, op.io_bytes)
-    if op.fd != -1 if op.flags & FIRST else op.fd < 0:
-        raise ValueError("fd must be -1 with FIRST, and an open descriptor without")
+    if op.fd != -1 if op.flags & (FIRST | IN_PLACE) == FIRST else op.fd < 0:
+        raise ValueError("fd must be -1 with FIRST, and an open descriptor without or with IN_PLACE")
+    if op.flags & (RENAME | FOLDERS) and len(os.fsencode(op.name)) >= _MOST_NAME_BYTES - len(_TEMPORARY) - 1:
+        raise ValueError("the name is too long to be renamed or to have its folders made")
     try:
         _timed(view, row, op.flags, op.name, op.run)
     except OSError:
-        if op.fd >= 0:  # only where the clocks could not be read, so that the operation never ran
+        if (
+            op.fd >= 0 and not op.flags & IN_PLACE
+        ):  # only where the clocks could not be read, so that the operation never ran
             os.close(op.fd)
         raise
     return op.fd
@@ -391,6 +427,33 @@ def unlink(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> None:
     _timed(view, row, FIRST, name, lambda _outcome: os.unlink(name, dir_fd=dirfd))
 
 
+def look_up(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> bool:
+    """Ask whether a file is there (stat), as one whole operation of 0 bytes."""
+    view = _rows(rows, row)
+    _check_sizes(name, 0, 0)
+    found = True
+
+    def work(outcome: PieceResult) -> None:
+        nonlocal found
+        try:
+            os.stat(name, dir_fd=dirfd)
+        except FileNotFoundError:
+            found = False
+
+    _timed(view, row, FIRST, name, work)
+    return found
+
+
+def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
+    """Have the filesystem of an open file write what it holds back (syncfs), as one whole operation of 0 bytes."""
+
+    def work(outcome: PieceResult) -> None:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) < 0:
+            raise _error(ctypes.get_errno())
+
+    _timed(_rows(rows, row), row, FIRST, None, work)
+
+
 def begin(rows: AnyBuffer, row: int, /) -> None:
     """Start a row around Python code; until `end` the row itself keeps the start readings."""
     view = _rows(rows, row)
@@ -442,17 +505,20 @@ def _count_resident(mapping: Bytes) -> tuple[int, int]:
     return resident, 0
 
 
-def page_cache(dirfd: int, name: str, drop: bool, /) -> int:
-    """Not timed: drop the file's clean pages if asked, then how much of it is cached, in percent, rounded up."""
-    _check_sizes(name, 0, 0)
+def page_cache(dirfd: int, name: str, drop: bool, offset: int = 0, nbytes: int = 0, /) -> int:
+    """Not timed: drop clean pages if asked, then how much of them is cached, in percent, rounded up."""
+    _check_sizes(name, offset, nbytes)
+    if offset % mmap.PAGESIZE:
+        raise ValueError("offset must be a multiple of the page")
     fd = os.open(name, os.O_RDONLY, dir_fd=dirfd)
     try:
         if drop:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        size = os.fstat(fd).st_size
-        if size == 0:
+            os.posix_fadvise(fd, offset, nbytes, os.POSIX_FADV_DONTNEED)
+        size = os.fstat(fd).st_size - offset
+        size = min(size, nbytes) if nbytes else size
+        if size <= 0:
             return 0
-        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapping:
+        with mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=offset) as mapping:
             resident, error = _count_resident(np.frombuffer(mapping, np.uint8))
     finally:
         os.close(fd)

@@ -25,8 +25,8 @@ from kvbench.timed_io._python import (
     write_file,
 )
 
-LOOK: Final = 8
-DROP: Final = 16
+LOOK: Final = 128
+DROP: Final = 256
 RESIDENT_OFFSET: Final = 109
 
 _READ, _WRITE, _DELETE = 0, 1, 4

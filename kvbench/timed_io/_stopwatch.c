@@ -165,8 +165,10 @@ static int get_file_op(call_t *call, file_op_t *op, PyObject *const *args, int w
         !get_stop(call, args[10]) || !fits_file(op))
         return 0;
     op->stop = call->stop;
-    if ((op->flags & FIRST) ? op->fd != -1 : op->fd < 0)
-        return is_refused("fd must be -1 with FIRST, and an open descriptor without");
+    if ((op->flags & FIRST && !(op->flags & IN_PLACE)) ? op->fd != -1 : op->fd < 0)
+        return is_refused("fd must be -1 with FIRST, and an open descriptor without or with IN_PLACE");
+    if (op->flags & (RENAME | FOLDERS) && strlen(op->name) >= MOST_NAME_BYTES - sizeof TEMPORARY)
+        return is_refused("the name is too long to be renamed or to have its folders made");
     return 1;
 }
 
@@ -294,16 +296,64 @@ static PyObject *copy(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
-static PyObject *unlink_object(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+/* Those that know an object by its name alone. */
+static PyObject *time_name(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                           int (*carry_out)(int dirfd, const char *name))
 {
-    (void)module;
     call_t call = {0};
     outcome_t outcome = {.span_ns = SAME};
     const char *name;
     int dirfd;
-    if (!has_count("unlink", nargs, 4))
+    if (!has_count(function, nargs, 4))
         return NULL;
     if (!get_row(&call, args[0], args[1]) || !get_int(args[2], &dirfd) || !get_name(args[3], &name)) {
+        release_call(&call);
+        return NULL;
+    }
+    int found = 1;
+    Py_BEGIN_ALLOW_THREADS
+    row_t row = load_row(call.row_at);
+    meter_t meter;
+    outcome.error = start_meter(&meter);
+    start_row(&row, meter.start_ns);
+    if (!outcome.error)
+        outcome.error = carry_out(dirfd, name);
+    if (outcome.error == ENOENT && carry_out == look_for_object) {
+        outcome.error = 0; /* an answer like any other */
+        found = 0;
+    }
+    stop_meter(&meter, &row, &outcome);
+    store_row(call.row_at, &row);
+    Py_END_ALLOW_THREADS
+    release_call(&call);
+    return is_raised(outcome.error, args[3]) ? NULL : PyBool_FromLong(found);
+}
+
+static PyObject *unlink_object(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    PyObject *done = time_name("unlink", args, nargs, remove_object);
+    if (!done)
+        return NULL;
+    Py_DECREF(done);
+    Py_RETURN_NONE;
+}
+
+static PyObject *look_up(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    return time_name("look_up", args, nargs, look_for_object);
+}
+
+static PyObject *sync_filesystem(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    call_t call = {0};
+    outcome_t outcome = {.span_ns = SAME};
+    int fd;
+    if (!has_count("sync_filesystem", nargs, 3))
+        return NULL;
+    if (!get_row(&call, args[0], args[1]) || !get_int(args[2], &fd)) {
         release_call(&call);
         return NULL;
     }
@@ -312,13 +362,13 @@ static PyObject *unlink_object(PyObject *module, PyObject *const *args, Py_ssize
     meter_t meter;
     outcome.error = start_meter(&meter);
     start_row(&row, meter.start_ns);
-    if (!outcome.error && unlinkat(dirfd, name, 0) < 0)
+    if (!outcome.error && syncfs(fd) < 0)
         outcome.error = errno;
     stop_meter(&meter, &row, &outcome);
     store_row(call.row_at, &row);
     Py_END_ALLOW_THREADS
     release_call(&call);
-    if (is_raised(outcome.error, args[3]))
+    if (is_raised(outcome.error, NULL))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -391,13 +441,21 @@ static PyObject *page_cache(PyObject *module, PyObject *const *args, Py_ssize_t 
     (void)module;
     const char *name;
     int dirfd, drop, fd, error, percent = 0;
-    if (!has_count("page_cache", nargs, 3) || !get_int(args[0], &dirfd) || !get_name(args[1], &name) ||
-        (drop = PyObject_IsTrue(args[2])) < 0)
+    int64_t offset = 0, nbytes = 0;
+    if (nargs != 5 && !has_count("page_cache", nargs, 3))
         return NULL;
+    if (!get_int(args[0], &dirfd) || !get_name(args[1], &name) || (drop = PyObject_IsTrue(args[2])) < 0)
+        return NULL;
+    if (nargs == 5 && (!get_size(args[3], &offset, 0, BAD_OFFSET) || !get_size(args[4], &nbytes, 0, BAD_OFFSET)))
+        return NULL;
+    if (offset % page_bytes) {
+        is_refused("offset must be a multiple of the page");
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
     error = open_object(dirfd, name, O_RDONLY, &fd);
     if (!error) {
-        error = measure_residency(fd, drop, &percent);
+        error = measure_residency(fd, drop, offset, nbytes, &percent);
         close(fd);
     }
     Py_END_ALLOW_THREADS
@@ -426,6 +484,8 @@ static PyMethodDef methods[] = {
     FAST("mmap_read", mmap_read, "Map a file and touch its pages or copy them into extents of memory, timed."),
     FAST("copy", copy, "Copy between extents of two memories, timed."),
     FAST("unlink", unlink_object, "Remove a file, timed."),
+    FAST("look_up", look_up, "Ask whether a file is there, timed."),
+    FAST("sync_filesystem", sync_filesystem, "Have a filesystem write all that it holds back, timed."),
     FAST("begin", begin, "Start timing an operation that Python code carries out."),
     FAST("end", end, "Stop timing an operation that Python code carried out."),
     FAST("run_files", run_files, "Read, write or remove several files one after the other, each timed into its row."),
@@ -464,6 +524,8 @@ static int fill_module(PyObject *module)
         PyModule_AddIntMacro(module, LAST) < 0 || PyModule_AddIntMacro(module, DIRECT) < 0 ||
         PyModule_AddIntMacro(module, LOOK) < 0 || PyModule_AddIntMacro(module, DROP) < 0 ||
         PyModule_AddIntMacro(module, RESIDENT_OFFSET) < 0 ||
+        PyModule_AddIntMacro(module, NO_SYNC) < 0 || PyModule_AddIntMacro(module, RENAME) < 0 ||
+        PyModule_AddIntMacro(module, FOLDERS) < 0 || PyModule_AddIntMacro(module, IN_PLACE) < 0 ||
         PyModule_AddIntMacro(module, ROW_BYTES) < 0 || PyModule_AddIntMacro(module, STOPWATCH_BYTES) < 0)
         return -1;
     return 0;

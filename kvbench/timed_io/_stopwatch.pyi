@@ -11,6 +11,9 @@ Arguments that several functions share:
 - `flags`: FIRST | LAST | DIRECT. FIRST starts the row: its `queue_ns` slot must hold the intended start and becomes
   the wait from then to `t_start_ns`; without FIRST times, faults and bytes are added to the row's. FIRST also opens the
   file and LAST closes it. DIRECT opens with O_DIRECT; the caller then guarantees the alignment of everything.
+  Of writes alone: NO_SYNC leaves fdatasync out; RENAME has a file called `name` + `.tmp` until LAST, which renames it
+  after it was closed; FOLDERS makes the folders that `name` lies in where they are not there. IN_PLACE: the object is a
+  part of the open file `fd`, which the call neither opens nor closes.
 - `stop`: int32 buffer; once it is not zero, the operation ends with ECANCELED before its next step.
 
 Every row has device + host + runq = wall. Host is CPU time, runq the time runnable without a CPU, device the rest; a
@@ -32,9 +35,13 @@ AnyBuffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap | NDArray[Any]
 FIRST: Final = 1
 LAST: Final = 2
 DIRECT: Final = 4
-LOOK: Final = 8
-DROP: Final = 16
+LOOK: Final = 128
+DROP: Final = 256
 RESIDENT_OFFSET: Final[int]
+NO_SYNC: Final = 8
+RENAME: Final = 16
+FOLDERS: Final = 32
+IN_PLACE: Final = 64
 ROW_BYTES: Final[int]
 STOPWATCH_BYTES: Final[int]
 SCHEDSTAT: Final[bool]
@@ -71,7 +78,7 @@ def write_file(
     /,
 ) -> int:
     """Write the extents from `file_offset` on; FIRST creates or empties the file, LAST adds fdatasync, whose wall time
-    is the span. The open descriptor, or -1 after LAST."""
+    is the span (0 with NO_SYNC). The open descriptor, or -1 after LAST."""
 
 def mmap_read(
     rows: AnyBuffer,
@@ -108,6 +115,13 @@ def copy(
 
 def unlink(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> None:
     """Remove a file, as one whole operation of 0 bytes."""
+
+def look_up(rows: AnyBuffer, row: int, dirfd: int, name: str, /) -> bool:
+    """Ask whether a file is there (stat), as one whole operation of 0 bytes. That it is not is no error."""
+
+def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
+    """Have the filesystem of the open file `fd` write all that it holds back (syncfs), as one whole operation of 0
+    bytes."""
 
 def begin(rows: AnyBuffer, row: int, /) -> None:
     """Start a row around Python code of this thread; until `end`, the row holds the readings at its start."""
@@ -164,8 +178,9 @@ def sum_rows(rows: AnyBuffer, first_row: int, count: int, /) -> tuple[int, int, 
     """What `count` rows add up to: the first start, the last end, then the sums of wall, host, run queue, device and
     copy (all in ns), and of the bytes."""
 
-def page_cache(dirfd: int, name: str, drop: bool, /) -> int:
-    """Not timed: drop the file's clean pages if asked, then how much of it is cached, in percent, rounded up.
+def page_cache(dirfd: int, name: str, drop: bool, offset: int = 0, nbytes: int = 0, /) -> int:
+    """Not timed: drop clean pages of the file if asked, then how much of them is cached, in percent, rounded up. Those
+    of `nbytes` from `offset` on, a multiple of the page; 0 bytes: all from there to the end.
 
     The kernel tells this only to those who own the file or may write it; for others it says 100.
     """

@@ -1,5 +1,6 @@
 """What a serving engine's requests may be told besides the cache: each is planned and carried out alike."""
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kvbench_command import QUICK, Command, Ended, column, overrides
+from kvbench_command import QUICK, Command, Ended, attributes, column, overrides
 
+from kvbench import timed_io
 from kvbench.records.schema import Op, label
+from kvbench.tiers.file.tier import FileTier
 from kvbench.units import KIB
 from kvbench.workload.trace_samples import write_samples
 from kvbench.workload.traces.read import read_trace
@@ -23,6 +26,8 @@ Start = Callable[..., Command]
 MODEL = "model={layers: 4, kv_heads: 4, head_dim: 16}"
 """1 KiB a token, 256 bytes a layer."""
 BLOCK = 512 * KIB
+AT_CWD = -100
+"""For a directory's descriptor: the working directory."""
 TIERS = ("tiers.0={kind: memory, capacity_bytes: 16MiB}", "tiers.1={kind: file, capacity_bytes: 40MiB}")
 
 
@@ -284,3 +289,137 @@ def test_sessions_that_are_not_there_cannot_be_waited_for(kvbench: Call, tmp_pat
     ended = kvbench("plan", "mooncake", *overrides(*words))
     assert ended.code != 0
     assert "has no sessions" in ended.err
+
+
+def look_ups_expected(kvbench: Call, words: tuple[str, ...], ranks: int = 1) -> tuple[int, int]:
+    """How many blocks are found on the file tier, and how many requests come to one that no tier has."""
+    figures = planned(kvbench, words, ranks)
+    return figures["tiers"][1]["hit_blocks"], figures["requests"]
+
+
+@pytest.mark.parametrize("pacing", ["asap", "open"])
+def test_the_filesystem_is_asked_for_what_is_found_there_and_for_the_first_that_is_missing(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
+) -> None:
+    paced = settings(trace, f"pacing.mode={pacing}", "pacing.speedup=500")
+    words = (*paced, "cache.lookup=stat")
+    figures, usual = planned(kvbench, words), planned(kvbench, paced)
+    assert figures["prefix"] == usual["prefix"]
+    assert figures["fingerprint"] != usual["fingerprint"]
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    look_up = column(file, "records/op") == Op.LOOKUP
+    rows = {
+        name: column(file, f"records/{name}")[look_up] for name in ("tier", "tokens", "errno", "wall_ns", "request")
+    }
+    found = rows["tokens"] > 0
+    assert np.count_nonzero(found) == figures["tiers"][1]["hit_blocks"] > 0
+    missing = rows["request"][~found]
+    assert len(set(missing.tolist())) == len(missing)
+    lacking = column(file, "requests/request")[column(file, "requests/miss_objects") > 0]
+    assert sorted(missing.tolist()) == sorted(lacking.tolist()) != []
+    assert set(rows["tier"].tolist()) == {1}
+    assert not rows["errno"].any()
+    assert (rows["wall_ns"] > 0).all()
+    shown = json.loads(kvbench("summary", file, "--json").out)
+    (row,) = [row for row in shown["operations"] if row["op"] == "lookup"]
+    assert (row["tier"], row["operations"], row["bytes"]) == ("file", len(found), 0)
+    assert next(row["part"] for row in shown["latency"] if row["op"] == "lookup") == "wall"
+
+
+def test_a_request_reads_when_its_look_ups_have_ended(start_run: Start, trace: Path, tmp_path: Path) -> None:
+    carried_out(start_run, settings(trace, "pacing.mode=asap", "cache.lookup=stat"), "tiers.0.capacity_bytes=1MiB")
+    file = tmp_path / "run.h5"
+    frame = pd.DataFrame(
+        {name: column(file, f"records/{name}") for name in ("op", "request", "t_start_ns", "wall_ns", "tier")}
+    )
+    looked = frame[frame["op"] == Op.LOOKUP]
+    ended = (looked["t_start_ns"] + looked["wall_ns"]).groupby(looked["request"]).max()
+    began = frame[(frame["op"] == Op.READ) & (frame["tier"] == 1)].groupby("request")["t_start_ns"].min()
+    both = ended.index.intersection(began.index)
+    assert len(both) > 10
+    assert (ended[both] <= began[both]).all()
+
+
+def test_datasize_counts_look_ups(kvbench: Call, trace: Path) -> None:
+    def operations(*more: str) -> int:
+        words = overrides(*settings(trace, "pacing.mode=asap", "duration_s=null", *more))
+        ended = kvbench("datasize", "mooncake", *words, "--json")
+        assert ended.code == 0, ended.err
+        found: int = json.loads(ended.out)["demand"]["operations"]
+        return found
+
+    hits, requests = look_ups_expected(kvbench, settings(trace, "pacing.mode=asap"))
+    more = operations("cache.lookup=stat") - operations()
+    assert hits < more <= hits + requests
+
+
+def test_only_files_can_be_asked_for(kvbench: Call, trace: Path) -> None:
+    words = (*settings(trace, "cache.lookup=stat")[:-1], "tiers.1={kind: 'null', capacity_bytes: 40MiB}")
+    ended = kvbench("datasize", "mooncake", *overrides(*words, "cache.lookup=stat"))
+    assert ended.code == 1
+    assert "cache.lookup: stat asks for files, and the last tier is a null tier" in " ".join(ended.err.split())
+    ended = kvbench("datasize", "smoke", *overrides("cache.lookup=stat"))
+    assert "cache.lookup: only requests that are served as an engine does" in " ".join(ended.err.split())
+
+
+def test_a_block_that_the_filesystem_does_not_know_ends_the_run(
+    kvbench: Call, trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FileTier, "look_up", lambda tier, cell, key: timed_io.look_up(cell.rows, cell.row, AT_CWD, "not there")
+    )
+    words = (*settings(trace, "cache.lookup=stat", "pacing.mode=asap", "duration_s=null"), *QUICK, "io.threads=2")
+    out = ("--dir", tmp_path, "--out", tmp_path / "run.h5", "--no-spill")
+    ended = kvbench("run", "mooncake", *overrides(*words), *out)
+    assert ended.code == 1
+    told = " ".join(ended.err.split())
+    assert f"lookup of {tmp_path}/kvbench-" in told
+    assert ".kv failed: No such file or directory" in told
+    rows = column(tmp_path / "run.h5", "records/op") == Op.LOOKUP
+    assert set(column(tmp_path / "run.h5", "records/errno")[rows].tolist()) == {0, errno.ENOENT}, (
+        "the first were missing"
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("io.sync=none", "io.read_path=mmap-touch"),
+        ("io.sync=end", "io.read_path=direct", "io.write_path=direct"),
+        ("cache.split.layers=2", "cache.promote_on_hit=true"),
+    ],
+    ids=["synced", "touched", "direct", "promoted"],
+)
+def test_blocks_lie_in_slots_of_one_file(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    words = settings(trace, "pacing.mode=asap", "tiers.1.layout.kind=slab", *more)
+    figures = planned(kvbench, words)
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    described = attributes(file)
+    assert described["layout"] == "slab"
+    assert not column(file, "records/errno").any()
+    assert column(file, "ranks/verified_sectors").sum() > 0
+    sync = column(file, "records/op") == Op.SYNC
+    assert np.count_nonzero(sync) == ("io.sync=end" in more)
+    moved = np.isin(column(file, "records/op"), [Op.WRITE, Op.DEMOTE]) & (column(file, "records/tier") == 1)
+    assert (column(file, "records/span_ns")[moved] > 0).any() == (described["sync"] == "object")
+    assert not list(tmp_path.rglob("*.slab"))
+
+
+def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> None:
+    words = settings(trace, "tiers.1.layout.kind=slab")
+    for more, told in (
+        (("workload.serving=reference", "workload.deal=round-robin", "pacing.mode=asap"), "holds objects of one size"),
+        (("io.read_path=numpy",), "io.read_path: numpy reads .npy files; a slab has none"),
+        (("cache.lookup=stat",), "objects of a slab have none; use memory"),
+        (("tiers.1.layout.levels=1",), "levels and rename are for files of single objects"),
+    ):
+        ended = kvbench("datasize", "mooncake", *overrides(*words, *more))
+        assert ended.code == 1
+        assert told in " ".join(ended.err.split())

@@ -380,6 +380,16 @@ def test_what_decides_the_work_is_part_of_the_fingerprint(tmp_path: Path) -> Non
     assert len(set(fingerprints)) == len(fingerprints)
 
 
+def test_how_objects_lie_and_are_synced_is_part_of_the_fingerprint_where_it_is_not_as_usual(tmp_path: Path) -> None:
+    usual = load(tmp_path, TRACE).fingerprint(2, "digest")
+    as_usual = load(tmp_path, TRACE, "tiers.0.layout={kind: file, levels: 0}", "io.sync=object")
+    assert as_usual.fingerprint(2, "digest") == usual
+    others = ("layout.levels=1", "layout.levels=2", "layout.rename=true")
+    changed = [f"tiers.0.{key}" for key in others] + ["io.sync=none", "io.sync=end"]
+    fingerprints = {load(tmp_path, TRACE, change).fingerprint(2, "digest") for change in changed}
+    assert len(fingerprints | {usual}) == len(changed) + 1
+
+
 def test_the_default_users_are_those_of_the_reference_workload() -> None:
     workload = RunConfig().workload
     assert isinstance(workload, PersonaWorkload)

@@ -1,37 +1,19 @@
 """SIGKILL, and a process that is stopped: the others end, say who it was, and nothing that was measured is lost."""
 
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from breaking import Outcome, Victim, all_gone, clean, put_strangers
+from breaking import Victim, all_gone, put_strangers
+from judging import HOST, check_nothing_is_lost
 from kvbench_command import remains
 
 pytestmark = pytest.mark.slow
 
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
-
-HOST = socket.gethostname()
-MOST_SECONDS = 40
-"""No fault of this file takes longer to end the run; at once means a second or two, on a machine that is not busy."""
-
-
-def check_nothing_is_lost(victim: Victim, outcome: Outcome, strangers: list[str]) -> list[int]:
-    """All that was on disk before is recovered, and the directory is as it was; returns the recovered rows."""
-    assert outcome.ended.code != 0
-    assert outcome.seconds < MOST_SECONDS
-    rows, said = victim.recovered()
-    assert outcome.before > 0
-    assert sum(rows) >= outcome.before
-    assert "ended early of 600 s: rank " in said
-    assert set(strangers) < set(remains(victim.directory)), "the run's files are there, as it was killed"
-    clean(victim.directory)
-    assert remains(victim.directory) == strangers
-    return rows
 
 
 def test_a_killed_rank(victim: Break, folder: Path, tell: Tell) -> None:

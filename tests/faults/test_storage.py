@@ -5,14 +5,14 @@ import errno
 import os
 import re
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from breaking import Outcome, Victim, clean, put_strangers
+from breaking import Victim, clean, put_strangers
 from click.testing import CliRunner
+from judging import HOST, beside, check_failed, fill
 from kvbench_command import attributes, column, objects, remains
 
 from kvbench.commands.main import commands
@@ -22,31 +22,7 @@ pytestmark = pytest.mark.slow
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
-HOST = socket.gethostname()
-MOST_SECONDS = 60
 SOME_OBJECTS = 5
-
-
-def check_failed(outcome: Outcome, run_file: Path, words: str) -> int:
-    """The run ended with one message; its file, marked `failed`, holds at least what there was. Returns its rows."""
-    assert outcome.ended.code == 1
-    assert outcome.seconds < MOST_SECONDS
-    assert len(outcome.ended.messages) == 1
-    assert f" on {HOST}: " in outcome.message
-    assert words in outcome.message
-    described = attributes(run_file)
-    assert described["status"] == "failed"
-    assert described["status_message"].startswith("rank ")
-    rows = int(column(run_file, "ranks/rows").sum())
-    assert rows >= outcome.before > 0
-    return rows
-
-
-def fill(place: Path) -> None:
-    """Leave no space on a filesystem."""
-    with (place / "mine").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1024**2))
 
 
 def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
@@ -141,13 +117,6 @@ def test_two_runs_at_once_in_one_directory(victim: Break, folder: Path, tmp_path
         rows,
         "interrupted; both runs end well, neither lost a file to the other or to clean",
     )
-
-
-def beside(spill: Path) -> Path:
-    """Another directory beside `spill`."""
-    made = spill.with_name(f"{spill.name}-second")
-    made.mkdir()
-    return made
 
 
 def test_spill_filesystem_full(

@@ -13,7 +13,7 @@ import pytest
 from kvbench.errors import KvbenchError
 from kvbench.records.file import RunFileWriter
 from kvbench.records.reader import open_run, read_columns
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_foreign_file_is_refused_with_what_is_wrong(good: Path, tmp_path: Path
     assert "foreign.h5" in str(refused.value)
 
 
-@pytest.mark.parametrize(("column", "code"), [("op", 6), ("path", 255), ("tier", 1)])
+@pytest.mark.parametrize(("column", "code"), [("op", len(Op)), ("path", 255), ("tier", 1)])
 def test_a_code_that_nothing_is_named_by_is_refused(good: Path, tmp_path: Path, column: str, code: int) -> None:
     path = tmp_path / "foreign.h5"
     shutil.copy(good, path)

@@ -65,6 +65,52 @@ def test_in_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert top.exists() != gone
 
 
+def test_what_lies_in_folders_or_under_a_temporary_name_is_deleted_and_strangers_there_stay(tmp_path: Path) -> None:
+    top = left_by_a_killed_run(tmp_path, ranks=1)
+    folders = top / "rank-0" / "0f" / "3c"
+    folders.mkdir(parents=True)
+    (top / "rank-0" / "0e").mkdir()
+    (top / "rank-0" / "photos").mkdir()
+    (top / "rank-0" / "photos" / f"{5:016x}.kv").write_bytes(b"theirs")
+    for name in (f"{3:016x}.kv", f"{4:016x}.kv.tmp", f"{5:016x}.npy.tmp", "notes.txt", MARKER):
+        (folders / name).write_bytes(b"data")
+    (found,) = clean.find(tmp_path)
+    assert (found.files, found.nbytes) == (6, 24)
+    assert found.strangers == [f"rank-0/0f/3c/{MARKER}", "rank-0/0f/3c/notes.txt", "rank-0/photos"]
+    left = clean.remove(found)
+    assert (left.files, left.strangers) == (0, found.strangers)
+    assert [name for name in everything(tmp_path) if (tmp_path / name).is_file()] == [
+        f"{top.name}/{MARKER}",
+        f"{top.name}/rank-0/{MARKER}",
+        f"{top.name}/rank-0/0f/3c/{MARKER}",
+        f"{top.name}/rank-0/0f/3c/notes.txt",
+        f"{top.name}/rank-0/photos/{5:016x}.kv",
+    ]
+    assert not (top / "rank-0" / "0e").exists()
+
+
+def test_a_slab_is_an_object_of_its_own(tmp_path: Path) -> None:
+    top = left_by_a_killed_run(tmp_path, ranks=1)
+    (top / "rank-0" / "objects.slab").write_bytes(bytes(8192))
+    (top / "rank-0" / "other.slab").write_bytes(b"theirs")
+    (found,) = clean.find(tmp_path)
+    assert (found.files, found.nbytes, found.strangers) == (4, 8192 + 12, ["rank-0/other.slab"])
+    clean.remove(found)
+    assert [path.name for path in (top / "rank-0").iterdir() if path.name != MARKER] == ["other.slab"]
+
+
+def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
+    top = left_by_a_killed_run(tmp_path, ranks=1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / f"{3:016x}.kv").write_bytes(b"precious")
+    (top / "rank-0" / "0f").symlink_to(elsewhere)
+    (found,) = clean.find(tmp_path)
+    assert (found.files, found.strangers) == (3, ["rank-0/0f"])
+    clean.remove(found)
+    assert (elsewhere / f"{3:016x}.kv").read_bytes() == b"precious"
+
+
 def test_a_run_whose_ranks_are_alive_is_left_alone(tmp_path: Path) -> None:
     alive = RunDirectory(tmp_path, RUN, 0)
     alive.create()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvbench.tiers.arena import Extents
-from kvbench.tiers.memory import RangeAllocator, _part_of
+from kvbench.tiers.memory import RangeAllocator, part_of
 
 
 class AllocatorMachine(RuleBasedStateMachine):
@@ -55,12 +55,12 @@ TestRangeAllocator = AllocatorMachine.TestCase
 TestRangeAllocator.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
-def test_a_part_of_an_object_is_cut_from_its_ranges() -> None:
+def test_apart_of_an_object_is_cut_from_its_ranges() -> None:
     extents = np.array([[100, 10], [40, 5], [70, 20]], dtype=np.int64)
     units = [u for start, length in extents.tolist() for u in range(start, start + length)]
     for offset in range(35):
         for nbytes in range(1, 36 - offset):
-            part = _part_of(extents, offset, nbytes)
+            part = part_of(extents, offset, nbytes)
             assert part.flags.c_contiguous
             got = [unit for start, length in part.tolist() for unit in range(start, start + length)]
             assert got == units[offset : offset + nbytes]

@@ -5,6 +5,7 @@ For a new tier, derive a class from `TierContract` and give it the fixture `tier
 
 import errno
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kvbench.config.run_config import Layout
+from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
@@ -376,12 +380,167 @@ class TestFileTier(TierContract):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
             tier.read(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
         assert caught.value.errno == row_of(cell)["errno"] == errno.EIO
+        lease.renew()  # as after every error: nobody knows what landed there
 
     def test_deleting_leaves_no_file(self, tier: Tier, lease: Lease, payload: Payload, folder: FilePath) -> None:
         write(tier, lease, payload, 9, SMALL)
         assert [str(path) for path in folder.iterdir()] == [tier.where(9)]
         tier.delete(new_cell(), 9)
         assert list(folder.iterdir()) == []
+
+
+LAYOUTS = {
+    "flat-renamed": (Layout(rename=True), Path.BUFFERED, "object"),
+    "folders": (Layout(levels=2), Path.BUFFERED, "object"),
+    "folders-renamed-direct": (Layout(levels=1, width=3, rename=True), Path.DIRECT, "object"),
+    "folders-renamed-numpy": (Layout(levels=4, width=1, rename=True), Path.NUMPY, "object"),
+    "flat-unsynced": (Layout(), Path.BUFFERED, "none"),
+}
+
+
+class TestLaidOutFiles(TierContract):
+    """Objects as files in folders, renamed when they are whole, or not synced."""
+
+    @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        layout, path, sync = request.param
+        if path == Path.DIRECT and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        write_path = path if path == Path.DIRECT else Path.BUFFERED
+        tier = FileTier(folder, path, write_path, IO_BYTES, drop_page_cache=True, layout=layout, sync=sync)
+        yield tier
+        tier.close()
+
+    def test_only_the_synced_have_a_span(self, lease: Lease, payload: Payload, folder: FilePath) -> None:
+        for sync, synced in (("object", True), ("none", False), ("end", False)):
+            tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, sync=sync)
+            assert (row_of(write(tier, lease, payload, 1, SMALL))["span_ns"] > 0) == synced
+            tier.close()
+
+    def test_files_lie_in_folders_named_after_their_first_digits(
+        self, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        layout = Layout(levels=2, width=3, rename=True)
+        tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, layout=layout)
+        key = 0x0123456789ABCDEF
+        write(tier, lease, payload, key, SMALL)
+        found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        assert found == ["012/345/0123456789abcdef.kv"]
+        assert tier.where(key) == f"{folder}/{found[0]}"
+        assert tier.size_bytes(key) == SMALL
+        tier.delete(new_cell(), key)
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+        tier.close()
+
+    def test_a_write_that_was_stopped_leaves_the_object_as_it_was(
+        self, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        layout = Layout(rename=True)
+        tier = FileTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, drop_page_cache=True, layout=layout)
+        write(tier, lease, payload, 9, SMALL)
+        cell = new_cell()
+        handle = tier.write(cell, 9, Part(0, last=False), lease.memory(9, SMALL, 0, SECTOR_BYTES))
+        assert sorted(path.name[16:] for path in folder.iterdir()) == [".kv", ".kv.tmp"]
+        cell.stop[0] = 1
+        with pytest.raises(OSError, match="canceled"):
+            tier.write(cell, 9, Part(SECTOR_BYTES, first=False), lease.memory(9, SMALL, SECTOR_BYTES, SMALL), handle)
+        read(tier, lease, payload, 9, SMALL)
+        tier.close()
+
+
+SLAB_PATHS = [
+    (Path.BUFFERED, Path.BUFFERED, "object"),
+    (Path.BUFFERED, Path.BUFFERED, "none"),
+    (Path.MMAP_TOUCH, Path.BUFFERED, "object"),
+    (Path.MMAP_COPY, Path.BUFFERED, "object"),
+    (Path.DIRECT, Path.DIRECT, "object"),
+    (Path.DIRECT, Path.BUFFERED, "object"),
+]
+
+
+class TestSlabTier(TierContract):
+    """Objects in slots of one file."""
+
+    @pytest.fixture(params=SLAB_PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}-{paths[2]}".lower())
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        read_path, write_path, sync = request.param
+        if Path.DIRECT in request.param and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        tier = SlabTier(folder, read_path, write_path, IO_BYTES, True, LARGE + 64 * SMALL, sync)
+        yield tier
+        tier.close()
+
+    @pytest.fixture
+    def small(self, folder: FilePath) -> Iterator[SlabTier]:
+        """One with room for four sectors."""
+        tier = SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 4 * SECTOR_BYTES + 100)
+        yield tier
+        tier.close()
+
+    def test_it_is_one_file_as_large_as_the_tier_from_the_beginning(self, small: SlabTier, folder: FilePath) -> None:
+        (file,) = folder.iterdir()
+        assert (file.name, file.stat().st_size) == ("objects.slab", 4 * SECTOR_BYTES)
+        assert file.stat().st_blocks * 512 >= 4 * SECTOR_BYTES
+        assert small.most_bytes == 4 * SECTOR_BYTES
+
+    def test_a_slot_that_was_freed_is_used_again_and_nothing_else_is_touched(
+        self, small: SlabTier, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        for key in range(4):
+            write(small, lease, payload, key, SECTOR_BYTES)
+        with pytest.raises(OSError, match="No space left"):
+            small.allocate(4, SECTOR_BYTES)
+        before = (folder / "objects.slab").read_bytes()
+        small.delete(new_cell(), 2)
+        write(small, lease, payload, 5, SECTOR_BYTES)
+        after = (folder / "objects.slab").read_bytes()
+        changed = [at // SECTOR_BYTES for at in range(0, len(after), 16) if after[at : at + 16] != before[at : at + 16]]
+        assert set(changed) == {2}
+        assert len(after) == 4 * SECTOR_BYTES
+        for key in (0, 1, 3, 5):
+            read(small, lease, payload, key, SECTOR_BYTES)
+
+    def test_an_object_in_several_pieces_is_one_row(self, small: SlabTier, lease: Lease, payload: Payload) -> None:
+        for key in range(4):
+            write(small, lease, payload, key, SECTOR_BYTES)
+        for key in (0, 2):
+            small.delete(new_cell(), key)
+        assert row_of(write(small, lease, payload, 9, 2 * SECTOR_BYTES))["nbytes"] == 2 * SECTOR_BYTES
+        scramble(lease.arena, payload)
+        assert row_of(read(small, lease, payload, 9, 2 * SECTOR_BYTES))["nbytes"] == 2 * SECTOR_BYTES
+        for key in (1, 3):
+            read(small, lease, payload, key, SECTOR_BYTES)
+
+    def test_a_missing_object_is_an_oserror_that_stands_in_its_row(self, tier: Tier, lease: Lease) -> None:
+        for call in (tier.read, lambda cell, key, *_: tier.delete(cell, key)):
+            cell = new_cell()
+            with pytest.raises(FileNotFoundError, match="0000000000000009"):
+                call(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
+            assert row_of(cell)["errno"] == errno.ENOENT
+
+    def test_a_slab_cut_short_is_an_input_output_error(
+        self, tier: Tier, lease: Lease, payload: Payload, folder: FilePath
+    ) -> None:
+        write(tier, lease, payload, 9, SMALL)
+        os.truncate(folder / "objects.slab", SECTOR_BYTES)
+        cell = new_cell()
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at below
+            tier.read(cell, 9, WHOLE, lease.memory(9, SMALL, 0, SMALL))
+        assert caught.value.errno == row_of(cell)["errno"] == errno.EIO
+        lease.renew()
+
+    def test_what_was_not_synced_is_synced_at_the_end(self, lease: Lease, payload: Payload, folder: FilePath) -> None:
+        tier = SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 16 * SMALL, "end")
+        assert row_of(write(tier, lease, payload, 1, SMALL))["span_ns"] == 0
+        cell = new_cell()
+        tier.sync(cell)
+        assert (row_of(cell)["errno"], row_of(cell)["nbytes"]) == (0, 0)
+        assert row_of(cell)["span_ns"] > 0
+        tier.close()
+
+    def test_a_slab_for_which_there_is_no_room_is_refused(self, folder: FilePath) -> None:
+        with pytest.raises(KvbenchError, match=r"objects\.slab of 4096 PiB: .*; free space there, or set a smaller"):
+            SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 2**62)
 
 
 def takes_direct_io(folder: FilePath) -> bool:

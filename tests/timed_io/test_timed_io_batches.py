@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kvbench.records.schema import RECORD_DTYPE, STOPWATCH_BYTES
 
 READ, WRITE, DELETE = 0, 1, 4
-DIRECT, LOOK, DROP = 4, 8, 16
+DIRECT, LOOK, DROP = 4, 128, 256
 KIB = 1024
 KEYS = np.array([1, 0xFFFF_FFFF_FFFF_FFFF, 0x10, 7], np.uint64)
 

@@ -161,7 +161,8 @@ def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Se
     return Demand(
         requests=requests,
         # The old copy of what was promoted from storage is deleted in a row of its own.
-        operations=(decided.operations + (int(decided.promoted[-1]) if storage else 0)) * shape.parts,
+        operations=(decided.operations + (int(decided.promoted[-1]) if storage else 0)) * shape.parts
+        + (0 if shape.asks is None else decided.asked_for),
         written_bytes=int(decided.written[-1]) * nbytes if moved else 0,
         read_bytes=int(decided.read[-1]) * nbytes if moved else 0,
         peak_storage_bytes=min(capacities[-1], most_held * nbytes) if moved else 0,
@@ -215,6 +216,7 @@ def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) 
         return samples
     localities = len(Locality) if config.namespace == "shared" else 1
     kinds = len(config.tiers) * _OPERATIONS_OF_A_TIER + localities - 1
+    kinds += (config.cache.lookup == "stat") + (config.io.sync == "end")
     of_requests = len(REQUEST_QUANTITIES) - (len(MODELLED) if config.compute is None else 0)
     histograms = kinds * len(QUANTITY_COLUMNS) + len(QOS_CLASSES) * of_requests
     return samples + histograms * HISTOGRAM_BYTES * (2 if gathers else 1)

@@ -178,7 +178,9 @@ def plan_sizes(
         # Ranks that serve together decide alike, as they have the same room.
         least = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
         sizes = replace(sizes, capacities=least)
-    files = min(sizes.capacities[-1], demand.peak_storage_bytes) if in_memory else 0
+    made_ahead = config.tiers[-1].layout.kind == "slab"
+    taken = sizes.capacities[-1] if made_ahead else min(sizes.capacities[-1], demand.peak_storage_bytes)
+    files = taken if in_memory else 0
     files = total(topology.node_comm, files)[0]
     agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))
     return sizes

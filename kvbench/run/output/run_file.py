@@ -156,6 +156,8 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "verify": config.payload.verify if config.keeps_bytes else "off",
         "read_path": config.io.read_path,
         "write_path": config.io.write_path,
+        "sync": config.io.sync,
+        "layout": config.tiers[-1].layout.text,
         "pacing": config.pacing.mode,
         "decision_order": _decision_order(config),
         "namespace": config.namespace,

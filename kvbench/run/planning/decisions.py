@@ -39,6 +39,9 @@ class Decided:
     """(T,) Blocks on each tier at the end."""
     most_blocks: int
     """Different blocks that were held at a time, at most."""
+    asked_for: int
+    """Blocks that the filesystem of the last tier is asked for, where it is asked at all: those found there, and the
+    first of each request that was missing."""
     copied: int
     """Blocks that were read ahead for a modelled tier, at most."""
 
@@ -88,6 +91,7 @@ def decide(config: RunConfig, part: Trace, chains: Chains, capacities: Sequence[
         ),
         held=np.array(cache.held),
         most_blocks=most,
+        asked_for=int(sums[tiers - 1]) + int(np.count_nonzero(counts[:, 4 * tiers : -1].any(axis=1))),
         # What is copied to a modelled tier is read and not written.
         copied=int(before[2 * tiers : 3 * tiers].sum()) if settings.tiers[0].modelled else 0,
     )

@@ -22,6 +22,7 @@ from kvbench.tiers.file.marked import (
     MARKER,
     RANK_FOLDER,
     delete_objects,
+    files_in,
     is_marked,
     is_object,
     opened,
@@ -125,14 +126,15 @@ def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
                         found.state = "in use"
                     elif held == "none" and found.state != "in use":
                         found.state = "unknown"
-                for entry in _entries(folder):
+                newest_s = max(newest_s, os.stat(MARKER, dir_fd=folder, follow_symlinks=False).st_mtime)
+                for path_there, entry in files_in(folder):
                     status = entry.stat(follow_symlinks=False)
                     newest_s = max(newest_s, status.st_mtime)
                     if is_object(entry):
                         found.files += 1
                         found.nbytes += status.st_size
-                    elif entry.name != MARKER:
-                        found.strangers.append(f"{rank.name}/{entry.name}")
+                    else:
+                        found.strangers.append(f"{rank.name}/{path_there}")
         newest_s = max(newest_s, os.stat(MARKER, dir_fd=own, follow_symlinks=False).st_mtime)
     found.age_s = max(0.0, now_s - newest_s)
     return found

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from kvbench.tiers.file.naming import MOST_LEVELS, is_name_of_folder, is_name_of_object
+
 MARKER: Final = ".kvbench-run"
 RANK_FOLDER: Final = re.compile(r"rank-\d+")
 
-_OBJECT_SUFFIXES: Final = (".kv", ".npy")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
 """Errors that do not tell whether a marker is there."""
@@ -87,21 +88,40 @@ def opened_if_there(name: str | os.PathLike[str], parent: int | None = None) -> 
 
 def is_object(entry: "os.DirEntry[str]") -> bool:
     """Whether it is a file that a file tier makes, by its name; no link counts."""
-    stem, suffix = os.path.splitext(entry.name)
-    named = suffix in _OBJECT_SUFFIXES and len(stem) == 16 and set(stem) <= set("0123456789abcdef")
-    return named and entry.is_file(follow_symlinks=False)
+    return is_name_of_object(entry.name) and entry.is_file(follow_symlinks=False)
 
 
-def delete_objects(folder: int) -> list[str]:
-    """Delete the objects in an open directory; returns the names of what else is there, but for the marker."""
+def files_in(folder: int, levels: int = MOST_LEVELS, above: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """All that is in an open directory of a rank, by its path from there: in folders that a file tier makes, what is in
+    them; of any other folder, itself. The marker is left out. Raises OSError."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _is_folder(entry) and levels:
+                with opened(entry.name, folder) as inner:
+                    yield from files_in(inner, levels - 1, f"{above}{entry.name}/")
+            elif above or entry.name != MARKER:
+                yield f"{above}{entry.name}", entry
+
+
+def delete_objects(folder: int, levels: int = MOST_LEVELS, above: str = "") -> list[str]:
+    """Delete the objects in an open directory of a rank, and the folders that they lie in; returns the paths from there
+    of what else there is, but for the marker. Raises OSError."""
     strangers = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_object(entry):
                 os.unlink(entry.name, dir_fd=folder)
-            elif entry.name != MARKER:
-                strangers.append(entry.name)
+            elif _is_folder(entry) and levels:
+                with opened(entry.name, folder) as inner:
+                    strangers += delete_objects(inner, levels - 1, f"{above}{entry.name}/")
+                remove_if_empty(entry.name, folder)
+            elif above or entry.name != MARKER:
+                strangers.append(f"{above}{entry.name}")
     return strangers
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return is_name_of_folder(entry.name) and entry.is_dir(follow_symlinks=False)
 
 
 def remove_if_empty(name: str | os.PathLike[str], parent: int | None = None) -> None:

@@ -26,6 +26,7 @@ from kvbench.tiers.file.marked import (
     opened_if_there,
     remove_if_empty,
 )
+from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.target import Area, TierSettings
 
@@ -46,11 +47,23 @@ class RunDirectory(Area):
         """Descriptor of the marker that is locked, if it is."""
         super().__init__(str(directory), str(self.objects))
 
-    def open_tier(self, settings: TierSettings) -> FileTier:
+    def open_tier(self, settings: TierSettings) -> FileTier | SlabTier:
         io = settings.io
         folder_of = other_rank if settings.shared else None
         read_path, write_path = PATHS[io.read_path], PATHS[io.write_path]
-        return FileTier(self.objects, read_path, write_path, io.io_bytes, io.drop_page_cache, folder_of)
+        if settings.section.layout.kind == "slab":
+            capacity = settings.capacity_bytes
+            return SlabTier(self.objects, read_path, write_path, io.io_bytes, io.drop_page_cache, capacity, io.sync)
+        return FileTier(
+            self.objects,
+            read_path,
+            write_path,
+            io.io_bytes,
+            io.drop_page_cache,
+            folder_of,
+            settings.section.layout,
+            io.sync,
+        )
 
     def create(self) -> None:
         """Make both levels with their markers, and lock this rank's. Raises KvbenchError naming what is wrong."""

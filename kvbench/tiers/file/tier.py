@@ -1,4 +1,4 @@
-"""Objects as files, one file an object, in one directory: any mounted filesystem, local or shared.
+"""Objects as files, one file an object, in one directory or folders in it: any mounted filesystem, local or shared.
 
 The read paths that call numpy need `.npy` files; theirs have a header of one whole sector, so that the data behind it
 stays aligned. All other paths store the bare bytes.
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
+from kvbench.config.run_config import Layout
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
+from kvbench.tiers.file.naming import Naming
 from kvbench.tiers.transfer import Batch, Cell, Part, beside
 from kvbench.units import SECTOR_BYTES
 
@@ -27,6 +29,7 @@ _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
 _ONE_CALL_PATHS = (Path.BUFFERED, Path.DIRECT)
 """Whose reads of a batch are one call."""
 _HEADER_TRIES: Final = 20
+_FLAT: Final = Layout()
 
 
 class FileTier(Tier):
@@ -43,14 +46,25 @@ class FileTier(Tier):
         io_bytes: int,
         drop_page_cache: bool,
         folder_of: Callable[[int], str] | None = None,
+        layout: Layout = _FLAT,
+        sync: str = "object",
     ) -> None:
-        """`folder_of(rank)` names the directory of another rank's objects, from this one."""
+        """`folder_of(rank)` names the directory of another rank's objects, from this one. `layout` says which folders
+        files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        self.moves_together = read_path in _ONE_CALL_PATHS
-        self._suffix = ".npy" if self._as_npy else ".kv"
+        # One call for a batch knows files side by side, each synced; others are moved one by one.
+        self._one_call = layout == _FLAT and sync == "object"
+        self.moves_together = read_path in _ONE_CALL_PATHS and self._one_call
+        self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
+        self._write_flags = (
+            (timed_io.DIRECT if write_path == Path.DIRECT else 0)
+            | (timed_io.RENAME if layout.rename else 0)
+            | (timed_io.FOLDERS if layout.levels else 0)
+            | (0 if sync == "object" else timed_io.NO_SYNC)
+        )
         self._directory = directory
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self._io_bytes = io_bytes
@@ -79,14 +93,13 @@ class FileTier(Tier):
         return max(0, found - SECTOR_BYTES) if self._as_npy else found
 
     def write(self, cell: Cell, key: int, part: Part, source: Memory, handle: int = -1) -> int:
-        direct = timed_io.DIRECT if self.write_path == Path.DIRECT else 0
-        flags = direct | (timed_io.FIRST if part.first else 0)
+        flags = self._write_flags | (timed_io.FIRST if part.first else 0)
         header_bytes = SECTOR_BYTES if self._as_npy else 0
         if part.first and self._as_npy:
             header = npy_header(self._sizes[key], key)
             whole = np.array([[0, SECTOR_BYTES]], dtype=np.int64)
             handle = self._write(cell, key, 0, Memory(header, whole), flags, handle)
-            flags = direct
+            flags = self._write_flags
         if part.last:
             flags |= timed_io.LAST
         return self._write(cell, key, part.offset + header_bytes, source, flags, handle)
@@ -187,7 +200,7 @@ class FileTier(Tier):
     def run(self, batch: Batch) -> None:
         """In one call without the interpreter, but for what numpy does and for mappings."""
         reads, writes = batch.does == Op.READ, batch.does == Op.WRITE
-        if (reads and not self.moves_together) or (writes and self._as_npy):
+        if not self._one_call or (reads and not self.moves_together) or (writes and self._as_npy):
             super().run(batch)
             return
         flags = timed_io.DIRECT if (self.read_path if reads else self.write_path) == Path.DIRECT else 0
@@ -200,7 +213,7 @@ class FileTier(Tier):
             batch.does,
             self._dirfd,
             self._folder,
-            self._suffix,
+            self._naming.suffix,
             batch.key_array,
             None if memories is None else memories.buffer,
             None if memories is None else memories.extents,
@@ -218,6 +231,13 @@ class FileTier(Tier):
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
         self._sizes.pop(key, None)
+
+    def look_up(self, cell: Cell, key: int) -> bool:
+        return timed_io.look_up(cell.rows, cell.row, self._dirfd, self._name(key))
+
+    def sync(self, cell: Cell) -> None:
+        """All of the filesystem, whoever wrote it: what is asked for once costs less than a file at a time."""
+        timed_io.sync_filesystem(cell.rows, cell.row, self._dirfd)
 
     def allocate(self, key: int, nbytes: int) -> None:
         if self._as_npy:
@@ -254,8 +274,7 @@ class FileTier(Tier):
             self._dirfd = -1
 
     def _name(self, key: int) -> str:
-        # Only hexadecimal digits of a number: nothing from a trace or a configuration can become part of a path.
-        return f"{self._folder}{key & 0xFFFFFFFFFFFFFFFF:016x}{self._suffix}"
+        return self._folder + self._naming.name(key)
 
 
 def _not_as_written(path: FilePath, why: str) -> OSError:

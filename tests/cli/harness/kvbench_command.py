@@ -152,7 +152,7 @@ class Command:
 
 def objects(folder: Path, rank: int = 0) -> list[Path]:
     """The objects that a rank has in the directory under test, but for those before the load, which only try it."""
-    found = folder.glob(f"kvbench-*/rank-{rank}/*")
+    found = folder.glob(f"kvbench-*/rank-{rank}/**/*")
     before = {f"{key:x}" for key in (TRIAL_KEY, CALIBRATION_KEY)}
     return [path for path in found if path.suffix in {".kv", ".npy"} and path.stem not in before]
 

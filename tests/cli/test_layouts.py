@@ -1,0 +1,117 @@
+"""Runs whose objects lie in other ways than as a synced file each: the same work, verified, and nothing left."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kvbench_command import Ended, attributes, column, overrides, remains
+
+from kvbench.records.schema import Op, Phase
+from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.transfer import Cell
+
+Call = Callable[..., Ended]
+SHORT = overrides(
+    "duration_s=0.4",
+    "payload.verify=full",
+    "workload.think_time_scale=0",
+    "tiers.0.capacity_bytes=12MiB",
+    "tiers.1.capacity_bytes=24MiB",
+)
+
+
+def run(kvbench: Call, folder: Path, out: Path, *settings: str) -> Ended:
+    return kvbench("run", "smoke", "--dir", folder, "--out", out, *SHORT, *overrides(*settings))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "under test"
+    made.mkdir()
+    return made
+
+
+LAYOUTS = {
+    "folders": ("{levels: 2, width: 1}", "file, in 2 levels of 16 folders"),
+    "renamed": ("{rename: true}", "file, renamed"),
+    "both": ("{levels: 1, rename: true}", "file, in 1 level of 256 folders, renamed"),
+}
+
+
+@pytest.mark.parametrize(("layout", "words"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_run_is_verified_leaves_nothing_and_says_how_objects_lay(
+    kvbench: Call, folder: Path, tmp_path: Path, layout: str, words: str
+) -> None:
+    out = tmp_path / "run.h5"
+    ended = run(kvbench, folder, out, f"tiers.1.layout={layout}")
+    assert ended.code == 0, ended.err
+    assert remains(folder) == []
+    assert attributes(out)["layout"] == words
+    assert not column(out, "records/errno").any()
+    storage = column(out, "records/tier") == 1
+    assert {Op.READ, Op.DEMOTE, Op.DELETE} <= set(column(out, "records/op")[storage])
+    assert column(out, "ranks/verified_sectors").sum() > 0
+    shown = kvbench("summary", out)
+    assert f"layout: {words}" in " ".join(shown.out.split())
+    assert json.loads(kvbench("summary", out, "--json").out)["run"]["layout"] == words
+
+
+@pytest.mark.parametrize("sync", ["none", "object", "end"])
+def test_a_run_says_when_what_was_written_was_synced(kvbench: Call, folder: Path, tmp_path: Path, sync: str) -> None:
+    out = tmp_path / "run.h5"
+    ended = run(kvbench, folder, out, f"io.sync={sync}")
+    assert ended.code == 0, ended.err
+    assert attributes(out)["sync"] == sync
+    op, span = column(out, "records/op"), column(out, "records/span_ns")
+    demoted = op == Op.DEMOTE
+    assert demoted.any()
+    assert (span[demoted] > 0).all() == (sync == "object")
+    assert (span[demoted] == 0).all() == (sync != "object")
+    syncs = op == Op.SYNC
+    assert syncs.sum() == (sync == "end")
+    words = {"none": "writes not synced", "object": "", "end": "writes synced all at once at the end"}[sync]
+    first = kvbench("summary", out).out.partition("percentiles:")[0]
+    assert words in " ".join(first.split())
+    assert ("synced" in first) == (sync != "object")
+    if sync == "end":
+        start, wall = column(out, "records/t_start_ns"), column(out, "records/wall_ns")
+        assert (start[~syncs] + wall[~syncs]).max() <= start[syncs][0]
+        assert attributes(out)["measure_end_ns"] == start[syncs][0] + wall[syncs][0]
+        assert column(out, "records/phase")[syncs] == Phase.MEASURE
+        shown = json.loads(kvbench("summary", out, "--json").out)
+        (row,) = [row for row in shown["operations"] if row["op"] == "sync"]
+        assert (row["tier"], row["operations"], row["bytes"]) == ("file", 1, 0)
+
+
+def test_what_cannot_be_laid_out_or_synced_is_refused(kvbench: Call) -> None:
+    for settings, words in (
+        (("tiers.0.layout.levels=1",), "tiers.0: layout is for file tiers; leave it out for the memory tier"),
+        (
+            ("tiers.1.kind=null", "tiers.1.capacity_bytes=1GiB", "io.sync=none"),
+            "io.sync: only what is written to a file",
+        ),
+        (("tiers.1.layout.levels=5",), "tiers.1.layout.levels: expected 4 or less"),
+    ):
+        ended = kvbench("datasize", "smoke", *overrides(*settings))
+        assert ended.code == 1
+        assert words in " ".join(ended.err.split())
+
+
+def test_a_sync_at_the_end_that_fails_is_a_failure_of_the_run(
+    kvbench: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tier: FileTier, cell: Cell) -> None:
+        with cell.around_python():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(FileTier, "sync", fail)
+    out = tmp_path / "run.h5"
+    ended = run(kvbench, folder, out, "io.sync=end")
+    assert ended.code == 1
+    assert "sync of the file tier at the end failed: Input/output error" in " ".join(ended.err.split())
+    assert attributes(out)["status"] == "failed"
+    assert column(out, "records/errno")[column(out, "records/op") == Op.SYNC].tolist() == [errno.EIO]
+    assert remains(folder) == []

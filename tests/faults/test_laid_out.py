@@ -1,0 +1,158 @@
+"""The faults that a layout can make a difference to, done to runs whose objects lie otherwise than as a file each."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from breaking import Victim, clean, put_strangers
+from judging import beside, check_failed, check_nothing_is_lost, fill
+from kvbench_command import attributes, column, remains
+
+pytestmark = pytest.mark.slow
+
+Break = Callable[..., Victim]
+Tell = Callable[..., None]
+
+FOLDERS = ("tiers.1.layout={levels: 2, width: 1, rename: true}",)
+# Short contexts, much of which is found, and more of that on the file tier than in memory.
+SLAB = (
+    "workload={kind: sessions, users: 2, span_s: 36000, applications: {number: 2, prompt_tokens: 640}, "
+    "turns: {first_tokens: 256, new_tokens: 128, output_tokens: 64}}",
+    "pacing.mode=asap",
+    "cache.write=write-through",
+    "tiers.0.capacity_bytes=12MiB",
+    "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}",
+)
+LAYOUTS = {"folders": ("folders, renamed", FOLDERS), "slab": ("slab", SLAB)}
+EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+
+
+@EVERY
+def test_a_killed_rank(victim: Break, folder: Path, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
+    strangers = put_strangers(folder)
+    run = victim(*layout, bare=True)
+    run.break_it(lambda: run.rank(1).kill())
+    outcome = run.outcome()
+    rows = check_nothing_is_lost(run, outcome, strangers)
+    tell(f"{name}: kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
+
+
+def test_storage_full_under_folders(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+    place = mount("256m")
+    strangers = put_strangers(place)
+    run = victim(*FOLDERS, directory=place)
+    run.break_it(lambda: fill(place))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "No space left on device; free space there")
+    assert remains(place) == sorted([*strangers, "mine"])
+    tell("folders, renamed: the filesystem under test filled by somebody else", outcome, rows)
+
+
+def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+    """It has its room from the beginning."""
+    place = mount("256m")
+    strangers = put_strangers(place)
+    run = victim(*SLAB, directory=place)
+    run.break_it(lambda: fill(place))
+    run.go_on()
+    run.command.send(signal.SIGINT)
+    outcome = run.outcome()
+    assert outcome.ended.messages[-1] == "kvbench: interrupted"
+    assert attributes(tmp_path / "run.h5")["status"] == "interrupted"
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows > outcome.before > 0
+    assert remains(place) == sorted([*strangers, "mine"])
+    said = "none, the run goes on until it is asked to stop"
+    tell("slab: the filesystem under test filled by somebody else", outcome, rows, said)
+
+
+@EVERY
+@pytest.mark.parametrize("order", ["read-EIO", "write-EIO", "fsync-EIO"])
+def test_errors_of_the_storage(
+    victim: Break, failing: Any, tmp_path: Path, tell: Tell, order: str, name: str, layout: tuple[str, ...]
+) -> None:
+    strangers = put_strangers(failing.directory)
+    run = victim(*layout, directory=failing.directory)
+    run.break_it(lambda: failing.fail(order))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "Input/output error")
+    failing.work_again()
+    clean(failing.directory)
+    assert remains(failing.directory) == strangers
+    tell(f"{name}: {order}: every such call fails from now on (FUSE)", outcome, rows)
+
+
+@EVERY
+def test_a_corrupted_block(
+    victim: Break, folder: Path, tmp_path: Path, tell: Tell, name: str, layout: tuple[str, ...]
+) -> None:
+    strangers = put_strangers(folder)
+    run = victim(*layout, "payload.verify=full")
+    block = 1536 * 1024
+
+    def corrupt() -> None:
+        def damage() -> None:
+            files = [path for path in folder.glob("kvbench-*/rank-1/**/*") if path.suffix in {".kv", ".slab"}]
+            for path in files:
+                with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+                    for end in range(block, os.fstat(file.fileno()).st_size + 1, block):
+                        file.seek(end - 4096)
+                        file.write(b"\xff" * 16)
+
+        run.command.keep_doing(damage)
+
+    run.break_it(corrupt)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "the data is not what was written: at offset ")
+    assert "rank 1 on " in outcome.message
+    assert remains(folder) == strangers
+    tell(f"{name}: 16 bytes overwritten in the objects of rank 1", outcome, rows)
+
+
+@EVERY
+def test_two_runs_at_once_in_one_directory(
+    victim: Break, folder: Path, tmp_path: Path, tell: Tell, name: str, layout: tuple[str, ...]
+) -> None:
+    strangers = put_strangers(folder)
+    first = victim(*layout)
+    second: list[Victim] = []
+
+    def start() -> None:
+        second.append(victim(*layout, out=tmp_path / "second.h5", spill=beside(first.spill)))
+        second[0].break_it(lambda: None)
+
+    first.break_it(start)
+    assert "in use" in clean(folder), "a live run is not cleaned"
+    for run in (first, *second):
+        run.command.send(signal.SIGINT)
+    outcome, other = first.outcome(), second[0].outcome()
+    for ended in (outcome, other):
+        assert ended.ended.messages[-1] == "kvbench: interrupted"
+    assert remains(folder) == strangers
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows >= outcome.before > 0
+    said = "interrupted; both runs end well, neither lost a file to the other or to clean"
+    tell(f"{name}: a second run, `kvbench clean --yes`, and then Ctrl-C at both", outcome, rows, said)
+
+
+def test_a_look_up_of_a_file_that_somebody_deleted(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
+    strangers = put_strangers(folder)
+    layout = ("tiers.1={kind: file, capacity_bytes: 48MiB, layout: {levels: 1}}", "cache.lookup=stat")
+    run = victim(*SLAB[:-1], *layout)
+
+    def delete() -> None:
+        def once() -> None:
+            for path in folder.glob("kvbench-*/rank-1/*/*.kv"):
+                path.unlink(missing_ok=True)
+
+        run.command.keep_doing(once)
+
+    run.break_it(delete)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "No such file or directory")
+    assert remains(folder) == strangers
+    tell("look-ups by stat: the objects of rank 1 deleted by somebody else", outcome, rows)
