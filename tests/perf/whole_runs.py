@@ -4,9 +4,9 @@
     python tests/perf/whole_runs.py /dev/shm --before OTHER/kvbench
 
 Each rank is served chains that it finds whole, over and over: whole requests with decisions, look-ups, a file for each
-block, rows, a spill file and sampled checks. fio reads as many files of the same size with a job for each rank. It keeps
-them open, and reads into one buffer, which stays in the processor's cache; a run opens each, and reads into its arena.
-So beside it stands a loop of preads (psync_loop.c) that reads those files into as much memory as the arena.
+block, rows, a spill file and sampled checks. fio reads as many files of the same size with a job for each rank. It
+keeps them open, and reads into one buffer, which stays in the processor's cache; a run opens each, and reads into its
+arena. So beside it stands a loop of preads (psync_loop.c) that reads those files into as much memory as the arena.
 """
 
 import argparse
@@ -46,10 +46,8 @@ def main() -> int:
     parser.add_argument("--fio", action="append", default=[], help="another option of fio")
     choices = parser.parse_args()
     print(f"{os.cpu_count()} processors, load average before {os.getloadavg()[0]:.1f}\n", flush=True)
-    print(
-        "| object | pair | kvbench, GiB/s | fio | loop | kvbench / fio | kvbench / loop | before / fio |\n|---|---|---|---|---|---|---|---|",
-        flush=True,
-    )
+    columns = ("object", "pair", "kvbench, GiB/s", "fio", "loop", "kvbench / fio", "kvbench / loop", "before / fio")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for size in choices.object or ["64KiB", "1MiB"]:
         measure(choices, parse_bytes(size))
     return 0
@@ -120,10 +118,10 @@ def run(command: str, choices: argparse.Namespace, trace: Path, object_bytes: in
     ]
     config = trace.with_name("whole.yaml")
     config.write_text("tiers: [{kind: file}]\n", encoding="utf-8")
+    files = ["--out", str(out), "--overwrite"]
     changes = [part for each in settings for part in ("--set", each)]
     done = subprocess.run(
-        [command, "run", str(config), "--ranks", str(_RANKS), "--dir", str(choices.directory), "--out", str(out)]
-        + ["--overwrite", *changes],
+        [command, "run", str(config), "--ranks", str(_RANKS), "--dir", str(choices.directory), *files, *changes],
         capture_output=True,
         text=True,
         check=False,
@@ -149,10 +147,10 @@ def fio(choices: argparse.Namespace, object_bytes: int, folder: str) -> float:
     place = Path(folder) / "fio"
     place.mkdir(exist_ok=True)
     command: Sequence[str] = [
-        "fio", "--name=reads", "--rw=read", f"--bs={min(object_bytes, MIB)}", "--ioengine=psync", f"--directory={place}",
-        f"--nrfiles={files}", f"--filesize={object_bytes}", f"--openfiles={files}", "--file_service_type=sequential",
-        f"--numjobs={_RANKS}", "--time_based", f"--runtime={choices.seconds}", "--group_reporting", "--invalidate=0",
-        "--output-format=json", *choices.fio,
+        "fio", "--name=reads", "--rw=read", f"--bs={min(object_bytes, MIB)}", "--ioengine=psync",
+        f"--directory={place}", f"--nrfiles={files}", f"--filesize={object_bytes}", f"--openfiles={files}",
+        "--file_service_type=sequential", f"--numjobs={_RANKS}", "--time_based", f"--runtime={choices.seconds}",
+        "--group_reporting", "--invalidate=0", "--output-format=json", *choices.fio,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
