@@ -120,6 +120,11 @@ class Run:
         return self._frame("calibration")
 
     @cached_property
+    def batches(self) -> pd.DataFrame:
+        """One row per batch of two operations and more, or of a sample of them (`batches_sampled_1_in`)."""
+        return self._frame("batches")
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per node and second: processor, memory, pressure and disk counters."""
         return self._frame("samples")

@@ -16,7 +16,7 @@ from kvbench.cache import Step
 from kvbench.engine.bundle import Share
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
-from kvbench.engine.row import describe, note_times, set_error, set_resident
+from kvbench.engine.row import describe, note_times, set_error, set_resident, timed_by
 from kvbench.engine.shares import Moved, ShareCarrier
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
@@ -236,7 +236,8 @@ class Carrier:
         the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
         rows, first_row = self._store.reserve(len(operations))
-        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread, self.next_number())
+        batch_number = self.next_number()
+        describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread, batch_number)
         errors: Errors = {}
         if does == _READ and tier.holds_bytes and not (tier.moves_together and run is None):
             before = _preparing_read(tier, rows, first_row, operations)
@@ -262,6 +263,11 @@ class Carrier:
         if errors and lease is not None:
             lease.renew()
         count = batch.begun + (batch.begun in errors)
+        if count > 1:
+            first = operations[0]
+            sums = timed_io.sum_rows(rows, first_row, count)
+            codes = number, first.step.op, first.request.phase, timed_by(rows, first_row)
+            self._equipment.batches.add(batch_number, codes, count, sums)
         self._store.commit(count)
         return count, errors
 

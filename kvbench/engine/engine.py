@@ -19,6 +19,7 @@ from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violations
 from kvbench.engine.worker import Worker
+from kvbench.records.batches import BatchLog
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.tiers.arena import Arena
@@ -37,6 +38,8 @@ class RankSeat:
 
     rank: int
     host: str
+    ranks: int = 1
+    """How many there are."""
 
 
 class Load:
@@ -114,6 +117,7 @@ class Engine:
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
         self.sharing = sharing
+        self.batches = BatchLog(home.rank, home.ranks)
         self.violations = Violations(home.rank) if sharing is not None else None
         equipment = Equipment(
             home.rank,
@@ -124,6 +128,7 @@ class Engine:
             config.payload.verify == "full",
             self.cancel_flag,
             self.failures.append,
+            self.batches,
             payload_of,
             self.violations,
         )

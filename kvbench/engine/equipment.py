@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from kvbench.engine.operation import Operation
 from kvbench.engine.violations import Violations
+from kvbench.records.batches import BatchLog
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
@@ -28,6 +29,7 @@ class Equipment:
     verify_full: bool
     stop: npt.NDArray[np.int32]
     report_failure: Callable[[str], None]
+    batches: BatchLog
     payload_of: Callable[[int], Payload] | None = None
     """What another rank writes, to check what is read of it."""
     violations: Violations | None = None

@@ -18,6 +18,7 @@ _ROW_BYTES: Final = RECORD_DTYPE.itemsize
 _OFFSETS: Final = {name: offset for name, (_, offset, *_) in (RECORD_DTYPE.fields or {}).items()}
 _QUEUE_OFFSET: Final = _OFFSETS["queue_ns"]
 _RESIDENT_OFFSET: Final = _OFFSETS["resident_pct"]
+_TIMED_BY_OFFSET: Final = _OFFSETS["timed_by"]
 _FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBBq")
 """A row from `queue_ns` to its end: the intended start, three columns that the stopwatch fills, and all behind them."""
 assert _QUEUE_OFFSET + _FROM_QUEUE.size == _ROW_BYTES
@@ -104,6 +105,11 @@ def describe_share(
 def set_resident(rows: npt.NDArray[np.uint8], row: int, percent: int) -> None:
     """Note how much of the object was in the page cache."""
     rows[row * _ROW_BYTES + _RESIDENT_OFFSET] = percent
+
+
+def timed_by(rows: npt.NDArray[np.uint8], row: int) -> int:
+    """Who timed the operation (a `TimedBy`)."""
+    return int(rows[row * _ROW_BYTES + _TIMED_BY_OFFSET])
 
 
 def note_times(operations: Sequence[Operation], rows: npt.NDArray[np.uint8], first_row: int) -> None:

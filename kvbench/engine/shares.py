@@ -13,7 +13,7 @@ import numpy as np
 from kvbench import timed_io
 from kvbench.engine.bundle import Share
 from kvbench.engine.equipment import Equipment, Errors
-from kvbench.engine.row import describe_share, set_error
+from kvbench.engine.row import describe_share, set_error, timed_by
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Lease, Memory, object_phases
@@ -109,7 +109,8 @@ class ShareCarrier:
         knows what lies in `lease`."""
         rows, first_row = self._store.reserve(len(share))
         equipment = self._equipment
-        describe_share(rows, first_row, share, number, path, equipment.rank, self._thread, self._next_number())
+        batch_number = self._next_number()
+        describe_share(rows, first_row, share, number, path, equipment.rank, self._thread, batch_number)
         batch = Batch(does, share.keys, memories, rows, first_row, equipment.stop, numbers=share.numbers)
         errors: Errors = {}
         try:
@@ -121,11 +122,15 @@ class ShareCarrier:
         if does == _READ and tier.holds_bytes and batch.begun:
             self._check(share, tier, batch, errors)
         count = batch.begun + (batch.begun in errors)
-        _, _, wall_ns, *_ = timed_io.sum_rows(rows, first_row, count)
+        wall_ns = 0
         for at, wrong in errors.items():
             cell = Cell(rows, first_row + at, equipment.stop)
-            wall_ns -= int(cell.record["wall_ns"])
             set_error(cell, wrong)
+            wall_ns -= int(cell.record["wall_ns"])
+        sums = timed_io.sum_rows(rows, first_row, count)
+        codes = number, share.bundle.op, share.bundle.request.phase, timed_by(rows, first_row)
+        equipment.batches.add(batch_number, codes, count, sums)
+        wall_ns += sums[2]
         if errors and lease is not None:
             lease.renew()
         self._store.commit(count)

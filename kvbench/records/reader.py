@@ -63,6 +63,7 @@ _TEXT_COLUMNS: Final = {
     "directories": {"directory", "filesystem", "mount_point", "mount_options", "device"},
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
+    "batches": frozenset[str](),
     "sharing": {"role"},
     "visibility": frozenset[str](),
     "violations": {"kind", "text"},

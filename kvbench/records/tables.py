@@ -182,6 +182,29 @@ VIOLATION_DTYPE: Final = np.dtype(
 """`rank` looked, `writer` wrote; `t_ns` on the clock of the node that looked."""
 
 
+BATCH_DTYPE: Final = np.dtype(
+    [
+        ("batch", "<i8"),
+        ("t_start_ns", "<i8"),
+        ("wall_ns", "<i8"),
+        ("device_ns", "<i8"),
+        ("host_ns", "<i8"),
+        ("runq_ns", "<i8"),
+        ("copy_ns", "<i8"),
+        ("nbytes", "<i8"),
+        ("rank", "<i4"),
+        ("operations", "<i4"),
+        ("depth", "<i4"),
+        ("tier", "u1"),
+        ("op", "u1"),
+        ("phase", "u1"),
+        ("timed_by", "u1"),
+    ]
+)
+"""What the operations of a batch add up to, of batches of two and more; `depth` is how many of them were in flight at
+once. Times are on the clock of the rank's node until they are made one."""
+
+
 Rows = npt.NDArray[Any]
 
 

@@ -117,7 +117,7 @@ class Bench:
             stack.callback(tier.close)
         if tiers[-1].storage and tiers[-1].holds_bytes:
             check_paths(config, tiers[-1], around.volume)
-        home, payload_of = RankSeat(topology.rank, topology.host), payloads(payload, plan.run_id)
+        home, payload_of = RankSeat(topology.rank, topology.host, topology.size), payloads(payload, plan.run_id)
         engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None

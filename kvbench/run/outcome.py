@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import total
 from kvbench.cluster.gather import STRAIGHT, Gathering, gather_table
+from kvbench.cluster.merge import agree_on_levels
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.topology import Topology
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
@@ -70,6 +71,8 @@ def gather_outcome(
     """
     is_leader = topology.local_rank == 0
     condensed = None if bench.digest is None else condense(topology, bench.digest, outcome.clock, bench.tally.end_ns)
+    bench.engine.batches.close()
+    agree_on_levels(topology.comm, bench.engine.batches.sample)
     kept = _kept_rows(bench, outcome.clock)
     write_rows(topology.comm, agreement, writer, kept, gathering)
 
@@ -82,6 +85,7 @@ def gather_outcome(
             "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
             "calibration": outcome.calibration,
             "samples": outcome.samples,
+            "batches": _batches(bench, outcome.clock),
             **outcome.shared_space,
             **_look_ups(topology, bench),
             **_directories(plan, topology, bench),
@@ -104,6 +108,7 @@ def gather_outcome(
             "status_message": "; ".join(failures),
             "gathered_by": gathering.way,
             "measure_start_ns": outcome.measure_start_ns,
+            "batches_sampled_1_in": 2**bench.engine.batches.sample.level,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
         | ({} if condensed is None else condensed.attributes)
@@ -141,6 +146,13 @@ def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void
         rows = bench.engine.books.prefix_hits.rows(topology.rank) if first else []
         return {"prefix": as_rows(rows, PREFIX_DTYPE)}
     return {"look_ups": as_rows([bench.engine.books.look_ups.as_row(topology.rank)], LOOK_UPS_DTYPE)}
+
+
+def _batches(bench: Bench, clock: CommonClock) -> npt.NDArray[np.void]:
+    """The table of batches."""
+    rows = bench.engine.batches.rows()
+    rows["t_start_ns"] = clock.to_common(rows["t_start_ns"])
+    return rows
 
 
 def _directories(plan: Plan, topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:

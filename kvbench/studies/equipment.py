@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kvbench.cluster.signals import Interrupt
 from kvbench.config.run_config import Io, TierSection
 from kvbench.engine.equipment import Equipment
+from kvbench.records.batches import BatchLog
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Path, label
 from kvbench.run.build import make_arena, run_number
@@ -80,11 +81,14 @@ class Stock:
         stop = np.frombuffer(interrupt.flag, dtype=np.int32)
         failures: list[str] = []
         equipment = {}
+        batches = BatchLog(home.rank)
         for path in choices.read_paths:
             tiers = [area.open_tier(tier_settings(path)) for area in home.areas]
             for tier in tiers:
                 stack.callback(tier.close)
-            equipment[path] = Equipment(home.rank, home.host, tiers, arena, payload, False, stop, failures.append)
+            equipment[path] = Equipment(
+                home.rank, home.host, tiers, arena, payload, False, stop, failures.append, batches
+            )
         stores = [RowStore(RECORD_DTYPE, _CHUNK_ROWS) for _ in range(max(choices.threads))]
         return cls(choices, home.rank, arena, payload, equipment, stop, stores, failures)
 

@@ -184,9 +184,10 @@ class Arena:
         return leases
 
     def lease_each(self, most: int) -> Lease:
-        """A segment for each of at most `most` objects of a segment or less, but always one left for each other thread,
-        as `lease` lends them."""
-        return self.lease(most * SEGMENT_BYTES)
+        """A segment for each of at most `most` objects of a segment or less: no more than each other thread can have
+        at the same time."""
+        fair = self.nbytes // SEGMENT_BYTES // self._threads
+        return self.lease(min(most, fair) * SEGMENT_BYTES)
 
     def renew(self, segments: Iterable[int] | None = None) -> None:
         """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""

@@ -76,7 +76,7 @@ class Payload:
         """What `check_sampled` says of whole objects of `nbytes`, each in one extent: sectors checked, and the first
         mismatch of those that have one, by their number."""
         last = nbytes // SECTOR_BYTES - 1
-        sectors = np.unique([0, nbytes // 2 // SECTOR_BYTES, last])
+        sectors = np.array(sorted({0, nbytes // 2 // SECTOR_BYTES, last}))
         words, at = _words(memories, sectors)
         expected = (sectors.astype(np.uint64) << np.uint64(32)) | np.uint64(self.run)
         right = (words[at] == expected) & (words[at + 1] == keys[:, np.newaxis])

@@ -18,6 +18,7 @@ from kvbench.records.condensed.population_schema import (
 )
 from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
 from kvbench.records.tables import (
+    BATCH_DTYPE,
     CALIBRATION_DTYPE,
     NODE_DTYPE,
     PREFIX_DTYPE,
@@ -36,6 +37,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "nodes": NODE_DTYPE,
     "calibration": CALIBRATION_DTYPE,
     "samples": SAMPLE_DTYPE,
+    "batches": BATCH_DTYPE,
     "prefix": PREFIX_DTYPE,
     "look_ups": LOOK_UPS_DTYPE,
     "sharing": SHARING_DTYPE,
