@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kvbench.tiers.arena import Extents
-from kvbench.tiers.memory import RangeAllocator, _part_of
+from kvbench.tiers.memory import RangeAllocator, part_of
 
 
 class AllocatorMachine(RuleBasedStateMachine):
@@ -60,7 +60,7 @@ def test_a_part_of_an_object_is_cut_from_its_ranges() -> None:
     units = [u for start, length in extents.tolist() for u in range(start, start + length)]
     for offset in range(35):
         for nbytes in range(1, 36 - offset):
-            part = _part_of(extents, offset, nbytes)
+            part = part_of(extents, offset, nbytes)
             assert part.flags.c_contiguous
             got = [unit for start, length in part.tolist() for unit in range(start, start + length)]
             assert got == units[offset : offset + nbytes]

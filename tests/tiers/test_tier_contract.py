@@ -402,7 +402,7 @@ LAYOUTS = {
 class TestLaidOutFiles(TierContract):
     """Objects as files in folders, renamed when they are whole, or not synced."""
 
-    @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+    @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         layout, path, sync = request.param
         if path == Path.DIRECT and not takes_direct_io(folder):
