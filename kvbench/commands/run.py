@@ -59,6 +59,13 @@ from kvbench.run.output.spill_files import SpillOrder
     help="Directory, on another filesystem than DIR, where each rank keeps its records while it runs.  "
     "[default: the first of /var/tmp, TMPDIR, /dev/shm that is]",
 )
+@click.option(
+    "--consent-device",
+    "consent_devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="This block device, which --dir names, may be overwritten.",
+)
 @click.option("--no-spill", is_flag=True, help="Keep records in memory alone: what a killed rank measured is lost.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")
 @click.option("--hosts", help="With --ranks: hosts to run on, separated by commas.")
@@ -82,6 +89,7 @@ def run(
     gather_memory: str,
     expect: Literal["shared", "local"] | None,
     spill: Path | None,
+    consent_devices: tuple[str, ...],
     no_spill: bool,
     ranks: int | None,
     hosts: str | None,
@@ -123,6 +131,7 @@ def run(
         expect=expect or "",
         patience_s=patience_s,
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
+        consent_devices=consent_devices,
     )
     console = run_console(inside)
     with runner.run(world, order, console) as written:

@@ -276,6 +276,10 @@ def sharing_fits(config: Chosen) -> None:
     """Ranks share only what they can reach."""
     if config.namespace == "shared" and not config.tiers[-1].facts.shared:
         raise ValueError("namespace: ranks share objects in files; shared needs a file tier")
+    if config.namespace == "shared" and config.io.sync != "object":
+        raise ValueError(
+            "io.sync: other ranks are told of an object once it is durable; with namespace=shared use object"
+        )
     if config.namespace == "shared" and config.cache.promote_on_hit:
         raise ValueError(
             "cache.promote_on_hit: a promotion takes the object away from the other ranks; leave it out where "

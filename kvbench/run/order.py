@@ -58,6 +58,8 @@ class Order:
     patience_s: float = PATIENCE_S
     """How long nothing may be heard of a rank."""
     spill: SpillOrder = field(default_factory=SpillOrder)
+    consent_devices: tuple[str, ...] = ()
+    """Block devices that may be overwritten, each named as it is given as `directory`."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""

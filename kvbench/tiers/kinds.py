@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from kvbench.config.names import TIER_KINDS, TierKind
 from kvbench.config.run_config import RunConfig
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.device import DeviceTarget, is_block_device
 from kvbench.tiers.file.target import DirectoryTarget
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.modelled import ModelledTier
@@ -56,6 +57,8 @@ def target_of(config: RunConfig, address: str | None) -> Target:
     if address is None:
         return NoTarget()
     make = KINDS[config.tiers[-1].kind].target
+    if config.tiers[-1].layout.kind == "slab" and is_block_device(address):
+        return DeviceTarget(address)
     # A place that no tier uses is looked at and recorded all the same.
     return target_at(address) if make is None else make(address)
 

@@ -134,6 +134,15 @@ class Target(ABC):
         except OSError as error:
             raise KvbenchError(f"{self.address} cannot be used: {error.strerror or error}") from error
 
+    def consent(self, devices: Collection[str]) -> None:
+        """Take note of which block devices may be overwritten. Raises KvbenchError where this one may not, or where
+        there is none."""
+        if devices:
+            raise KvbenchError(
+                f"--consent-device {sorted(devices)[0]}: nothing is written to a block device here; it goes with "
+                "--dir of a device, and layout.kind=slab"
+            )
+
     def describe(self) -> Volume:
         """What it lies on, with the space that is free now; where nothing is known of that, its address. Raises
         OSError."""

@@ -299,7 +299,8 @@ static int use_mapping(file_op_t *op, outcome_t *outcome)
     int64_t nbytes = op->region.nbytes;
     if (fstat(op->fd, &status) < 0)
         return errno;
-    if (status.st_size < op->offset || status.st_size - op->offset < nbytes)
+    /* A block device has no size of this kind, and ends with EIO by itself. */
+    if (!S_ISBLK(status.st_mode) && (status.st_size < op->offset || status.st_size - op->offset < nbytes))
         return EIO;
     if (nbytes == 0)
         return 0;
@@ -389,7 +390,7 @@ static int measure_residency(int fd, int drop, int64_t offset, int64_t nbytes, i
         return errno;
     *percent = 0;
     int64_t there = status.st_size - offset;
-    if (nbytes > 0 && nbytes < there)
+    if (nbytes > 0 && (nbytes < there || S_ISBLK(status.st_mode)))
         there = nbytes;
     if (there <= 0)
         return 0;

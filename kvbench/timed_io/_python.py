@@ -8,6 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -338,7 +339,9 @@ def _copy_mapping(data: Bytes, to: _Region, stop: NDArray[np.int32], outcome: Pi
 def _use_mapping(
     fd: int, offset: int, nbytes: int, to: _Region | None, stop: NDArray[np.int32], outcome: PieceResult
 ) -> None:
-    if os.fstat(fd).st_size - offset < nbytes:
+    status = os.fstat(fd)
+    # A block device has no size of this kind.
+    if not stat.S_ISBLK(status.st_mode) and status.st_size - offset < nbytes:
         raise _error(errno.EIO)
     if nbytes == 0:
         return
@@ -514,8 +517,10 @@ def page_cache(dirfd: int, name: str, drop: bool, offset: int = 0, nbytes: int =
     try:
         if drop:
             os.posix_fadvise(fd, offset, nbytes, os.POSIX_FADV_DONTNEED)
-        size = os.fstat(fd).st_size - offset
-        size = min(size, nbytes) if nbytes else size
+        status = os.fstat(fd)
+        size = status.st_size - offset
+        if nbytes:
+            size = nbytes if stat.S_ISBLK(status.st_mode) else min(size, nbytes)
         if size <= 0:
             return 0
         with mmap.mmap(fd, size, access=mmap.ACCESS_READ, offset=offset) as mapping:

@@ -93,6 +93,10 @@ def test_what_cannot_be_laid_out_or_synced_is_refused(kvbench: Call) -> None:
             ("tiers.1.kind=null", "tiers.1.capacity_bytes=1GiB", "io.sync=none"),
             "io.sync: only what is written to a file",
         ),
+        (
+            ("tiers=[{kind: file}]", "namespace=shared", "io.sync=end"),
+            "io.sync: other ranks are told of an object once",
+        ),
         (("tiers.1.layout.levels=5",), "tiers.1.layout.levels: expected 4 or less"),
     ):
         ended = kvbench("datasize", "smoke", *overrides(*settings))

@@ -37,6 +37,20 @@ def count(run_file: Path, op: Op) -> int:
     return int((column(run_file, "records/op") == op).sum())
 
 
+def test_objects_in_folders_that_were_renamed_are_found_by_other_ranks(
+    start_run: Start, folder: Path, tmp_path: Path, replay: tuple[str, ...]
+) -> None:
+    layout = ("tiers=[{kind: file, capacity_bytes: 64MiB, layout: {levels: 2, width: 1, rename: true}}]",)
+    ended = start_run(*SHARED, *replay, *layout, options=("--ranks", 3)).ended()
+    assert ended.code == 0, ended.err
+    out = tmp_path / "run.h5"
+    assert attributes(out)["layout"] == "file, in 2 levels of 16 folders, renamed"
+    assert (column(out, "records/errno") == 0).all()
+    localities = column(out, "records/locality")[column(out, "records/op") == Op.READ]
+    assert (localities == Locality.SAME_NODE).sum() > 0
+    assert remains(folder) == []
+
+
 def test_ranks_that_share_write_a_common_block_once_or_hardly_more(
     start_run: Start, kvbench: Call, folder: Path, tmp_path: Path, replay: tuple[str, ...]
 ) -> None:

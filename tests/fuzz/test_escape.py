@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import synthetic_run
 
-from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.file.naming import MOST_LEVELS, Naming, is_name_of_folder, is_name_of_object
 
 pytestmark = pytest.mark.slow
 
@@ -114,9 +114,16 @@ def test_a_report_writes_only_where_it_was_told(tmp_path: Path) -> None:
     assert (out / "page.html").exists()
 
 
-@given(key=st.integers(0, 2**64 - 1), suffix=st.sampled_from([".kv", ".npy"]))
-def test_an_object_is_a_file_of_sixteen_digits_whatever_its_key(key: int, suffix: str) -> None:
-    assert re.fullmatch(r"[0-9a-f]{16}", f"{key:016x}")
-    tier = FileTier.__new__(FileTier)
-    tier._folder, tier._suffix = "", suffix
-    assert re.fullmatch(rf"[0-9a-f]{{16}}\{suffix}", tier._name(key))
+@given(
+    key=st.integers(0, 2**64 - 1),
+    suffix=st.sampled_from([".kv", ".npy"]),
+    levels=st.integers(0, MOST_LEVELS),
+    width=st.integers(1, 4),
+)
+def test_an_object_is_a_file_of_sixteen_digits_whatever_its_key(key: int, suffix: str, levels: int, width: int) -> None:
+    name = Naming(suffix, levels, width).name(key)
+    assert re.fullmatch(rf"([0-9a-f]{{{width}}}/){{{levels}}}[0-9a-f]{{16}}\{suffix}", name)
+    *folders, file = name.split("/")
+    assert is_name_of_object(file)
+    assert all(is_name_of_folder(folder) for folder in folders)
+    assert file.startswith("".join(folders))

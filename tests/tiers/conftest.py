@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
-from kvbench.units import SEGMENT_BYTES
+from kvbench.units import KIB, MIB, SEGMENT_BYTES
 
 TMPFS = Path("/dev/shm")
+DEVICE_BYTES = 32 * MIB + 20 * KIB
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,25 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="kvbench-test-", dir=TMPFS))
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def backing(tmp_path: Path) -> Path:
+    """The file behind the device, full of a byte that means nothing."""
+    path = tmp_path / "backing"
+    path.write_bytes(b"\x5a" * DEVICE_BYTES)
+    return path
+
+
+@pytest.fixture
+def device(backing: Path) -> Iterator[str]:
+    """A loop device of DEVICE_BYTES."""
+    words = ["losetup", "--find", "--show", str(backing)]
+    if shutil.which("losetup") is None or os.geteuid() != 0:
+        pytest.skip("a loop device needs losetup and root")
+    made = subprocess.run(words, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    name = made.stdout.strip()
+    yield name
+    subprocess.run(["losetup", "--detach", name], check=True)

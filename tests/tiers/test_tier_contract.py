@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kvbench.config.run_config import Layout
+from kvbench.config.run_config import Io, Layout, TierSection
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.device import DeviceTarget
+from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
 from kvbench.tiers.payload import Payload
+from kvbench.tiers.target import TierSettings
 from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
 from kvbench.units import KIB, MIB, SECTOR_BYTES, SEGMENT_BYTES
 
@@ -401,7 +404,7 @@ LAYOUTS = {
 class TestLaidOutFiles(TierContract):
     """Objects as files in folders, renamed when they are whole, or not synced."""
 
-    @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)
+    @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         layout, path, sync = request.param
         if path == Path.DIRECT and not takes_direct_io(folder):
@@ -466,14 +469,14 @@ class TestSlabTier(TierContract):
         read_path, write_path, sync = request.param
         if Path.DIRECT in request.param and not takes_direct_io(folder):
             pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
-        tier = SlabTier(folder, read_path, write_path, IO_BYTES, True, LARGE + 64 * SMALL, sync)
+        tier = SlabTier(folder / SLAB_NAME, read_path, write_path, IO_BYTES, True, LARGE + 64 * SMALL, sync)
         yield tier
         tier.close()
 
     @pytest.fixture
     def small(self, folder: FilePath) -> Iterator[SlabTier]:
         """One with room for four sectors."""
-        tier = SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 4 * SECTOR_BYTES + 100)
+        tier = SlabTier(folder / SLAB_NAME, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 4 * SECTOR_BYTES + 100)
         yield tier
         tier.close()
 
@@ -530,7 +533,7 @@ class TestSlabTier(TierContract):
         lease.renew()
 
     def test_what_was_not_synced_is_synced_at_the_end(self, lease: Lease, payload: Payload, folder: FilePath) -> None:
-        tier = SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 16 * SMALL, "end")
+        tier = SlabTier(folder / SLAB_NAME, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 16 * SMALL, "end")
         assert row_of(write(tier, lease, payload, 1, SMALL))["span_ns"] == 0
         cell = new_cell()
         tier.sync(cell)
@@ -540,7 +543,29 @@ class TestSlabTier(TierContract):
 
     def test_a_slab_for_which_there_is_no_room_is_refused(self, folder: FilePath) -> None:
         with pytest.raises(KvbenchError, match=r"objects\.slab of 4096 PiB: .*; free space there, or set a smaller"):
-            SlabTier(folder, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 2**62)
+            SlabTier(folder / SLAB_NAME, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 2**62)
+
+
+class TestSlabOnDevice(TierContract):
+    """Objects in slots of a block device."""
+
+    @pytest.fixture(params=["buffered", "direct", "mmap-copy", "mmap-touch"])
+    def tier(self, request: pytest.FixtureRequest, device: str) -> Iterator[Tier]:
+        target = DeviceTarget(device)
+        target.check()
+        target.consent([device])
+        area = target.area("20260101-000000-abc123", 0)
+        area.create()
+        io = Io(
+            read_path=request.param,
+            write_path="direct" if request.param == "direct" else "buffered",
+            io_bytes=IO_BYTES,
+        )
+        section = TierSection(kind="file", layout=Layout(kind="slab"))
+        tier = area.open_tier(TierSettings(section, io, LARGE + 64 * SMALL))
+        yield tier
+        tier.close()
+        assert area.remove() == ()
 
 
 def takes_direct_io(folder: FilePath) -> bool:

@@ -12,7 +12,8 @@ from kvbench.errors import KvbenchError
 PER_THREAD: Final = 2
 """What the kernel accounts a thread's waiting in, and the object that it moves."""
 BESIDES: Final = 16
-"""The run file, a spill file and its way back, samples of the node, and what libraries open for a moment."""
+"""The run file, a spill file and its way back, samples of the node, what a tier has open (four files where objects lie
+in slots), and what libraries open for a moment."""
 _MOST_PARTNERS: Final = 64
 """Other nodes' ranks that one other than rank 0 has a connection to, in the trees that MPI's collective calls use."""
 

@@ -46,6 +46,7 @@ def look_around(topology: Topology, agreement: Agreement, plan: Plan, addresses:
     target = targets[topology.local_rank] if targets else target_of(plan.config, None)
 
     def look() -> tuple[Node, Volume, SpillPlace | None]:
+        target.consent(plan.order.consent_devices)
         target.check()
         return describe_node(), target.describe(), find_place(spill, targets)
 

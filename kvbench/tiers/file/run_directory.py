@@ -26,6 +26,7 @@ from kvbench.tiers.file.marked import (
     opened_if_there,
     remove_if_empty,
 )
+from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.target import Area, TierSettings
@@ -53,7 +54,8 @@ class RunDirectory(Area):
         read_path, write_path = PATHS[io.read_path], PATHS[io.write_path]
         if settings.section.layout.kind == "slab":
             capacity = settings.capacity_bytes
-            return SlabTier(self.objects, read_path, write_path, io.io_bytes, io.drop_page_cache, capacity, io.sync)
+            slab = self.objects / SLAB_NAME
+            return SlabTier(slab, read_path, write_path, io.io_bytes, io.drop_page_cache, capacity, io.sync)
         return FileTier(
             self.objects,
             read_path,
@@ -130,6 +132,11 @@ def check_directory(directory: Path) -> None:
     if not directory.exists():
         raise KvbenchError(
             f"the directory {directory} does not exist; make it, or mount the storage that it should be on"
+        )
+    if directory.is_block_device():
+        raise KvbenchError(
+            f"{directory} is a block device: give a directory, or set layout.kind=slab of the file tier, "
+            "whose slots can lie there"
         )
     if not directory.is_dir():
         raise KvbenchError(f"{directory} is not a directory; give the directory under test with --dir")

@@ -1,4 +1,5 @@
-"""Objects in slots of one file that is made as large as the tier before anything is timed, and stays open.
+"""Objects in slots of one file that is made as large as the tier before anything is timed, and stays open; or of a
+block device.
 
 Which slot an object has is kept in memory alone: what is left of a run that was killed is one file. Objects of a load
 are all of one size, so that each lies in one piece. An object of another size (those that try the storage before the
@@ -19,7 +20,6 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Path
 from kvbench.tiers.arena import Extents, Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.memory import RangeAllocator, part_of
 from kvbench.tiers.transfer import Cell, Part
 from kvbench.units import SECTOR_BYTES, format_bytes
@@ -29,28 +29,31 @@ _MAPPED: Final = (Path.MMAP_TOUCH, Path.MMAP_COPY)
 
 
 class SlabTier(Tier):
-    """One file of `capacity_bytes` (rounded down to sectors) in `directory`, which must exist and belong to this rank
-    of this run alone. The read paths of numpy are not for it."""
+    """`capacity_bytes` (rounded down to sectors) of what is at `path` and belongs to this rank of this run alone: a
+    file, which is made, or a device. The read paths of numpy are not for it."""
 
     kind = "file"
     storage = True
 
     def __init__(
         self,
-        directory: FilePath,
+        path: FilePath,
         read_path: Path,
         write_path: Path,
         io_bytes: int,
         drop_page_cache: bool,
         capacity_bytes: int,
         sync: str = "object",
+        first_byte: int | None = None,
     ) -> None:
-        """With `sync` `object` the file is synced before each write ends. Raises OSError, and KvbenchError where there
-        is no room for the file."""
+        """With `sync` `object` the file is synced before each write ends. `first_byte`: of a device, from where on
+        objects may lie. Raises OSError, and KvbenchError where there is no room for the file."""
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
-        self._path = directory / SLAB_NAME
+        self._path = path
+        self._name = path.name
+        self._first_byte = first_byte or 0
         self._io_bytes = io_bytes
         self._drop_page_cache = drop_page_cache
         self._read_flags = timed_io.IN_PLACE
@@ -59,10 +62,12 @@ class SlabTier(Tier):
         self._objects: dict[int, Extents] = {}
         self._lock = threading.Lock()
         self._open: list[int] = []
-        self._dirfd = self._opened(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._dirfd = self._opened(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            self._writes = self._opened(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _direct(write_path))
-            self._make_room()
+            make = os.O_CREAT | os.O_EXCL if first_byte is None else 0
+            self._writes = self._opened(self._path, os.O_RDWR | make | _direct(write_path))
+            if make:
+                self._make_room()
             self._reads = self._opened(self._path, os.O_RDONLY | _direct(read_path))
         except BaseException:
             self.close()
@@ -99,7 +104,7 @@ class SlabTier(Tier):
                 cell.rows,
                 cell.row,
                 self._dirfd,
-                SLAB_NAME,
+                self._name,
                 self._writes,
                 offset,
                 memory.buffer,
@@ -118,7 +123,7 @@ class SlabTier(Tier):
                     cell.rows,
                     cell.row,
                     self._dirfd,
-                    SLAB_NAME,
+                    self._name,
                     offset,
                     int(memory.extents[:, 1].sum()),
                     memory.buffer if landing else None,
@@ -131,7 +136,7 @@ class SlabTier(Tier):
                 cell.rows,
                 cell.row,
                 self._dirfd,
-                SLAB_NAME,
+                self._name,
                 self._reads,
                 offset,
                 memory.buffer,
@@ -154,7 +159,7 @@ class SlabTier(Tier):
             last = part.last and number == len(ranges) - 1
             flags = (timed_io.FIRST if first else 0) | (timed_io.LAST if last else 0)
             extents = memory.extents if length == nbytes else part_of(memory.extents, done, length)
-            yield offset, Memory(memory.buffer, extents), flags
+            yield self._first_byte + offset, Memory(memory.buffer, extents), flags
             done += length
 
     def _places_of(self, cell: Cell, key: int) -> Extents:
@@ -185,7 +190,7 @@ class SlabTier(Tier):
             cell.rows,
             cell.row,
             self._dirfd,
-            SLAB_NAME,
+            self._name,
             self._writes,
             0,
             *_NOTHING,
@@ -196,7 +201,7 @@ class SlabTier(Tier):
 
     def prepare_read(self, key: int) -> int:
         found = [
-            timed_io.page_cache(self._dirfd, SLAB_NAME, self._drop_page_cache, offset, length)
+            timed_io.page_cache(self._dirfd, self._name, self._drop_page_cache, self._first_byte + offset, length)
             for offset, length in self._objects[key].tolist()
         ]
         return max(found, default=0)
@@ -216,7 +221,7 @@ class SlabTier(Tier):
 
     def where(self, key: int) -> str:
         places = self._objects.get(key)
-        at = "" if places is None or not len(places) else f" (from byte {places[0, 0]} on)"
+        at = "" if places is None or not len(places) else f" (from byte {self._first_byte + places[0, 0]} on)"
         return f"object {key & 0xFFFFFFFFFFFFFFFF:016x} in {self._path}{at}"
 
     def close(self) -> None:
