@@ -1,7 +1,4 @@
-"""Operations of one request that move equal objects the same way, as arrays: there is no Python object for each.
-
-A `Bundle` is decided, waits and is finished as one; workers take it in `Share`s. Plain state, no decisions.
-"""
+"""What workers take: operations one by one, or shares of a bundle. Plain state, no decisions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,65 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache import Step
-from kvbench.engine.operation import ActiveRequest, Operation
-from kvbench.records.schema import Locality, Op
+from kvbench.engine.operation import Bundle, Operation
+from kvbench.records.schema import Locality
 
 _OWN: Final = Locality.OWN
-
-
-class Bundle:
-    """What one stage of a request (or what makes room for it) moves from one place to another: objects of `nbytes` and
-    `tokens` each, none of them twice. What it waits for, all of it waits for, as an `Operation` does."""
-
-    __slots__ = (
-        "done", "followers", "ghosts", "keys", "nbytes", "numbers", "op", "ready_ns", "request", "shadows", "source",
-        "stage", "taken", "target", "tokens", "unfinished", "waits_for",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        op: Op,
-        keys: Sequence[int],
-        nbytes: int,
-        tokens: int,
-        places: tuple[int | None, int | None],
-        request: ActiveRequest,
-        stage: int | None,
-    ) -> None:
-        """`places`: the tier that the objects leave or are read from, and the one that they come to."""
-        self.op = op
-        self.keys = keys
-        self.numbers: npt.NDArray[np.uint64] = np.array(keys, np.uint64)
-        self.nbytes = nbytes
-        self.tokens = tokens
-        self.source, self.target = places
-        self.request = request
-        self.stage = stage
-        self.waits_for = 0
-        self.followers: list[Operation | Bundle] | None = None
-        self.ghosts: list[Operation | Bundle] | None = None
-        self.shadows: Sequence[Operation | Bundle] = ()
-        self.done = False
-        self.ready_ns = 0
-        self.taken = 0
-        """How many of the objects workers have taken, from the first."""
-        self.unfinished = len(keys)
-        """How many have not been carried out."""
-
-    @property
-    def count(self) -> int:
-        """Operations that it stands for."""
-        return len(self.keys)
-
-    @property
-    def left(self) -> int:
-        """Those that no worker has taken."""
-        return len(self.keys) - self.taken
-
-    @property
-    def room_bytes(self) -> int:
-        """What all of it takes on its target."""
-        return len(self.keys) * self.nbytes
 
 
 class Share:
@@ -114,9 +56,6 @@ class Share:
         """One for each object, for what is not worth a faster way."""
         return [operation_of(self.bundle, key, self.inflight) for key in self.keys]
 
-
-Unit = Operation | Bundle
-"""What is decided, waits and becomes ready as one."""
 
 Work = Sequence[Operation] | Share
 """What a worker takes."""

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.cache.announcements import Announcements
 from kvbench.engine.arrivals import NEVER, Arrivals, Timeline, Timers
-from kvbench.engine.bundle import Bundle, Share, Unit, Work
-from kvbench.engine.operation import ActiveRequest, Next, Operation
+from kvbench.engine.bundle import Share, Work
+from kvbench.engine.operation import ActiveRequest, Bundle, Next, Operation, Unit
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
 from kvbench.engine.request_log import log_request

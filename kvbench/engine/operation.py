@@ -1,16 +1,20 @@
-"""One operation that a worker carries out, and the request that it belongs to: plain state, no decisions."""
+"""What is decided, waits and is carried out: one operation, or many of a request that move equal objects the same way;
+and the request that they belong to. Plain state, no decisions.
+
+A `Bundle` is decided, waits and is finished as one: there is no Python object for each of its operations.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from kvbench.cache import Step
-from kvbench.records.schema import Locality, Phase, RequestState
+from kvbench.records.schema import Locality, Op, Phase, RequestState
 from kvbench.workload.request import Request
-
-if TYPE_CHECKING:
-    from kvbench.engine.bundle import Unit
 
 _OWN: Final = Locality.OWN
 
@@ -113,6 +117,61 @@ class Operation:
         )
 
 
+class Bundle:
+    """What one stage of a request (or what makes room for it) moves from one place to another: objects of `nbytes` and
+    `tokens` each, none of them twice. What it waits for, all of it waits for, as an `Operation` does."""
+
+    __slots__ = (
+        "done", "followers", "ghosts", "keys", "nbytes", "numbers", "op", "ready_ns", "request", "shadows", "source",
+        "stage", "taken", "target", "tokens", "unfinished", "waits_for",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        op: Op,
+        keys: Sequence[int],
+        nbytes: int,
+        tokens: int,
+        places: tuple[int | None, int | None],
+        request: "ActiveRequest",
+        stage: int | None,
+    ) -> None:
+        """`places`: the tier that the objects leave or are read from, and the one that they come to."""
+        self.op = op
+        self.keys = keys
+        self.numbers: npt.NDArray[np.uint64] = np.array(keys, np.uint64)
+        self.nbytes = nbytes
+        self.tokens = tokens
+        self.source, self.target = places
+        self.request = request
+        self.stage = stage
+        self.waits_for = 0
+        self.followers: list[Operation | Bundle] | None = None
+        self.ghosts: list[Operation | Bundle] | None = None
+        self.shadows: Sequence[Operation | Bundle] = ()
+        self.done = False
+        self.ready_ns = 0
+        self.taken = 0
+        """How many of the objects workers have taken, from the first."""
+        self.unfinished = len(keys)
+        """How many have not been carried out."""
+
+    @property
+    def count(self) -> int:
+        """Operations that it stands for."""
+        return len(self.keys)
+
+    @property
+    def left(self) -> int:
+        """Those that no worker has taken."""
+        return len(self.keys) - self.taken
+
+    @property
+    def room_bytes(self) -> int:
+        """What all of it takes on its target."""
+        return len(self.keys) * self.nbytes
+
+
 @dataclass(slots=True, eq=False)
 class ActiveRequest:
     """A request whose operations have been decided and not all carried out."""
@@ -152,3 +211,7 @@ class ActiveRequest:
         self.hit_tokens -= tokens
         self.miss_objects += 1
         self.miss_tokens += tokens
+
+
+Unit = Operation | Bundle
+"""What is decided, waits and becomes ready as one."""

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Final
 
-from kvbench.engine.bundle import Bundle, Unit
-from kvbench.engine.operation import Operation
+from kvbench.engine.operation import Bundle, Operation, Unit
 from kvbench.records.schema import Op
 
 _LOOKS: Final = (Op.READ, Op.LOOKUP)

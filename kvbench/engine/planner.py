@@ -8,11 +8,10 @@ from typing import Final
 
 from kvbench.cache import Cache, Step
 from kvbench.cache.chains import ChainCache
-from kvbench.engine.bundle import Unit
 from kvbench.engine.chained import BlockShape
 from kvbench.engine.look_ups import LookUps
 from kvbench.engine.modelled_gpu import ModelledGpu
-from kvbench.engine.operation import ActiveRequest, Next, Operation
+from kvbench.engine.operation import ActiveRequest, Next, Operation, Unit
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.engine.prefix_hits import PrefixHits
 from kvbench.engine.queueing import Queueing, add_stage

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from kvbench import timed_io
-from kvbench.engine.bundle import Bundle, Unit
-from kvbench.engine.operation import ActiveRequest
+from kvbench.engine.operation import ActiveRequest, Bundle, Unit
 from kvbench.engine.order import KeyOrder, Room
 
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from kvbench.cache import Step
 from kvbench.cache.chains import ChainCache
-from kvbench.engine.bundle import Bundle, Unit
 from kvbench.engine.chained import BlockShape
-from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.operation import ActiveRequest, Bundle, Operation, Unit
 from kvbench.engine.prefix_hits import PrefixHits
 from kvbench.engine.queueing import Queueing, add_stage
 from kvbench.records.schema import Op, Phase

@@ -14,9 +14,9 @@ from rank_harness import TINY_MODEL, Rank, Script, finish
 
 from kvbench.config.load import parse_config
 from kvbench.config.run_config import RunConfig
-from kvbench.engine.bundle import Bundle, Share
+from kvbench.engine.bundle import Share
 from kvbench.engine.dispatcher import Dispatcher
-from kvbench.engine.operation import ActiveRequest
+from kvbench.engine.operation import ActiveRequest, Bundle
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.row import describe, describe_share
 from kvbench.engine.serving import Serving

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from rank_harness import request
 
 from kvbench.cache import Step
-from kvbench.engine.bundle import Bundle, Unit
-from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.engine.operation import ActiveRequest, Bundle, Operation, Unit
 from kvbench.engine.order import KeyOrder, Room
 from kvbench.records.schema import Op, Phase
 
