@@ -20,9 +20,10 @@ from kvbench.records.schema import Quantity
 _PARTS: Final = {
     "latency": Quantity.REQUEST_LATENCY,
     "queue": Quantity.REQUEST_QUEUE,
+    "modelled_prefill": Quantity.REQUEST_PREFILL,
+    "modelled_decode": Quantity.REQUEST_DECODE,
     "storage": Quantity.REQUEST_STORAGE,
 }
-_MODELLED: Final = dict(zip(MODELLED, (Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE), strict=True))
 _FROM_SAMPLE: Final = [*PERCENTILE_COLUMNS, "percentiles_of", "backed_percentile"]
 
 
@@ -48,7 +49,8 @@ def request_counts(run: Run, window: Window) -> pd.DataFrame:
 def request_latency(run: Run) -> pd.DataFrame:
     """As `requests.request_latency`; counts and means are of all requests."""
     found = histograms(run, "request_histograms") if run.mode == "histogram" else {}
-    parts = _PARTS | {part: _MODELLED[part] for part in requests.modelled_parts(run)}
+    told = requests.modelled_parts(run)
+    parts = {part: quantity for part, quantity in _PARTS.items() if part in told or part not in MODELLED}
     result: list[dict[str, Any]] = []
     for name, rows in _classes(run):
         done = int(rows["done"].sum())

@@ -75,9 +75,9 @@ def request_latency(run: Run) -> pd.DataFrame:
     parts = {
         "latency": columns["end_ns"] - columns["intended_ns"],
         "queue": columns["start_ns"] - columns["intended_ns"],
+        **{part: columns[f"{part}_ns"] for part in modelled_parts(run)},
         "storage": columns["storage_ns"],
     }
-    parts |= {part: columns[f"{part}_ns"] for part in modelled_parts(run)}
     done = columns["state"] == RequestState.DONE
     rows: list[dict[str, Any]] = []
     for name, mask in _classes(run, columns["qos"]):

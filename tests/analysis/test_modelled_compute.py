@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import kvbench_analysis as ka
@@ -59,7 +60,7 @@ def test_modelled_parts_stand_beside_the_latency_that_contains_them(
     done = rows[(rows["phase"] == Phase.MEASURE) & (rows["state"] == RequestState.DONE)]
     table = summary.request_latency.set_index(["qos", "part"])
     for part in PARTS:
-        found = table.loc[("all", part)]
+        found: Any = table.loc[("all", part)]
         assert found["mean_ns"] == pytest.approx(done[f"{part}_ns"].mean(), rel=1e-12)
         assert found["requests"] == len(done)
         bound = {"full": 1e-9, "histogram": 0.01, "sampled": 0.5}[mode]

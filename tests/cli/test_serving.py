@@ -165,8 +165,12 @@ def test_chains_longer_than_a_modelled_tier_come_up_through_it(
     """What one block of a chain pushes out of it, another block of the chain, must not wait for all blocks to come."""
     trace = write_samples(tmp_path, np.random.default_rng(119), requests=25)["bailian"]
     tiers = "{kind: gpu, capacity_bytes: 64KiB}, {kind: memory, capacity_bytes: 64KiB}"
-    words = (f"workload.path={trace}", "workload.format=bailian", MODEL, "cache.block_tokens=16", "pacing.mode=asap")
-    words += (f"tiers=[{tiers}, {{kind: {last}, capacity_bytes: 3MiB}}]", "cache.promote_on_hit=true")
+    words: tuple[str, ...] = (f"workload.path={trace}", "workload.format=bailian", MODEL, "pacing.mode=asap")
+    words += (
+        "cache.block_tokens=16",
+        f"tiers=[{tiers}, {{kind: {last}, capacity_bytes: 3MiB}}]",
+        "cache.promote_on_hit=true",
+    )
     carried_out(start_run, words)
     figures = planned(kvbench, words)
     assert column(tmp_path / "run.h5", "requests/hit_objects").sum() == figures["prefix"]["hit_blocks"] > 0
