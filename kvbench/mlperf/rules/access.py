@@ -75,9 +75,6 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
                 yield Problem(records.path, f"{'.'.join(keys)} {shown(found)}", shown(wanted))
         if (sync := dig(records.config, "io", "sync")) not in (MISSING, "object"):
             yield Problem(records.path, f"io.sync {shown(sync)}", "objects that are synced as they are written")
-        for tier in items(dig(records.config, "tiers")):
-            if (kind := dig(tier, "layout", "kind")) not in (MISSING, "file"):
-                yield Problem(records.path, f"layout {shown(kind)}", "a file for each object")
         kinds = [dig(tier, "kind") for tier in items(dig(records.config, "tiers"))]
         if kinds and kinds[-1] != "file":
             yield Problem(records.path, f"storage of the kind {shown(kinds[-1])}", "files")

@@ -45,8 +45,8 @@ _OTHER_RULES: Final = frozenset(
     {"name", "seed", "model", "duration_s", "workload.users", "workload.generation_ms_per_token"}
     | {"io.max_concurrent_allocs"}
 )
-"""Keys of a configuration that 6.3.1.1 and 6.3.2.1 look at; 6.4.2 looks at two more."""
-_IO_MODEL: Final = frozenset({"cache.layout", "io.drop_page_cache"})
+"""Keys of a configuration that 6.3.1.1 and 6.3.2.1 look at; 6.4.2 looks at three more."""
+_IO_MODEL: Final = frozenset({"cache.layout", "io.drop_page_cache", "io.sync"})
 
 
 @rule("6.6.1", "kvcacheClosedImmutable", Run, ("closed",))

@@ -605,6 +605,13 @@ def blocks_in_place_of_entries(made: Made) -> None:
 
 
 @breaks("kvcachePosixIoModel")
+def writes_that_are_not_synced(made: Made) -> None:
+    set_config(made, "io", "sync", "none")
+    if made.plan.division == "open":
+        edit(made.sequence, lambda sequence: sequence["invocation"].extend(["--set", "io.sync=none"]))
+
+
+@breaks("kvcachePosixIoModel")
 def reads_from_the_page_cache(made: Made) -> None:
     with h5py.File(made.trial() / "kvbench_run.h5", "r+") as file:
         resident = file["records/resident_pct"]
