@@ -77,7 +77,7 @@ def test_a_batch_of_32_costs_less_for_an_operation_than_a_call_each(report: Repo
         rows, first = store.reserve(count)
         part = rows[first * RECORD_DTYPE.itemsize : (first + count) * RECORD_DTYPE.itemsize]
         part.reshape(count, -1)[:] = whole
-        timed_io.run_copies(rows, first, *nothing, ends, *nothing, ends, 1, 0, _STOP)
+        timed_io.run_copies(rows, first, *nothing, ends, *nothing, ends, 1, 0, _STOP, 0)
         store.commit(count)
         store.release(store.count)
 
