@@ -244,6 +244,7 @@ class Carrier:
         ready = len(operations) if before is None else _prepared(len(operations), before, errors)
         keys = [operation.step.key for operation in operations]
         batch = Batch(does, keys[:ready] if errors else keys, memories, rows, first_row, self._equipment.stop)
+        batch.until_ns = int(self._equipment.until_ns[0])
         if ready:
             try:
                 (run or tier.run)(batch)

@@ -45,8 +45,10 @@ class RankSeat:
 class Load:
     """One schedule that the engine's threads carry out: they are there and wait until it begins."""
 
-    def __init__(self, dispatcher: Dispatcher, workers: Sequence[Worker]) -> None:
+    def __init__(self, dispatcher: Dispatcher, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64]) -> None:
+        """`until_ns` is what the workers' equipment has of it."""
         self._dispatcher = dispatcher
+        self._until_ns = until_ns
         self._gate = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(worker,), name=f"kvbench-worker-{number}", daemon=True)
@@ -61,6 +63,7 @@ class Load:
 
     def begin(self, timeline: Timeline) -> None:
         """Let the threads work, as `timeline` says. Takes no time: everything else has been done before."""
+        self._until_ns[0] = timeline.end_ns or 0
         self._dispatcher.begin(timeline)
         self._gate.set()
 
@@ -117,6 +120,7 @@ class Engine:
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
         self.sharing = sharing
+        self._until_ns: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
         self.batches = BatchLog(home.rank, home.ranks)
         self.violations = Violations(home.rank) if sharing is not None else None
         equipment = Equipment(
@@ -129,6 +133,7 @@ class Engine:
             self.cancel_flag,
             self.failures.append,
             self.batches,
+            self._until_ns,
             payload_of,
             self.violations,
         )
@@ -157,7 +162,7 @@ class Engine:
             self.sharing,
             pacing is None and self._config.pacing.admission == "priority",
         )
-        self._prepared = Load(dispatcher, self._workers)
+        self._prepared = Load(dispatcher, self._workers, self._until_ns)
         return self._prepared
 
     def close(self) -> None:

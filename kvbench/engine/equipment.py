@@ -30,6 +30,8 @@ class Equipment:
     stop: npt.NDArray[np.int32]
     report_failure: Callable[[str], None]
     batches: BatchLog
+    until_ns: npt.NDArray[np.int64]
+    """One number: from then on no operation is begun any more (`timed_io.now_ns`); 0: never."""
     payload_of: Callable[[int], Payload] | None = None
     """What another rank writes, to check what is read of it."""
     violations: Violations | None = None

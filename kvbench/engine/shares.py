@@ -112,6 +112,7 @@ class ShareCarrier:
         batch_number = self._next_number()
         describe_share(rows, first_row, share, number, path, equipment.rank, self._thread, batch_number)
         batch = Batch(does, share.keys, memories, rows, first_row, equipment.stop, numbers=share.numbers)
+        batch.until_ns = int(equipment.until_ns[0])
         errors: Errors = {}
         try:
             tier.run(batch)

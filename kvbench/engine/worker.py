@@ -70,7 +70,15 @@ class Worker:
                 left = [*(operations[at] for at in failed), *operations[behind + count :]]
                 return done, left, self._report(operations[min(failed)], failed[min(failed)])
             ahead = ahead.behind(count)
+            if ahead.count and self._is_over():
+                operations, behind = share.operations(), share.count - ahead.count
+                operations[0].wall_ns = share.wall_ns
+                return operations[:behind], operations[behind:], RequestState.CUT_SHORT
         return share, (), RequestState.DONE
+
+    def _is_over(self) -> bool:
+        """Whether no operation is to be begun any more."""
+        return 0 < int(self._equipment.until_ns[0]) <= timed_io.now_ns()
 
     def _carry_out_each(
         self, batch: Sequence[Operation]
@@ -90,6 +98,8 @@ class Worker:
                 left = [*(ahead[at] for at in fatal), *ahead[count:]]
                 return done, left, self._report(ahead[min(fatal)], fatal[min(fatal)])
             ahead = ahead[count:]
+            if ahead and self._is_over():
+                return done, ahead, RequestState.CUT_SHORT
         return done, (), RequestState.DONE
 
     def _report(self, operation: Operation, error: BaseException) -> RequestState:

@@ -87,7 +87,16 @@ class Stock:
             for tier in tiers:
                 stack.callback(tier.close)
             equipment[path] = Equipment(
-                home.rank, home.host, tiers, arena, payload, False, stop, failures.append, batches
+                home.rank,
+                home.host,
+                tiers,
+                arena,
+                payload,
+                False,
+                stop,
+                failures.append,
+                batches,
+                np.zeros(1, np.int64),
             )
         stores = [RowStore(RECORD_DTYPE, _CHUNK_ROWS) for _ in range(max(choices.threads))]
         return cls(choices, home.rank, arena, payload, equipment, stop, stores, failures)

@@ -68,12 +68,14 @@ class Tier(ABC):
         """Carry out a batch. An OSError does not end the call but stands in `batch.errors`, and in the row.
 
         This way objects are moved one after the other, and nothing is begun behind one that fails. A tier that has one
-        call for several objects replaces it, and may begin all of them. Where it could not prepare a
-        read (`moves_together`), that error is of the object behind those that were begun.
+        call for several objects replaces it, and may begin all of them, until it is too late (`Batch.until_ns`). Where
+        it could not prepare a read (`moves_together`), that error is of the object behind those that were begun.
         """
         cell = Cell(batch.rows, batch.first_row, batch.stop)
         reads, writes = batch.does == Op.READ, batch.does == Op.WRITE
         for number, key in enumerate(batch.keys):
+            if batch.is_too_late(number):
+                return
             cell.row = batch.first_row + number
             batch.begun += 1
             try:

@@ -113,8 +113,15 @@ class MemoryTier(Tier):
         theirs, ours = beside(batch.memories), beside([self._objects[key] for key in batch.keys])
         to, source = (theirs, ours) if batch.does == Op.READ else (ours, theirs)
         end = timed_io.run_copies(
-            batch.rows, batch.first_row, *_parts(to), *_parts(source), self._io_bytes, 1, batch.stop
-        )  # fmt: skip
+            batch.rows,
+            batch.first_row,
+            *_parts(to),
+            *_parts(source),
+            self._io_bytes,
+            1,
+            batch.stop,
+            batch.until_ns,
+        )
         batch.ended(end, self.where)
         batch.landed_there = batch.does == Op.READ
 

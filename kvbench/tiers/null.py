@@ -59,9 +59,10 @@ class NullTier(Tier):
             super().run(batch)  # one will fail, and that one is to be told from the others
             return
         ends = np.zeros(len(keys), np.int64)
-        batch.ended(
-            timed_io.run_copies(batch.rows, batch.first_row, *_NOTHING, ends, *_NOTHING, ends, 1, 0, stop), self.where
+        end = timed_io.run_copies(
+            batch.rows, batch.first_row, *_NOTHING, ends, *_NOTHING, ends, 1, 0, stop, batch.until_ns
         )
+        batch.ended(end, self.where)
         batch.landed_there = True
         done = keys[: batch.begun - len(batch.errors)]
         if batch.does == Op.WRITE:

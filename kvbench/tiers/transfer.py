@@ -171,6 +171,8 @@ class Batch:
     first_row: int
     stop: npt.NDArray[np.int32]
     """As of a cell."""
+    until_ns: int = 0
+    """From then on nothing but the first object is begun (`timed_io.now_ns`); 0: never."""
     landed: list[Memory | None] = field(default_factory=list)
     """Of a READ, where each of those that were read lies now, as `Tier.read` says it."""
     begun: int = 0
@@ -181,6 +183,10 @@ class Batch:
     """The keys as an array, where there is one."""
     landed_there: bool = False
     """Of a READ: all that were begun landed in their memories, and `landed` stays empty."""
+
+    def is_too_late(self, at: int) -> bool:
+        """Whether object `at` is not to be begun any more."""
+        return at > 0 and 0 < self.until_ns <= timed_io.now_ns()
 
     def landed_at(self, at: int) -> Memory | None:
         """Of a READ, where object `at`, which was read, lies now, as `Tier.read` says it."""

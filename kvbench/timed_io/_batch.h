@@ -32,6 +32,12 @@ static region_t region_of(const regions_t *regions, int64_t number)
     return region;
 }
 
+/* Whether the operation `number` of a batch is not to be begun any more: the first always is. */
+static int is_too_late(int64_t number, int64_t until_ns)
+{
+    return number > 0 && until_ns > 0 && clock_ns(CLOCK_MONOTONIC) >= until_ns;
+}
+
 /* What became of a batch: the rows of the first `begun` objects are filled, and the last of these ended in `error`; or,
  * where `unprepared`, the one behind them could not be looked at. */
 typedef struct {
@@ -46,7 +52,7 @@ typedef struct {
     const char *prefix, *suffix;
     const uint64_t *keys;
     regions_t memory;
-    int64_t io_bytes;
+    int64_t io_bytes, until_ns;
     const int32_t *stop;
 } file_batch_t;
 
@@ -98,6 +104,8 @@ static void run_file_batch(const file_batch_t *batch, batch_end_t *end)
     before_t before = {0};
     for (int64_t number = 0; number < batch->count; number++) {
         char *row_at = batch->rows + number * ROW_BYTES;
+        if (is_too_late(number, batch->until_ns))
+            return;
         name_object(name, batch, number);
         if (batch->flags & LOOK) {
             before.is_usage_known = 0;
@@ -118,7 +126,7 @@ typedef struct {
     char *rows;
     int64_t count;
     regions_t to, from;
-    int64_t io_bytes;
+    int64_t io_bytes, until_ns;
     int counts; /* whether the time of the copies is their copy_ns */
     const int32_t *stop;
 } copy_batch_t;
@@ -126,7 +134,8 @@ typedef struct {
 static void run_copy_batch(const copy_batch_t *batch, batch_end_t *end)
 {
     before_t before = {0};
-    for (int64_t number = 0; number < batch->count && !end->error; number++) {
+    for (int64_t number = 0; number < batch->count && !end->error && !is_too_late(number, batch->until_ns);
+         number++) {
         char *row_at = batch->rows + number * ROW_BYTES;
         region_t to = region_of(&batch->to, number), from = region_of(&batch->from, number);
         outcome_t outcome = {.copy_ns = batch->counts ? SAME : 0, .span_ns = SAME};

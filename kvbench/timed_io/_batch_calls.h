@@ -67,7 +67,8 @@ static int get_file_batch(batch_call_t *held, file_batch_t *batch, PyObject *con
     if (!get_int(args[2], &batch->does) || !get_int(args[3], &batch->dirfd) || !get_name(args[4], &batch->prefix) ||
         !get_name(args[5], &batch->suffix) || !get_numbers(args[6], &held->keys, &batch->count) ||
         !get_rows(call, args[0], args[1], batch->count) || !get_size(args[10], &batch->io_bytes, 1, BAD_IO_BYTES) ||
-        !get_int(args[11], &batch->flags) || !get_stop(call, args[12]))
+        !get_int(args[11], &batch->flags) || !get_stop(call, args[12]) ||
+        !get_integer(args[13], &batch->until_ns))
         return 0;
     if (batch->does != READ_OP && batch->does != WRITE_OP && batch->does != DELETE_OP)
         return is_refused("a batch reads, writes or deletes");
@@ -88,7 +89,7 @@ static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t n
     batch_call_t held = {0};
     file_batch_t batch = {0};
     batch_end_t end = {0};
-    if (!has_count("run_files", nargs, 13))
+    if (!has_count("run_files", nargs, 14))
         return NULL;
     if (!get_file_batch(&held, &batch, args)) {
         release_batch(&held);
@@ -130,7 +131,7 @@ static int get_copy_batch(batch_call_t *held, copy_batch_t *batch, PyObject *con
         !get_region(&batch->from.all, args[5], &call->src, 0, args[6], &call->src_extents) ||
         !get_ends(&batch->from, args[7], &held->src_ends, batch->count) ||
         !get_size(args[8], &batch->io_bytes, 1, BAD_IO_BYTES) || !get_integer(args[9], &given) ||
-        !get_stop(call, args[10]) || !have_same_sizes(batch))
+        !get_stop(call, args[10]) || !get_integer(args[11], &batch->until_ns) || !have_same_sizes(batch))
         return 0;
     batch->counts = given != 0;
     batch->rows = call->row_at;
@@ -144,7 +145,7 @@ static PyObject *run_copies(PyObject *module, PyObject *const *args, Py_ssize_t 
     batch_call_t held = {0};
     copy_batch_t batch = {0};
     batch_end_t end = {0};
-    if (!has_count("run_copies", nargs, 11))
+    if (!has_count("run_copies", nargs, 12))
         return NULL;
     if (!get_copy_batch(&held, &batch, args)) {
         release_batch(&held);

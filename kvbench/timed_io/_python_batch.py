@@ -19,6 +19,7 @@ from kvbench.timed_io._python import (
     AnyBuffer,
     _region,
     copy,
+    now_ns,
     page_cache,
     read_file,
     unlink,
@@ -63,8 +64,15 @@ def _each(extents: NDArray[Any], ends: AnyBuffer, count: int) -> list[NDArray[An
     return [extents[first:end] for first, end in pairwise(bounds)]
 
 
-def _one_after_the_other(count: int, run_one: Callable[[int], None]) -> End:
+def _is_too_late(number: int, until_ns: int) -> bool:
+    """Whether an operation is not to be begun any more: the first always is."""
+    return number > 0 and 0 < until_ns <= now_ns()
+
+
+def _one_after_the_other(count: int, until_ns: int, run_one: Callable[[int], None]) -> End:
     for number in range(count):
+        if _is_too_late(number, until_ns):
+            return number, 0, 0
         try:
             run_one(number)
         except OSError as error:
@@ -86,6 +94,7 @@ def run_files(
     io_bytes: int,
     flags: int,
     stop: AnyBuffer,
+    until_ns: int,
     /,
 ) -> End:
     """Read, write or remove files, named by their keys."""
@@ -97,7 +106,7 @@ def run_files(
         raise ValueError("the names of the objects are too long")
     single = FIRST | LAST | (flags & DIRECT)
     if does == _DELETE:
-        return _one_after_the_other(len(names), lambda at: unlink(rows, first_row + at, dirfd, names[at]))
+        return _one_after_the_other(len(names), until_ns, lambda at: unlink(rows, first_row + at, dirfd, names[at]))
     if memory is None or extents is None or ends is None:
         raise ValueError("a batch that moves bytes needs memory, extents and ends")
     _region(memory, extents, writable=does == _READ)
@@ -105,6 +114,8 @@ def run_files(
         raise ValueError("io_bytes must be positive")
     parts, move = _each(extents, ends, len(names)), read_file if does == _READ else write_file
     for at, name in enumerate(names):
+        if _is_too_late(at, until_ns):
+            return at, 0, 0
         if flags & LOOK:
             try:
                 view[(first_row + at) * ROW_BYTES + RESIDENT_OFFSET] = page_cache(dirfd, name, bool(flags & DROP))
@@ -129,6 +140,7 @@ def run_copies(
     io_bytes: int,
     counts: int,
     stop: AnyBuffer,
+    until_ns: int,
     /,
 ) -> End:
     """Copy objects from memory to memory."""
@@ -146,7 +158,7 @@ def run_copies(
             values.copy_ns = 0
             store_row(view, row, values)
 
-    return _one_after_the_other(count, run_one)
+    return _one_after_the_other(count, until_ns, run_one)
 
 
 def sum_rows(rows: AnyBuffer, first_row: int, count: int, /) -> tuple[int, int, int, int, int, int, int, int]:

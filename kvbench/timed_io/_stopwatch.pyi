@@ -143,6 +143,7 @@ def run_files(
     io_bytes: int,
     flags: int,
     stop: AnyBuffer,
+    until_ns: int,
     /,
 ) -> tuple[int, int, int]:
     """A batch: whole files one after the other, each as `read_file`, `write_file` (FIRST and LAST) or `unlink` does it
@@ -152,6 +153,8 @@ def run_files(
     digits, `suffix`. Object i lies in `extents[ends[i - 1]:ends[i]]` of `memory` (all three None where files are
     removed). `flags`: DIRECT; LOOK has the page cache looked at before each file, untimed, and what `page_cache` says
     of it put into resident_pct of its row; DROP with LOOK drops the file from it first.
+
+    `until_ns` (CLOCK_MONOTONIC; 0: never): from then on no file but the first is begun.
 
     Returns how many files were begun, the errno in which the last of them ended (nothing is begun behind one that
     fails), and whether that errno is not of the last that was begun but of a look at the one behind it.
@@ -169,6 +172,7 @@ def run_copies(
     io_bytes: int,
     counts: int,
     stop: AnyBuffer,
+    until_ns: int,
     /,
 ) -> tuple[int, int, int]:
     """A batch of objects that `copy` copies, each timed into a row of its own; extents and ends as of `run_files`.

@@ -277,3 +277,26 @@ def test_orders_of_a_key_hold_between_bundles_and_operations() -> None:
     order.add(read)
     assert read.waits_for == 1
     assert list(order.finish(bundle)) == [read]
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_when_the_load_is_over_nothing_more_of_a_batch_is_begun(
+    make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch, bundled: bool
+) -> None:
+    if not bundled:
+        one_by_one(monkeypatch)
+    rank = make_serving((400,), threads=1)
+    rank.run(Script([[asked(0, *range(10))]]))
+    really_run = rank.files.run
+
+    def run(batch: Any) -> None:
+        """It is over while the first is carried out."""
+        rank.engine._until_ns[0] = batch.until_ns = 1
+        really_run(batch)
+
+    monkeypatch.setattr(rank.files, "run", run)
+    rows = again(rank, range(10))
+    assert rank.engine.failures == []
+    assert rows["errno"].tolist() == [0]
+    assert (rank.log["state"][-1], rank.log["operations"][-1]) == (RequestState.CUT_SHORT, 1)
+    assert rank.log["storage_ns"][-1] == rows["wall_ns"].sum()

@@ -66,10 +66,11 @@ def checks(facts: Mapping[str, Any]) -> Iterator[Check]:
     width = 163 + 3
     yield bytes_in("progress", "1328 each", exchanges * 8 * width)
     yield calls("gather_table", "3 each", 3 * costs["gather_table"]["entered"])
-    tables = 4 * 8 * ranks + ranks * size["rank"] + nodes * size["node"]
+    per_rank = 6 * 8 + size["rank"] + size["look_ups"]
+    tables = ranks * per_rank + nodes * size["node"] + facts["batches"] * size["batch"]
     # How many samples were taken is known afterwards alone; the rest of the bytes must be whole ones.
     samples = (costs["gather_table"]["bytes_in"] - tables) // size["sample"]
-    formula = f"{32 + size['rank']} R + {size['node']} N + {size['sample']} S"
+    formula = f"{per_rank} R + {size['node']} N + {size['sample']} S + {size['batch']} B"
     yield bytes_in("gather_table", formula, tables + samples * size["sample"])
     yield from _rows(facts, local)
 
@@ -84,7 +85,7 @@ def _rows(facts: Mapping[str, Any], local: int) -> Iterator[Check]:
     sent, nbytes = facts["everyone"][straight]
     yield Check(straight, "messages of all", "2 (R - 1) k", sent, 2 * (ranks - 1) * one)
     total = (ranks - 1) * (per_rank + 8 * one)
-    yield Check(straight, "bytes of all", "(R - 1) (112 m + 88 k)", nbytes, total)
+    yield Check(straight, "bytes of all", "(R - 1) (120 m + 88 k)", nbytes, total)
     node = messages(local * rows, chunk)
     formula = "(L - 1) k + (N - 1) K"
     at_root = (local - 1) * one + (nodes - 1) * node
@@ -94,4 +95,4 @@ def _rows(facts: Mapping[str, Any], local: int) -> Iterator[Check]:
     yield Check(by_nodes, "messages of all", "2 (N (L - 1) k + (N - 1) K)", sent, 2 * every)
     between = (nodes - 1) * (local * rows * record + 72 * node + 16 * origins(local, rows, chunk))
     total = nodes * (local - 1) * (per_rank + 8 * one) + between
-    yield Check(by_nodes, "bytes of all", "N (L - 1) (112 m + 88 k) + (N - 1) (112 L m + 72 K + 16 o)", nbytes, total)
+    yield Check(by_nodes, "bytes of all", "N (L - 1) (120 m + 88 k) + (N - 1) (120 L m + 72 K + 16 o)", nbytes, total)

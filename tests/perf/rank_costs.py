@@ -26,8 +26,10 @@ from kvbench.cluster.counted import Ledger, counting
 from kvbench.cluster.node import peak_resident_bytes
 from kvbench.cluster.progress import ProgressExchange
 from kvbench.cluster.watch.watch import Watch
+from kvbench.engine.look_ups import LOOK_UPS_DTYPE
+from kvbench.records.reader import open_run
 from kvbench.records.schema import RECORD_DTYPE
-from kvbench.records.tables import NODE_DTYPE, RANK_DTYPE, SAMPLE_DTYPE
+from kvbench.records.tables import BATCH_DTYPE, NODE_DTYPE, RANK_DTYPE, SAMPLE_DTYPE
 from kvbench.run import runner
 from kvbench.run.order import Order
 from kvbench.units import MIB
@@ -97,6 +99,7 @@ def main() -> None:
             "ranks": comm.size,
             "nodes": place.nodes,
             "rows": rows,
+            "batches": open_run(out).tables["batches"].rows,
             "everyone": {
                 name: [sum(column) for column in zip(*(cost[name] for cost in everyone if name in cost), strict=True)]
                 for name in ledger.costs
@@ -112,6 +115,8 @@ def main() -> None:
                 "rank": RANK_DTYPE.itemsize,
                 "node": NODE_DTYPE.itemsize,
                 "sample": SAMPLE_DTYPE.itemsize,
+                "batch": BATCH_DTYPE.itemsize,
+                "look_ups": LOOK_UPS_DTYPE.itemsize,
             },
             "chunk_rows": gather.STRAIGHT.chunk_rows(RECORD_DTYPE),
             "load": os.getloadavg()[0],

@@ -67,6 +67,38 @@ def test_stopwatch_and_recording_cost_less_than_timing_in_python(tmpfs: Path, re
     assert sorted(ratios)[3] < 1.5
 
 
+def test_a_batch_of_32_costs_less_for_an_operation_than_a_call_each(report: Report) -> None:
+    """The stopwatch around nothing, with a row for each operation: in one call, and in one call each."""
+    count, store = 32, RowStore(RECORD_DTYPE)
+    nothing = np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64)
+    ends, whole = np.zeros(count, dtype=np.int64), np.zeros(RECORD_DTYPE.itemsize, dtype=np.uint8)
+
+    def together() -> None:
+        rows, first = store.reserve(count)
+        part = rows[first * RECORD_DTYPE.itemsize : (first + count) * RECORD_DTYPE.itemsize]
+        part.reshape(count, -1)[:] = whole
+        timed_io.run_copies(rows, first, *nothing, ends, *nothing, ends, 1, 0, _STOP, 0)
+        store.commit(count)
+        store.release(store.count)
+
+    def each() -> None:
+        for _ in range(count):
+            rows, row = store.reserve()
+            _TAGS.pack_into(rows.data, row * RECORD_DTYPE.itemsize + STOPWATCH_BYTES, *range(13))
+            timed_io.copy(rows, row, *nothing, *nothing, 1, _BOTH, _STOP)
+            store.commit()
+        store.release(store.count)
+
+    ratios, costs = [], []
+    for _ in range(7):
+        alone, batch = _mean_ns(each, 500), _mean_ns(together, 500)
+        ratios.append(batch / alone)
+        costs.append(batch / count / 1000)
+    detail = f"stopwatch and row {sorted(costs)[3]:.2f} us an operation (aim: at most 1 us)"
+    report(Figure("cost of an operation in a batch of 32 / alone", ratios, "< 0.6", detail))
+    assert sorted(ratios)[3] < 0.6
+
+
 def _p95_us(path: Path, threads: int, reads_each: int) -> tuple[float, float]:
     """P95 over all threads of 64 KiB reads: as recorded, and as seen from Python around the call."""
     recorded: list[npt.NDArray[np.int64]] = []

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,7 @@ def run(calls: ModuleType, rec: NDArray[Any], does: int, dirfd: int, memory: Any
     return calls.run_files(
         rec.view(np.uint8), 2, does, dirfd, "sub/", ".kv", given.get("keys", KEYS), memory, extents, ends,
         given.get("io_bytes", 3 * KIB), given.get("flags", 0), given.get("stop", np.zeros(1, np.int32)),
+        given.get("until_ns", 0),
     )  # fmt: skip
 
 
@@ -132,6 +134,19 @@ def test_a_stop_ends_a_batch_before_its_next_step(
     assert run(calls, rec, does, dirfd, memory, where, stop=np.ones(1, np.int32)) == (1, errno.ECANCELED, 0)
 
 
+def test_when_it_is_too_late_nothing_but_the_first_is_begun(
+    calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int
+) -> None:
+    (tmp_path / "sub").mkdir()
+    memory, where = np.zeros(16 * KIB, np.uint8), layout(4, 4 * KIB)
+    assert run(calls, rec, WRITE, dirfd, memory, where, until_ns=time.monotonic_ns() + 10**12) == (4, 0, 0)
+    for does in (READ, WRITE, DELETE):
+        assert run(calls, rec, does, dirfd, memory, where, until_ns=1) == (1, 0, 0)
+    nothing = np.empty(0, np.uint8), np.empty((0, 2), np.int64), np.zeros(3, np.int64)
+    stop = np.zeros(1, np.int32)
+    assert calls.run_copies(rec.view(np.uint8), 0, *nothing, *nothing, 1, 0, stop, 1) == (1, 0, 0)
+
+
 def test_a_full_table_of_descriptors_is_the_error_of_a_row(
     calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int
 ) -> None:
@@ -169,7 +184,7 @@ def test_copies_of_a_batch_move_every_byte_in_order(
     target = np.zeros_like(source)
     end = calls.run_copies(
         rec.view(np.uint8), 1, target, to_extents, np.arange(1, len(sizes) + 1), source, from_extents, ends, io_bytes,
-        1, np.zeros(1, np.int32),
+        1, np.zeros(1, np.int32), 0,
     )  # fmt: skip
     assert end == (len(sizes), 0, 0)
     assert np.array_equal(target[: sum(pieces)], source[: sum(pieces)])
@@ -180,7 +195,7 @@ def test_copies_of_a_batch_move_every_byte_in_order(
 def test_a_copy_of_nothing_counts_no_copy_time(calls: ModuleType, rec: NDArray[Any]) -> None:
     nothing = np.empty(0, np.uint8), np.empty((0, 2), np.int64), np.zeros(3, np.int64)
     stop = np.zeros(1, np.int32)
-    assert calls.run_copies(rec.view(np.uint8), 0, *nothing, *nothing, 1, 0, stop) == (3, 0, 0)
+    assert calls.run_copies(rec.view(np.uint8), 0, *nothing, *nothing, 1, 0, stop, 0) == (3, 0, 0)
     assert (rec["copy_ns"][:3] == 0).all()
     assert (rec["wall_ns"][:3] > 0).all()
 
@@ -215,7 +230,7 @@ def test_a_wrong_batch_is_refused_before_anything_is_done(
     asked = {
         "first_row": 2, "does": WRITE, "dirfd": dirfd, "prefix": "", "suffix": ".kv", "keys": KEYS,
         "memory": np.zeros(2 * 4096, np.uint8), "extents": np.array([(0, 4096)] * 4), "ends": np.arange(1, 5),
-        "io_bytes": 4096, "flags": 0, "stop": np.zeros(1, np.int32),
+        "io_bytes": 4096, "flags": 0, "stop": np.zeros(1, np.int32), "until_ns": 0,
     } | change  # fmt: skip
     with pytest.raises(ValueError, match=message):
         calls.run_files(rec.view(np.uint8), *asked.values())

@@ -221,6 +221,7 @@ class FileTier(Tier):
             self._io_bytes,
             flags,
             batch.stop,
+            batch.until_ns,
         )
         batch.ended(end, self._name)
         batch.landed_there = reads
