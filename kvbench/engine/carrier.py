@@ -3,8 +3,6 @@
 Payload making, page-cache dropping and verification happen here, before or after the timed calls, never inside them.
 """
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cache import Step
+from kvbench.engine.asking import ask
 from kvbench.engine.operation import Operation
 from kvbench.engine.row import describe, note_times, set_error, set_resident
 from kvbench.engine.violations import Violations
@@ -161,7 +160,7 @@ class Carrier:
         number = operations[0].step.source
         assert number is not None
         tier = self._tiers[number]
-        return self._move(operations, Op.LOOKUP, tier, number, Path.NONE, (), run=lambda b: _ask(tier, b, operations))
+        return self._move(operations, Op.LOOKUP, tier, number, Path.NONE, (), run=lambda b: ask(tier, b, operations))
 
     def _demote(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         step = operations[0].step
@@ -371,22 +370,6 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
                 after(at, batch.landed[at] if batch.landed else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
-
-
-def _ask(tier: Tier, batch: Batch, operations: Sequence[Operation]) -> None:
-    """Look objects up, one after the other. One that has tokens was found by the cache, and is to be there."""
-    cell = Cell(batch.rows, batch.first_row, batch.stop)
-    for at, operation in enumerate(operations):
-        cell.row = batch.first_row + at
-        batch.begun += 1
-        try:
-            is_there = tier.look_up(cell, operation.step.key)
-        except OSError as error:
-            batch.errors[at] = error
-            return
-        if operation.tokens and not is_there:
-            batch.errors[at] = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return
 
 
 def _whole(operation: Operation, lease: Lease) -> Memory:
