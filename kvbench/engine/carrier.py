@@ -3,8 +3,6 @@
 Payload making, page-cache dropping and verification happen here, before or after the timed calls, never inside them.
 """
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.cache import Step
+from kvbench.engine.asking import ask
 from kvbench.engine.bundle import Share
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
@@ -155,7 +154,7 @@ class Carrier:
         number = operations[0].step.source
         assert number is not None
         tier = self._tiers[number]
-        return self._move(operations, Op.LOOKUP, tier, number, Path.NONE, (), run=lambda b: _ask(tier, b, operations))
+        return self._move(operations, Op.LOOKUP, tier, number, Path.NONE, (), run=lambda b: ask(tier, b, operations))
 
     def _demote(self, operations: Sequence[Operation]) -> tuple[int, Errors]:
         step = operations[0].step
@@ -377,22 +376,6 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
                 after(at, batch.landed_at(at) if batch.does == _READ and batch.begun else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
-
-
-def _ask(tier: Tier, batch: Batch, operations: Sequence[Operation]) -> None:
-    """Look objects up, one after the other. One that has tokens was found by the cache, and is to be there."""
-    cell = Cell(batch.rows, batch.first_row, batch.stop)
-    for at, operation in enumerate(operations):
-        cell.row = batch.first_row + at
-        batch.begun += 1
-        try:
-            is_there = tier.look_up(cell, operation.step.key)
-        except OSError as error:
-            batch.errors[at] = error
-            return
-        if operation.tokens and not is_there:
-            batch.errors[at] = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return
 
 
 def _whole(operation: Operation, lease: Lease) -> Memory:

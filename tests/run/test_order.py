@@ -21,6 +21,7 @@ ORDER = Order(
     expect="shared",
     patience_s=2.5,
     spill=SpillOrder(False, Path("/var/tmp")),
+    consent_devices=("/dev/disk-under-test",),
 )
 """Nothing in it is as it would be if it were not said."""
 
