@@ -3,14 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from kvbench.cache import Step
 from kvbench.records.schema import Locality, Phase, RequestState
 from kvbench.workload.request import Request
-
-if TYPE_CHECKING:
-    from kvbench.engine.bundle import Unit
 
 _OWN: Final = Locality.OWN
 
@@ -63,11 +60,11 @@ class Operation:
         """The stage of the request that waits for this operation; None for moves and deletes that only make room."""
         self.waits_for = 0
         """Earlier operations on the key, room on the target tier, and the request's own stage: how many are missing."""
-        self.followers: list[Unit] | None = None
-        """Operations on the same key that wait for this one."""
-        self.shadows: Sequence[Unit] = ()
+        self.followers: list[Any] | None = None
+        """Operations and bundles (`bundle.Unit`) on the same key that wait for this one."""
+        self.shadows: Sequence[Any] = ()
         """Of a read: those before it on its key that were not done when it was decided."""
-        self.ghosts: list[Unit] | None = None
+        self.ghosts: list[Any] | None = None
         """Reads that are done, and stand for this one among others until it is too."""
         self.done = False
         self.ready_ns = 0
@@ -121,7 +118,7 @@ class ActiveRequest:
     phase: Phase
     intended_ns: int
     start_ns: int
-    stages: "list[list[Unit]]" = field(default_factory=list)
+    stages: list[list[Any]] = field(default_factory=list)
     stage_delays_ns: list[int] = field(default_factory=list)
     """Simulated generation before each stage."""
     more: Iterator[Next] | None = None
