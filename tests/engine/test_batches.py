@@ -9,12 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rank_harness import Rank, Script, busy_script, check_end_state, config_of, finish, operations_of, ref, request
+from rank_harness import (
+    Rank,
+    Script,
+    busy_script,
+    check_end_state,
+    config_of,
+    finish,
+    operations_from,
+    operations_of,
+    ref,
+    request,
+)
 
 from kvbench import timed_io
 from kvbench.cache import Cache
 from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.engine.arrivals import Timeline
+from kvbench.engine.bundle import Work
 from kvbench.engine.dispatcher import Dispatcher, Limits
 from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
@@ -40,10 +52,10 @@ def dispatcher_of(script: Script, capacities: Sequence[int], requests: int = 4, 
 
 def batches_of(dispatcher: Dispatcher, room: int) -> list[Sequence[Operation]]:
     """All batches that one worker gets."""
-    taken, batch = [], dispatcher.take((), room)
+    taken, batch = [], operations_from(dispatcher, (), room)
     while batch:
         taken.append(batch)
-        batch = dispatcher.take(batch, room)
+        batch = operations_from(dispatcher, batch, room)
     return taken
 
 
@@ -83,19 +95,19 @@ def test_the_order_of_decisions_does_not_depend_on_the_room() -> None:
 
 def test_every_operation_of_a_batch_counts_for_its_request() -> None:
     dispatcher = dispatcher_of(Script([[request(0, *(ref(n) for n in range(5)))]]), (100,))
-    batch = dispatcher.take((), 10)
+    batch = operations_from(dispatcher, (), 10)
     for number, operation in enumerate(batch):
         operation.wall_ns = 10**number
-    assert dispatcher.take(batch, 10) == ()
+    assert operations_from(dispatcher, batch, 10) == ()
     (row,) = dispatcher._log.views()[0]
     assert (row["operations"], row["storage_ns"], row["state"]) == (5, 11111, RequestState.DONE)
 
 
 def test_of_a_batch_that_was_given_up_what_was_carried_out_counts() -> None:
     dispatcher = dispatcher_of(Script([[request(0, *(ref(n) for n in range(5)))]]), (100,))
-    batch = dispatcher.take((), 10)
+    batch = operations_from(dispatcher, (), 10)
     dispatcher.give_up(batch[:2], batch[2:], RequestState.FAILED)
-    assert dispatcher.take() == ()
+    assert operations_from(dispatcher) == ()
     dispatcher.close()
     (row,) = dispatcher._log.views()[0]
     assert (row["operations"], row["state"]) == (2, RequestState.FAILED)
@@ -171,7 +183,7 @@ def test_operations_that_move_nothing_are_carried_out_a_batch_at_a_time(
     taken: list[int] = []
     really_take = Dispatcher.take
 
-    def take(dispatcher: Dispatcher, done: Sequence[Operation] = (), room: int = 1) -> Sequence[Operation]:
+    def take(dispatcher: Dispatcher, done: Work = (), room: int = 1) -> Work:
         taken.append(len(done))
         return really_take(dispatcher, done, room)
 

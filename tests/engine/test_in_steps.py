@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from rank_harness import Rank, Script, finish, ref, request
+from rank_harness import Rank, Script, finish, operations_from, ref, request
 
 from kvbench import timed_io
 from kvbench.cache import Cache
@@ -59,10 +59,10 @@ def dispatcher_of(
 
 def drain(dispatcher: Dispatcher) -> list[tuple[Op, int]]:
     """What one worker carries out, in order."""
-    done, batch = [], dispatcher.take()
+    done, batch = [], operations_from(dispatcher)
     while batch:
         done += steps_of(batch)
-        batch = dispatcher.take(batch)
+        batch = operations_from(dispatcher, batch)
     return done
 
 
@@ -91,17 +91,17 @@ def test_a_request_reads_its_history_writes_and_reads_one_after_the_other() -> N
 
 def test_what_is_still_being_written_is_not_there_and_what_was_written_meanwhile_is() -> None:
     dispatcher = dispatcher_of([stepwise(0, ref(1)), stepwise(1, ref(2), history=[ref(1)])], 2)
-    assert steps_of(dispatcher.take()) == [(Op.WRITE, 1)]
-    other = dispatcher.take()
+    assert steps_of(operations_from(dispatcher)) == [(Op.WRITE, 1)]
+    other = operations_from(dispatcher)
     assert steps_of(other) == [(Op.WRITE, 2)], "its history is not there yet"
     assert other[0].request.miss_objects == 1
 
     requests = [stepwise(0, ref(1)), stepwise(1, ref(2), history=[ref(7), ref(1)])]
     dispatcher = dispatcher_of(requests, 2, there=(7,))
-    write, read = dispatcher.take(), dispatcher.take()
+    write, read = operations_from(dispatcher), operations_from(dispatcher)
     assert (steps_of(write), steps_of(read)) == ([(Op.WRITE, 1)], [(Op.READ, 7)])
     dispatcher._finish(write)  # as a worker hands it in, without waiting for another operation
-    after = dispatcher.take(read)
+    after = operations_from(dispatcher, read)
     assert steps_of(after) == [(Op.READ, 1)], "written while the request was at its first turn"
 
 
@@ -128,15 +128,15 @@ def test_an_entry_that_is_gone_when_it_is_to_be_decoded_is_written_again_and_not
 def test_room_is_made_only_for_writes_that_have_a_place() -> None:
     requests = [stepwise(number, ref(number)) for number in range(3)]
     dispatcher = dispatcher_of(requests, 3, capacity=2, there=(8, 9), writes=1)
-    first = dispatcher.take()
+    first = operations_from(dispatcher)
     assert steps_of(first) == [(Op.DELETE, 8)]
-    write = dispatcher.take(first)
+    write = operations_from(dispatcher, first)
     assert steps_of(write) == [(Op.WRITE, 0)]
     assert dispatcher._planner._books.cache.lookup(9) == 0, "the other two wait for a place, and take no room"
-    rest, batch = [], dispatcher.take(write)
+    rest, batch = [], operations_from(dispatcher, write)
     while batch:
         rest += steps_of(batch)
-        batch = dispatcher.take(batch)
+        batch = operations_from(dispatcher, batch)
     assert rest == [(Op.DELETE, 9), (Op.WRITE, 1), (Op.DELETE, 0), (Op.WRITE, 2)]
 
 

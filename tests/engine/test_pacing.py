@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from rank_harness import HANG_S, Rank, Script, finish, ref, request, wait_for
+from rank_harness import HANG_S, Rank, Script, finish, operations_from, ref, request, wait_for
 
 from kvbench import timed_io
 from kvbench.cache import Cache
@@ -205,13 +205,13 @@ def test_an_idle_worker_starts_what_falls_due_while_the_others_are_busy() -> Non
     dispatcher = Dispatcher(books, schedule, "closed", Limits(2, 0), SECTOR_BYTES, 0, RowStore(REQUEST_DTYPE))
     now_ns = timed_io.now_ns()
     dispatcher.begin(Timeline(now_ns, now_ns, None, Phase.WARMUP))
-    first, second = dispatcher.take(), dispatcher.take()
+    first, second = operations_from(dispatcher), operations_from(dispatcher)
     assert [(each.step.op, each.step.key) for each in (*first, *second)] == [(Op.READ, 1), (Op.READ, 2)]
     taken: list[Operation] = []
-    idle = threading.Thread(target=lambda: taken.extend(dispatcher.take(second)), daemon=True)
+    idle = threading.Thread(target=lambda: taken.extend(operations_from(dispatcher, second)), daemon=True)
     idle.start()
     wait_for(lambda: len(dispatcher._condition._waiters) == 1, "the worker does not wait")  # type: ignore[attr-defined]
-    (long,) = dispatcher.take(first)
+    (long,) = operations_from(dispatcher, first)
     assert (long.step.op, long.step.key) == (Op.DELETE, 1), "the room for object 3, freed as request 0 ended"
     idle.join(HANG_S)
     assert [operation.step.key for operation in taken] == [2], "request 2 started meanwhile"

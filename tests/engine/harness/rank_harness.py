@@ -24,7 +24,10 @@ from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.config.load import parse_config
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.arrivals import Timeline
+from kvbench.engine.bundle import Share
+from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.engine import Engine, Load, RankSeat
+from kvbench.engine.operation import Operation
 from kvbench.records.schema import RECORD_DTYPE, Op, Path, Phase, RequestState
 from kvbench.tiers.arena import Arena, Memory
 from kvbench.tiers.contract import Tier
@@ -416,6 +419,13 @@ def check_end_state(rank: Rank, header_bytes: int) -> None:
     assert (rank.rows["errno"] == 0).all()
     assert (rank.rows["queue_ns"] >= 0).all()
     assert (rank.log["state"] == RequestState.DONE).all()
+
+
+def operations_from(dispatcher: Dispatcher, done: Sequence[Operation] = (), room: int = 1) -> Sequence[Operation]:
+    """What a dispatcher hands out, where nothing is served as an engine does it."""
+    batch = dispatcher.take(done, room)
+    assert not isinstance(batch, Share)
+    return batch
 
 
 def busy_script(requests: int, keys: int, seed: int = 5) -> Script:
