@@ -96,6 +96,8 @@ def summarize(run: Run) -> Summary:
     facts["pacing"] = pacing.get("mode") if isinstance(pacing, dict) else None
     compute = run.config.get("compute")
     facts["compute"] = str(compute.get("gpu")) if isinstance(compute, dict) else None
+    tiers = run.config.get("tiers") or [{}]
+    facts["modelled_reads"] = isinstance(tiers[0], dict) and bool(tiers[0].get("bandwidth_bytes_per_s"))
     facts["look_ups_told"] = "look_ups" in run.file.tables
     facts |= {"records": run.mode, "percentiles_are": run.percentiles_are}
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
@@ -146,7 +148,12 @@ def what_was_measured(summary: Summary) -> str:
 
 def contains_modelled(summary: Summary) -> str:
     """What is to be said beside latencies of requests where they are not measured alone; else ""."""
-    return "; contains modelled compute" if summary.run["compute"] else ""
+    modelled = [
+        name
+        for name, there in (("compute", "compute"), ("reads of the gpu tier", "modelled_reads"))
+        if summary.run[there]
+    ]
+    return f"; contains modelled {' and '.join(modelled)}" if modelled else ""
 
 
 def _plural(number: Any, noun: str) -> str:

@@ -159,6 +159,15 @@ def serving_fits(config: Chosen) -> None:
         raise ValueError(
             f"workload.mode: an engine does prefill and decode; {config.workload.mode} needs workload.serving=reference"
         )
+    if isinstance(config.workload, TraceWorkload):
+        usual = TraceWorkload(kind="trace", path="-")
+        for name in ("prefill_only_tokens", "decode_interval_tokens"):
+            if getattr(config.workload, name) != getattr(usual, name):
+                raise ValueError(
+                    f"workload.{name}: an engine reads nothing to decode; it needs workload.serving=reference"
+                )
+    if config.cache.prefetch == "none" and config.cache.prefetch_lead_s != defaults.prefetch_lead_s:
+        raise ValueError("cache.prefetch_lead_s: nothing is prefetched: set cache.prefetch to expected")
 
 
 _RATED: Final = ("constant", "poisson", "gamma", "bursts")

@@ -137,6 +137,8 @@ class RunConfig(Section):
                 del content["cache"][name]
         self._leave_out_the_usual(content)
         for tier, described in zip(self.tiers, content["tiers"], strict=True):
+            if tier.bandwidth_bytes_per_s is None:
+                del described["bandwidth_bytes_per_s"]
             if tier.fill == 1:
                 del described["fill"]
             if tier.layout == Layout():

@@ -128,6 +128,9 @@ class TierSection(Section):
     layout: Layout = Layout()
     """How objects lie on a file tier."""
 
+    bandwidth_bytes_per_s: Bytes | None = Field(default=None, ge=1)
+    """Of a gpu tier, modelled: what is found there takes its bytes at this rate; null: no time."""
+
     @field_validator("kind", mode="before")
     @classmethod
     def _null_is_a_name_here(cls, value: object) -> object:
@@ -142,6 +145,10 @@ class TierSection(Section):
             raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {self.kind} tier")
         if not self.facts.layouts and self.layout != Layout():
             raise ValueError(f"layout is for file tiers; leave it out for the {self.kind} tier")
+        if not self.facts.modelled and self.bandwidth_bytes_per_s is not None:
+            raise ValueError(
+                f"bandwidth_bytes_per_s is for gpu tiers, which are modelled: a {self.kind} tier is measured"
+            )
         return self
 
     @property

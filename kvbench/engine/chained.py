@@ -22,12 +22,18 @@ class BlockShape:
     """That have a part of every block each; what is said here is of one of these parts."""
     modelled: bool = False
     """Whether the first tier is not there."""
+    modelled_bytes_per_s: int | None = None
+    """Of the first tier, where it is not there; None: what is found on it takes no time."""
     follows: bool = False
     """Whether requests wait for answers, so that the workload's clock says nothing of when they come."""
     asks: int | None = None
     """The tier whose filesystem is asked for each block that is looked up there; None: the rank knows by itself."""
     speedup: float = 1.0
     """By which the workload's clock is faster."""
+
+    def modelled_ns(self, blocks: int) -> int:
+        """What reading so many blocks from the first tier takes where that is not there: modelled."""
+        return 0 if self.modelled_bytes_per_s is None else round(blocks * self.nbytes / self.modelled_bytes_per_s * 1e9)
 
     @property
     def nbytes(self) -> int:
@@ -54,7 +60,17 @@ def block_shape(config: RunConfig) -> BlockShape:
     nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
     follows = config.pacing.mode == "closed"
     asks = len(config.tiers) - 1 if config.cache.lookup == "stat" else None
-    return BlockShape(parts, stored_bytes(nbytes), tokens, ranks, modelled, follows, asks, config.pacing.speedup)
+    return BlockShape(
+        parts,
+        stored_bytes(nbytes),
+        tokens,
+        ranks=ranks,
+        modelled=modelled,
+        modelled_bytes_per_s=config.tiers[0].bandwidth_bytes_per_s,
+        follows=follows,
+        asks=asks,
+        speedup=config.pacing.speedup,
+    )
 
 
 def block_bytes(config: RunConfig) -> int:

@@ -63,6 +63,8 @@ class Serving:
         if reads and self._shape.ranks > 1:
             active.waits_at = len(active.stages)
         add_stage(active, reads)
+        if self._shape.modelled:
+            add_stage(active, [], self._shape.modelled_ns(int(np.count_nonzero(found == 0))))
         if self._computes:
             active.computes_at = len(active.stages)
             active.stages.append(writes)

@@ -427,3 +427,33 @@ def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> Non
         ended = kvbench("datasize", "mooncake", *overrides(*words, *more))
         assert ended.code == 1
         assert told in " ".join(ended.err.split())
+
+
+def test_what_a_modelled_gpu_holds_takes_the_time_of_its_bandwidth(
+    start_run: Start, kvbench: Call, regular: Path, tmp_path: Path
+) -> None:
+    """One session after the other, all of which fits the GPU's memory: nothing else is read."""
+    tiers = "tiers=[{{kind: gpu, capacity_bytes: 1GiB{}}}, {{kind: file, capacity_bytes: 200MiB}}]"
+    words = settings(regular, "pacing.mode=asap", "cache.write=write-through")
+    with_bandwidth = (*words, tiers.format(", bandwidth_bytes_per_s: 100MiB"))
+    assert planned(kvbench, with_bandwidth)["prefix"] == planned(kvbench, (*words, tiers.format("")))["prefix"]
+    carried_out(start_run, with_bandwidth, "io.threads=1")
+    file = tmp_path / "run.h5"
+    start, end, hits = (column(file, f"requests/{name}") for name in ("start_ns", "end_ns", "hit_objects"))
+    modelled_ns = hits * BLOCK / (100 * 1024 * KIB) * 1e9
+    assert hits.sum() > 0
+    assert (end - start >= modelled_ns.astype(np.int64)).all()
+    assert "contains modelled reads of the gpu tier" in kvbench("summary", file).out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("tiers.0.bandwidth_bytes_per_s=1GiB", "bandwidth_bytes_per_s is for gpu tiers"),
+        ("cache.prefetch_lead_s=3", "cache.prefetch_lead_s: nothing is prefetched"),
+        ("workload.decode_interval_tokens=8", "workload.decode_interval_tokens: an engine reads nothing to decode"),
+    ],
+)
+def test_what_is_not_heeded_is_refused(kvbench: Call, trace: Path, change: str, message: str) -> None:
+    ended = kvbench("plan", "mooncake", *overrides(*settings(trace, "pacing.mode=asap", change)))
+    assert (ended.code != 0, message in ended.err) == (True, True), ended.err
