@@ -10,7 +10,7 @@ from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_tables
-from kvbench_analysis.summary.summary import contains_modelled
+from kvbench_analysis.summary.summary import Summary, contains_modelled
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import units
 
@@ -128,8 +128,7 @@ def request_tables(content: Content) -> list[Element]:
             ),
             left=2,
             caption="Time per request, of those that were done. Storage operations of a request overlap, so their sum "
-            "can exceed its latency."
-            + (f" Latencies{contains[1:]}, which nobody measured." if (contains := contains_modelled(summary)) else ""),
+            "can exceed its latency." + _modelled(summary),
         ),
         *(table(headings, rows, caption=f"{title}.") for title, headings, rows in look_up_tables(summary)),
         *(element("p", said) for said in (no_look_ups(summary), "" if load else no_load(summary)) if said),
@@ -183,3 +182,8 @@ def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
         ]
     columns = [*by, "operations", "GiB/s", "P95 per op", "device", "host", "run queue"]
     return table(columns, rows, left=len(by), caption=f"{said} Shares are of the wall time.")
+
+
+def _modelled(summary: Summary) -> str:
+    contained = contains_modelled(summary).removeprefix("; contains ")
+    return f" Latencies contain {contained}, which nobody measured." if contained else ""

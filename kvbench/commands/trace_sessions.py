@@ -35,7 +35,7 @@ FITTED: Final = Kind("a fitted configuration", (b"# Fitted by kvbench trace fit"
 @click.option("--json", "as_json", is_flag=True, help="Print parameters and distances as JSON.")
 def fit_command(
     paths: tuple[Path, ...], out: Path | None, overwrite: bool, plot: Path | None, skip_bad_lines: bool, as_json: bool
-) -> None:
+) -> str | None:
     """Estimate the parameters of sessions from the trace of PATHS, and say how near what they make up comes to it.
 
     Each is a file, a folder of files or a pattern; all are of one format, and have sessions and ids of blocks.
@@ -56,6 +56,8 @@ def fit_command(
         click.echo(json.dumps({"parameters": parameters, "likeness": compared.as_dict()}, indent=2))
     else:
         print_likeness(source, fitted, compared, make_console())
+    made = " and ".join(str(path) for path in (out, plot) if path is not None)
+    return f"{made} {'are' if out and plot else 'is'} complete" if made else None
 
 
 @click.command()
@@ -64,7 +66,7 @@ def fit_command(
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Those of so many ranks.")
 @out_option
 @overwrite_option
-def generate(config: str, overrides: tuple[str, ...], ranks: int, out: Path, overwrite: bool) -> None:
+def generate(config: str, overrides: tuple[str, ...], ranks: int, out: Path, overwrite: bool) -> str:
     """Write the requests that the sessions of CONFIG make up, those of all ranks in order of time, as one Parquet file
     of kvbench's own format."""
     pyarrow(f"making {out}")
@@ -80,6 +82,7 @@ def generate(config: str, overrides: tuple[str, ...], ranks: int, out: Path, ove
         highlight=False,
         markup=False,
     )
+    return f"{out} is complete"
 
 
 def _check_sessions(config: RunConfig, source: str) -> None:

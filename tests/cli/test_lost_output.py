@@ -137,6 +137,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "mlperf run": home / "results",
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",
+        "trace fit": home / "sessions.yaml",
+        "trace generate": home / "made.parquet",
         "trace convert": home / "trace.parquet",
         "trace sample": home / "sample.parquet",
         "trace slice": home / "slice.parquet",
