@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from kvbench_command import ENDLESS, QUICK, Command, Ended, attributes, column, objects, overrides, remains
 
+from kvbench.engine.worker import MOST_TOGETHER
 from kvbench.errors import KvbenchError
 from kvbench.records.stream import RowStream
 
@@ -63,7 +64,8 @@ def test_a_run_that_ends_well_leaves_no_spill_file_and_all_rows(run: Call, tmp_p
 def test_rows_leave_memory_while_they_come(
     run: Call, tmp_path: Path, spills: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With chunks of 4 rows, what is in memory at the end is what is not yet a whole chunk, for each thread."""
+    """With chunks of 4 rows, or of a batch, what is in memory at the end is what is not yet a whole chunk, for each
+    thread."""
     monkeypatch.setattr("kvbench.engine.engine.CHUNK_ROWS", 4)
     in_memory: list[int] = []
     real = RowStream.stop
@@ -75,7 +77,7 @@ def test_rows_leave_memory_while_they_come(
     monkeypatch.setattr(RowStream, "stop", stop)
     assert run("--spill", spills).code == 0
     check_all_rows_are_there(tmp_path / "run.h5")
-    assert max(in_memory[:-1]) < 4 < len(column(tmp_path / "run.h5", "records/rank"))
+    assert max(in_memory[:-1]) < MOST_TOGETHER < len(column(tmp_path / "run.h5", "records/rank"))
     assert in_memory[-1] < 4, "of the requests"
 
 
