@@ -281,21 +281,18 @@ class Dispatcher:
                 break
         if not batch:
             return batch
-        self._busy += 1
-        self._ready_operations -= len(batch)
+        inflight = self._hand_out(len(batch))
         for operation in batch:
-            operation.inflight = self._busy
+            operation.inflight = inflight
             if operation.writer is not None and self._sharing is not None:
                 self._sharing.begin_read(operation)
-        if self._idle and (ready or self._next_event_ns() < self._watched_ns):
-            self._condition.notify()
         return batch
 
     def _share_of(self, bundle: Bundle, room: int) -> Share | None:
         """So much of `bundle`, the first of what is ready; None where it has to wait for its turn to write."""
         ready = self._ready
         if bundle.op == _WRITE:
-            if self._limits.writes and self._writes >= self._limits.writes:
+            if not self._may_write:
                 ready.popleft()
                 self._ready_operations -= bundle.left
                 self._waiting_writes.append(bundle)
@@ -304,14 +301,24 @@ class Dispatcher:
             self._writes += 1
         share = Share(bundle, bundle.taken, min(room, bundle.left))
         bundle.taken += share.count
-        self._ready_operations -= share.count
         if not bundle.left:
             ready.popleft()
-        self._busy += 1
-        share.inflight = self._busy
-        if self._idle and (ready or self._next_event_ns() < self._watched_ns):
-            self._condition.notify()
+        share.inflight = self._hand_out(share.count)
         return share
+
+    def _hand_out(self, operations: int) -> int:
+        """A worker takes so many of what was ready, and another is woken for what is left of it. Returns how many
+        operations are in flight then."""
+        self._busy += 1
+        self._ready_operations -= operations
+        if self._idle and (self._ready or self._next_event_ns() < self._watched_ns):
+            self._condition.notify()
+        return self._busy
+
+    @property
+    def _may_write(self) -> bool:
+        """Whether one more new entry may be written at a time."""
+        return not self._limits.writes or self._writes < self._limits.writes
 
     def _make_ready(self, operation: Unit) -> None:
         if isinstance(operation, Bundle):
@@ -325,7 +332,7 @@ class Dispatcher:
                 self._sharing.retire(operation, timed_io.now_ns())
                 return
         if operation.step.op == _WRITE and not operation.placed:
-            if self._limits.writes and self._writes >= self._limits.writes:
+            if not self._may_write:
                 self._waiting_writes.append(operation)
                 return
             self._writes += 1
@@ -352,13 +359,8 @@ class Dispatcher:
                     self._make_ready(follower)
             elif op == _WRITE:
                 self._end_write(operation.step.key, now_ns)
-        if done[0].stage is None:
-            return
-        active.operations += len(done)
-        tier = target if source is None else source
-        if tier is not None and self._books.storage[tier]:
-            active.storage_ns += sum([operation.wall_ns for operation in done])
-        self._count_down(active, len(done), now_ns)
+        if done[0].stage is not None:
+            self._credit(active, target if source is None else source, done, now_ns)
 
     def _finish_share(self, share: Share) -> None:
         """The same of a part of a bundle. What waits for the bundle goes on when the last part of it is done."""
@@ -373,14 +375,17 @@ class Dispatcher:
         elif bundle.op in _LEAVES and bundle.source is not None:
             for follower in self._books.rooms[bundle.source].release(share.count * bundle.nbytes):
                 self._make_ready(follower)
-        if bundle.stage is None:
-            return
-        active = bundle.request
-        active.operations += share.count
-        tier = bundle.target if bundle.source is None else bundle.source
+        if bundle.stage is not None:
+            tier = bundle.target if bundle.source is None else bundle.source
+            self._credit(bundle.request, tier, share, now_ns)
+
+    def _credit(self, active: ActiveRequest, tier: int | None, done: Work, now_ns: int) -> None:
+        """A request has waited for what is `done`, on `tier`."""
+        active.operations += len(done)
         if tier is not None and self._books.storage[tier]:
-            active.storage_ns += share.wall_ns
-        self._count_down(active, share.count, now_ns)
+            wall_ns = done.wall_ns if isinstance(done, Share) else sum([operation.wall_ns for operation in done])
+            active.storage_ns += wall_ns
+        self._count_down(active, len(done), now_ns)
 
     def _end_write(self, key: int | None, now_ns: int) -> None:
         """One new entry less that is being written: another may be. None: of a bundle, whose keys nobody waits for."""
@@ -475,7 +480,7 @@ class Dispatcher:
 
     def _give_places(self, now_ns: int) -> None:
         """Let those decide on their writes for which there is a place, in the order in which they came."""
-        while self._waiting_for_place and (not self._limits.writes or self._writes < self._limits.writes):
+        while self._waiting_for_place and self._may_write:
             active = self._waiting_for_place.popleft()
             active.has_place = True
             self._writes += 1
