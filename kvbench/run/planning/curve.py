@@ -56,7 +56,7 @@ class Curve:
     unlimited_hit_blocks: int
     """Where the last tier is never full."""
     optimum_blocks: tuple[int, ...] | None
-    """At most so many blocks can be found with so much room; None where there is more than one tier, or a sample."""
+    """At most so many blocks can be found with so much room; None where LRU is estimated from a sample."""
     sample: float | None = None
     """The share of the blocks of each of the disjoint samples from which LRU is estimated; None: it is exact."""
     error_blocks: tuple[float, ...] | None = None
@@ -124,7 +124,8 @@ def curve_sums(
     sample: float | None = None,
 ) -> NDArray[np.int64]:
     """The numbers of a curve, summed over `parts`, to be summed over ranks: see `curve_of`. `above`: bytes of the tiers
-    above the last. With `sample`, which `check_sample` must have let pass, LRU is estimated."""
+    above the last, which alone can be without an end. With `sample`, which `check_sample` must have let pass, LRU is
+    estimated."""
     points, block = len(capacities.nbytes), block_bytes(config)
     sums = np.zeros((len(policies) + 3, points), np.int64)
     for part in parts:
@@ -146,7 +147,7 @@ def curve_sums(
                 continue
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[number, place] += decide(chosen, part, chains, [*above, nbytes], requests).found.sum()
-        if None not in above and sample is None:
+        if sample is None:
             keys = references(keys, looked_up(counts, lookups))
             for place, nbytes in enumerate(capacities.nbytes):
                 sums[-2, place] += belady_hits(keys, sum(size // block for size in above if size) + nbytes // block)
@@ -183,7 +184,6 @@ def curve_of(
     capacities: Capacities,
     policies: Sequence[str],
     unlimited: int,
-    optimum: bool,
     sample: float | None = None,
 ) -> Curve:
     """The curve of what `curve_sums` gave, summed over ranks."""
@@ -193,7 +193,7 @@ def curve_of(
         blocks=rows[-1][0],
         hit_blocks={name: tuple(rows[number]) for number, name in enumerate(policies)},
         unlimited_hit_blocks=unlimited,
-        optimum_blocks=tuple(rows[-2]) if optimum and sample is None else None,
+        optimum_blocks=tuple(rows[-2]) if sample is None else None,
         sample=sample,
         error_blocks=None if sample is None else tuple(2 * variance**0.5 for variance in rows[-3]),
     )

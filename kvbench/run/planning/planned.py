@@ -241,7 +241,7 @@ def _curve(
 ) -> Curve:
     sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, sample), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
-    return curve_of(summed, capacities, policies, unlimited, None not in above, sample)
+    return curve_of(summed, capacities, policies, unlimited, sample)
 
 
 def _span_s(config: RunConfig, last_ns: int) -> float | None:
