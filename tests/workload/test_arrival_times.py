@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from trace_rows import of_sessions
 
 from kvbench.config.load import parse_config
 from kvbench.config.run_config import Arrivals, RunConfig
 from kvbench.workload.arrival_times import retimed, times_ns
 from kvbench.workload.draws import Draws, stream_generator
-from kvbench.workload.traces.trace import Trace
 
 MANY = 40_000
 
@@ -23,28 +23,6 @@ def drawn(section: dict[str, Any], seed: int = 1) -> Iterator[int]:
 
 def times_s(section: dict[str, Any], number: int = MANY, seed: int = 1) -> NDArray[np.float64]:
     return np.array(list(islice(drawn(section, seed), number))) / 1e9
-
-
-def trace_of(sessions: list[int], arrivals_s: list[float]) -> Trace:
-    n = len(sessions)
-    return Trace(
-        np.arange(n),
-        np.array([round(at * 1e9) for at in arrivals_s], np.int64),
-        np.full(n, 10, np.int32),
-        np.full(n, 5, np.int32),
-        np.arange(n, dtype=np.uint64),
-        np.arange(n + 1),
-        np.array(sessions, np.int64),
-        np.full(n, -1, np.int64),
-        answer_counts=np.zeros(n, np.int64),
-        hash_block_tokens=16,
-        source="made up",
-        format="kvbench",
-        digest="",
-        token_counting="",
-        bad_lines=0,
-        first_bad_line="",
-    )
 
 
 def config_of(section: dict[str, Any]) -> RunConfig:
@@ -125,7 +103,7 @@ def test_a_sequence_that_was_written_down_is_still_the_same() -> None:
 
 
 def test_sessions_begin_in_turn_and_their_turns_keep_their_distance() -> None:
-    part = trace_of([4, -1, 4, 7, -1, 7], [0, 1, 2, 3, 4, 5])
+    part = of_sessions([4, -1, 4, 7, -1, 7], [0, 1, 2, 3, 4, 5])
     moved = retimed(config_of({"process": "constant", "rate": 0.1}), part, 0)
     by_number = dict(zip(moved.number.tolist(), (moved.arrival_ns / 1e9).tolist(), strict=True))
     assert by_number == {0: 0, 2: 2, 1: 10, 3: 20, 5: 22, 4: 30}
@@ -134,5 +112,5 @@ def test_sessions_begin_in_turn_and_their_turns_keep_their_distance() -> None:
 
 
 def test_the_times_of_the_trace_are_left_as_they_are() -> None:
-    part = trace_of([0, 0], [0, 3])
+    part = of_sessions([0, 0], [0, 3])
     assert retimed(config_of({}), part, 0) is part

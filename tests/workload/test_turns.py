@@ -2,35 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
+from trace_rows import of_sessions
 
 from kvbench.config.load import parse_config
 from kvbench.config.run_config import RunConfig
-from kvbench.workload.traces.trace import Trace
 from kvbench.workload.turns import Turns, rows_of
-
-
-def trace_of(sessions: list[int], arrivals_s: list[int], gaps_s: list[int] | None = None) -> Trace:
-    n = len(sessions)
-    return Trace(
-        np.arange(n),
-        np.array(arrivals_s, np.int64) * 10**9,
-        np.full(n, 10, np.int32),
-        np.full(n, 5, np.int32),
-        np.arange(n, dtype=np.uint64),
-        np.arange(n + 1),
-        np.array(sessions, np.int64),
-        np.full(n, -1, np.int64) if gaps_s is None else np.array(gaps_s, np.int64) * 10**9,
-        answer_counts=np.zeros(n, np.int64),
-        hash_block_tokens=16,
-        source="made up",
-        format="kvbench",
-        digest="",
-        token_counting="",
-        bad_lines=0,
-        first_bad_line="",
-    )
 
 
 def config_of(**cache: Any) -> RunConfig:
@@ -46,7 +23,7 @@ def config_of(**cache: Any) -> RunConfig:
 
 
 def test_turns_follow_each_other_in_their_session_alone() -> None:
-    turns = Turns(trace_of([1, -1, 1, 0, -1, 0, 1], [0, 1, 2, 3, 4, 9, 11], [-1, -1, 2, -1, -1, 5, -1]))
+    turns = Turns(of_sessions([1, -1, 1, 0, -1, 0, 1], [0, 1, 2, 3, 4, 9, 11], [-1, -1, 2, -1, -1, 5, -1]))
     assert turns.next.tolist() == [2, -1, 6, 5, -1, -1, -1]
     assert turns.first.tolist() == [True, True, False, True, True, False, False]
     # A gap that is not known is the distance from the turn before.
@@ -54,7 +31,7 @@ def test_turns_follow_each_other_in_their_session_alone() -> None:
 
 
 def test_without_prefetch_there_are_requests_alone() -> None:
-    rows = rows_of(config_of(), trace_of([0, 0, 0], [0, 1, 5]))
+    rows = rows_of(config_of(), of_sessions([0, 0, 0], [0, 1, 5]))
     assert rows.position.tolist() == [0, 1, 2]
     assert not rows.prefetch.any()
 
@@ -74,7 +51,7 @@ def test_blocks_are_brought_up_before_a_turn_is_expected(
     arrivals_s: list[int], lead: str, expected: list[tuple[object, ...]]
 ) -> None:
     config = config_of(prefetch="expected", prefetch_lead_s=lead)
-    rows = rows_of(config, trace_of([0, 0, 0], arrivals_s))
+    rows = rows_of(config, of_sessions([0, 0, 0], arrivals_s))
     found = [
         ("ahead", position, time // 10**9) if ahead else (position, time // 10**9)
         for position, ahead, time in zip(
@@ -87,6 +64,6 @@ def test_blocks_are_brought_up_before_a_turn_is_expected(
 def test_what_is_not_yet_known_decides_nothing() -> None:
     """What happens until a moment is the same whatever comes behind it."""
     config = config_of(prefetch="expected", prefetch_lead_s="2s")
-    early, late = (rows_of(config, trace_of([0] * 4, [0, 10, 21, last])) for last in (29, 900))
+    early, late = (rows_of(config, of_sessions([0] * 4, [0, 10, 21, last])) for last in (29, 900))
     until = 28 * 10**9
     assert early.at(early.time_ns <= until).time_ns.tolist() == late.at(late.time_ns <= until).time_ns.tolist()
