@@ -45,6 +45,7 @@ def test_each_rank_has_its_directory_and_its_part_of_what_is_free_there(
     capacities = column(out, "ranks/storage_capacity_bytes").tolist()
     free = column(out, "directories/free_bytes").tolist()
     assert capacities[1] == int(free[1] * 0.95) // 4096 * 4096, "the second rank has its filesystem alone"
+    assert free[0] == free[2], "looked at by each at its own time, and one figure for both"
     assert capacities[0] == capacities[2] <= free[0] * 0.95 / 2
     assert remains(folder) == ["nv0", "nv1", "nv2"]
     assert os.listdir(spills / "nv1") == []

@@ -7,7 +7,7 @@ from typing import Final
 import psutil
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import highest, total
+from kvbench.cluster.broadcast import highest, lowest_of_group, total
 from kvbench.cluster.node import Node
 from kvbench.cluster.topology import Topology
 from kvbench.config.run_config import RunConfig
@@ -174,10 +174,14 @@ def plan_sizes(
         return Sizes(arena, capacities, need, spill_bytes)
 
     sizes = agreement.run("check", size)
+    if config.has_target:
+        # What is free, of the storage or of memory that it is in, each has seen at its own time.
+        least = lowest_of_group(topology.comm, sizes.capacities[-1], around.group.first_rank)
+        sizes = replace(sizes, capacities=(*sizes.capacities[:-1], least))
     if config.tensor_parallel > 1:
         # Ranks that serve together decide alike, as they have the same room.
-        least = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
-        sizes = replace(sizes, capacities=least)
+        every = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
+        sizes = replace(sizes, capacities=every)
     made_ahead = config.tiers[-1].layout.kind == "slab"
     taken = sizes.capacities[-1] if made_ahead else min(sizes.capacities[-1], demand.peak_storage_bytes)
     files = taken if in_memory else 0

@@ -1,9 +1,10 @@
 """The node and the storage that a rank finds itself on, looked at before anything is made there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from kvbench.cluster.agree import Agreement
+from kvbench.cluster.broadcast import lowest_of_group
 from kvbench.cluster.node import Node, describe_node
 from kvbench.cluster.places import PlaceGroup, no_group, place_group, place_group_of_own
 from kvbench.cluster.topology import Seat, Topology
@@ -62,4 +63,6 @@ def look_around(topology: Topology, agreement: Agreement, plan: Plan, addresses:
         find = partial(place_group_of_own, topology, targets, target_at)
     group = agreement.run("check", lambda: find(plan.run_id, settle_seconds(expect)))
     check_expectation(topology, agreement, expect, given, volume, group)
+    # Each has looked at its own time, and something else may use the place: one figure for all that share it.
+    volume = replace(volume, free_bytes=lowest_of_group(topology.comm, volume.free_bytes, group.first_rank))
     return Surroundings(node, targets, target, volume, group, place)
