@@ -125,6 +125,11 @@ class Run:
         return self._frame("batches")
 
     @cached_property
+    def splits(self) -> pd.DataFrame:
+        """Sums over all batches whose operations overlap: one row per rank, tier, op, phase and timed_by."""
+        return self._frame("splits")
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per node and second: processor, memory, pressure and disk counters."""
         return self._frame("samples")

@@ -17,6 +17,7 @@ from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
 from kvbench.engine.row import describe, note_times, set_error, set_resident, timed_by
 from kvbench.engine.shares import Moved, ShareCarrier
+from kvbench.records.batches import BatchSplit
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Lease, Memory
@@ -263,11 +264,19 @@ class Carrier:
         if errors and lease is not None:
             lease.renew()
         count = batch.begun + (batch.begun in errors)
-        if count > 1:
+        split = batch.split
+        if split is not None:
+            # Their wall times add up to more than the request waited.
+            for operation in operations[:count]:
+                operation.wall_ns = 0
+            first_well = next((at for at in range(count) if at not in errors), 0)
+            operations[first_well].wall_ns = split.wall_ns
+        if count > 1 or split is not None:
             first = operations[0]
-            sums = timed_io.sum_rows(rows, first_row, count)
             codes = number, first.step.op, first.request.phase, timed_by(rows, first_row)
-            self._equipment.batches.add(batch_number, codes, count, sums)
+            if split is None:
+                split = BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
+            self._equipment.batches.add(batch_number, codes, count, split)
         self._store.commit(count)
         return count, errors
 

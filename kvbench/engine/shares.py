@@ -14,6 +14,7 @@ from kvbench import timed_io
 from kvbench.engine.bundle import Share
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.row import describe_share, set_error, timed_by
+from kvbench.records.batches import BatchSplit
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Lease, Memory, object_phases
@@ -123,15 +124,15 @@ class ShareCarrier:
         if does == _READ and tier.holds_bytes and batch.begun:
             self._check(share, tier, batch, errors)
         count = batch.begun + (batch.begun in errors)
-        wall_ns = 0
+        lost_ns = 0
         for at, wrong in errors.items():
             cell = Cell(rows, first_row + at, equipment.stop)
             set_error(cell, wrong)
-            wall_ns -= int(cell.record["wall_ns"])
-        sums = timed_io.sum_rows(rows, first_row, count)
+            lost_ns += int(cell.record["wall_ns"])
         codes = number, share.bundle.op, share.bundle.request.phase, timed_by(rows, first_row)
-        equipment.batches.add(batch_number, codes, count, sums)
-        wall_ns += sums[2]
+        split = batch.split or BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
+        equipment.batches.add(batch_number, codes, count, split)
+        wall_ns = split.wall_ns - (lost_ns if batch.split is None else 0)
         if errors and lease is not None:
             lease.renew()
         self._store.commit(count)

@@ -64,6 +64,7 @@ _TEXT_COLUMNS: Final = {
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
     "batches": frozenset[str](),
+    "splits": frozenset[str](),
     "sharing": {"role"},
     "visibility": frozenset[str](),
     "violations": {"kind", "text"},

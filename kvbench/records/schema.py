@@ -48,10 +48,22 @@ class Path(IntEnum):
 
 
 class TimedBy(IntEnum):
-    """Where the timestamps of a row were taken: in the GIL-free region of the extension, or around Python calls."""
+    """Where the timestamps of a row were taken: in the GIL-free region of the extension, or around Python calls; or, of
+    operations that overlap, by whom their completions were seen."""
 
     EXTENSION = 0
     PYTHON = 1
+    URING = 2
+    """In the extension, as the kernel's ring of completions was looked at."""
+    NIXL = 3
+    """A batch is one transfer of NIXL, and so are the times of each of its operations."""
+    LIBRARY = 4
+    """An asynchronous library, whose completions Python code saw."""
+
+
+OVERLAPPING: Final = (TimedBy.URING, TimedBy.NIXL, TimedBy.LIBRARY)
+"""Who times operations of which several are in flight at once for one thread. Their rows have no split of the wall
+time, as there is none of a single one: it is that of their batch."""
 
 
 class Locality(IntEnum):

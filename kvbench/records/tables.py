@@ -191,6 +191,7 @@ BATCH_DTYPE: Final = np.dtype(
         ("host_ns", "<i8"),
         ("runq_ns", "<i8"),
         ("copy_ns", "<i8"),
+        ("helper_ns", "<i8"),
         ("nbytes", "<i8"),
         ("rank", "<i4"),
         ("operations", "<i4"),
@@ -201,8 +202,32 @@ BATCH_DTYPE: Final = np.dtype(
         ("timed_by", "u1"),
     ]
 )
-"""What the operations of a batch add up to, of batches of two and more; `depth` is how many of them were in flight at
-once. Times are on the clock of the rank's node until they are made one."""
+"""What the operations of a batch add up to, of batches of two and more; where they overlap, the batch itself, however
+many they are. `depth` is how many of them were in flight at once at most, `helper_ns` the processor time that other
+threads of the process spent for it (the kernel's workers of a ring, a library's threads). Times are on the clock of the
+rank's node until they are made one."""
+
+
+SPLIT_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("tier", "<i8"),
+        ("op", "<i8"),
+        ("phase", "<i8"),
+        ("timed_by", "<i8"),
+        ("batches", "<i8"),
+        ("operations", "<i8"),
+        ("nbytes", "<i8"),
+        ("wall_ns", "<i8"),
+        ("device_ns", "<i8"),
+        ("host_ns", "<i8"),
+        ("runq_ns", "<i8"),
+        ("copy_ns", "<i8"),
+        ("helper_ns", "<i8"),
+    ]
+)
+"""Sums over all batches of a kind whose operations overlap, those of a single one too: where /batches is a sample, this
+is exact."""
 
 
 Rows = npt.NDArray[Any]

@@ -86,6 +86,7 @@ def gather_outcome(
             "calibration": outcome.calibration,
             "samples": outcome.samples,
             "batches": _batches(bench, outcome.clock),
+            "splits": bench.engine.batches.splits(),
             **outcome.shared_space,
             **_look_ups(topology, bench),
             **_directories(plan, topology, bench),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
+from kvbench.records.batches import BatchSplit
 from kvbench.records.schema import RECORD_DTYPE, Op, TimedBy
 from kvbench.tiers.arena import Memory
 
@@ -183,6 +184,8 @@ class Batch:
     """The keys as an array, where there is one."""
     landed_there: bool = False
     """Of a READ: all that were begun landed in their memories, and `landed` stays empty."""
+    split: BatchSplit | None = None
+    """Of all that were begun, where they overlapped; None: they came one after the other, and their rows add up."""
 
     def is_too_late(self, at: int) -> bool:
         """Whether object `at` is not to be begun any more."""
@@ -196,6 +199,13 @@ class Batch:
     def key_array(self) -> npt.NDArray[np.uint64]:
         """The keys as an array."""
         return np.array(self.keys, np.uint64) if self.numbers is None else self.numbers
+
+    def overlapped(self, timed_by: TimedBy, split: BatchSplit) -> None:
+        """All that were begun (`begun` is set) were in flight together, and took `split`; `timed_by` is one of
+        OVERLAPPING, and their rows say so. A row's parts of the wall time are then 0: not known."""
+        self.split = split
+        first = self.first_row * _ROW_BYTES + _TIMED_BY_OFFSET
+        self.rows[first : first + self.begun * _ROW_BYTES : _ROW_BYTES] = timed_by
 
     def ended(self, end: tuple[int, int, int], where: Callable[[int], str]) -> None:
         """Take over what a call of the stopwatch on all of it returned; `where` names an object, for messages.

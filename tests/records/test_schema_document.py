@@ -24,6 +24,7 @@ from kvbench.records.tables import (
     PREFIX_DTYPE,
     RANK_DTYPE,
     SAMPLE_DTYPE,
+    SPLIT_DTYPE,
     VIOLATION_DTYPE,
     VISIBILITY_DTYPE,
 )
@@ -38,6 +39,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "calibration": CALIBRATION_DTYPE,
     "samples": SAMPLE_DTYPE,
     "batches": BATCH_DTYPE,
+    "splits": SPLIT_DTYPE,
     "prefix": PREFIX_DTYPE,
     "look_ups": LOOK_UPS_DTYPE,
     "sharing": SHARING_DTYPE,

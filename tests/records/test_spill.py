@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, TimedBy
 from kvbench.records.spill import writer as spill
 from kvbench.records.spill.reader import Ending, SpillFile, check_rows
 from kvbench.records.spill.writer import FACTS, RECORDS, REQUESTS, SAMPLES, SpillWriter
@@ -459,7 +459,7 @@ def test_what_is_no_file_is_an_error_message(path: Path, make: Callable[[Path], 
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("op", len(Op)), ("tier", 2), ("phase", 3), ("path", 8), ("timed_by", 2)]
+    ("column", "value"), [("op", len(Op)), ("tier", 2), ("phase", 3), ("path", 8), ("timed_by", len(TimedBy))]
 )
 def test_codes_without_a_name_are_refused(path: Path, column: str, value: int) -> None:
     rows = records(4)
