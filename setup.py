@@ -19,7 +19,17 @@ def extension(source: str, *headers: str) -> Extension:
 
 setup(
     ext_modules=[
-        extension("kvbench/timed_io/_stopwatch.c", "_batch.h", "_batch_calls.h", "_meter.h", "_operations.h"),
+        extension(
+            "kvbench/timed_io/_stopwatch.c",
+            "_batch.h",
+            "_batch_calls.h",
+            "_meter.h",
+            "_operations.h",
+            "_ring.h",
+            "_ring_batch.h",
+            "_ring_calls.h",
+            "_ring_workers.h",
+        ),
         extension(
             "kvbench/cache/chains/_core.c",
             "_arrays.h",

@@ -68,6 +68,7 @@ def check(config: Chosen) -> None:
         reference_fits(config)
     serving_fits(config)
     layouts_fit(config)
+    io_engine_fits(config)
     look_ups_fit(config)
     arrivals_fit(config)
     compute_fits(config)
@@ -186,6 +187,18 @@ def layouts_fit(config: Chosen) -> None:
         )
     if config.io.read_path in ("double-copy", "numpy"):
         raise ValueError(f"io.read_path: {config.io.read_path} reads .npy files; a {layout.kind} has none")
+
+
+def io_engine_fits(config: Chosen) -> None:
+    """What overlaps is read and written by requests of its own to the kernel."""
+    io, last = config.io, config.tiers[-1]
+    if io.engine == "sync":
+        return
+    if not last.facts.layouts:
+        raise ValueError(f"io.engine: {io.engine} moves what lies in files, and the last tier is a {last.kind} tier")
+    for key, path in (("read_path", io.read_path), ("write_path", io.write_path)):
+        if path not in ("buffered", "direct"):
+            raise ValueError(f"io.{key}: with io.engine={io.engine} use buffered or direct")
 
 
 def look_ups_fit(config: Chosen) -> None:

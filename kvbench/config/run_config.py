@@ -153,8 +153,9 @@ class RunConfig(Section):
         for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
             if getattr(self, name) == value:
                 del content[name]
-        if self.io.sync == Io().sync:
-            del content["io"]["sync"]
+        for name in ("sync", "engine", "depth"):
+            if getattr(self.io, name) == getattr(Io(), name):
+                del content["io"][name]
         if content["workload"].get("replay_cycles") == 1:
             del content["workload"]["replay_cycles"]
         defaults, cache = CachePolicy(), content["cache"]

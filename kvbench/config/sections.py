@@ -167,6 +167,11 @@ class Io(Section):
 
     read_path: ReadPath = "buffered"
     write_path: WritePath = "buffered"
+    engine: Literal["sync", "uring"] = "sync"
+    """How a batch is carried out: `sync`, one operation after the other; `uring`, all of it in flight together on a
+    ring of the kernel (io_uring), one ring for each thread."""
+    depth: Count = Field(default=32, ge=1, le=4096)
+    """Requests of a thread that are in flight at once, where the engine overlaps them."""
     io_bytes: Bytes = MIB
     """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
     threads: Count = Field(default=16, ge=1, le=1024)

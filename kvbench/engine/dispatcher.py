@@ -18,6 +18,7 @@ from kvbench import timed_io
 from kvbench.cache.announcements import Announcements
 from kvbench.engine.arrivals import NEVER, Arrivals, Timeline, Timers
 from kvbench.engine.bundle import Share, Work
+from kvbench.engine.in_flight import InFlight
 from kvbench.engine.operation import ActiveRequest, Bundle, Next, Operation, Unit
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
@@ -45,6 +46,8 @@ class Limits:
     """Writes of new entries at once; 0 for no limit."""
     workers: int = 1
     """That should all have something to do before one takes more than one operation at a time."""
+    depth: int = 1
+    """Operations of a batch that are in flight at once, on storage."""
 
 
 class Dispatcher:
@@ -92,8 +95,7 @@ class Dispatcher:
         self._waiting_writes: deque[Unit] = deque()
         self._waiting_for_place: deque[ActiveRequest] = deque()
         self._writes = 0
-        self._busy = 0
-        """Workers that carry out a batch, one operation of it at a time."""
+        self._in_flight = InFlight(books.storage, limits.depth)
         self._active: dict[int, ActiveRequest] = {}
         self._stopped = False
         self._timers = Timers()
@@ -114,7 +116,7 @@ class Dispatcher:
         """Hand in what was carried out, and get the next batch (see `OperationSource`)."""
         with self._lock:
             if done:
-                self._busy -= 1
+                self._in_flight.end(done)
                 self._finish(done)
             while True:
                 now_ns = timed_io.now_ns()
@@ -135,7 +137,7 @@ class Dispatcher:
     def give_up(self, done: Work, left: Sequence[Operation], state: RequestState) -> None:
         """See `OperationSource`."""
         with self._lock:
-            self._busy -= 1
+            self._in_flight.end(done, left)
             self._stopped = True
             if done:
                 self._finish(done)
@@ -281,7 +283,7 @@ class Dispatcher:
                 break
         if not batch:
             return batch
-        inflight = self._hand_out(len(batch))
+        inflight = self._hand_out(batch)
         for operation in batch:
             operation.inflight = inflight
             if operation.writer is not None and self._sharing is not None:
@@ -303,17 +305,16 @@ class Dispatcher:
         bundle.taken += share.count
         if not bundle.left:
             ready.popleft()
-        share.inflight = self._hand_out(share.count)
+        share.inflight = self._hand_out(share)
         return share
 
-    def _hand_out(self, operations: int) -> int:
-        """A worker takes so many of what was ready, and another is woken for what is left of it. Returns how many
+    def _hand_out(self, batch: Work) -> int:
+        """A worker takes `batch` of what was ready, and another is woken for what is left of it. Returns how many
         operations are in flight then."""
-        self._busy += 1
-        self._ready_operations -= operations
+        self._ready_operations -= len(batch)
         if self._idle and (self._ready or self._next_event_ns() < self._watched_ns):
             self._condition.notify()
-        return self._busy
+        return self._in_flight.begin(batch)
 
     @property
     def _may_write(self) -> bool:

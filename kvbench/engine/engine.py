@@ -18,7 +18,7 @@ from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violations
-from kvbench.engine.worker import Worker
+from kvbench.engine.worker import MOST_TOGETHER, Worker
 from kvbench.records.batches import BatchLog
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
@@ -30,6 +30,10 @@ from kvbench.workload.request import Schedule
 
 CHUNK_ROWS: Final = 4096
 """Rows by which a thread's records grow."""
+
+BATCH_DEPTHS: Final = 8
+"""Operations of a batch at most, where they overlap, for each that may be in flight: at the end of a batch fewer
+are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class RankSeat:
 
 
 class Load:
-    """One schedule that the engine's threads carry out: they are there and wait until it begins."""
+    """One schedule that the engine's threads carry out: they are there, prepared, and wait until it begins."""
 
     def __init__(self, dispatcher: Dispatcher, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64]) -> None:
         """`until_ns` is what the workers' equipment has of it."""
@@ -54,10 +58,15 @@ class Load:
             threading.Thread(target=self._work, args=(worker,), name=f"kvbench-worker-{number}", daemon=True)
             for number, worker in enumerate(workers)
         ]
+        self._prepared = threading.Barrier(len(self._threads) + 1)
         for thread in self._threads:
             thread.start()
+        self._prepared.wait()
 
     def _work(self, worker: Worker) -> None:
+        if not worker.prepare():
+            self._dispatcher.stop()
+        self._prepared.wait()
         self._gate.wait()
         worker.run(self._dispatcher)
 
@@ -139,7 +148,8 @@ class Engine:
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
-        self._workers = [Worker(thread, equipment, store) for thread, store in enumerate(self.stores)]
+        room = MOST_TOGETHER if config.io.engine == "sync" else max(MOST_TOGETHER, BATCH_DEPTHS * config.io.depth)
+        self._workers = [Worker(thread, equipment, store, room) for thread, store in enumerate(self.stores)]
         # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
         self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1
         self._prepared: Load | None = None
@@ -155,6 +165,7 @@ class Engine:
                 self._config.io.threads if self._config.compute is None else self._config.compute.max_batch,
                 self._config.io.max_concurrent_allocs,
                 self._at_once,
+                1 if self._config.io.engine == "sync" else self._config.io.depth,
             ),
             self._bytes_per_token,
             self._home.rank,

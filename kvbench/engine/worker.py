@@ -35,6 +35,16 @@ class Worker:
         """Sectors whose content was compared with what was written."""
         return self._carrier.verified_sectors
 
+    def prepare(self) -> bool:
+        """What its thread has to do before the load begins. Whether that was done: a failure is reported."""
+        try:
+            for tier in self._equipment.tiers:
+                tier.begin_thread(self._equipment.arena.bytes)
+        except OSError as error:
+            self._equipment.report_failure(f"a thread cannot begin: {error.strerror or error}")
+            return False
+        return True
+
     def run(self, source: OperationSource) -> None:
         """Work until there is no more; a failure is reported and ends the load of the whole rank."""
         done: Work = ()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cluster.agree import Agreement
-from kvbench.cluster.broadcast import total
+from kvbench.cluster.broadcast import highest, total
 from kvbench.cluster.gather import STRAIGHT, Gathering, gather_table
 from kvbench.cluster.merge import agree_on_levels
 from kvbench.cluster.node import peak_resident_bytes
@@ -94,6 +94,10 @@ def gather_outcome(
 
     tables = agreement.run("gather", tables_of_rank)
     failures = gather_failures(topology, outcome)
+    rings = {}
+    if plan.config.io.engine == "uring":
+        unregistered = highest(topology.comm, bench.tiers[-1].unregistered_errno)
+        rings = {"uring_memory_registered": int(unregistered == 0)}
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
         known_attributes(
@@ -112,6 +116,7 @@ def gather_outcome(
             "batches_sampled_1_in": 2**bench.engine.batches.sample.level,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
+        | rings
         | ({} if condensed is None else condensed.attributes)
     )
     write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)

@@ -8,6 +8,9 @@ batch of objects is one call with a row for each.
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
@@ -88,6 +91,16 @@ class Tier(ABC):
             except OSError as error:
                 batch.errors[number] = error
                 return
+
+    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:  # noqa: B027 - most need no preparation
+        """Called once by each thread that is to run batches, before any clock starts; most of what batches move will
+        lie in `memory`. Raises OSError."""
+
+    @property
+    def unregistered_errno(self) -> int:
+        """Why the memory that a thread began with is not registered with the kernel, where a tier asks for that; 0: it
+        is, or was not asked for."""
+        return 0
 
     def allocate(self, key: int, nbytes: int) -> None:  # noqa: B027 - storage allocates as it writes
         """Set memory aside for object `key`; called before its first part is written."""

@@ -34,15 +34,18 @@ try:
         SCHEDSTAT,
         STOPWATCH_BYTES,
         begin,
+        close_ring,
         copy,
         end,
         look_up,
         mmap_read,
         now_ns,
+        open_ring,
         page_cache,
         read_file,
         run_copies,
         run_files,
+        run_ring,
         sum_rows,
         sync_filesystem,
         thread_cpu_ns,
@@ -82,6 +85,7 @@ except ImportError as error:
         write_file,
     )
     from kvbench.timed_io._python_batch import DROP, LOOK, RESIDENT_OFFSET, run_copies, run_files, sum_rows
+    from kvbench.timed_io._python_ring import close_ring, open_ring, run_ring
 
     _timer = "python"
 
@@ -113,15 +117,18 @@ __all__ = [
     "TIMED_BY",
     "TIMER",
     "begin",
+    "close_ring",
     "copy",
     "end",
     "look_up",
     "mmap_read",
     "now_ns",
+    "open_ring",
     "page_cache",
     "read_file",
     "run_copies",
     "run_files",
+    "run_ring",
     "sum_rows",
     "sync_filesystem",
     "thread_cpu_ns",

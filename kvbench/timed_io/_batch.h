@@ -17,7 +17,7 @@ enum { LOOK = 128, DROP = 256 };
 
 enum { RESIDENT_OFFSET = 109 }; /* of resident_pct in a row */
 
-enum { KEY_DIGITS = 16, NAME_BYTES = 1024 };
+enum { KEY_DIGITS = 16, NAME_BYTES = 1024, MOST_LEVELS = 4, MOST_WIDTH = 4 };
 
 /* Several objects in one memory: object i lies in extents[ends[i - 1]] to extents[ends[i]], not included. */
 typedef struct {
@@ -50,16 +50,25 @@ typedef struct {
     int64_t count;
     int does, dirfd, flags;
     const char *prefix, *suffix;
+    int64_t levels, width; /* folders of `width` digits that a name lies in */
     const uint64_t *keys;
     regions_t memory;
     int64_t io_bytes, until_ns;
     const int32_t *stop;
 } file_batch_t;
 
-/* Names are a number between two strings that were checked to fit. */
+/* Names are a number between two strings that were checked to fit, in folders named after its first digits. */
 static void name_object(char *name, const file_batch_t *batch, int64_t number)
 {
-    snprintf(name, NAME_BYTES, "%s%016llx%s", batch->prefix, (unsigned long long)batch->keys[number], batch->suffix);
+    char digits[KEY_DIGITS + 1], folders[MOST_LEVELS * (MOST_WIDTH + 1) + 1] = "", *at = folders;
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)batch->keys[number]);
+    for (int64_t level = 0; level < batch->levels; level++) {
+        memcpy(at, digits + level * batch->width, (size_t)batch->width);
+        at += batch->width;
+        *at++ = '/';
+        *at = 0;
+    }
+    snprintf(name, NAME_BYTES, "%s%s%s%s", batch->prefix, folders, digits, batch->suffix);
 }
 
 static int look_at_object(const file_batch_t *batch, const char *name, char *row_at)
@@ -82,7 +91,7 @@ static int run_one_file(const file_batch_t *batch, int64_t number, const char *n
     row_t row = load_row(row_at);
     meter_t meter;
     file_op_t op = {.dirfd = batch->dirfd, .name = name, .fd = -1, .io_bytes = batch->io_bytes, .stop = batch->stop};
-    op.flags = FIRST | LAST | (batch->flags & DIRECT);
+    op.flags = FIRST | LAST | (batch->flags & (DIRECT | NO_SYNC | RENAME | FOLDERS));
     if (batch->does != DELETE_OP)
         op.region = region_of(&batch->memory, number);
     outcome.error = start_next(&meter, before);

@@ -61,26 +61,37 @@ static void release_batch(batch_call_t *held)
     PyBuffer_Release(&held->src_ends);
 }
 
+static int get_names(file_batch_t *batch, PyObject *const *args)
+{
+    if (!get_name(args[0], &batch->prefix) || !get_name(args[1], &batch->suffix) ||
+        !get_integer(args[2], &batch->levels) || !get_integer(args[3], &batch->width))
+        return 0;
+    if (batch->levels < 0 || batch->levels > MOST_LEVELS || batch->width < 1 || batch->width > MOST_WIDTH)
+        return is_refused("levels must be from 0 to 4, and width from 1 to 4");
+    size_t most = batch->flags & (RENAME | FOLDERS) ? MOST_NAME_BYTES - sizeof TEMPORARY : NAME_BYTES;
+    size_t folders = (size_t)(batch->levels * (batch->width + 1));
+    return strlen(batch->prefix) + folders + KEY_DIGITS + strlen(batch->suffix) < most ||
+           is_refused("the names of the objects are too long");
+}
+
+/* The arguments of run_files; those of a batch on a ring begin alike. */
 static int get_file_batch(batch_call_t *held, file_batch_t *batch, PyObject *const *args)
 {
     call_t *call = &held->call;
-    if (!get_int(args[2], &batch->does) || !get_int(args[3], &batch->dirfd) || !get_name(args[4], &batch->prefix) ||
-        !get_name(args[5], &batch->suffix) || !get_numbers(args[6], &held->keys, &batch->count) ||
-        !get_rows(call, args[0], args[1], batch->count) || !get_size(args[10], &batch->io_bytes, 1, BAD_IO_BYTES) ||
-        !get_int(args[11], &batch->flags) || !get_stop(call, args[12]) ||
-        !get_integer(args[13], &batch->until_ns))
+    if (!get_int(args[2], &batch->does) || !get_int(args[3], &batch->dirfd) || !get_int(args[13], &batch->flags) ||
+        !get_names(batch, args + 4) || !get_numbers(args[8], &held->keys, &batch->count) ||
+        !get_rows(call, args[0], args[1], batch->count) || !get_size(args[12], &batch->io_bytes, 1, BAD_IO_BYTES) ||
+        !get_stop(call, args[14]) || !get_integer(args[15], &batch->until_ns))
         return 0;
     if (batch->does != READ_OP && batch->does != WRITE_OP && batch->does != DELETE_OP)
         return is_refused("a batch reads, writes or deletes");
-    if (strlen(batch->prefix) + KEY_DIGITS + strlen(batch->suffix) >= NAME_BYTES)
-        return is_refused("the names of the objects are too long");
     batch->keys = held->keys.buf;
     batch->rows = call->row_at;
     batch->stop = call->stop;
     if (batch->does == DELETE_OP)
         return 1;
-    return get_region(&batch->memory.all, args[7], &call->memory, batch->does == READ_OP, args[8], &call->extents) &&
-           get_ends(&batch->memory, args[9], &held->ends, batch->count);
+    return get_region(&batch->memory.all, args[9], &call->memory, batch->does == READ_OP, args[10], &call->extents) &&
+           get_ends(&batch->memory, args[11], &held->ends, batch->count);
 }
 
 static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -89,7 +100,7 @@ static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t n
     batch_call_t held = {0};
     file_batch_t batch = {0};
     batch_end_t end = {0};
-    if (!has_count("run_files", nargs, 14))
+    if (!has_count("run_files", nargs, 16))
         return NULL;
     if (!get_file_batch(&held, &batch, args)) {
         release_batch(&held);

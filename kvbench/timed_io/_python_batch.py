@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from kvbench.timed_io._meter import ROW_BYTES, load_row, store_row
 from kvbench.timed_io._python import (
+    _MOST_NAME_BYTES,
+    _TEMPORARY,
     DIRECT,
     FIRST,
+    FOLDERS,
     LAST,
+    NO_SYNC,
+    RENAME,
     AnyBuffer,
     _region,
     copy,
@@ -33,6 +38,8 @@ RESIDENT_OFFSET: Final = 109
 _READ, _WRITE, _DELETE = 0, 1, 4
 _NAME_BYTES: Final = 1024
 _KEY_DIGITS: Final = 16
+_MOST_LEVELS: Final = 4
+_MOST_WIDTH: Final = 4
 _BAD_ENDS: Final = "ends must be an int64 buffer that rises to the number of extents, one for each object"
 
 End = tuple[int, int, int]
@@ -64,6 +71,11 @@ def _each(extents: NDArray[Any], ends: AnyBuffer, count: int) -> list[NDArray[An
     return [extents[first:end] for first, end in pairwise(bounds)]
 
 
+def _laid_out(digits: str, levels: int, width: int) -> str:
+    """A name in its folders."""
+    return "".join(f"{digits[level * width : (level + 1) * width]}/" for level in range(levels)) + digits
+
+
 def _is_too_late(number: int, until_ns: int) -> bool:
     """Whether an operation is not to be begun any more: the first always is."""
     return number > 0 and 0 < until_ns <= now_ns()
@@ -87,6 +99,8 @@ def run_files(
     dirfd: int,
     prefix: str,
     suffix: str,
+    levels: int,
+    width: int,
     keys: AnyBuffer,
     memory: AnyBuffer | None,
     extents: NDArray[Any] | None,
@@ -98,13 +112,16 @@ def run_files(
     /,
 ) -> End:
     """Read, write or remove files, named by their keys."""
-    names = [f"{prefix}{key:016x}{suffix}" for key in _numbers(keys, np.uint64)]
+    if not 0 <= levels <= _MOST_LEVELS or not 1 <= width <= _MOST_WIDTH:
+        raise ValueError("levels must be from 0 to 4, and width from 1 to 4")
+    most = _MOST_NAME_BYTES - len(_TEMPORARY) - 1 if flags & (RENAME | FOLDERS) else _NAME_BYTES
+    if len(prefix.encode()) + levels * (width + 1) + _KEY_DIGITS + len(suffix.encode()) >= most:
+        raise ValueError("the names of the objects are too long")
+    names = [f"{prefix}{_laid_out(f'{key:016x}', levels, width)}{suffix}" for key in _numbers(keys, np.uint64)]
     view = _rows(rows, first_row, len(names))
     if does not in (_READ, _WRITE, _DELETE):
         raise ValueError("a batch reads, writes or deletes")
-    if len(prefix.encode()) + _KEY_DIGITS + len(suffix.encode()) >= _NAME_BYTES:
-        raise ValueError("the names of the objects are too long")
-    single = FIRST | LAST | (flags & DIRECT)
+    single = FIRST | LAST | (flags & (DIRECT | NO_SYNC | RENAME | FOLDERS))
     if does == _DELETE:
         return _one_after_the_other(len(names), until_ns, lambda at: unlink(rows, first_row + at, dirfd, names[at]))
     if memory is None or extents is None or ends is None:

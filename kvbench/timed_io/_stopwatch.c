@@ -435,6 +435,19 @@ static PyObject *end(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 }
 
 #include "_batch_calls.h"
+#if __has_include(<linux/io_uring.h>)
+#include "_ring_calls.h"
+#else
+static PyObject *no_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module, (void)args, (void)nargs;
+    is_raised(ENOSYS, NULL);
+    return NULL;
+}
+#define open_ring no_ring
+#define close_ring no_ring
+#define run_ring no_ring
+#endif
 
 static PyObject *page_cache(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -490,6 +503,9 @@ static PyMethodDef methods[] = {
     FAST("end", end, "Stop timing an operation that Python code carried out."),
     FAST("run_files", run_files, "Read, write or remove several files one after the other, each timed into its row."),
     FAST("run_copies", run_copies, "Copy several objects one after the other, each timed into its row."),
+    FAST("open_ring", open_ring, "A ring of the kernel for the calling thread."),
+    FAST("close_ring", close_ring, "Close a ring."),
+    FAST("run_ring", run_ring, "Read or write several objects that are in flight together, each timed into its row."),
     FAST("sum_rows", sum_rows, "What the rows of a batch add up to."),
     FAST("page_cache", page_cache, "Optionally drop a file from the page cache; the percentage of it that is cached."),
     {"now_ns", now_ns, METH_NOARGS, "CLOCK_MONOTONIC in ns."},

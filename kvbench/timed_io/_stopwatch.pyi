@@ -136,6 +136,8 @@ def run_files(
     dirfd: int,
     prefix: str,
     suffix: str,
+    levels: int,
+    width: int,
     keys: AnyBuffer,
     memory: AnyBuffer | None,
     extents: NDArray[Any] | None,
@@ -150,15 +152,61 @@ def run_files(
     and timed into a row of its own, from row `first_row` on. No error is raised for what happens to a file.
 
     `does`: 0 read, 1 write, 4 remove. `keys` (n numbers of 64 bits, unsigned) name the files: `prefix`, 16 hexadecimal
-    digits, `suffix`. Object i lies in `extents[ends[i - 1]:ends[i]]` of `memory` (all three None where files are
-    removed). `flags`: DIRECT; LOOK has the page cache looked at before each file, untimed, and what `page_cache` says
-    of it put into resident_pct of its row; DROP with LOOK drops the file from it first.
+    digits, `suffix`; behind `prefix` come `levels` folders, each named after the next `width` digits. Object i lies in
+    `extents[ends[i - 1]:ends[i]]` of `memory` (all three None where files are removed). `flags`: DIRECT, NO_SYNC,
+    RENAME, FOLDERS; LOOK has the page cache looked at before each file, untimed, and what `page_cache` says of it put
+    into resident_pct of its row; DROP with LOOK drops the file from it first.
 
     `until_ns` (CLOCK_MONOTONIC; 0: never): from then on no file but the first is begun.
 
     Returns how many files were begun, the errno in which the last of them ended (nothing is begun behind one that
     fails), and whether that errno is not of the last that was begun but of a look at the one behind it.
     """
+
+def open_ring(depth: int, memory: AnyBuffer | None, /) -> tuple[object, int]:
+    """A ring for the calling thread, which alone may use it, with at most `depth` operations in flight (1 to 4096).
+    `memory` is registered with it: what lies there moves without its pages being looked up each time; it must stay
+    where it is until the ring is closed. Returns the ring, and the errno that says why the memory is not registered (0:
+    it is); it is used all the same. Raises OSError: ENOSYS before Linux 5.11 and where the extension was compiled
+    without the kernel's headers, EPERM where it is forbidden."""
+
+def close_ring(ring: object, /) -> None:
+    """Close a ring with nothing in flight. A second time does nothing."""
+
+def run_ring(
+    ring: object,
+    rows: AnyBuffer,
+    first_row: int,
+    does: int,
+    dirfd: int,
+    prefix: str,
+    suffix: str,
+    levels: int,
+    width: int,
+    keys: AnyBuffer,
+    memory: AnyBuffer,
+    extents: NDArray[Any],
+    ends: AnyBuffer,
+    io_bytes: int,
+    flags: int,
+    stop: AnyBuffer,
+    until_ns: int,
+    depth: int,
+    places: AnyBuffer | None,
+    /,
+) -> tuple[int, int, int, int, tuple[int, int, int, int, int, int, int, int, int]]:
+    """A batch whose objects are in flight together: whole files as of `run_files` (`does` 0 or 1), or, with `places`
+    (int64, where each begins), parts of the open file `dirfd`, which is registered with the ring. `depth` requests of
+    at most `io_bytes` are in flight at once. A write and its fdatasync are linked where the object is one request; else
+    the sync follows when all of it is written. With LOOK all objects are looked at before the first is begun.
+
+    Of each row t_start_ns, queue_ns, wall_ns, span_ns (of writes: from the end of its last write to that of its
+    fdatasync, as they were seen), nbytes and errno are filled; the parts of its wall time are 0. Once one fails none is
+    begun any more; those in flight are waited for, also when `stop` is set.
+
+    Returns how many were begun, how many of them failed, the errno of a look at the one behind them, that of the ring
+    itself (which is closed then), and the batch: start, wall, host, run queue, device and copy (ns), bytes, processor
+    time of the kernel's workers of this thread (ns), and the most requests that were in flight."""
 
 def run_copies(
     rows: AnyBuffer,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kvbench.records.schema import RECORD_DTYPE, STOPWATCH_BYTES
 
 READ, WRITE, DELETE = 0, 1, 4
-DIRECT, LOOK, DROP = 4, 128, 256
+DIRECT, NO_SYNC, RENAME, FOLDERS, LOOK, DROP = 4, 8, 16, 32, 128, 256
 KIB = 1024
 KEYS = np.array([1, 0xFFFF_FFFF_FFFF_FFFF, 0x10, 7], np.uint64)
 
@@ -46,8 +46,9 @@ def names() -> list[str]:
 def run(calls: ModuleType, rec: NDArray[Any], does: int, dirfd: int, memory: Any, where: Any, **given: Any) -> Any:
     extents, ends = where if where else (None, None)
     return calls.run_files(
-        rec.view(np.uint8), 2, does, dirfd, "sub/", ".kv", given.get("keys", KEYS), memory, extents, ends,
-        given.get("io_bytes", 3 * KIB), given.get("flags", 0), given.get("stop", np.zeros(1, np.int32)),
+        rec.view(np.uint8), 2, does, dirfd, "sub/", ".kv", *given.get("folders", (0, 1)), given.get("keys",
+        KEYS), memory,
+        extents, ends, given.get("io_bytes", 3 * KIB), given.get("flags", 0), given.get("stop", np.zeros(1, np.int32)),
         given.get("until_ns", 0),
     )  # fmt: skip
 
@@ -200,6 +201,23 @@ def test_a_copy_of_nothing_counts_no_copy_time(calls: ModuleType, rec: NDArray[A
     assert (rec["wall_ns"][:3] > 0).all()
 
 
+def test_a_batch_makes_folders_renames_and_leaves_the_sync_out(
+    calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int
+) -> None:
+    content = np.random.default_rng(1).integers(0, 256, 16 * KIB, np.uint8)
+    rec["queue_ns"] = 0
+    flags = FOLDERS | RENAME | NO_SYNC
+    assert run(calls, rec, WRITE, dirfd, content, layout(4, 4 * KIB), flags=flags, folders=(2, 3)) == (4, 0, 0)
+    assert (rec["span_ns"][2:6] == 0).all(), "no fdatasync"
+    digits = [f"{int(key):016x}" for key in KEYS]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(
+        f"sub/{name[:3]}/{name[3:6]}/{name}.kv" for name in digits
+    )
+    landed = np.zeros_like(content)
+    assert run(calls, rec, READ, dirfd, landed, layout(4, 4 * KIB), folders=(2, 3)) == (4, 0, 0)
+    assert np.array_equal(landed, content)
+
+
 def test_sums_of_rows_are_those_of_their_columns(calls: ModuleType) -> None:
     rec = np.zeros(5, RECORD_DTYPE)
     rng = np.random.default_rng(2)
@@ -221,6 +239,9 @@ def test_sums_of_rows_are_those_of_their_columns(calls: ModuleType) -> None:
         ({"first_row": 5}, "rows of the batch lie outside rows"),
         ({"does": 2}, "reads, writes or deletes"),
         ({"suffix": "x" * 1010}, "names of the objects are too long"),
+        ({"suffix": "x" * 240, "flags": RENAME}, "names of the objects are too long"),
+        ({"levels": 5}, "levels must be from 0 to 4"),
+        ({"width": 0}, "width from 1 to 4"),
         ({"io_bytes": 0}, "io_bytes must be positive"),
     ],
 )
@@ -228,7 +249,8 @@ def test_a_wrong_batch_is_refused_before_anything_is_done(
     calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int, change: dict[str, Any], message: str
 ) -> None:
     asked = {
-        "first_row": 2, "does": WRITE, "dirfd": dirfd, "prefix": "", "suffix": ".kv", "keys": KEYS,
+        "first_row": 2, "does": WRITE, "dirfd": dirfd, "prefix": "", "suffix": ".kv", "levels": 0,
+        "width": 1, "keys": KEYS,
         "memory": np.zeros(2 * 4096, np.uint8), "extents": np.array([(0, 4096)] * 4), "ends": np.arange(1, 5),
         "io_bytes": 4096, "flags": 0, "stop": np.zeros(1, np.int32), "until_ns": 0,
     } | change  # fmt: skip

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kvbench import timed_io
 from kvbench.records.schema import RECORD_DTYPE
-from kvbench.timed_io import _python, _python_batch
+from kvbench.timed_io import _python, _python_batch, _python_ring
 
 WHOLE = 3
 KIB = 1 << 10
@@ -117,5 +117,5 @@ def test_an_unknown_timer_is_refused_with_the_known_ones() -> None:
 
 def test_both_backends_export_the_same_names(timer: ModuleType) -> None:
     assert timed_io.TIMER in ("extension", "python")
-    names = {*dir(timer), *dir(_python_batch)} if timer is _python else {*dir(timer)}
+    names = {*dir(timer), *dir(_python_batch), *dir(_python_ring)} if timer is _python else {*dir(timer)}
     assert {*timed_io.__all__} - names == {"TIMER", "TIMED_BY"}

@@ -24,6 +24,7 @@ from kvbench.config.run_config import Io
 from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.open_files import BESIDES, PER_THREAD
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
+from kvbench.tiers.file.rings import ring_trouble
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Finding, Target
 from kvbench.units import format_bytes
@@ -153,6 +154,11 @@ def _node(node: Node) -> Iterator[Finding]:
     else:
         text = f"kernel {node.kernel} does not account run-queue time: it will be part of device time"
         yield Finding("schedstat", "warn", text)
+    trouble = ring_trouble(Io().depth)
+    if trouble is None:
+        yield Finding("io_uring", "ok", "io.engine=uring can be used")
+    else:
+        yield Finding("io_uring", "warn", f"io.engine=uring cannot be used: {trouble}")
     slow_clock = node.clock_source in _SLOW_CLOCKS
     text = node.clock_source + (
         "; reading it costs a system call, so small operations look slower" if slow_clock else ""

@@ -27,6 +27,7 @@ from kvbench.tiers.file.marked import (
     remove_if_empty,
 )
 from kvbench.tiers.file.naming import SLAB_NAME
+from kvbench.tiers.file.rings import rings_of
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.target import Area, TierSettings
@@ -55,7 +56,16 @@ class RunDirectory(Area):
         if settings.section.layout.kind == "slab":
             capacity = settings.capacity_bytes
             slab = self.objects / SLAB_NAME
-            return SlabTier(slab, read_path, write_path, io.io_bytes, io.drop_page_cache, capacity, io.sync)
+            return SlabTier(
+                slab,
+                read_path,
+                write_path,
+                io.io_bytes,
+                io.drop_page_cache,
+                capacity,
+                io.sync,
+                rings=rings_of(io),
+            )
         return FileTier(
             self.objects,
             read_path,
@@ -65,6 +75,7 @@ class RunDirectory(Area):
             folder_of,
             settings.section.layout,
             io.sync,
+            rings_of(io),
         )
 
     def create(self) -> None:

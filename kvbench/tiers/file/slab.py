@@ -9,19 +9,21 @@ load) takes room wherever there is any, and is moved piece by piece.
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, Path
+from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Extents, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.rings import Names, Rings
 from kvbench.tiers.memory import RangeAllocator, part_of
-from kvbench.tiers.transfer import Cell, Part
+from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SECTOR_BYTES, format_bytes
 
 _NOTHING: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.int64))
@@ -45,9 +47,11 @@ class SlabTier(Tier):
         capacity_bytes: int,
         sync: str = "object",
         first_byte: int | None = None,
+        rings: Rings | None = None,
     ) -> None:
         """With `sync` `object` the file is synced before each write ends. `first_byte`: of a device, from where on
-        objects may lie. Raises OSError, and KvbenchError where there is no room for the file."""
+        objects may lie. With `rings` what a batch reads or writes is in flight together; the tier closes them. Raises
+        OSError, and KvbenchError where there is no room for the file."""
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
@@ -62,6 +66,8 @@ class SlabTier(Tier):
         self._objects: dict[int, Extents] = {}
         self._lock = threading.Lock()
         self._open: list[int] = []
+        self._rings = rings
+        self.moves_together = rings is not None
         self._dirfd = self._opened(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             make = os.O_CREAT | os.O_EXCL if first_byte is None else 0
@@ -147,6 +153,43 @@ class SlabTier(Tier):
             )
         return -1, landing
 
+    def run(self, batch: Batch) -> None:
+        """In flight together, where there are rings for that and each object lies in one piece."""
+        reads = batch.does == Op.READ
+        places = None if self._rings is None or batch.does == Op.DELETE else self._starts(batch.keys)
+        if self._rings is None or places is None:
+            if reads and self.moves_together:
+                self._look_first(batch)
+            super().run(batch)
+            return
+        flags = self._read_flags if reads else self._write_flags
+        if reads:
+            flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
+        batch.landed_there = reads
+        descriptor = self._reads if reads else self._writes
+        self._rings.run(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
+
+    def _starts(self, keys: Sequence[int]) -> npt.NDArray[np.int64] | None:
+        """Where objects begin; None where one is not there, or not in one piece."""
+        found = [self._objects.get(key) for key in keys]
+        if any(places is None or len(places) != 1 for places in found):
+            return None
+        return np.array([places[0, 0] + self._first_byte for places in found if places is not None], np.int64)
+
+    def _look_first(self, batch: Batch) -> None:
+        """What a caller leaves to `run` (`moves_together`)."""
+        for number, key in enumerate(batch.keys):
+            if key in self._objects:
+                batch.rows.view(RECORD_DTYPE)["resident_pct"][batch.first_row + number] = self.prepare_read(key)
+
+    @property
+    def unregistered_errno(self) -> int:
+        return 0 if self._rings is None else self._rings.unregistered_errno
+
+    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
+        if self._rings is not None:
+            self._rings.open(memory)
+
     def _pieces(self, cell: Cell, key: int, part: Part, memory: Memory) -> Iterator[tuple[int, Memory, int]]:
         """Where in the file the bytes of `part` lie, where in memory, and the flags that make one row of all. Raises
         OSError where there is no such object."""
@@ -225,6 +268,8 @@ class SlabTier(Tier):
         return f"object {key & 0xFFFFFFFFFFFFFFFF:016x} in {self._path}{at}"
 
     def close(self) -> None:
+        if self._rings is not None:
+            self._rings.close()
         while self._open:
             os.close(self._open.pop())
 

@@ -22,6 +22,7 @@ from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
 from kvbench.tiers.file.naming import Naming
+from kvbench.tiers.file.rings import Names, Rings
 from kvbench.tiers.transfer import Batch, Cell, Part, beside
 from kvbench.units import SECTOR_BYTES
 
@@ -48,16 +49,17 @@ class FileTier(Tier):
         folder_of: Callable[[int], str] | None = None,
         layout: Layout = _FLAT,
         sync: str = "object",
+        rings: Rings | None = None,
     ) -> None:
         """`folder_of(rank)` names the directory of another rank's objects, from this one. `layout` says which folders
-        files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends."""
+        files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends. With
+        `rings` what a batch reads or writes is in flight together; the tier closes them."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        # One call for a batch knows files side by side, each synced; others are moved one by one.
-        self._one_call = layout == _FLAT and sync == "object"
-        self.moves_together = read_path in _ONE_CALL_PATHS and self._one_call
+        self.moves_together = read_path in _ONE_CALL_PATHS
+        self._rings = rings
         self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
         self._write_flags = (
             (timed_io.DIRECT if write_path == Path.DIRECT else 0)
@@ -200,20 +202,25 @@ class FileTier(Tier):
     def run(self, batch: Batch) -> None:
         """In one call without the interpreter, but for what numpy does and for mappings."""
         reads, writes = batch.does == Op.READ, batch.does == Op.WRITE
-        if not self._one_call or (reads and not self.moves_together) or (writes and self._as_npy):
+        if (reads and not self.moves_together) or (writes and self._as_npy):
             super().run(batch)
             return
-        flags = timed_io.DIRECT if (self.read_path if reads else self.write_path) == Path.DIRECT else 0
+        flags = self._write_flags
         if reads:
+            flags = timed_io.DIRECT if self.read_path == Path.DIRECT else 0
             flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
+        names = Names(self._folder, self._naming.suffix, self._naming.levels, self._naming.width)
+        batch.landed_there = reads
+        if self._rings is not None and (reads or writes):
+            self._rings.run(batch, self._dirfd, names, self._io_bytes, flags, self._name)
+            return
         memories = beside(batch.memories) if reads or writes else None
         end = timed_io.run_files(
             batch.rows,
             batch.first_row,
             batch.does,
             self._dirfd,
-            self._folder,
-            self._naming.suffix,
+            *names,
             batch.key_array,
             None if memories is None else memories.buffer,
             None if memories is None else memories.extents,
@@ -224,10 +231,17 @@ class FileTier(Tier):
             batch.until_ns,
         )
         batch.ended(end, self._name)
-        batch.landed_there = reads
         if not (reads or writes):
             for key in batch.keys[: batch.begun - len(batch.errors)]:
                 self._sizes.pop(key, None)
+
+    @property
+    def unregistered_errno(self) -> int:
+        return 0 if self._rings is None else self._rings.unregistered_errno
+
+    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
+        if self._rings is not None:
+            self._rings.open(memory)
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
@@ -270,6 +284,8 @@ class FileTier(Tier):
         return os.path.normpath(self._directory / self._name(key))
 
     def close(self) -> None:
+        if self._rings is not None:
+            self._rings.close()
         if self._dirfd >= 0:
             os.close(self._dirfd)
             self._dirfd = -1

@@ -1,0 +1,41 @@
+"""How many operations a rank has in flight: one of each worker's batch or, where those of a batch overlap, several."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from kvbench.engine.bundle import Share, Work
+from kvbench.engine.operation import Operation
+from kvbench.records.schema import Op
+
+_MOVES: Final = (Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE)
+"""What overlaps, on storage."""
+
+
+class InFlight:
+    """Counts what workers carry out. `storage` says which tiers are storage, and `depth` how many operations of a batch
+    are in flight there at once; 1: one after the other."""
+
+    def __init__(self, storage: Sequence[bool], depth: int) -> None:
+        self._storage = storage
+        self._depth = depth
+        self.operations = 0
+
+    def begin(self, batch: Work) -> int:
+        """A worker begins `batch`; returns how many are in flight then, its own included."""
+        self.operations += self._of(batch, len(batch))
+        return self.operations
+
+    def end(self, done: Work, left: Sequence[Operation] = ()) -> None:
+        """A worker has ended the batch that was begun as `done` and `left`."""
+        self.operations -= self._of(done or left, len(done) + len(left))
+
+    def _of(self, batch: Work, count: int) -> int:
+        if self._depth == 1:
+            return 1
+        if isinstance(batch, Share):
+            op, places = batch.bundle.op, (batch.bundle.source, batch.bundle.target)
+        else:
+            step = batch[0].step
+            op, places = step.op, (step.source, step.target)
+        on_storage = any(place is not None and self._storage[place] for place in places)
+        return min(self._depth, count) if on_storage and op in _MOVES else 1

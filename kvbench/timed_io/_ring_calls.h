@@ -1,0 +1,124 @@
+/* Rings and batches on them as Python sees them. A part of _stopwatch.c, whose helpers it uses. */
+#ifndef KVBENCH_RING_CALLS_H
+#define KVBENCH_RING_CALLS_H
+
+#include "_ring_batch.h"
+
+static const char RING_NAME[] = "kvbench.timed_io.ring";
+
+static void free_ring(PyObject *capsule)
+{
+    ring_t *ring = PyCapsule_GetPointer(capsule, RING_NAME);
+    if (ring->fd >= 0)
+        ring_close(ring);
+    free(ring);
+}
+
+static PyObject *open_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    int64_t depth;
+    int fixed_error = 0, error = 0;
+    Py_buffer memory = {0};
+    if (!has_count("open_ring", nargs, 2) || !get_size(args[0], &depth, 1, "depth must be from 1 to 4096"))
+        return NULL;
+    if (depth > MOST_DEPTH) {
+        is_refused("depth must be from 1 to 4096");
+        return NULL;
+    }
+    if (args[1] != Py_None && PyObject_GetBuffer(args[1], &memory, PyBUF_WRITABLE) < 0)
+        return NULL;
+    ring_t *ring = malloc(sizeof *ring);
+    PyObject *capsule = ring ? PyCapsule_New(ring, RING_NAME, free_ring) : PyErr_NoMemory();
+    if (!capsule) {
+        free(ring);
+        PyBuffer_Release(&memory);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    error = ring_open(ring, (unsigned)(2 * depth), memory.buf, memory.len, &fixed_error);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&memory);
+    if (is_raised(error, NULL)) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    return Py_BuildValue("(Ni)", capsule, fixed_error);
+}
+
+static ring_t *get_ring(PyObject *capsule)
+{
+    ring_t *ring = PyCapsule_GetPointer(capsule, RING_NAME);
+    if (ring && ring->fd < 0) {
+        is_refused("the ring is closed");
+        return NULL;
+    }
+    return ring;
+}
+
+static PyObject *close_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    ring_t *ring;
+    if (!has_count("close_ring", nargs, 1) || !(ring = PyCapsule_GetPointer(args[0], RING_NAME)))
+        return NULL;
+    if (ring->fd >= 0)
+        ring_close(ring);
+    Py_RETURN_NONE;
+}
+
+typedef struct {
+    batch_call_t call;
+    Py_buffer places;
+} ring_call_t;
+
+static int get_ring_batch(ring_call_t *held, ring_batch_t *batch, const ring_t *ring, PyObject *const *args)
+{
+    int64_t count;
+    if (!get_file_batch(&held->call, &batch->files, args) ||
+        !get_size(args[16], &batch->depth, 1, "depth must be positive"))
+        return 0;
+    if (batch->files.does == DELETE_OP)
+        return is_refused("a batch on a ring reads or writes");
+    if (2 * batch->depth > ring->entries)
+        return is_refused("the ring was opened for less depth");
+    if (args[17] == Py_None)
+        return 1;
+    if (!get_numbers(args[17], &held->places, &count))
+        return 0;
+    batch->places = held->places.buf;
+    for (int64_t i = 0; i < count; i++)
+        if (batch->places[i] < 0)
+            return is_refused("places must not be negative");
+    return count == batch->files.count || is_refused("places must be an int64 buffer, one for each object");
+}
+
+static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    ring_call_t held = {0};
+    ring_batch_t batch = {0};
+    ring_end_t end = {0};
+    ring_t *ring;
+    if (!has_count("run_ring", nargs, 19) || !(ring = get_ring(args[0])))
+        return NULL;
+    if (!get_ring_batch(&held, &batch, ring, args + 1)) {
+        release_batch(&held.call);
+        PyBuffer_Release(&held.places);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run_ring_batch(ring, &batch, &end);
+    if (end.broken)
+        ring_close(ring);
+    Py_END_ALLOW_THREADS
+    release_batch(&held.call);
+    PyBuffer_Release(&held.places);
+    const row_t *split = &end.split;
+    return Py_BuildValue("(LLii(LLLLLLLLL))", (long long)end.begun, (long long)end.failed, end.unprepared, end.broken,
+                         (long long)split->t_start_ns, (long long)split->wall_ns, (long long)split->host_ns,
+                         (long long)split->runq_ns, (long long)split->device_ns, (long long)split->copy_ns,
+                         (long long)split->nbytes, (long long)end.helper_ns, (long long)end.depth);
+}
+
+#endif
