@@ -211,23 +211,26 @@ static void begin_next(flight_t *flight)
         object->fd = flight->batch->files.dirfd;
         object->fixed = fixed_file(flight->ring, object->fd);
     }
-    else {
+    else if (!is_stopped(flight->batch->files.stop)) {
         name_object(name, &flight->batch->files, number);
         object->error = open_next(flight, object, name);
         /* What was put in need not wait for a slow filesystem's next file. */
         if (flight->ring->to_submit && clock_ns(CLOCK_MONOTONIC) - object->start_ns > LONG_OPEN_NS)
             flight->end->broken = ring_enter(flight->ring, 0);
     }
+    if (is_stopped(flight->batch->files.stop))
+        object->error = object->error ? object->error : ECANCELED;
     if (object->error)
         end_object(flight, number);
     else
         flight->current = number;
 }
 
+/* The first always is begun, if only to say that it was stopped. */
 static int may_begin(const flight_t *flight)
 {
     return flight->next < flight->batch->files.count && !flight->stopping && !flight->end->broken &&
-           !is_stopped(flight->batch->files.stop) && !is_too_late(flight->next, flight->batch->files.until_ns);
+           (flight->next == 0 || !is_stopped(flight->batch->files.stop)) && !is_too_late(flight->next, flight->batch->files.until_ns);
 }
 
 /* As much as may be in flight. */

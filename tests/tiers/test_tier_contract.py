@@ -15,11 +15,12 @@ import pytest
 
 from kvbench.config.run_config import Io, Layout, TierSection
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, Op, Path
+from kvbench.records.schema import OVERLAPPING, RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.device import DeviceTarget
 from kvbench.tiers.file.naming import SLAB_NAME
+from kvbench.tiers.file.rings import Rings, ring_trouble
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
@@ -250,8 +251,15 @@ class TierContract:
             rows = rows_of(batch)
             assert (batch.begun, batch.errors) == (5, {})
             assert (rows["wall_ns"] > 0).all()
-            assert (rows["t_start_ns"][1:] >= (rows["t_start_ns"] + rows["wall_ns"])[:-1]).all()
-            assert (rows["device_ns"] + rows["host_ns"] + rows["runq_ns"] == rows["wall_ns"]).all()
+            ends = rows["t_start_ns"] + rows["wall_ns"]
+            if batch.split is None:
+                assert (rows["t_start_ns"][1:] >= ends[:-1]).all(), "one after the other"
+                assert (rows["device_ns"] + rows["host_ns"] + rows["runq_ns"] == rows["wall_ns"]).all()
+                continue
+            assert set(rows["timed_by"]) <= set(OVERLAPPING)
+            assert batch.split.wall_ns == batch.split.host_ns + batch.split.runq_ns + batch.split.device_ns
+            assert batch.split.start_ns <= rows["t_start_ns"].min()
+            assert batch.split.nbytes == rows["nbytes"].sum()
             assert batch.rows[: RECORD_DTYPE.itemsize].sum() == 0, "rows before its own are left alone"
         assert rows_of(got)["nbytes"].tolist() == [moved(tier, SMALL)] * 5
 
@@ -459,6 +467,70 @@ SLAB_PATHS = [
     (Path.DIRECT, Path.DIRECT, "object"),
     (Path.DIRECT, Path.BUFFERED, "object"),
 ]
+
+
+RINGS = {
+    "buffered": (Layout(), Path.BUFFERED, "object"),
+    "direct": (Layout(), Path.DIRECT, "object"),
+    "folders-renamed-unsynced": (Layout(levels=2, rename=True), Path.BUFFERED, "none"),
+}
+
+
+def new_rings() -> Rings:
+    trouble = ring_trouble(4)
+    if trouble and not os.environ.get("CI"):
+        pytest.skip(trouble)
+    return Rings(4)
+
+
+class TestFilesOnRings(TierContract):
+    """Objects as files, those of a batch in flight together."""
+
+    @pytest.fixture(params=list(RINGS.values()), ids=list(RINGS))
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
+        layout, path, sync = request.param
+        if path == Path.DIRECT and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        tier = FileTier(folder, path, path, IO_BYTES, True, layout=layout, sync=sync, rings=new_rings())
+        tier.begin_thread(arena.bytes)
+        yield tier
+        tier.close()
+
+    def test_it_says_which_object_failed(self, tier: Tier, leases: list[Lease], payload: Payload) -> None:
+        tier.run(new_batch(tier, Op.WRITE, leases, payload))
+        os.truncate(tier.where(22), SECTOR_BYTES)
+        batch = new_batch(tier, Op.READ, leases)
+        tier.run(batch)
+        assert {number: error.errno for number, error in batch.errors.items()} == {2: errno.EIO}
+        assert f"{22:016x}" in str(batch.errors[2])
+
+    def test_the_memory_is_registered(self, tier: Tier) -> None:
+        assert tier.unregistered_errno == 0
+
+
+class TestSlabOnRings(TierContract):
+    """Objects in slots of one file, those of a batch in flight together."""
+
+    @pytest.fixture(params=[Path.BUFFERED, Path.DIRECT], ids=["buffered", "direct"])
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
+        if request.param == Path.DIRECT and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        most = LARGE + 64 * SMALL
+        tier = SlabTier(folder / SLAB_NAME, request.param, request.param, IO_BYTES, True, most, rings=new_rings())
+        tier.begin_thread(arena.bytes)
+        yield tier
+        tier.close()
+
+    def test_a_batch_with_an_object_that_is_gone_goes_one_by_one(
+        self, tier: Tier, leases: list[Lease], payload: Payload
+    ) -> None:
+        tier.run(new_batch(tier, Op.WRITE, leases, payload))
+        tier.delete(new_cell(), 22)
+        batch = new_batch(tier, Op.READ, leases)
+        tier.run(batch)
+        assert {number: error.errno for number, error in batch.errors.items()} == {2: errno.ENOENT}
+        assert batch.split is None
+        assert (rows_of(batch)["resident_pct"][:2] <= 100).all()
 
 
 class TestSlabTier(TierContract):

@@ -181,7 +181,8 @@ def test_once_it_is_to_stop_or_too_late_nothing_more_is_begun(asked: Asked) -> N
     assert asked.run(READ)[:4] == (1, 0, 0, 0)
     asked.stop[0] = 1
     begun, failed, _, broken, _ = asked.run(READ)
-    assert (begun, failed, broken) == (0, 0, 0)
+    assert (begun, failed, broken) == (1, 1, 0)
+    assert asked.rec["errno"][1] == errno.ECANCELED
 
 
 def test_processor_time_of_the_kernels_workers_is_told(tmp_path: Path) -> None:

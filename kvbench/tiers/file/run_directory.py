@@ -16,6 +16,7 @@ from typing import Final
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import PATHS
 from kvbench.records.unfinished import lock
+from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.marked import (
     MARKER,
     RANK_FOLDER,
@@ -76,6 +77,7 @@ class RunDirectory(Area):
             settings.section.layout,
             io.sync,
             rings_of(io),
+            filesystem_of(self.directory).in_memory,
         )
 
     def create(self) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.config.run_config import Layout
-from kvbench.records.schema import Op, Path
+from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
 from kvbench.tiers.file.naming import Naming
@@ -31,6 +31,8 @@ _ONE_CALL_PATHS = (Path.BUFFERED, Path.DIRECT)
 """Whose reads of a batch are one call."""
 _HEADER_TRIES: Final = 20
 _FLAT: Final = Layout()
+_ALL: Final = 100
+"""Per cent."""
 
 
 class FileTier(Tier):
@@ -50,10 +52,12 @@ class FileTier(Tier):
         layout: Layout = _FLAT,
         sync: str = "object",
         rings: Rings | None = None,
+        in_memory: bool = False,
     ) -> None:
         """`folder_of(rank)` names the directory of another rank's objects, from this one. `layout` says which folders
         files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends. With
-        `rings` what a batch reads or writes is in flight together; the tier closes them."""
+        `rings` what a batch reads or writes is in flight together; the tier closes them. `in_memory`: the filesystem is
+        the page cache itself, where nothing is dropped or looked at: all of it is there."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
@@ -71,6 +75,7 @@ class FileTier(Tier):
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self._io_bytes = io_bytes
         self._drop_page_cache = drop_page_cache
+        self._in_memory = in_memory
         self._sizes: dict[int, int] = {}
         self._folder_of = folder_of
         self._folder = ""
@@ -208,11 +213,13 @@ class FileTier(Tier):
         flags = self._write_flags
         if reads:
             flags = timed_io.DIRECT if self.read_path == Path.DIRECT else 0
-            flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
+            if not self._in_memory:
+                flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         names = Names(self._folder, self._naming.suffix, self._naming.levels, self._naming.width)
         batch.landed_there = reads
         if self._rings is not None and (reads or writes):
             self._rings.run(batch, self._dirfd, names, self._io_bytes, flags, self._name)
+            self._note_residency(batch)
             return
         memories = beside(batch.memories) if reads or writes else None
         end = timed_io.run_files(
@@ -231,9 +238,15 @@ class FileTier(Tier):
             batch.until_ns,
         )
         batch.ended(end, self._name)
+        self._note_residency(batch)
         if not (reads or writes):
             for key in batch.keys[: batch.begun - len(batch.errors)]:
                 self._sizes.pop(key, None)
+
+    def _note_residency(self, batch: Batch) -> None:
+        """Of reads that were not looked at."""
+        if self._in_memory and batch.does == Op.READ:
+            batch.rows.view(RECORD_DTYPE)["resident_pct"][batch.first_row : batch.first_row + batch.begun] = _ALL
 
     @property
     def unregistered_errno(self) -> int:
@@ -259,7 +272,7 @@ class FileTier(Tier):
             self._sizes[key] = nbytes
 
     def prepare_read(self, key: int) -> int:
-        return timed_io.page_cache(self._dirfd, self._name(key), self._drop_page_cache)
+        return _ALL if self._in_memory else timed_io.page_cache(self._dirfd, self._name(key), self._drop_page_cache)
 
     def inspect(self, key: int, offset: int, target: Memory) -> None:
         offset += SECTOR_BYTES if self._as_npy else 0
