@@ -69,6 +69,7 @@ class Load:
         self._prepared.wait()
         self._gate.wait()
         worker.run(self._dispatcher)
+        worker.leave()
 
     def begin(self, timeline: Timeline) -> None:
         """Let the threads work, as `timeline` says. Takes no time: everything else has been done before."""

@@ -42,8 +42,16 @@ class Worker:
                 tier.begin_thread(self._equipment.arena.bytes)
         except OSError as error:
             self._equipment.report_failure(f"a thread cannot begin: {error.strerror or error}")
-            return False
-        return True
+        except BaseException:  # noqa: BLE001 - a thread has nobody above it: what it does not report is lost
+            self._equipment.report_failure(f"internal error\n{traceback.format_exc()}")
+        else:
+            return True
+        return False
+
+    def leave(self) -> None:
+        """What its thread has to do when the load is over."""
+        for tier in self._equipment.tiers:
+            tier.end_thread()
 
     def run(self, source: OperationSource) -> None:
         """Work until there is no more; a failure is reported and ends the load of the whole rank."""

@@ -96,6 +96,9 @@ class Tier(ABC):
         """Called once by each thread that is to run batches, before any clock starts; most of what batches move will
         lie in `memory`. Raises OSError."""
 
+    def end_thread(self) -> None:  # noqa: B027 - see begin_thread
+        """Called by each such thread when it runs no batch any more."""
+
     @property
     def unregistered_errno(self) -> int:
         """Why the memory that a thread began with is not registered with the kernel, where a tier asks for that; 0: it

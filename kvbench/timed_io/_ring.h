@@ -101,8 +101,12 @@ static int ring_map(ring_t *ring, const struct io_uring_params *params)
     return 0;
 }
 
+/* The kernel takes a ring down at its leisure, and until then holds the files that are registered with it: a network
+ * filesystem would keep one that is removed under another name. So they are given back first, by the ring's thread. */
 static void ring_close(ring_t *ring)
 {
+    if (ring->has_file_table)
+        ring_register(ring, IORING_UNREGISTER_FILES, NULL, 0);
     if (ring->sqes && ring->sqes != MAP_FAILED)
         munmap(ring->sqes, ring->sqes_bytes);
     if (ring->rings && ring->rings != MAP_FAILED)

@@ -216,3 +216,37 @@ def test_a_schedule_that_breaks_ends_the_load_with_a_report(make_rank: MakeRank,
     message = fail(rank, script)
     assert message.startswith("internal error")
     assert "no more lines in the script" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOMEM, "no memory for it"), "a thread cannot begin: no memory for it"),
+        (RuntimeError("quite unforeseen"), "internal error\n"),
+    ],
+)
+def test_a_thread_that_cannot_begin_ends_the_load_before_it_began(
+    make_rank: MakeRank, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    rank = make_rank(threads=2)
+
+    def refuse(memory: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rank.files, "begin_thread", refuse)
+    load, _ = rank.start(writing(1, 2))
+    finish(load)
+    assert len(rank.engine.failures) == 2, "one of each thread"
+    assert all(failure.startswith(said) for failure in rank.engine.failures)
+    assert len(rank.rows) == 0
+    assert os.listdir(rank.folder) == []
+
+
+def test_each_thread_begins_and_ends_once(make_rank: MakeRank, monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = make_rank(threads=3)
+    told: list[str] = []
+    monkeypatch.setattr(rank.files, "begin_thread", lambda memory: told.append("begin"))
+    monkeypatch.setattr(rank.files, "end_thread", lambda: told.append("end"))
+    rank.run(writing(1, 2))
+    assert sorted(told[:3]) == ["begin"] * 3, "before anything is done"
+    assert sorted(told) == ["begin"] * 3 + ["end"] * 3

@@ -19,15 +19,27 @@ Tell = Callable[..., None]
 
 FOLDERS = ("tiers.1.layout={levels: 2, width: 1, rename: true}",)
 # Short contexts, much of which is found, and more of that on the file tier than in memory.
-SLAB = (
+SHORT_CONTEXTS = (
     "workload={kind: sessions, users: 2, span_s: 36000, applications: {number: 2, prompt_tokens: 640}, "
     "turns: {first_tokens: 256, new_tokens: 128, output_tokens: 64}}",
     "pacing.mode=asap",
     "cache.write=write-through",
     "tiers.0.capacity_bytes=12MiB",
-    "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}",
 )
-LAYOUTS = {"folders": ("folders, renamed", FOLDERS), "slab": ("slab", SLAB)}
+SLAB = (*SHORT_CONTEXTS, "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}")
+RINGS = (
+    *SHORT_CONTEXTS,
+    "tiers.1={kind: file, capacity_bytes: 48MiB}",
+    "io.engine=uring",
+    "io.depth=8",
+    "io.threads=2",
+)
+LAYOUTS = {
+    "folders": ("folders, renamed", FOLDERS),
+    "slab": ("slab", SLAB),
+    "rings": ("files on rings", RINGS),
+    "slab-rings": ("slab on rings", (*SLAB, *RINGS[-3:])),
+}
 EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
 
 

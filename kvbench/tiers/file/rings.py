@@ -104,6 +104,15 @@ class Rings:
             error = int(rows["errno"][at])
             batch.errors[at] = OSError(error, os.strerror(error), where(batch.keys[at]))
 
+    def close_own(self) -> None:
+        """Close the calling thread's ring, if it has one. A file that it has registered is held until then."""
+        ring = getattr(self._own, "ring", None)
+        if ring is not None:
+            self._own.ring = None
+            with self._lock:
+                self._all.remove(ring)
+            timed_io.close_ring(ring)
+
     def close(self) -> None:
         """Close the rings of all threads, none of which uses its own any more."""
         while self._all:

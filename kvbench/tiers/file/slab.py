@@ -190,6 +190,10 @@ class SlabTier(Tier):
         if self._rings is not None:
             self._rings.open(memory)
 
+    def end_thread(self) -> None:
+        if self._rings is not None:
+            self._rings.close_own()
+
     def _pieces(self, cell: Cell, key: int, part: Part, memory: Memory) -> Iterator[tuple[int, Memory, int]]:
         """Where in the file the bytes of `part` lie, where in memory, and the flags that make one row of all. Raises
         OSError where there is no such object."""

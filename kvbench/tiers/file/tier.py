@@ -256,6 +256,10 @@ class FileTier(Tier):
         if self._rings is not None:
             self._rings.open(memory)
 
+    def end_thread(self) -> None:
+        if self._rings is not None:
+            self._rings.close_own()
+
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
         self._sizes.pop(key, None)
