@@ -8,7 +8,6 @@ one lock, so they do not depend on which worker made them. It moves no bytes.
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -18,10 +17,10 @@ from kvbench import timed_io
 from kvbench.cache.announcements import Announcements
 from kvbench.engine.arrivals import NEVER, Arrivals, Timeline, Timers
 from kvbench.engine.bundle import Share, Work
-from kvbench.engine.in_flight import InFlight
-from kvbench.engine.operation import ActiveRequest, Bundle, Next, Operation, Unit
+from kvbench.engine.operation import ActiveRequest, Next, Operation
 from kvbench.engine.order import KeyOrder
 from kvbench.engine.planner import Books, Planner
+from kvbench.engine.ready import Limits, ReadyUnits
 from kvbench.engine.request_log import log_request
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.together import Together
@@ -35,19 +34,6 @@ _NOT_BEGUN: Final = Timeline.untimed(0, Phase.WARMUP)
 _WRITE: Final = Op.WRITE
 _LEAVES: Final = (Op.DELETE, Op.DEMOTE, Op.PROMOTE)
 """After one of these the object is no longer where it was, and its room is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a rank may have in flight."""
-
-    requests: int
-    writes: int
-    """Writes of new entries at once; 0 for no limit."""
-    workers: int = 1
-    """That should all have something to do before one takes more than one operation at a time."""
-    depth: int = 1
-    """Operations of a batch that are in flight at once, on storage."""
 
 
 class Dispatcher:
@@ -83,19 +69,14 @@ class Dispatcher:
         self._rank = rank
         self._log = log
         self._order = KeyOrder()
-        self._planner = Planner(books, self._order, sharing, bytes_per_token, self._make_ready)
+        self._ready = ReadyUnits(limits, books.storage, sharing, self._gone)
+        self._planner = Planner(books, self._order, sharing, bytes_per_token, self._ready.add)
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
         self._idle = 0
         """Workers that wait."""
         self._watched_ns = NEVER
-        self._ready: deque[Unit] = deque()
-        self._ready_operations = 0
-        """Those that it stands for, and no worker has taken."""
-        self._waiting_writes: deque[Unit] = deque()
         self._waiting_for_place: deque[ActiveRequest] = deque()
-        self._writes = 0
-        self._in_flight = InFlight(books.storage, limits.depth)
         self._active: dict[int, ActiveRequest] = {}
         self._stopped = False
         self._timers = Timers()
@@ -116,7 +97,7 @@ class Dispatcher:
         """Hand in what was carried out, and get the next batch (see `OperationSource`)."""
         with self._lock:
             if done:
-                self._in_flight.end(done)
+                self._ready.in_flight.end(done)
                 self._finish(done)
             while True:
                 now_ns = timed_io.now_ns()
@@ -127,8 +108,9 @@ class Dispatcher:
                     self._timers.run(now_ns)
                 self._admit(now_ns)
                 if self._ready:
-                    batch = self._next_batch(room)
+                    batch = self._ready.next_batch(room)
                     if batch:
+                        self._wake_another()
                         return batch
                 # The requests that were just admitted may have been the last, and have had nothing to do.
                 elif not self._over(now_ns):
@@ -137,7 +119,7 @@ class Dispatcher:
     def give_up(self, done: Work, left: Sequence[Operation], state: RequestState) -> None:
         """See `OperationSource`."""
         with self._lock:
-            self._in_flight.end(done, left)
+            self._ready.in_flight.end(done, left)
             self._stopped = True
             if done:
                 self._finish(done)
@@ -167,8 +149,7 @@ class Dispatcher:
         assert self._sharing is not None
         with self._lock:
             heard = self._sharing.take_in(number, news, settled, finished)
-            self._ready.extend(heard.deletes)
-            self._ready_operations += len(heard.deletes)
+            self._ready.add_retired(heard.deletes)
             for item in heard.handed_over:
                 self._arrivals.add(item.request, item.intended_ns)
             for request, then_ns in heard.decoded:
@@ -249,96 +230,16 @@ class Dispatcher:
             self._watched_ns = NEVER
             self._condition.notify()
 
-    # Batches
-
-    def _next_batch(self, room: int) -> Work:
-        """The first of the operations that are ready, with those right behind it that go together with it; none where
-        all that was ready turned out to be gone, or waits for its turn to write.
-
-        Of what is ready, every worker is to have its part: one takes as many operations as there are for each. Those
-        that take less time then take more often, and at the end all take one (guided self-scheduling: Polychronopoulos
-        and Kuck, IEEE Transactions on Computers C-36, 1987).
-        """
-        batch: list[Operation] = []
-        ready = self._ready
-        room = min(room, -(-self._ready_operations // self._limits.workers))
-        while ready and len(batch) < room:
-            operation = ready[0]
-            if isinstance(operation, Bundle):
-                share = None if batch else self._share_of(operation, room)
-                if share is not None:
-                    return share
-                if batch or (ready and ready[0] is operation):
-                    break
-                continue
-            if operation.writer is not None and self._sharing is not None and not self._sharing.find_writer(operation):
-                ready.popleft()
-                self._ready_operations -= 1
-                operation.request.miss_after_all(operation.tokens)
-                self._count_down(operation.request, 1, timed_io.now_ns())
-            elif not batch or operation.goes_with(batch[0]):
-                ready.popleft()
-                batch.append(operation)
-            else:
-                break
-        if not batch:
-            return batch
-        inflight = self._hand_out(batch)
-        for operation in batch:
-            operation.inflight = inflight
-            if operation.writer is not None and self._sharing is not None:
-                self._sharing.begin_read(operation)
-        return batch
-
-    def _share_of(self, bundle: Bundle, room: int) -> Share | None:
-        """So much of `bundle`, the first of what is ready; None where it has to wait for its turn to write."""
-        ready = self._ready
-        if bundle.op == _WRITE:
-            if not self._may_write:
-                ready.popleft()
-                self._ready_operations -= bundle.left
-                self._waiting_writes.append(bundle)
-                return None
-            # However many they are, a worker carries them out one after the other.
-            self._writes += 1
-        share = Share(bundle, bundle.taken, min(room, bundle.left))
-        bundle.taken += share.count
-        if not bundle.left:
-            ready.popleft()
-        share.inflight = self._hand_out(share)
-        return share
-
-    def _hand_out(self, batch: Work) -> int:
-        """A worker takes `batch` of what was ready, and another is woken for what is left of it. Returns how many
-        operations are in flight then."""
-        self._ready_operations -= len(batch)
+    def _wake_another(self) -> None:
+        """A worker has taken something: another is woken for what is left of it, or to watch the clock."""
         if self._idle and (self._ready or self._next_event_ns() < self._watched_ns):
             self._condition.notify()
-        return self._in_flight.begin(batch)
 
-    @property
-    def _may_write(self) -> bool:
-        """Whether one more new entry may be written at a time."""
-        return not self._limits.writes or self._writes < self._limits.writes
+    # What follows
 
-    def _make_ready(self, operation: Unit) -> None:
-        if isinstance(operation, Bundle):
-            self._ready.append(operation)
-            self._ready_operations += operation.left
-            return
-        if self._sharing is not None and operation.step.op == Op.DELETE and not operation.retired:
-            source = operation.step.source
-            if source is not None and self._books.storage[source]:
-                operation.retired = True
-                self._sharing.retire(operation, timed_io.now_ns())
-                return
-        if operation.step.op == _WRITE and not operation.placed:
-            if not self._may_write:
-                self._waiting_writes.append(operation)
-                return
-            self._writes += 1
-        self._ready.append(operation)
-        self._ready_operations += 1
+    def _gone(self, operation: Operation) -> None:
+        operation.request.miss_after_all(operation.tokens)
+        self._count_down(operation.request, 1, timed_io.now_ns())
 
     def _finish(self, done: Work) -> None:
         """Do what follows from each of the operations of a batch, in their order; then what follows for the stage."""
@@ -354,10 +255,10 @@ class Dispatcher:
                 self._tell(self._sharing, operation)
             if operation.writer is None:
                 for follower in self._order.finish(operation):
-                    self._make_ready(follower)
+                    self._ready.add(follower)
             if left is not None:
                 for follower in left.release(operation.step.nbytes):
-                    self._make_ready(follower)
+                    self._ready.add(follower)
             elif op == _WRITE:
                 self._end_write(operation.step.key, now_ns)
         if done[0].stage is not None:
@@ -370,12 +271,12 @@ class Dispatcher:
         bundle.unfinished -= share.count
         if not bundle.unfinished:
             for follower in self._order.finish(bundle):
-                self._make_ready(follower)
+                self._ready.add(follower)
         if bundle.op == _WRITE:
-            self._end_write(None, now_ns)
+            self._end_write(None, now_ns, self._ready.in_flight.of(share))
         elif bundle.op in _LEAVES and bundle.source is not None:
             for follower in self._books.rooms[bundle.source].release(share.count * bundle.nbytes):
-                self._make_ready(follower)
+                self._ready.add(follower)
         if bundle.stage is not None:
             tier = bundle.target if bundle.source is None else bundle.source
             self._credit(bundle.request, tier, share, now_ns)
@@ -388,13 +289,13 @@ class Dispatcher:
             active.storage_ns += wall_ns
         self._count_down(active, len(done), now_ns)
 
-    def _end_write(self, key: int | None, now_ns: int) -> None:
-        """One new entry less that is being written: another may be. None: of a bundle, whose keys nobody waits for."""
-        self._writes -= 1
+    def _end_write(self, key: int | None, now_ns: int, places: int = 1) -> None:
+        """One new entry less that is being written, or more of them at once: another may be. None: of a bundle, whose
+        keys nobody waits for."""
+        self._ready.give_place_back(places)
         if key is not None:
             self._planner.written(key)
-        if self._waiting_writes:
-            self._make_ready(self._waiting_writes.popleft())
+        self._ready.let_write(places)
         if self._waiting_for_place:
             self._give_places(now_ns)
 
@@ -470,7 +371,7 @@ class Dispatcher:
         if active.has_place:
             # It did not write after all.
             active.has_place = False
-            self._writes -= 1
+            self._ready.give_place_back()
         if more == Next.PLACE:
             active.stage -= 1
             self._waiting_for_place.append(active)
@@ -481,10 +382,10 @@ class Dispatcher:
 
     def _give_places(self, now_ns: int) -> None:
         """Let those decide on their writes for which there is a place, in the order in which they came."""
-        while self._waiting_for_place and self._may_write:
+        while self._waiting_for_place and self._ready.may_write:
             active = self._waiting_for_place.popleft()
             active.has_place = True
-            self._writes += 1
+            self._ready.take_place()
             self._next_stage(active, now_ns)
 
     def _open_stage(self, active: ActiveRequest, now_ns: int) -> None:
@@ -497,7 +398,7 @@ class Dispatcher:
             operation.ready_ns = now_ns
             operation.waits_for -= 1
             if operation.waits_for == 0:
-                self._make_ready(operation)
+                self._ready.add(operation)
         if not active.left_in_stage:
             self._next_stage(active, now_ns)
 

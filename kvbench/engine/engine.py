@@ -12,10 +12,11 @@ from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import CachePolicy, RunConfig
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.chained import block_shape, chain_cache
-from kvbench.engine.dispatcher import Dispatcher, Limits
+from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.equipment import Equipment
 from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
+from kvbench.engine.ready import Limits
 from kvbench.engine.sharing import Sharing
 from kvbench.engine.violations import Violations
 from kvbench.engine.worker import MOST_TOGETHER, Worker

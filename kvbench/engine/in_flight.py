@@ -22,8 +22,12 @@ class InFlight:
 
     def begin(self, batch: Work) -> int:
         """A worker begins `batch`; returns how many are in flight then, its own included."""
-        self.operations += self._of(batch, len(batch))
+        self.operations += self.of(batch)
         return self.operations
+
+    def of(self, batch: Work) -> int:
+        """How many of `batch` are in flight at once, at most."""
+        return self._of(batch, len(batch))
 
     def end(self, done: Work, left: Sequence[Operation] = ()) -> None:
         """A worker has ended the batch that was begun as `done` and `left`."""

@@ -27,9 +27,10 @@ from kvbench.cache import Cache
 from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.bundle import Work
-from kvbench.engine.dispatcher import Dispatcher, Limits
+from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import Operation
 from kvbench.engine.planner import Books
+from kvbench.engine.ready import Limits
 from kvbench.engine.worker import MOST_TOGETHER
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE, Op, Phase, RequestState

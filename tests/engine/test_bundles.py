@@ -18,6 +18,7 @@ from kvbench.engine.bundle import Share
 from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.operation import ActiveRequest, Bundle
 from kvbench.engine.order import KeyOrder
+from kvbench.engine.ready import ReadyUnits
 from kvbench.engine.row import describe, describe_share
 from kvbench.engine.serving import Serving
 from kvbench.records.schema import RECORD_DTYPE, Locality, Op, Path, Phase, RequestState
@@ -193,19 +194,25 @@ def test_every_worker_has_its_part_of_a_stage_and_the_last_parts_are_small(
     assert sizes == [10, 8, 6, 4, 3, 3, 2, 1, 1, 1, 1]
 
 
-def test_no_more_writes_are_in_flight_than_may_be(make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("engine", "allowed"), [("sync", 1), ("sync", 3), ("uring", 1), ("uring", 6)])
+def test_no_more_writes_are_in_flight_than_may_be(
+    make_serving: MakeServing, monkeypatch: pytest.MonkeyPatch, engine: str, allowed: int
+) -> None:
+    """Of a batch one after the other, or as many as overlap."""
     most: list[int] = []
-    really_share = Dispatcher._share_of
+    really_share = ReadyUnits._share_of
 
-    def share_of(dispatcher: Dispatcher, bundle: Bundle, room: int) -> Any:
-        share = really_share(dispatcher, bundle, room)
-        most.append(dispatcher._writes)
+    def share_of(ready: ReadyUnits, bundle: Bundle, room: int) -> Any:
+        share = really_share(ready, bundle, room)
+        most.append(ready._writes)
+        if share is not None and bundle.op == Op.WRITE and engine == "uring":
+            assert len(share) <= allowed
         return share
 
-    monkeypatch.setattr(Dispatcher, "_share_of", share_of)
-    rank = make_serving((400,), threads=4, max_concurrent_allocs=1)
+    monkeypatch.setattr(ReadyUnits, "_share_of", share_of)
+    rank = make_serving((400,), threads=4, max_concurrent_allocs=allowed, engine=engine, depth=4)
     rank.run(conversations(30, 20))
-    assert max(most) == 1
+    assert max(most) == allowed
     assert (rank.rows["errno"] == 0).all()
 
 
