@@ -212,7 +212,7 @@ def test_no_more_writes_are_in_flight_than_may_be(
     monkeypatch.setattr(ReadyUnits, "_share_of", share_of)
     rank = make_serving((400,), threads=4, max_concurrent_allocs=allowed, engine=engine, depth=4)
     rank.run(conversations(30, 20))
-    assert max(most) == allowed
+    assert 1 <= max(most) <= allowed
     assert (rank.rows["errno"] == 0).all()
 
 
