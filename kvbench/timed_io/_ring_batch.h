@@ -13,6 +13,7 @@
 typedef struct {
     file_batch_t files; /* `dirfd` is the open file where objects have places in one */
     const int64_t *places;
+    const int64_t *descriptors; /* of the open file of each object, where they lie in several; else NULL */
     int64_t depth;
 } ring_batch_t;
 
@@ -70,6 +71,11 @@ static char *row_of(const flight_t *flight, int64_t number)
 static int in_place(const flight_t *flight)
 {
     return flight->batch->places != NULL;
+}
+
+static int descriptor_of(const ring_batch_t *batch, int64_t number)
+{
+    return batch->descriptors ? (int)batch->descriptors[number] : batch->files.dirfd;
 }
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
@@ -208,8 +214,9 @@ static void begin_next(flight_t *flight)
     object->start_ns = clock_ns(CLOCK_MONOTONIC);
     flight->end->begun++;
     if (in_place(flight)) {
-        object->fd = flight->batch->files.dirfd;
-        object->fixed = fixed_file(flight->ring, object->fd);
+        object->fd = descriptor_of(flight->batch, number);
+        if (!flight->batch->descriptors)
+            object->fixed = fixed_file(flight->ring, object->fd);
     }
     else if (!is_stopped(flight->batch->files.stop)) {
         name_object(name, &flight->batch->files, number);
@@ -313,7 +320,7 @@ static void look_at_all(ring_batch_t *batch, ring_end_t *end)
             int percent = 0;
             for (int64_t i = 0; i < region.count; i++)
                 nbytes += region.extents[i][1];
-            end->unprepared = measure_residency(batch->files.dirfd, (batch->files.flags & DROP) != 0,
+            end->unprepared = measure_residency(descriptor_of(batch, number), (batch->files.flags & DROP) != 0,
                                                 batch->places[number], nbytes, &percent);
             row_at[RESIDENT_OFFSET] = (char)percent;
         }

@@ -69,12 +69,35 @@ static PyObject *close_ring(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 typedef struct {
     batch_call_t call;
-    Py_buffer places;
+    Py_buffer places, descriptors;
 } ring_call_t;
+
+static void release_ring_call(ring_call_t *held)
+{
+    release_batch(&held->call);
+    PyBuffer_Release(&held->places);
+    PyBuffer_Release(&held->descriptors);
+}
+
+/* A number for each object, none of them negative; None: NULL. */
+static int get_of_each(PyObject *object, Py_buffer *view, int64_t count, const int64_t **values)
+{
+    static const char wrong[] =
+        "places and descriptors must be int64 buffers, with a number that is not negative for each object";
+    int64_t given;
+    if (object == Py_None)
+        return 1;
+    if (!get_numbers(object, view, &given))
+        return 0;
+    *values = view->buf;
+    for (int64_t i = 0; i < given; i++)
+        if ((*values)[i] < 0)
+            return is_refused(wrong);
+    return given == count || is_refused(wrong);
+}
 
 static int get_ring_batch(ring_call_t *held, ring_batch_t *batch, const ring_t *ring, PyObject *const *args)
 {
-    int64_t count;
     if (!get_file_batch(&held->call, &batch->files, args) ||
         !get_size(args[16], &batch->depth, 1, "depth must be positive"))
         return 0;
@@ -82,15 +105,11 @@ static int get_ring_batch(ring_call_t *held, ring_batch_t *batch, const ring_t *
         return is_refused("a batch on a ring reads or writes");
     if (2 * batch->depth > ring->entries)
         return is_refused("the ring was opened for less depth");
-    if (args[17] == Py_None)
-        return 1;
-    if (!get_numbers(args[17], &held->places, &count))
+    int64_t count = batch->files.count;
+    if (!get_of_each(args[17], &held->places, count, &batch->places) ||
+        !get_of_each(args[18], &held->descriptors, count, &batch->descriptors))
         return 0;
-    batch->places = held->places.buf;
-    for (int64_t i = 0; i < count; i++)
-        if (batch->places[i] < 0)
-            return is_refused("places must not be negative");
-    return count == batch->files.count || is_refused("places must be an int64 buffer, one for each object");
+    return !batch->descriptors || batch->places || is_refused("descriptors go with places");
 }
 
 static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -100,11 +119,10 @@ static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t na
     ring_batch_t batch = {0};
     ring_end_t end = {0};
     ring_t *ring;
-    if (!has_count("run_ring", nargs, 19) || !(ring = get_ring(args[0])))
+    if (!has_count("run_ring", nargs, 20) || !(ring = get_ring(args[0])))
         return NULL;
     if (!get_ring_batch(&held, &batch, ring, args + 1)) {
-        release_batch(&held.call);
-        PyBuffer_Release(&held.places);
+        release_ring_call(&held);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
@@ -112,8 +130,7 @@ static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (end.broken)
         ring_close(ring);
     Py_END_ALLOW_THREADS
-    release_batch(&held.call);
-    PyBuffer_Release(&held.places);
+    release_ring_call(&held);
     const row_t *split = &end.split;
     return Py_BuildValue("(LLii(LLLLLLLLL))", (long long)end.begun, (long long)end.failed, end.unprepared, end.broken,
                          (long long)split->t_start_ns, (long long)split->wall_ns, (long long)split->host_ns,

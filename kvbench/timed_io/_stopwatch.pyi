@@ -123,6 +123,10 @@ def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
     """Have the filesystem of the open file `fd` write all that it holds back (syncfs), as one whole operation of 0
     bytes."""
 
+def sync_files(rows: AnyBuffer, row: int, dirfd: int, names: tuple[str, ...], stop: AnyBuffer, /) -> None:
+    """Make durable what was written to the files `names`: opens, syncs (fdatasync) and closes one after the other, as
+    one whole operation of 0 bytes, whose span is that of the syncs. Nothing is begun behind the first that fails."""
+
 def begin(rows: AnyBuffer, row: int, /) -> None:
     """Start a row around Python code of this thread; until `end`, the row holds the readings at its start."""
 
@@ -193,12 +197,14 @@ def run_ring(
     until_ns: int,
     depth: int,
     places: AnyBuffer | None,
+    descriptors: AnyBuffer | None,
     /,
 ) -> tuple[int, int, int, int, tuple[int, int, int, int, int, int, int, int, int]]:
     """A batch whose objects are in flight together: whole files as of `run_files` (`does` 0 or 1), or, with `places`
-    (int64, where each begins), parts of the open file `dirfd`, which is registered with the ring. `depth` requests of
-    at most `io_bytes` are in flight at once. A write and its fdatasync are linked where the object is one request; else
-    the sync follows when all of it is written. With LOOK all objects are looked at before the first is begun.
+    (int64, where each begins), parts of the open file `dirfd`, which is registered with the ring, or of open files of
+    their own (`descriptors`, int64, which are not). `depth` requests of at most `io_bytes` are in flight at once. A
+    write and its fdatasync are linked where the object is one request; else the sync follows when all of it is written.
+    With LOOK all objects are looked at before the first is begun.
 
     Of each row t_start_ns, queue_ns, wall_ns, span_ns (of writes: from the end of its last write to that of its
     fdatasync, as they were seen), nbytes and errno are filled; the parts of its wall time are 0. Once one fails none is

@@ -18,6 +18,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import OVERLAPPING, RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.bucket import BucketTier
 from kvbench.tiers.file.device import DeviceTarget
 from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.file.rings import Rings, ring_trouble
@@ -462,6 +463,7 @@ class TestLaidOutFiles(TierContract):
 SLAB_PATHS = [
     (Path.BUFFERED, Path.BUFFERED, "object"),
     (Path.BUFFERED, Path.BUFFERED, "none"),
+    (Path.BUFFERED, Path.BUFFERED, "batch"),
     (Path.MMAP_TOUCH, Path.BUFFERED, "object"),
     (Path.MMAP_COPY, Path.BUFFERED, "object"),
     (Path.DIRECT, Path.DIRECT, "object"),
@@ -508,15 +510,21 @@ class TestFilesOnRings(TierContract):
         assert tier.unregistered_errno == 0
 
 
-class TestSlabOnRings(TierContract):
-    """Objects in slots of one file, those of a batch in flight together."""
+class TestPlacesOnRings(TierContract):
+    """Objects in slots of one file or in buckets, those of a batch in flight together."""
 
-    @pytest.fixture(params=[Path.BUFFERED, Path.DIRECT], ids=["buffered", "direct"])
+    @pytest.fixture(params=["slab-buffered", "slab-direct", "bucket-buffered", "bucket-direct"])
     def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
-        if request.param == Path.DIRECT and not takes_direct_io(folder):
+        kind, _, name = request.param.partition("-")
+        path = Path.DIRECT if name == "direct" else Path.BUFFERED
+        if path == Path.DIRECT and not takes_direct_io(folder):
             pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
-        most = LARGE + 64 * SMALL
-        tier = SlabTier(folder / SLAB_NAME, request.param, request.param, IO_BYTES, True, most, rings=new_rings())
+        most, rings = LARGE + 64 * SMALL, new_rings()
+        tier: Tier
+        if kind == "slab":
+            tier = SlabTier(folder / SLAB_NAME, path, path, IO_BYTES, True, most, rings=rings)
+        else:
+            tier = BucketTier(folder, path, path, IO_BYTES, True, most, LARGE, 0.2, rings=rings)
         tier.begin_thread(arena.bytes)
         yield tier
         tier.close()
@@ -638,6 +646,20 @@ class TestSlabOnDevice(TierContract):
         yield tier
         tier.close()
         assert area.remove() == ()
+
+
+class TestBucketTier(TierContract):
+    """Objects appended to files; what of them it does besides is in test_bucket.py."""
+
+    @pytest.fixture(params=SLAB_PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}-{paths[2]}".lower())
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        read_path, write_path, sync = request.param
+        if Path.DIRECT in request.param and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        capacity = LARGE + 64 * SMALL
+        tier = BucketTier(folder, read_path, write_path, IO_BYTES, True, capacity, 2 * LARGE, 0.5, sync)
+        yield tier
+        tier.close()
 
 
 def takes_direct_io(folder: FilePath) -> bool:

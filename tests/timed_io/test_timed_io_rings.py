@@ -57,6 +57,7 @@ class Asked:
         self.folders = (0, 1)
         self.io_bytes, self.flags, self.until_ns, self.depth = 1024 * KIB, 0, 0, DEPTH
         self.places: NDArray[np.int64] | None = None
+        self.descriptors: NDArray[np.int64] | None = None
 
     @property
     def rec(self) -> NDArray[Any]:
@@ -68,6 +69,7 @@ class Asked:
             self.ring, self.rows, 1, does, self.descriptor, "", ".kv", *self.folders, self.keys, self.memory,
             np.stack([starts, np.full(self.count, self.nbytes)], axis=1), np.arange(1, self.count + 1), self.io_bytes,
             self.flags, self.stop, self.until_ns, self.depth, self.places,
+            self.descriptors,
         )  # fmt: skip
         return begun, failed, unprepared, broken, Split(*split)
 
@@ -150,6 +152,25 @@ def test_objects_in_one_file_are_where_their_places_say(tmp_path: Path) -> None:
     asked.close()
 
 
+def test_objects_in_several_files_are_in_those_that_their_descriptors_say(tmp_path: Path) -> None:
+    asked = Asked(tmp_path, 20, 8 * KIB)
+    files = [os.open(tmp_path / f"bucket{number}", os.O_RDWR | os.O_CREAT) for number in range(3)]
+    asked.places = np.arange(20, dtype=np.int64) * 8 * KIB
+    asked.descriptors = np.array([files[at % 3] for at in range(20)], np.int64)
+    content = asked.memory.copy()
+    assert asked.run(WRITE)[:4] == (20, 0, 0, 0)
+    for at in range(20):
+        expected = content[at * 8 * KIB : (at + 1) * 8 * KIB].tobytes()
+        assert os.pread(files[at % 3], 8 * KIB, at * 8 * KIB) == expected
+    asked.memory[:] = 0
+    asked.flags = timed_io.LOOK
+    assert asked.run(READ)[:4] == (20, 0, 0, 0)
+    assert np.array_equal(asked.memory, content)
+    for file in files:
+        os.close(file)
+    asked.close()
+
+
 def test_of_what_is_missing_and_what_is_too_short_the_rows_say_why(asked: Asked, tmp_path: Path) -> None:
     asked.run(WRITE)
     os.truncate(tmp_path / f"{3:016x}.kv", 5000)
@@ -225,8 +246,9 @@ def test_each_thread_has_the_workers_of_its_own_ring(tmp_path: Path) -> None:
         ("depth", DEPTH + 1, "opened for less depth"),
         ("depth", 0, "depth must be positive"),
         ("io_bytes", 0, "io_bytes must be positive"),
-        ("places", np.zeros(3, np.int64), "places must be"),
-        ("places", np.full(50, -1, np.int64), "places must not be negative"),
+        ("places", np.zeros(3, np.int64), "places and descriptors must be"),
+        ("places", np.full(50, -1, np.int64), "places and descriptors must be"),
+        ("descriptors", np.zeros(50, np.int64), "descriptors go with places"),
         ("folders", (5, 1), "levels must be"),
     ],
 )

@@ -63,10 +63,11 @@ class Rings:
         flags: int,
         where: Callable[[int], str],
         places: npt.NDArray[np.int64] | None = None,
+        descriptors: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Carry out a batch of reads or writes: of files in the directory `descriptor`, or, with `places`, of what lies
-        there in the open file `descriptor`. `where` names an object, for messages. Raises OSError where there is no
-        ring."""
+        """Carry out a batch of reads or writes: of files in the directory `descriptor`; or, with `places`, of what lies
+        there in the open file `descriptor`, or in those that `descriptors` has for each object. `where` names an
+        object, for messages. Raises OSError where there is no ring."""
         self.open(None)
         memories = beside(batch.memories)
         begun, failed, unprepared, broken, split = timed_io.run_ring(
@@ -86,6 +87,7 @@ class Rings:
             batch.until_ns,
             self.depth,
             places,
+            descriptors,
         )
         if broken and not begun:
             raise OSError(broken, f"the ring: {os.strerror(broken)}")

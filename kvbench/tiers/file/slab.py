@@ -55,6 +55,7 @@ class SlabTier(Tier):
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
+        self.syncs_batches = sync == "batch"
         self._path = path
         self._name = path.name
         self._first_byte = first_byte or 0
@@ -158,8 +159,6 @@ class SlabTier(Tier):
         reads = batch.does == Op.READ
         places = None if self._rings is None or batch.does == Op.DELETE else self._starts(batch.keys)
         if self._rings is None or places is None:
-            if reads and self.moves_together:
-                self._look_first(batch)
             super().run(batch)
             return
         flags = self._read_flags if reads else self._write_flags
@@ -175,12 +174,6 @@ class SlabTier(Tier):
         if any(places is None or len(places) != 1 for places in found):
             return None
         return np.array([places[0, 0] + self._first_byte for places in found if places is not None], np.int64)
-
-    def _look_first(self, batch: Batch) -> None:
-        """What a caller leaves to `run` (`moves_together`)."""
-        for number, key in enumerate(batch.keys):
-            if key in self._objects:
-                batch.rows.view(RECORD_DTYPE)["resident_pct"][batch.first_row + number] = self.prepare_read(key)
 
     @property
     def unregistered_errno(self) -> int:
@@ -246,10 +239,20 @@ class SlabTier(Tier):
             cell.stop,
         )
 
+    def sync_batch(self, cell: Cell, keys: Sequence[int]) -> None:
+        """All of the file: what others wrote there is waited for too."""
+        self.sync(cell)
+
+    def _there(self, key: int) -> Extents:
+        places = self._objects.get(key)
+        if places is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(key))
+        return places
+
     def prepare_read(self, key: int) -> int:
         found = [
             timed_io.page_cache(self._dirfd, self._name, self._drop_page_cache, self._first_byte + offset, length)
-            for offset, length in self._objects[key].tolist()
+            for offset, length in self._there(key).tolist()
         ]
         return max(found, default=0)
 
