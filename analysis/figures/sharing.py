@@ -95,7 +95,9 @@ def _reads(run: Run, window: Window) -> Iterator[dict[str, Any]]:
 def reads_split(parts_ns: dict[str, int], wall_ns: int, told: bool) -> dict[str, Any]:
     """Shares of the wall time, of one writer's reads. Not `told` where they overlap: batches mix those of all."""
     shares = {part: value / wall_ns if told and wall_ns else float("nan") for part, value in parts_ns.items()}
-    return {f"{part}_share": share for part, share in shares.items()} | {"split_of": "operations" if told else "unknown"}
+    return {f"{part}_share": share for part, share in shares.items()} | {
+        "split_of": "operations" if told else "unknown"
+    }
 
 
 def _visibility(run: Run) -> Iterator[dict[str, Any]]:

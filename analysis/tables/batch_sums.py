@@ -25,7 +25,7 @@ def overlap(timed_by: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def batch_sums(run: Run, by: Sequence[str]) -> pd.DataFrame:
-    """Sums over the measured batches of /splits, one row per `by` (of `rank`, `node`, `tier`, `op`, named as in tables).
+    """Sums over the measured batches of /splits, one row per `by` (of `rank`, `node`, and names of `tier` and `op`).
 
     Columns: `by`, `batches`, and a `batch_..._ns` for each of BATCH_TIMES. No rows where the file has no such table.
     """
@@ -37,9 +37,7 @@ def batch_sums(run: Run, by: Sequence[str]) -> pd.DataFrame:
     names, ops = list(run.tiers["name"]), [label(op) for op in Op]
     known = found["tier"].between(0, len(names) - 1) & found["op"].between(0, len(ops) - 1)
     found = found[known & (found["phase"] == Phase.MEASURE) & found["timed_by"].isin(OVERLAPPING)]
-    found = found.assign(
-        tier=[names[int(code)] for code in found["tier"]], op=[ops[int(code)] for code in found["op"]]
-    )
+    found = found.assign(tier=[names[int(code)] for code in found["tier"]], op=[ops[int(code)] for code in found["op"]])
     if "node" in by:
         nodes: dict[Any, Any] = {}
         if {"rank", "node"} <= set(run.ranks):
