@@ -15,6 +15,10 @@ from kvbench_analysis.text import overlapping, units
 _STACK: Final = (palette.DEVICE, palette.HOST, palette.COPY, palette.RUN_QUEUE)
 _MS: Final = 1e-6
 _SECONDS: Final = 1e-9
+_ADDED_UP: Final = (
+    f" {overlapping.MARK} The operations of a batch overlap, so that none has a split of its own: here it is the time of "
+    "the rank's threads, of batches and of what does not overlap, added up over the measured phase."
+)
 
 
 def kind_names(table: pd.DataFrame) -> pd.Series:
@@ -82,24 +86,24 @@ def parts_by_rank(parts: pd.DataFrame) -> Figure:
     Of operations that overlap, the time of the rank's threads; those of which it is not known are not shown.
     """
     panels = []
-    of_batches = False
+    of_batches, only = (parts["split_of"] == "batches").any(), (parts["split_of"] != "operations").all()
     for (tier, op), group in parts[parts["split_of"] != "unknown"].groupby(["tier", "op"], sort=False):
         table = group.sort_values("rank")
         ranks = table["rank"].to_numpy()
         ticks = {float(rank): str(rank) for rank in ranks} if len(ranks) <= 32 else {}
         axis = Axis("rank", low=ranks.min() - 0.6, high=ranks.max() + 0.6, ticks=ticks)
         if table["split_of"].iloc[0] == "batches":
-            of_batches = True
             marks = stack(table, _rank, "rank", _SECONDS)
             panels.append(Panel(f"{tier} {op}{overlapping.MARK}", axis, Axis("seconds of threads"), marks))
         else:
             panels.append(Panel(f"{tier} {op}", axis, Axis("ms per operation"), stack(table, _rank, "rank")))
+    per = "The time of each rank's threads" if only else "Mean per operation, for each rank"
     return Figure(
         "ranks",
         "What the time of each rank went to",
-        "Mean per operation, for each rank. Device: the thread was blocked, waiting for the storage. Host: it was on a "
+        f"{per}. Device: the thread was blocked, waiting for the storage. Host: it was on a "
         "processor (copies apart, where there are explicit ones). Run queue: it could have run, but had no processor."
-        + (f" In panels with {overlapping.OF_BATCHES}, all of the measured phase added up." if of_batches else ""),
+        + (_ADDED_UP if of_batches else ""),
         tuple(panels),
         panel_height=230,
         one_x=True,
