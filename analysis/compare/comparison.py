@@ -13,6 +13,8 @@ import pandas as pd
 from kvbench_analysis.compare.comparability import check_same_work, differences, same_work
 from kvbench_analysis.compare.condensed import with_exact
 from kvbench_analysis.compare.figures import Metric, TargetFigures, target_figures
+from kvbench_analysis.compare.splits import Kind, overlapping_kinds, split_figures, thread_times, told
+from kvbench_analysis.figures.thread_time import ThreadTime
 from kvbench_analysis.summary.presence import presence
 from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run, load
@@ -69,7 +71,12 @@ def compare(
     if not force:
         check_same_work(loaded, found)
     rng = np.random.default_rng(0) if rng is None else rng
-    figures = {label: with_exact(target_figures(runs), runs) for label, runs in loaded.items()}
+    times = {label: [thread_times(run) for run in runs] for label, runs in loaded.items()}
+    split = list(dict.fromkeys(kind for of in times.values() for one in of for kind in overlapping_kinds(one)))
+    figures = {}
+    for label, runs in loaded.items():
+        own = {kind for one in times[label] for kind in overlapping_kinds(one)}
+        figures[label] = [*with_exact(target_figures(runs, own), runs), *split_figures(times[label], split)]
     baseline, *targets = loaded
     metrics = [
         {"baseline": baseline, "target": target} | row
@@ -80,7 +87,9 @@ def compare(
         metrics=pd.DataFrame(metrics, columns=list(METRIC_COLUMNS)),
         runs=pd.DataFrame(_of_runs(loaded, figures), columns=list(RUN_COLUMNS)),
         differences=found,
-        warnings=pd.DataFrame(_warnings(loaded, found), columns=list(WARNING_COLUMNS), dtype=object),
+        warnings=pd.DataFrame(
+            [*_warnings(loaded, found), *_overlapping(loaded, times)], columns=list(WARNING_COLUMNS), dtype=object
+        ),
     )
 
 
@@ -133,7 +142,9 @@ def _difference(
     interval = Interval(interval.estimate, interval.low / open_by, interval.high * open_by)
     significant = interval.excludes(1.0)
     verdict = "" if np.isnan(interval.low) else "same"
-    if significant:
+    if not metric.better:
+        verdict = ""
+    elif significant:
         verdict = "better" if (interval.estimate > 1) == (metric.better == "higher") else "worse"
     found = {"ratio": interval.estimate, "low": interval.low, "high": interval.high}
     return result | found | {"significant": significant, "verdict": verdict}
@@ -147,6 +158,15 @@ def _of_runs(loaded: Mapping[str, list[Run]], figures: Mapping[str, list[TargetF
         for one in figures[label]
         for place, metric in enumerate(one.metrics)
     ]
+
+
+def _overlapping(
+    loaded: Mapping[str, list[Run]], times: Mapping[str, list[dict[Kind, ThreadTime]]]
+) -> Iterator[tuple[str, str, str, str]]:
+    for label, runs in loaded.items():
+        for run, of_run in zip(runs, times[label], strict=True):
+            if said := told(of_run):
+                yield "of-batches", label, str(run.path), said
 
 
 def _warnings(loaded: Mapping[str, list[Run]], found: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:

@@ -4,7 +4,7 @@ What varies is the repeat where there are several, and otherwise the block of ti
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +22,7 @@ from kvbench.records.schema import Op, Phase, RequestState, label
 PERCENTILES: Final = (50.0, 95.0, 99.0)
 PARTS: Final = ("wall", "device", "host")
 _GIB: Final = 1024**3
-_OPS: Final = (Op.READ, Op.WRITE)
+OPS: Final = (Op.READ, Op.WRITE)
 
 
 class Metric(NamedTuple):
@@ -33,7 +33,7 @@ class Metric(NamedTuple):
     op: str
     unit: str
     better: str
-    """`higher` or `lower`."""
+    """`higher` or `lower`; "" where neither is."""
     percentile: float
     """0 for what is no percentile."""
 
@@ -62,8 +62,10 @@ class _Parts:
     run_of_unit: dict[int, int]
 
 
-def target_figures(runs: Sequence[Run]) -> list[TargetFigures]:
+def target_figures(runs: Sequence[Run], overlapping: Collection[tuple[str, str]] = ()) -> list[TargetFigures]:
     """All figures of one target, of the rows that its files have. Reads a column of all its runs at a time.
+
+    Of tiers and operations that are `overlapping`, rows have a wall time alone.
 
     Where files hold samples, as many rows of each are taken as make it one sample: `compare_condensed` has the rest.
     """
@@ -88,7 +90,7 @@ def target_figures(runs: Sequence[Run]) -> list[TargetFigures]:
         found.append(
             _ratio(metric, rates, len(runs), sum(len(part) for part in times[tier, op, "wall"].of_units.values()))
         )
-        for part in PARTS:
+        for part in PARTS if (tier, op) not in overlapping else ("wall",):
             found.append(_percentiles(part, tier, op, times[tier, op, part], len(runs)))
     if latency.of_units:
         found.append(_percentiles("request", "", "", latency, len(runs)))
@@ -120,13 +122,13 @@ def _operations(
     share: float,
 ) -> None:
     codes = run.columns(["phase", "errno", "op", "tier"])
-    is_shown = np.isin(np.arange(len(Op)), _OPS)[codes["op"]]
+    is_shown = np.isin(np.arange(len(Op)), OPS)[codes["op"]]
     rows = np.flatnonzero((codes["phase"] == Phase.MEASURE) & (codes["errno"] == 0) & is_shown)
     if not len(rows):
         return
-    kind = codes["tier"][rows].astype(np.int64) * len(_OPS) + (codes["op"][rows] == Op.WRITE)
+    kind = codes["tier"][rows].astype(np.int64) * len(OPS) + (codes["op"][rows] == Op.WRITE)
     del codes
-    kinds = [(str(tier), label(op)) for tier in run.tiers["name"] for op in _OPS]
+    kinds = [(str(tier), label(op)) for tier in run.tiers["name"] for op in OPS]
     columns = run.columns(["t_start_ns", "wall_ns", "nbytes"])
     start, wall, nbytes = (columns.pop(name)[rows] for name in ("t_start_ns", "wall_ns", "nbytes"))
     units = len(edges) - 1

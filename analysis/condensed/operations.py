@@ -22,6 +22,8 @@ from kvbench_analysis.figures.cells import (
     levels_of,
     with_lost,
 )
+from kvbench_analysis.figures.thread_time import SPLIT, with_batches
+from kvbench_analysis.tables.batch_sums import batch_sums
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS
 from kvbench_analysis.tables.window import Window
@@ -37,6 +39,7 @@ _QUANTITY_OF: Final = {column: quantity for quantity, column in QUANTITY_COLUMNS
 _INSIDE: Final = ("operations", "nbytes", "tokens")
 _P95: Final[dict[str, tuple[float, ...]]] = {"wall_ns": (95.0,)}
 _SAMPLED_SIZES: Final = ["size_p50_bytes", "size_p95_bytes"]
+_DISTRIBUTION: Final = (*PERCENTILE_COLUMNS, "percentiles_of", "backed_percentile")
 
 Histograms = Mapping[tuple[Quantity, int], Histogram]
 
@@ -47,7 +50,7 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
     kinds = kinds_of(run)
     numbers = _kind_of(population)
     counted = population["operations"] > 0
-    cells = _cells(population[counted], kinds)
+    cells = with_batches(_cells(population[counted], kinds), batch_sums(run, ["tier", "op"]), ["tier", "op"])
     levels = levels_of(cells)
     exact = {
         name: _exact(level, population[counted]) if name in ("operations", "totals") else level
@@ -64,7 +67,7 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
     errors = table_rows(run, "errors")
     places = _places(run, kinds)
     ranks, nodes = (
-        group_table(part, _places_level(part, place), window)
+        _place_table(run, part, place, window)
         for part, place in ((places[places["rank"] >= 0], "rank"), (places[places["rank"] < 0], "node"))
     )
     table = with_lost(group_table(cells, exact["operations"], window), lost, kinds)
@@ -120,7 +123,13 @@ def _cells(population: NDArray[np.void], kinds: pd.DataFrame) -> pd.DataFrame:
     # A measured operation begins and ends within the window, whose end is that of the last of them.
     for name in _INSIDE:
         cells[f"{name}_inside"] = population[name].astype(np.float64)
-    return cells.assign(rank=-1, node=-1, host="", shown=False)
+    return cells.assign(rank=-1, node=-1, host="", shown=False, overlap=overlaps(cells))
+
+
+def overlaps(sums: Any) -> Any:
+    """Which of the sums over operations have some that overlap in them: these have a wall time, and no parts of it,
+    which in all others add up to it."""
+    return sums["wall_ns"] > sum(sums[f"{part}_ns"] for part in SPLIT)
 
 
 def _exact(level: Level, population: NDArray[np.void]) -> Level:
@@ -157,12 +166,17 @@ def _places(run: Run, kinds: pd.DataFrame) -> pd.DataFrame:
         if {"node", "host"} <= set(table):
             hosts |= dict(zip(table["node"], table["host"], strict=True))
     cells["host"] = [hosts.get(node, "") for node in cells["node"]]
-    return pd.DataFrame(cells)
+    return pd.DataFrame(cells).assign(overlap=overlaps(rows))
+
+
+def _place_table(run: Run, cells: pd.DataFrame, place: str, window: Window) -> pd.DataFrame:
+    by = [place, "tier", "op"]
+    cells = with_batches(cells, batch_sums(run, by), by)
+    return group_table(cells, _places_level(cells, place), window)
 
 
 def _places_level(cells: pd.DataFrame, place: str) -> Level:
-    level = level_of(cells.reset_index(drop=True), [place, "tier", "op"], _P95, np.ones(len(cells), bool))
-    level.members = [cells.index.to_numpy()[members] for members in level.members]
+    level = level_of(cells, [place, "tier", "op"], _P95, np.ones(len(cells), bool))
     level.found["wall_ns"] = np.array(
         [[cells.loc[members[0], "wall_p95_ns"]] for members in level.members], np.float64
     ).reshape(len(level.members), 1)
@@ -189,12 +203,7 @@ def _with_sample(exact: OperationFigures, sample: OperationFigures) -> Operation
     p95 = ["percentiles_of", "wall_p95_ns"]
     return OperationFigures(
         operations=_taken(exact.operations, sample.operations, KIND, [*_SAMPLED_SIZES, *p95]),
-        latency=_taken(
-            exact.latency,
-            sample.latency,
-            [*KIND, "part"],
-            [*PERCENTILE_COLUMNS, "percentiles_of", "backed_percentile"],
-        ),
+        latency=_of_operations(_taken(exact.latency, sample.latency, [*KIND, "part"], list(_DISTRIBUTION))),
         totals=_taken(exact.totals, sample.totals, ["storage", "op"], [*_SAMPLED_SIZES, *p95]),
         ranks=_taken(exact.ranks, sample.ranks, ["rank", "tier", "op"], p95),
         nodes=_taken(exact.nodes, sample.nodes, ["node", "tier", "op"], p95),
@@ -203,6 +212,14 @@ def _with_sample(exact: OperationFigures, sample: OperationFigures) -> Operation
         storage_reads_resident=exact.storage_reads_resident,
         python_timed=exact.python_timed,
     )
+
+
+def _of_operations(latency: pd.DataFrame) -> pd.DataFrame:
+    """`latency` without percentiles of a sample that has only those operations of a kind that do not overlap."""
+    others = latency["split_of"] != "operations"
+    latency.loc[others, [*PERCENTILE_COLUMNS, "backed_percentile"]] = np.nan
+    latency.loc[others, "percentiles_of"] = 0
+    return latency
 
 
 def _taken(exact: pd.DataFrame, sample: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:

@@ -5,9 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis.condensed.operations import histograms, table_rows
+from kvbench_analysis.condensed.operations import histograms, overlaps, table_rows
 from kvbench_analysis.figures import sharing
 from kvbench_analysis.figures.sharing import SharingFigures
+from kvbench_analysis.figures.thread_time import SPLIT
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, backed_percentile
 from kvbench_analysis.tables.window import Window
@@ -43,8 +44,8 @@ def _reads(run: Run, window: Window) -> pd.DataFrame:
         operations, wall = int(mine["operations"].sum()), int(mine["wall_ns"].sum())
         row: dict[str, Any] = {"writer": label(kind), "operations": operations, "bytes": int(mine["nbytes"].sum())}
         row["gib_per_s"] = window.rate(row["bytes"] / _GIB)
-        for part in ("device", "host", "runq"):
-            row[f"{part}_share"] = int(mine[f"{part}_ns"].sum()) / wall if wall else float("nan")
+        told = not overlaps(mine).any()
+        row |= sharing.reads_split({part: int(mine[f"{part}_ns"].sum()) for part in SPLIT}, wall, told)
         row["mean_ns"] = wall / operations if operations else float("nan")
         merged = Histogram()
         for number in kind_numbers(mine, len(run.tiers)):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.tables.batch_sums import overlap
 from kvbench_analysis.tables.grouping import Grouping
 from kvbench_analysis.tables.kinds import KIND, each_kind, kind_numbers
 from kvbench_analysis.tables.load import Run
@@ -20,6 +21,8 @@ from kvbench.records.schema import Phase
 
 PARTS: Final = ("device", "host", "runq", "queue")
 """What the time of an operation consists of: the three parts of its wall time, and the queueing before it."""
+OVERLAPPING_PARTS: Final = ("wall", "queue")
+"""Of a kind that has operations that overlap: their wall time has no parts."""
 TAILS: Final = (95.0, 99.0)
 
 SHARE_COLUMNS: Final = (
@@ -52,7 +55,7 @@ class Attribution:
     """What `attribution` found, as tidy tables."""
 
     shares: pd.DataFrame
-    """SHARE_COLUMNS: one row per kind, tail (`p95`, `p99`) and part."""
+    """SHARE_COLUMNS: one row per kind, tail (`p95`, `p99`) and part (of PARTS, or OVERLAPPING_PARTS)."""
     places: pd.DataFrame
     """PLACE_COLUMNS: one row per kind, tail and rank (scope `rank`) or node (scope `node`)."""
     medians: pd.DataFrame
@@ -76,12 +79,14 @@ def attribution(run: Run) -> Attribution:
     del codes
     members, place = Members.of(run, run.columns(["rank"])["rank"])
     place = place[counted]
-    columns = {part: run.columns([f"{part}_ns"])[f"{part}_ns"][counted] for part in PARTS}
+    columns = {part: run.columns([f"{part}_ns"])[f"{part}_ns"][counted] for part in ("wall", *PARTS)}
+    overlapping = overlap(run.columns(["timed_by"])["timed_by"])[counted]
     shares: list[dict[str, Any]] = []
     places: list[dict[str, Any]] = []
     medians: list[dict[str, Any]] = []
     for labels, rows in each_kind(run, kinds):
-        parts = {part: np.maximum(values[rows], 0) for part, values in columns.items()}
+        names_of_parts = OVERLAPPING_PARTS if overlapping[rows].any() else PARTS
+        parts = {part: np.maximum(columns[part][rows], 0) for part in names_of_parts}
         total = np.sum(list(parts.values()), axis=0)
         mine = place[rows]
         for tail, threshold in zip(TAILS, percentiles(total, TAILS), strict=True):
@@ -106,7 +111,7 @@ def _shares(
     in_rest = {part: int(values.sum()) - in_tail[part] for part, values in parts.items()}
     whole, whole_rest = sum(in_tail.values()), sum(in_rest.values())
     excess = whole / count - whole_rest / others if others else float("nan")
-    for part in PARTS:
+    for part in parts:
         mean = in_tail[part] / count
         rest_mean = in_rest[part] / others if others else float("nan")
         yield {
@@ -160,7 +165,7 @@ def _medians(
     for index, names in _scopes(members, place):
         groups = Grouping(index)
         medians = np.array([percentiles(values, (50.0,))[0] for values in groups.split(total)])
-        means = np.array([groups.sums(parts[part]) / groups.counts for part in PARTS])
+        means = np.array([groups.sums(values) / groups.counts for values in parts.values()])
         judged = groups.counts >= FEWEST_OPERATIONS
         typical, scores = _scores(medians, judged)
         # What it has more of than is usual among the ranks.
@@ -175,7 +180,7 @@ def _medians(
                 "ratio": median / typical if typical else float("nan"),
                 "score": score,
                 "straggler": straggler,
-                "slow_part": PARTS[int(np.argmax(excess[:, place_in]))] if straggler else "",
+                "slow_part": list(parts)[int(np.argmax(excess[:, place_in]))] if straggler else "",
             }
 
 

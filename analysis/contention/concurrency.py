@@ -4,7 +4,7 @@ Every operation that moved bytes counts as active, whatever its phase and howeve
 phase `measure` that ended without an error. What that did to their times is `contention`'s business.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +27,10 @@ UNTOLD: Final = (
     "how many operations ran beside each other cannot be told from a sample; repeat the run with records: full"
 )
 """Why the contention of a sampled run is not known."""
+OVERLAPPING: Final = (
+    "operations whose batch keeps several in flight have no host time of their own, and count as others alone"
+)
+"""Why there is no contention of operations that overlap."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,20 @@ class MeasuredOperations:
     def of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """A column of /records, of these operations only; no copy where they are all."""
         return values if len(self.row) == self.rows else values[self.row]
+
+    def only(self, chosen: NDArray[np.bool_]) -> "MeasuredOperations":
+        """Those of them that are `chosen`; the others still were active beside them."""
+        if chosen.all():
+            return self
+        return replace(
+            self,
+            row=self.row[chosen],
+            start_ns=self.start_ns[chosen],
+            wall_ns=self.wall_ns[chosen],
+            kind=self.kind[chosen],
+            place=self.place[chosen],
+            others={name: values[chosen] for name, values in self.others.items()},
+        )
 
 
 def operations_contention(run: Run) -> pd.DataFrame:

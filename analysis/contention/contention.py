@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from kvbench_analysis.contention.concurrency import MeasuredOperations, measured_operations
 from kvbench_analysis.contention.factor import BinSums, contention_factor
+from kvbench_analysis.tables.batch_sums import overlap
 from kvbench_analysis.tables.kinds import KIND, each_kind
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.membership import Members
@@ -62,11 +63,14 @@ def no_contention() -> Contention:
 def contention(run: Run, rng: np.random.Generator | None = None) -> Contention:
     """Host and device time per byte and run-queue share against concurrency, and the contention factor.
 
-    `rng` draws the bootstrap samples; without one, the same file gives the same figures. Needs some 150 bytes of memory
-    per operation. Raises KvbenchError: a damaged file, or one that holds only a sample of the rows.
+    Of operations that do not overlap: others have no such times. `rng` draws the bootstrap samples; without one, the
+    same file gives the same figures. Needs some 150 bytes of memory per operation. Raises KvbenchError: a damaged file,
+    or one that holds only a sample of the rows.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     measured = measured_operations(run)
+    # What overlaps has no host or device time of its own: it was there beside others, and has no cost.
+    measured = measured.only(~overlap(measured.of_rows(run.columns(["timed_by"])["timed_by"])))
     columns = {"nbytes": measured.of_rows(run.columns(["nbytes"])["nbytes"])}
     for name in ("wall_ns", "host_ns", "device_ns", "runq_ns"):
         # Seven digits are enough for a time, and take half the memory.

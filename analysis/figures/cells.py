@@ -1,7 +1,8 @@
 """The tables of operations, made of cells: how groups of cells become rows. Reads nothing.
 
-A cell is one row of a DataFrame with the sums over the operations of one kind, on one rank or on all; what it was
-summed from is not asked here. Percentiles come as arrays, one row per group (`Level.found`).
+A cell is one row of a DataFrame with the sums over the operations of one kind, on one rank or on all, and over their
+batches where they overlap (`thread_time`); what it was summed from is not asked here. Percentiles come as arrays, one
+row per group (`Level.found`).
 """
 
 import errno
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.figures.thread_time import COLUMNS as _SHARES
+from kvbench_analysis.figures.thread_time import SPLIT, thread_time
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, backed_percentile, percentiles
 from kvbench_analysis.tables.window import Window
@@ -20,12 +23,13 @@ from kvbench.records.schema import Op, Path, label
 
 PARTS: Final = ("wall", "device", "host", "runq", "copy", "queue")
 """Times of an operation: device + host + runq = wall; copy is part of host; queue precedes wall."""
+OF_THREAD: Final = (*SPLIT, "copy")
+"""Those of them that no operation has of its own where several overlap."""
 
 _GIB: Final = 1024**3
 _SIZES: Final = (0.0, 50.0, 95.0, 100.0)
 _SIZE_COLUMNS: Final = ("size_min_bytes", "size_p50_bytes", "size_p95_bytes", "size_max_bytes")
 KIND: Final = ["tier", "op", "path"]
-_SHARED: Final = ("device", "host", "runq")
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def level_of(cells: pd.DataFrame, by: list[str], wanted: dict[str, tuple[float, 
 
 
 def group_table(cells: pd.DataFrame, level: Level, window: Window) -> pd.DataFrame:
-    """One row per group of `level`: counts, rates over the window, sizes or P95, and shares of the wall time."""
+    """One row per group of `level`: counts, rates over the window, sizes or P95, and shares of the threads' time."""
     rows = []
     for group, index in enumerate(level.members):
         part = cells.loc[index]
@@ -134,9 +138,7 @@ def group_table(cells: pd.DataFrame, level: Level, window: Window) -> pd.DataFra
             row |= dict(zip(_SIZE_COLUMNS, level.found["nbytes"][group], strict=True))
         row["percentiles_of"] = row["operations"]
         row["wall_p95_ns"] = level.found["wall_ns"][group][level.wanted["wall_ns"].index(95.0)]
-        wall = part["wall_ns"].sum()
-        row |= {f"{name}_share": part[f"{name}_ns"].sum() / wall if wall else float("nan") for name in _SHARED}
-        rows.append(row)
+        rows.append(row | thread_time(part, of_path=level.by == KIND).columns())
     return pd.DataFrame(rows, columns=_columns(level))
 
 
@@ -145,25 +147,44 @@ def _columns(level: Level) -> list[str]:
     extra = {"tier": ["tier_kind"], "rank": ["node", "host"], "node": ["host"]}.get(level.by[0], [])
     rates = ["operations", "bytes", "tokens", "operations_per_s", "gib_per_s", "tokens_per_s"]
     sizes = list(_SIZE_COLUMNS) if "nbytes" in level.wanted else []
-    return [*level.by, *extra, *rates, *sizes, "percentiles_of", "wall_p95_ns", *(f"{name}_share" for name in _SHARED)]
+    return [*level.by, *extra, *rates, *sizes, "percentiles_of", "wall_p95_ns", *_SHARES]
 
 
 def latency_table(cells: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """One row per tier, operation, path and part of the time, with its distribution over all operations."""
+    """One row per tier, operation, path and part of the time, with its distribution over all operations.
+
+    Where operations overlap, parts of the thread's time have a share alone, and there is a part `helper` if it has one.
+    """
     rows: list[dict[str, Any]] = []
     for group, index in enumerate(level.members):
         part = cells.loc[index]
+        kind = {column: part.iloc[0][column] for column in KIND}
         operations, wall = int(part["operations"].sum()), int(part["wall_ns"].sum())
+        time = thread_time(part, OF_THREAD, of_path=True)
+        overlap = time.split_of != "operations"
         for name in PARTS:
+            if name in OF_THREAD and overlap:
+                rows.append(kind | _no_distribution(name, operations, time.share(name), time.split_of))
+                continue
             total = int(part[f"{name}_ns"].sum())
-            row = {column: part.iloc[0][column] for column in KIND}
-            row |= {"part": name, "operations": operations, "mean_ns": total / operations}
+            row = kind | {"part": name, "operations": operations, "mean_ns": total / operations}
             row["share_of_wall"] = total / wall if wall else float("nan")
             row |= dict(zip(PERCENTILE_COLUMNS, level.found[f"{name}_ns"][group], strict=True))
-            rows.append(row | {"percentiles_of": operations, "backed_percentile": backed_percentile(operations)})
+            row |= {"percentiles_of": operations, "backed_percentile": backed_percentile(operations)}
+            rows.append(row | {"split_of": "operations"})
+        if overlap and time.helper_ns > 0:
+            rows.append(kind | _no_distribution("helper", operations, time.helper_share, time.split_of))
     columns = [*KIND, "part", "operations", "mean_ns", "share_of_wall", *PERCENTILE_COLUMNS, "percentiles_of"]
-    columns.append("backed_percentile")
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, "backed_percentile", "split_of"])
+
+
+def _no_distribution(part: str, operations: int, share: float, split_of: str) -> dict[str, Any]:
+    """What is known of a part of the time of batches."""
+    nothing = dict.fromkeys(("mean_ns", *PERCENTILE_COLUMNS, "backed_percentile"), float("nan"))
+    return {"part": part, "operations": operations, "share_of_wall": share, **nothing} | {
+        "percentiles_of": 0,
+        "split_of": split_of,
+    }
 
 
 def with_lost(operations: pd.DataFrame, lost: dict[str, NDArray[Any]], kinds: pd.DataFrame) -> pd.DataFrame:

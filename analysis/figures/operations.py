@@ -19,6 +19,8 @@ from kvbench_analysis.figures.cells import (
     levels_of,
     with_lost,
 )
+from kvbench_analysis.figures.thread_time import with_batches
+from kvbench_analysis.tables.batch_sums import batch_sums, overlap
 from kvbench_analysis.tables.grouping import Grouping
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.window import Window
@@ -57,7 +59,12 @@ def operation_figures(run: Run, window: Window) -> OperationFigures:
             level.use(column, segments)
     for column, share in inside.items():
         cells[f"{column}_inside"] = cells[column] - share
-    python_timed = int(np.count_nonzero(run.columns(["timed_by"])["timed_by"][moved] == TimedBy.PYTHON))
+    timed_by = run.columns(["timed_by"])["timed_by"]
+    python_timed = int(np.count_nonzero(timed_by[moved] == TimedBy.PYTHON))
+    overlapping = overlap(timed_by)[counted]
+    cells["overlap"] = [bool(segment.any()) for segment in grouping.split(overlapping)]
+    by = ["rank", "tier", "op"]
+    cells = with_batches(cells, batch_sums(run, by), by)
     operations = group_table(cells, levels["operations"], window)
     return OperationFigures(
         operations=with_lost(operations, lost, kinds),

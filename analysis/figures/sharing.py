@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.figures.thread_time import SPLIT
+from kvbench_analysis.tables.batch_sums import overlap
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, backed_percentile, percentiles
 from kvbench_analysis.tables.window import Window
@@ -19,7 +21,6 @@ VIOLATIONS: Final = ("missing", "torn", "stale", "unseen")
 """Kinds of broken promises of a filesystem, as /sharing counts them (docs/sharing.md)."""
 
 _GIB: Final = 1024**3
-_SHARES: Final = ("device", "host", "runq")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def _reads(run: Run, window: Window) -> Iterator[dict[str, Any]]:
     locality = codes["locality"][counted]
     columns = {
         name: run.columns([name])[name][counted]
-        for name in ("t_start_ns", "wall_ns", "nbytes", *(f"{part}_ns" for part in _SHARES))
+        for name in ("t_start_ns", "wall_ns", "nbytes", *(f"{part}_ns" for part in SPLIT))
     }
+    overlapping = overlap(run.columns(["timed_by"])["timed_by"])[counted]
     inside = window.share_inside(columns["t_start_ns"], columns["wall_ns"])
     for kind in Locality:
         mine = locality == kind
@@ -85,11 +87,17 @@ def _reads(run: Run, window: Window) -> Iterator[dict[str, Any]]:
         row: dict[str, Any] = {"writer": label(kind), "operations": len(wall)}
         row["bytes"] = int(columns["nbytes"][mine].sum(dtype=np.int64))
         row["gib_per_s"] = window.rate(float((columns["nbytes"][mine] * inside[mine]).sum()) / _GIB)
-        row |= {
-            f"{part}_share": float(columns[f"{part}_ns"][mine].sum() / wall.sum()) if wall.sum() else float("nan")
-            for part in _SHARES
-        }
+        told = not overlapping[mine].any()
+        row |= reads_split({part: int(columns[f"{part}_ns"][mine].sum()) for part in SPLIT}, int(wall.sum()), told)
         yield row | _distribution(wall)
+
+
+def reads_split(parts_ns: dict[str, int], wall_ns: int, told: bool) -> dict[str, Any]:
+    """Shares of the wall time, of one writer's reads. Not `told` where they overlap: batches mix those of all."""
+    shares = {part: value / wall_ns if told and wall_ns else float("nan") for part, value in parts_ns.items()}
+    return {f"{part}_share": share for part, share in shares.items()} | {
+        "split_of": "operations" if told else "unknown"
+    }
 
 
 def _visibility(run: Run) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,15 @@ from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.marks import Axis, Bars, Line, Mark, Panel
 from kvbench_analysis.plots.palette import Part
 from kvbench_analysis.plots.tables import QUANTILES
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 
 _STACK: Final = (palette.DEVICE, palette.HOST, palette.COPY, palette.RUN_QUEUE)
 _MS: Final = 1e-6
+_SECONDS: Final = 1e-9
+_ADDED_UP: Final = (
+    f" {overlapping.MARK} The operations of a batch overlap, so that none has a split of its own: here it is the time of "
+    "the rank's threads, of batches and of what does not overlap, added up over the measured phase."
+)
 
 
 def kind_names(table: pd.DataFrame) -> pd.Series:
@@ -49,9 +54,22 @@ def latency_cdf(quantiles: pd.DataFrame, by: str | None = None) -> Figure:
 
 
 def latency_bands(bands: pd.DataFrame, what: str) -> Figure:
-    """What slow operations waited for: `bands` is the table `latency_bands` of the operations called `what`."""
+    """What slow operations waited for: `bands` is the table `latency_bands` of the operations called `what`.
+
+    Of operations that overlap, which wait together, how long they took.
+    """
     ticks = {float(place): _band(row) for place, row in enumerate(bands.to_dict("records"))}
     ticks = {place: name.replace(" ", "\n", 1) for place, name in ticks.items()}
+    if bands["device_ns"].isna().any():
+        marks: tuple[Mark, ...] = (_bars(palette.WALL, bands, np.arange(len(bands)), _band),)
+        return Figure(
+            "slow-operations",
+            f"How long fast and slow {what} took",
+            f"Mean per operation: the {what} of all ranks, ordered by their wall time and cut into bands. They "
+            "overlap, so that none has a device, host or run-queue time of its own.",
+            (Panel("", Axis("", ticks=ticks), Axis("ms per operation"), marks),),
+            panel_height=320,
+        )
     return Figure(
         "slow-operations",
         f"What fast and slow {what} waited for",
@@ -63,19 +81,29 @@ def latency_bands(bands: pd.DataFrame, what: str) -> Figure:
 
 
 def parts_by_rank(parts: pd.DataFrame) -> Figure:
-    """The mean wall time of each rank's operations and what it is made of: `parts` is `time_parts`."""
+    """The mean wall time of each rank's operations and what it is made of: `parts` is `time_parts`.
+
+    Of operations that overlap, the time of the rank's threads; those of which it is not known are not shown.
+    """
     panels = []
-    for (tier, op), group in parts.groupby(["tier", "op"], sort=False):
+    of_batches, only = (parts["split_of"] == "batches").any(), (parts["split_of"] != "operations").all()
+    for (tier, op), group in parts[parts["split_of"] != "unknown"].groupby(["tier", "op"], sort=False):
         table = group.sort_values("rank")
         ranks = table["rank"].to_numpy()
         ticks = {float(rank): str(rank) for rank in ranks} if len(ranks) <= 32 else {}
         axis = Axis("rank", low=ranks.min() - 0.6, high=ranks.max() + 0.6, ticks=ticks)
-        panels.append(Panel(f"{tier} {op}", axis, Axis("ms per operation"), stack(table, _rank, "rank")))
+        if table["split_of"].iloc[0] == "batches":
+            marks = stack(table, _rank, "rank", _SECONDS)
+            panels.append(Panel(f"{tier} {op}{overlapping.MARK}", axis, Axis("seconds of threads"), marks))
+        else:
+            panels.append(Panel(f"{tier} {op}", axis, Axis("ms per operation"), stack(table, _rank, "rank")))
+    per = "The time of each rank's threads" if only else "Mean per operation, for each rank"
     return Figure(
         "ranks",
         "What the time of each rank went to",
-        "Mean per operation, for each rank. Device: the thread was blocked, waiting for the storage. Host: it was on a "
-        "processor (copies apart, where there are explicit ones). Run queue: it could have run, but had no processor.",
+        f"{per}. Device: the thread was blocked, waiting for the storage. Host: it was on a "
+        "processor (copies apart, where there are explicit ones). Run queue: it could have run, but had no processor."
+        + (_ADDED_UP if of_batches else ""),
         tuple(panels),
         panel_height=230,
         one_x=True,
@@ -93,21 +121,46 @@ def parts_by_name(table: pd.DataFrame, what: str) -> Figure:
     )
 
 
-def stack(table: pd.DataFrame, name: Any, place: str | None = None) -> tuple[Mark, ...]:
-    """A bar for each row of `table` with the mean `device_ns`, `host_ns`, `copy_ns` and `runq_ns` on each other."""
-    x = table[place].to_numpy() if place else np.arange(len(table))
+def shares_by_name(table: pd.DataFrame, what: str) -> Figure:
+    """What the time of operations called `what` went to, side by side: a bar for each row of `table` (columns `name`,
+    `operations`, `split_of`, `device_share`, `host_share`, `runq_share`), of runs of which some have operations that
+    overlap."""
     rows = table.to_dict("records")
-    return tuple(
+    marked = {"batches": overlapping.MARK, "unknown": ": not known"}
+    ticks = {float(place): f"{row['name']}{marked.get(row['split_of'], '')}" for place, row in enumerate(rows)}
+    bars = tuple(
         Bars(
             part.name,
-            x,
-            table[f"{part.key}_ns"].to_numpy(float) * _MS,
+            np.arange(len(table)),
+            table[f"{part.key}_share"].fillna(0).to_numpy(float) * 100,
             part.colour,
-            [_told(r, part, name) for r in rows],
+            [f"{row['name']}: {units.share(row[f'{part.key}_share'])} {part.name}" for row in rows],
         )
+        for part in palette.PARTS
+    )
+    note = overlapping.notes(table["split_of"])
+    return Figure(
+        "parts",
+        f"What the time of {what} went to",
+        f"Of the time of the threads, over all ranks of each run. {note}",
+        (Panel("", Axis("", ticks=ticks), Axis("% of the threads' time", low=0, high=100), bars),),
+    )
+
+
+def stack(table: pd.DataFrame, name: Any, place: str | None = None, factor: float = _MS) -> tuple[Mark, ...]:
+    """A bar for each row of `table` with its `device_ns`, `host_ns`, `copy_ns` and `runq_ns` on each other, each times
+    `factor`."""
+    x = table[place].to_numpy() if place else np.arange(len(table))
+    return tuple(
+        _bars(part, table, x, name, factor)
         for part in _STACK
         if part is not palette.COPY or (table["copy_ns"] > 0).any()
     )
+
+
+def _bars(part: Part, table: pd.DataFrame, x: Any, name: Any, factor: float = _MS) -> Bars:
+    notes = [_told(row, part, name) for row in table.to_dict("records")]
+    return Bars(part.name, x, table[f"{part.key}_ns"].to_numpy(float) * factor, part.colour, notes)
 
 
 def _told(row: dict[Any, Any], part: Part, name: Any) -> str:

@@ -21,6 +21,9 @@ HOST: Final = Part("host", "host", "on a processor: system calls, page-cache and
 COPY: Final = Part("copy", "copy (in host)", "explicit memory copies, a part of host", "#a5560f")
 RUN_QUEUE: Final = Part("runq", "run queue", "ready to run, but no processor was free", "#9a9a9a")
 QUEUE: Final = Part("queue", "queued before", "waiting to start; not part of the operation's wall time", "#7a68a6")
+WALL: Final = Part(
+    "wall", "wall time", "submission to completion, of operations that overlap: it has no parts", "#009e73"
+)
 
 PARTS: Final = (DEVICE, HOST, RUN_QUEUE)
 """What wall time is the sum of."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.tables.batch_sums import batch_sums, overlap
 from kvbench_analysis.tables.grouping import Grouping
 from kvbench_analysis.tables.kinds import kind_labels, kind_numbers
 from kvbench_analysis.tables.load import Run
@@ -51,16 +52,18 @@ class Counted:
         """Reads what tells kinds apart."""
         codes = run.columns(["phase", "errno", "op", "tier", "path", "rank"])
         mask = (codes["phase"] == Phase.MEASURE) & (codes["errno"] == 0)
-        self._run = run
+        self.run = run
         self.sampled_1_in = run.sampled_1_in()
         self._mask = None if mask.all() else mask
         numbers, self.kind = np.unique(self._chosen(kind_numbers(codes)), return_inverse=True)
         self.rank: NDArray[np.uint32] = self._chosen(codes["rank"])
         self.kinds = [self._named(int(number)) for number in numbers]
+        self.overlap: NDArray[np.bool_] = overlap(self.column("timed_by"))
+        """Which of them overlap with others of their batch, and have no device, host or run-queue time."""
 
     def column(self, name: str) -> NDArray[Any]:
         """The column `name` of the operations that count."""
-        return self._chosen(self._run.columns([name])[name])
+        return self._chosen(self.run.columns([name])[name])
 
     def of(self, *, storage: bool, op: str | None = None) -> NDArray[np.bool_]:
         """Which of them are on storage (or in memory), and are an `op`."""
@@ -71,8 +74,8 @@ class Counted:
         return values if self._mask is None else values[self._mask]
 
     def _named(self, number: int) -> Kind:
-        labels = kind_labels(self._run, number)
-        tiers = self._run.tiers
+        labels = kind_labels(self.run, number)
+        tiers = self.run.tiers
         return Kind(**labels, storage=bool(tiers.loc[tiers["name"] == labels["tier"], "storage"].iloc[0]))
 
 
@@ -103,7 +106,8 @@ def time_parts(counted: Counted) -> pd.DataFrame:
     """Per `tier`, `op` (reads and writes) and `rank`: `operations`, and the means of `wall_ns` and its parts.
 
     Storage tiers come first. `device_ns` + `host_ns` + `copy_ns` + `runq_ns` = `wall_ns`: here `host_ns` is without the
-    explicit copies.
+    explicit copies. Where operations of a tier overlap (`split_of`: `batches`), all five are no means but the time of
+    the rank's threads, of all batches and of what does not overlap; NaN (`unknown`) where the file does not have it.
     """
     shown_kinds = [kind for kind in counted.kinds if kind.op in ("read", "write")]
     shown_kinds.sort(key=lambda kind: not kind.storage)
@@ -115,29 +119,55 @@ def time_parts(counted: Counted) -> pd.DataFrame:
     key = pair[shown] * max(len(ranks), 1) + rank
     size = len(pairs) * len(ranks)
     operations = np.bincount(key, minlength=size)
-    number, place = np.divmod(np.flatnonzero(operations), max(len(ranks), 1))
-    means: dict[str, NDArray[Any]] = {"operations": operations[operations > 0]}
-    for part in ("wall", "device", "host", "copy", "runq"):
-        sums = np.bincount(key, counted.column(f"{part}_ns")[shown], minlength=size)
-        means[f"{part}_ns"] = sums[operations > 0] / means["operations"]
-    means["host_ns"] = means["host_ns"] - means["copy_ns"]
+    kept = np.flatnonzero(operations)
+    number, place = np.divmod(kept, max(len(ranks), 1))
+    overlapping = np.bincount(key, counted.overlap[shown], minlength=size)[kept] > 0
+    sums = {
+        f"{part}_ns": np.bincount(key, counted.column(f"{part}_ns")[shown], minlength=size)[kept]
+        for part in ("wall", *STACK)
+    }
     tiers, ops = ([pairs[index][side] for index in number] for side in (0, 1))
-    return pd.DataFrame({"tier": tiers, "op": ops, "rank": ranks[place]} | means)
+    table = pd.DataFrame({"tier": tiers, "op": ops, "rank": ranks[place], "operations": operations[kept]} | sums)
+    table = _of_threads(counted, table.assign(overlap=overlapping))
+    table["host_ns"] -= table["copy_ns"]
+    return table
+
+
+def _of_threads(counted: Counted, table: pd.DataFrame) -> pd.DataFrame:
+    """Sums per `tier`, `op` and `rank` as means per operation or, of a tier and operation that overlap on any rank, as
+    the time of the threads."""
+    by = ["tier", "op", "rank"]
+    together = table.groupby(["tier", "op"], sort=False)["overlap"].transform("any").to_numpy(bool)
+    found = batch_sums(counted.run, by).set_index(by).reindex(pd.MultiIndex.from_frame(table[by]))
+    # What has no batches of its own that overlap adds none, if it is known that there are none.
+    found.loc[~table["overlap"].to_numpy(bool)] = 0
+    parts = {name: table[f"{name}_ns"].to_numpy(np.float64) for name in ("wall", *STACK)}
+    parts["wall"] = np.where(together, parts["device"] + parts["host"] + parts["runq"], parts["wall"])
+    for name, values in parts.items():
+        of_batches = found[f"batch_{name}_ns"].to_numpy(np.float64)
+        threads = values * counted.sampled_1_in + of_batches
+        table[f"{name}_ns"] = np.where(together, threads, values / table["operations"].to_numpy())
+    known = table.groupby(["tier", "op"], sort=False)["wall_ns"].transform(lambda column: column.notna().all())
+    table["split_of"] = np.where(together, np.where(known, "batches", "unknown"), "operations")
+    return table.drop(columns="overlap")
 
 
 def latency_bands(counted: Counted, chosen: NDArray[np.bool_]) -> pd.DataFrame:
     """Per band of BANDS of the `chosen` operations, ordered by wall time: means of it and its parts, as `time_parts`.
 
-    `low_percentile`, `high_percentile`, `operations`, `wall_ns`, `device_ns`, `host_ns`, `copy_ns`, `runq_ns`.
+    `low_percentile`, `high_percentile`, `operations`, `wall_ns`, `device_ns`, `host_ns`, `copy_ns`, `runq_ns`. The
+    parts are NaN where any of the operations overlap.
     """
     order = np.argsort(counted.column("wall_ns")[chosen], kind="stable")
     edges = [round(len(order) * low / 100) for low, _ in BANDS] + [len(order)]
     members = [order[first:last] for first, last in pairwise(edges)]
     table = pd.DataFrame(BANDS, columns=["low_percentile", "high_percentile"])
     table["operations"] = [len(rows) for rows in members]
-    for part in ("wall", "device", "host", "copy", "runq"):
-        values = counted.column(f"{part}_ns")[chosen]
-        table[f"{part}_ns"] = [values[rows].mean() if len(rows) else np.nan for rows in members]
+    parts = ("wall",) if counted.overlap[chosen].any() else ("wall", *STACK)
+    for part in ("wall", *STACK):
+        values = counted.column(f"{part}_ns")[chosen] if part in parts else None
+        means = [values[rows].mean() if values is not None and len(rows) else np.nan for rows in members]
+        table[f"{part}_ns"] = np.array(means, np.float64)
     table["host_ns"] -= table["copy_ns"]
     return table[table["operations"] > 0].reset_index(drop=True)
 

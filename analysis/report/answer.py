@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from kvbench_analysis.contention.concurrency import UNTOLD
+from kvbench_analysis.contention.concurrency import OVERLAPPING, UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
 from kvbench_analysis.report.markup import element
 from kvbench_analysis.summary.look_ups_print import prefix_hit_share
 from kvbench_analysis.summary.summary import measured as time_measured
 from kvbench_analysis.tables.percentiles import operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 
 _SAID: Final = {
     "device": "waiting for the storage",
@@ -88,20 +88,23 @@ def warnings(content: Content) -> Element | None:
 
 
 def split_bar(row: dict[Any, Any]) -> Element:
-    """Device, host and run queue as one bar: shares of the wall time."""
+    """Device, host and run queue as one bar: shares of the time of the threads; in words, where they are not known."""
+    if row["split_of"] == "unknown":
+        return element("span", "not known", title=overlapping.NOT_KNOWN)
     known = [(part, row[f"{part.key}_share"]) for part in palette.PARTS]
+    told = [(part, value, overlapping.share(value, row["split_of"])) for part, value in known]
     pieces = [
         element(
             "span",
-            f"{part.name} {units.share(share)}" if share >= 0.12 else "",
+            f"{part.name} {said}" if share >= 0.12 else "",
             class_=f"part-{part.key}",
             style=f"width:{share * 100:.3f}%",
-            title=f"{part.name} {units.share(share)}: {part.meaning}",
+            title=f"{part.name} {said}: {part.meaning}",
         )
-        for part, share in known
+        for part, share, said in told
         if share > 0
     ]
-    label = ", ".join(f"{part.name} {units.share(share)}" for part, share in known)
+    label = ", ".join(f"{part.name} {said}" for part, _, said in told)
     return element("div", pieces, class_="split", role="img", aria_label=label)
 
 
@@ -126,8 +129,11 @@ def _where(row: dict[Any, Any]) -> Iterator[str]:
     shares = sorted(((row[f"{part.key}_share"], part.key) for part in palette.PARTS), reverse=True)
     share, key = shares[0]
     if math.isnan(share):
+        if row["split_of"] == "unknown":
+            yield f"Where their time went is {overlapping.NOT_KNOWN}."
         return
-    yield f"{units.share(share)} of their time was {_SAID[key]}"
+    whose = "the time of their batches" if row["split_of"] == "batches" else "their time"
+    yield f"{units.share(share)} of {whose} was {_SAID[key]}"
     share, key = shares[1]
     yield f", {units.share(share)} {_SAID[key]}." if share >= 0.005 else "."
 
@@ -135,6 +141,9 @@ def _where(row: dict[Any, Any]) -> Iterator[str]:
 def _contended(content: Content) -> str:
     """What the contention factor says, and how sure it is."""
     factor = told_factor(content)
+    overlaps = content.summary.operations["split_of"].isin(["batches", "unknown"]).any()
+    if factor is None and overlaps:
+        return f"Contention cannot be told from this run: {OVERLAPPING}."
     if content.run.sampled_1_in() > 1:
         return f"Contention cannot be told from this file: {UNTOLD}."
     if factor is None:
@@ -200,6 +209,9 @@ def _card(label: str, value: str, per: str, key: str) -> Element:
 
 def _split(content: Content, row: dict[Any, Any]) -> Element:
     assert content.focus is not None
+    note = overlapping.notes([row["split_of"]], [row["helper_share"]])
+    if row["helper_share"] > 0:
+        note = f"Helpers: {overlapping.helper(row['helper_share'])}. {note}"
     legend = (
         element(
             "li",
@@ -207,7 +219,11 @@ def _split(content: Content, row: dict[Any, Any]) -> Element:
             element(
                 "b",
                 f"{part.name} ",
-                element("span", units.share(row[f"{part.key}_share"]), data_figure=f"{part.key}-share"),
+                element(
+                    "span",
+                    overlapping.share(row[f"{part.key}_share"], row["split_of"]),
+                    data_figure=f"{part.key}-share",
+                ),
             ),
             f" {part.meaning}",
         )
@@ -217,7 +233,8 @@ def _split(content: Content, row: dict[Any, Any]) -> Element:
         "figure",
         element("figcaption", f"What the time of {content.focus.name} went to, all of them together"),
         split_bar(row),
-        element("ul", legend, class_="legend"),
+        element("ul", legend, class_="legend") if row["split_of"] != "unknown" else None,
+        element("p", note, class_="caption", data_figure="split-note") if note else None,
         class_="answer-split",
     )
 

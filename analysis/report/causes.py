@@ -32,11 +32,15 @@ def tail_table(content: Content) -> Element | None:
                 (f"slowest {100 - float(str(tail)[1:]):g} %", count, units.duration(first["threshold_ns"]), *said)
             )
     columns = ["", "operations", "took at least", "device", "host", "run queue", "queued before"]
+    overlapping = (moved["part"] == "wall").any()
+    unsplit = (
+        " Of operations that overlap only the queueing is known, and the rest is wall time." if overlapping else ""
+    )
     return table(
         columns,
         rows,
         caption="Here the time of an operation counts from when it was wanted: queueing before it, then its wall time. "
-        "Shares are of that time." + _of_sample(content),
+        f"Shares are of that time.{unsplit}" + _of_sample(content),
     )
 
 

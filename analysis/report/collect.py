@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from kvbench_analysis import summarize
 from kvbench_analysis.contention.attribution import Attribution, attribution
-from kvbench_analysis.contention.concurrency import UNTOLD
+from kvbench_analysis.contention.concurrency import OVERLAPPING, UNTOLD
 from kvbench_analysis.contention.contention import Contention, contention, no_contention
 from kvbench_analysis.contention.factor import FEWEST_OPERATIONS
 from kvbench_analysis.plots import tables
@@ -21,7 +21,7 @@ from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.timeline import timeline
 from kvbench_analysis.tables.window import Window
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 from numpy.typing import NDArray
 
 _BUSY_PCT: Final = 90.0
@@ -88,7 +88,7 @@ def collect(run: Run, name: str) -> Content:
             "slow-operations", "What slow operations waited for", latency_bands(bands, what) if len(bands) else None
         ),
         _ranks(counted),
-        _contention(run, contended, focus),
+        _contention(run, contended, focus, bool(counted.overlap.any())),
         _timeline(run, window),
         _heatmap(counted, chosen, what, window),
     ]
@@ -144,27 +144,28 @@ def _of_sample(shown: Shown, run: Run) -> Shown:
 
 def _ranks(counted: tables.Counted) -> Shown:
     parts = tables.time_parts(counted)
-    return _shown(
-        "ranks",
-        "What the time of each rank went to",
-        parts_by_rank(parts) if len(parts) else None,
-        "no rank read or wrote anything in the measured phase",
-    )
+    known = (parts["split_of"] != "unknown").any()
+    absent = overlapping.NOT_KNOWN if len(parts) else "no rank read or wrote anything in the measured phase"
+    return _shown("ranks", "What the time of each rank went to", parts_by_rank(parts) if known else None, absent)
 
 
-def _contention(run: Run, contended: Contention, focus: Focus | None) -> Shown:
+def _contention(run: Run, contended: Contention, focus: Focus | None, overlap: bool) -> Shown:
+    """`overlap`: some operations have no host time of their own, and are not in the curve."""
     title = "Contention: the cost of a byte against concurrency"
     curve = contended.curve
     if run.sampled_1_in() > 1:
         return _shown("contention", title, None, UNTOLD)
     if focus is None or curve.empty:
-        return _shown("contention", title, None, "no operation moved bytes")
+        return _shown("contention", title, None, OVERLAPPING if overlap else "no operation moved bytes")
     storage = curve["tier"].isin(run.tiers.loc[run.tiers["storage"], "name"])
     shown = (curve["op"] == focus.op) & (storage if focus.storage else ~storage) | (curve["op"] == "read") & ~storage
     curve = curve[(curve["scope"] == "all") & (curve["against"] == "operations") & shown]
     if not (curve["operations"] >= FEWEST_OPERATIONS).any():
-        return _shown("contention", title, None, "too few operations ran among the same number of others")
-    return _shown("contention", title, contention_curve(curve, tables.copy_limits(run)))
+        few = "too few operations ran among the same number of others"
+        return _shown("contention", title, None, f"{few}; {OVERLAPPING}" if overlap else few)
+    figure = contention_curve(curve, tables.copy_limits(run))
+    said = f" Only of operations that do not overlap: {OVERLAPPING}." if overlap else ""
+    return _shown("contention", title, replace(figure, note=figure.note + said))
 
 
 def _timeline(run: Run, window: Window) -> Shown:

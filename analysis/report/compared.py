@@ -7,12 +7,12 @@ from xml.etree.ElementTree import Element
 
 import pandas as pd
 from kvbench_analysis.compare.comparison import compare
-from kvbench_analysis.plots.latency import latency_cdf, parts_by_name
+from kvbench_analysis.plots.latency import latency_cdf, parts_by_name, shares_by_name
 from kvbench_analysis.report.answer import focus_row, split_bar
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.markup import Group, table
 from kvbench_analysis.tables.percentiles import operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 
 _PERCENTILES: Final = (50, 95, 99)
 _TIMES: Final = {"wall": "wall time", "device": "device", "host": "host", "runq": "run queue"}
@@ -21,6 +21,7 @@ _METRICS: Final = {
     "prefix_blocks": "prefix hits, of blocks",
     "prefix_hits": "prefix hits, of prompt tokens",
     **{f"{part}_p{p}_ns": f"P{p}, {said}" for p in _PERCENTILES for part, said in _TIMES.items()},
+    **{f"{part}_share": f"{said}, of the threads' time" for part, said in _TIMES.items() if part != "wall"},
     **{f"request_p{p}_ns": f"P{p} of a request" for p in _PERCENTILES},
 }
 """What `compare` calls its metrics, and what they are called on the page."""
@@ -32,8 +33,13 @@ def comparison_table(contents: Sequence[Content]) -> Element:
         ["run", "what", "GiB/s", "P95 per op", "device, host, run queue", "tokens/s", "ranks", "fingerprint"],
         (_row(content) for content in contents),
         left=2,
-        caption="Shares are of the wall time. Runs with the same fingerprint did the same work.",
+        caption=f"{_shares_of(contents)} Runs with the same fingerprint did the same work.",
     )
+
+
+def _shares_of(contents: Sequence[Content]) -> str:
+    rows = [focus_row(content) for content in contents if content.focus is not None]
+    return overlapping.notes(row["split_of"] for row in rows) or "Shares are of the wall time."
 
 
 def comparison_figures(contents: Sequence[Content]) -> Iterator[Shown]:
@@ -48,13 +54,13 @@ def comparison_figures(contents: Sequence[Content]) -> Iterator[Shown]:
         latency_cdf(pd.concat(lines, ignore_index=True), by="name") if lines else None,
         "no run measured anything",
     )
-    means = pd.DataFrame([_means(content) for content in measured])
-    yield Shown(
-        "parts",
-        f"What the time of {what} went to",
-        parts_by_name(means, what) if len(means) else None,
-        "no run measured anything",
-    )
+    rows = [focus_row(content) | {"name": content.name} for content in measured]
+    title, nothing = f"What the time of {what} went to", "no run measured anything"
+    if any(row["split_of"] != "operations" for row in rows):
+        yield Shown("parts", title, shares_by_name(pd.DataFrame(rows), what))
+    else:
+        means = pd.DataFrame([_means(content) for content in measured])
+        yield Shown("parts", title, parts_by_name(means, what) if len(means) else None, nothing)
 
 
 def ratio_table(contents: Sequence[Content]) -> Element | None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element
 
 import pandas as pd
+from kvbench_analysis.figures.thread_time import SPLIT
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, element, table
@@ -12,17 +13,16 @@ from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, 
 from kvbench_analysis.summary.sharing_print import sharing_tables
 from kvbench_analysis.summary.summary import Summary, contains_modelled
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 
 PART_NAMES: Final = {
     "wall": "wall time", "device": "device", "host": "host", "runq": "run queue", "copy": "copy, in host",
-    "queue": "queued before",
+    "queue": "queued before", "helper": "helpers",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": "waiting to start", "modelled_prefill": "prefill, modelled",
     "modelled_decode": "decode, modelled", "storage": "storage operations, sum",
 }  # fmt: skip
-_SHARES: Final = ("device", "host", "runq")
 _RANKS: Final = 512
 
 
@@ -36,12 +36,14 @@ def percentile_table(content: Content) -> Element | None:
     for name, group in storage_first(content, latency).groupby("name", sort=False):
         path = f", path {group['path'].iloc[0]}" if group["path"].iloc[0] != "none" else ""
         rows.append(Group(f"{name}: {units.count(group['operations'].iloc[0])} operations{path}"))
-        rows += [_latency_row(row) for row in group.to_dict("records") if row["part"] != "copy" or row["mean_ns"] > 0]
+        rows += [_latency_row(row) for row in group.to_dict("records") if row["part"] != "copy" or _copies(row)]
+    helpers = latency.loc[latency["part"] == "helper", "share_of_wall"]
+    note = " " + overlapping.notes(latency["split_of"], helpers)
     return table(
         ["", "mean", "of wall", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         rows,
         caption=f"Per operation. Percentiles are {content.run.percentiles_are}; ~ marks those with too few "
-        "operations behind them. Percentiles of parts do not add up to those of the whole.",
+        f"operations behind them. Percentiles of parts do not add up to those of the whole.{note.rstrip()}",
     )
 
 
@@ -154,8 +156,15 @@ def storage_first(content: Content, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table[storage], table[~storage]])
 
 
+def _copies(row: dict[Any, Any]) -> bool:
+    """Whether there were explicit copies, of operations or in batches."""
+    return bool(row["share_of_wall"] > 0)
+
+
 def _latency_row(row: dict[Any, Any]) -> tuple[str, ...]:
-    share = "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"])
+    share = "" if row["part"] in ("wall", "queue") else overlapping.share(row["share_of_wall"], row["split_of"])
+    if row["split_of"] != "operations":
+        return (PART_NAMES[row["part"]], "", share, *[""] * len(PERCENTILES))
     return (PART_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *_distribution(row))
 
 
@@ -168,6 +177,7 @@ def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
     if places.empty:
         return None
     rows: list[Any] = []
+    helped = (places["helper_share"] > 0).any()
     for (tier, op), group in places.groupby(["tier", "op"], sort=False):
         rows.append(Group(f"{tier} {op}"))
         rows += [
@@ -176,12 +186,23 @@ def _places(places: pd.DataFrame, by: list[str], said: str) -> Element | None:
                 units.count(row["operations"]),
                 units.digits(row["gib_per_s"]),
                 units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
-                *(units.share(row[f"{part}_share"]) for part in _SHARES),
+                *(overlapping.share(row[f"{part}_share"], row["split_of"]) for part in SPLIT),
+                *([overlapping.helper(row["helper_share"])] if helped else []),
             )
             for row in group.to_dict("records")
         ]
-    columns = [*by, "operations", "GiB/s", "P95 per op", "device", "host", "run queue"]
-    return table(columns, rows, left=len(by), caption=f"{said} Shares are of the wall time.")
+    columns = [
+        *by,
+        "operations",
+        "GiB/s",
+        "P95 per op",
+        "device",
+        "host",
+        "run queue",
+        *(["helpers"] if helped else []),
+    ]
+    note = overlapping.notes(places["split_of"], places["helper_share"]) or "Shares are of the wall time."
+    return table(columns, rows, left=len(by), caption=f"{said} {note}")
 
 
 def _modelled(summary: Summary) -> str:

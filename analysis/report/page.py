@@ -171,7 +171,7 @@ def _footer() -> Element:
         "footer",
         "Figures are of the operations of the measured phase that ended without an error; GiB is 2^30 bytes. "
         "Device, host and run queue are what the kernel accounted for each operation's thread; they add up to its "
-        "wall time.",
+        "wall time, or where operations overlap to that of their batch.",
     )
 
 

@@ -8,7 +8,7 @@ from kvbench_analysis.summary.headlines import answer, compaction
 from kvbench_analysis.summary.look_ups_print import prefix_hits
 from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
 from rich.console import Console
@@ -33,26 +33,33 @@ def print_brief(summary: Summary, console: Console) -> None:
         point.append(hits)
     if summary.run["records"] != "full":
         point.append(f"percentiles: {summary.run['percentiles_are']}")
-    rows = [_row(row) for row in summary.operations.to_dict("records") if row["operations"]]
+    counted = [row for row in summary.operations.to_dict("records") if row["operations"]]
+    helped = any(row["helper_share"] > 0 for row in counted)
+    rows = [_row(row, helped) for row in counted]
+    shares = ([row[name] for row in counted] for name in ("split_of", "helper_share"))
+    note = overlapping.notes(*shares, brief=True)
     rest = f"all figures: kvbench summary {shlex.quote(summary.source)}"
-    taken = _lines([*point, rest], console) + (len(rows) + _AROUND_TABLE if rows else 0)
+    said = [*point, rest, note] if note else [*point, rest]
+    taken = _lines(said, console) + (len(rows) + _AROUND_TABLE + helped if rows else 0)
     for number, line in enumerate(point):
         console.print(safe_text(line, "bold" if number == 1 else ""))
     for line in _warnings([caution.message for caution in summary.warnings], _SCREEN_LINES - taken, console):
         console.print(safe_text(line, "yellow"))
     if rows:
-        print_table(console, _TITLE, _HEADINGS, rows, left=2)
+        headings = (*_HEADINGS[:-1], "run\nqueue", "helpers") if helped else _HEADINGS
+        print_table(console, _TITLE, headings, rows, left=2, caption=note)
     console.print(safe_text(rest))
 
 
-def _row(row: dict[Any, Any]) -> list[str]:
+def _row(row: dict[Any, Any], helped: bool) -> list[str]:
     return [
         row["tier"],
         row["op"],
         units.count(row["operations"]),
         units.digits(row["gib_per_s"]),
         units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
-        *(units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
+        *(overlapping.share(row[f"{part}_share"], row["split_of"]) for part in ("device", "host", "runq")),
+        *([overlapping.helper(row["helper_share"])] if helped else []),
     ]
 
 

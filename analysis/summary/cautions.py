@@ -31,6 +31,7 @@ def cautions(
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
         *_memory(run),
+        *_rings(run),
         *_population(figures, requests),
     )
 
@@ -181,6 +182,15 @@ def _memory(run: Run) -> Iterator[Caution]:
             "arena",
             f"the arenas of {len(small)} nodes ({arena} together) are smaller than the last-level cache "
             f"({cache}), so reads landed in cache and not in memory; raise io.arena_bytes",
+        )
+
+
+def _rings(run: Run) -> Iterator[Caution]:
+    if run.attributes.get("uring_memory_registered") == 0:
+        yield Caution(
+            "memory-not-registered",
+            "the limit of locked memory (ulimit -l) did not allow to register the arena of every rank with its rings "
+            "(io.engine: uring): the kernel looked up its pages for each request, which costs host time",
         )
 
 

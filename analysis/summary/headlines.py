@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 from kvbench_analysis.tables.percentiles import operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 
 
 def headlines(totals: pd.DataFrame) -> Iterator[str]:
@@ -16,7 +16,7 @@ def headlines(totals: pd.DataFrame) -> Iterator[str]:
     elif moved["storage"].iloc[0] != "storage":
         yield "no storage operations were measured"
     for row in moved.to_dict("records"):
-        yield f"{_rate_and_p95(row)} per operation of {_sizes(row)} ({_split(row)})"
+        yield f"{_rate_and_p95(row)} per operation of {_sizes(row)} ({overlapping.split(row)})"
     beside = compaction(totals)
     if beside:
         yield beside
@@ -39,7 +39,7 @@ def answer(totals: pd.DataFrame) -> str:
     if moved.empty:
         return "no reads or writes were measured"
     row = moved.to_dict("records")[0]
-    return f"{_rate_and_p95(row)} ({_split(row).replace(' %,', ',')})"
+    return f"{_rate_and_p95(row)} ({overlapping.split(row).replace(' %,', ',')})"
 
 
 def _moved(totals: pd.DataFrame) -> pd.DataFrame:
@@ -52,11 +52,6 @@ def _rate_and_p95(row: dict[Any, Any]) -> str:
     rate = f"{units.digits(row['gib_per_s'])} GiB/s" if row["gib_per_s"] == row["gib_per_s"] else "no rate"
     p95 = units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95))
     return f"{row['storage']} {row['op']}s: {rate}, P95 {p95}"
-
-
-def _split(row: dict[Any, Any]) -> str:
-    shares = (("device", row["device_share"]), ("host", row["host_share"]), ("run queue", row["runq_share"]))
-    return ", ".join(f"{name} {units.share(share)}" for name, share in shares)
 
 
 def _sizes(row: dict[Any, Any]) -> str:

@@ -9,7 +9,7 @@ from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, 
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
 from kvbench_analysis.summary.summary import Summary, contains_modelled, what_was_measured
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 from kvbench_analysis.text.safe import plain, safe_text
 from kvbench_analysis.text.table import print_table
 from rich.console import Console
@@ -19,9 +19,10 @@ JSON_VERSION: Final = 2
 """Raised whenever a key of the JSON changes its meaning or goes; new keys do not raise it."""
 
 _RANKS_SHOWN: Final = 16
+_PLACES: Final = ("P95 wall per op", "device", "host", "run queue")
 _PART_NAMES: Final = {
     "wall": "wall", "device": " device", "host": " host", "runq": " run queue", "copy": "  copy, in host",
-    "queue": "queued before",
+    "queue": "queued before", "helper": "helpers",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
     "latency": "intended start to end", "queue": " waiting to start", "modelled_prefill": " prefill, modelled",
@@ -117,11 +118,17 @@ def _kind(row: dict[Any, Any]) -> tuple[Any, ...]:
 
 
 def _distribution(row: dict[Any, Any]) -> list[str]:
-    """The percentiles of a row of operations or of requests."""
+    """The percentiles of a row of operations or of requests; empty where the operations of batches have none."""
+    if row.get("split_of", "operations") != "operations":
+        return [""] * len(PERCENTILES)
     return [
         units.percentile(row[column], row["percentiles_of"], operations_needed(percentile))
         for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True)
     ]
+
+
+def _of_wall(row: dict[Any, Any]) -> str:
+    return "" if row["part"] in ("wall", "queue") else overlapping.share(row["share_of_wall"], row["split_of"])
 
 
 def _latency(summary: Summary, console: Console) -> None:
@@ -135,13 +142,17 @@ def _latency(summary: Summary, console: Console) -> None:
             (
                 (
                     _PART_NAMES[row["part"]],
-                    units.duration(row["mean_ns"]),
-                    "" if row["part"] in ("wall", "queue") else units.share(row["share_of_wall"]),
+                    units.duration(row["mean_ns"]) if row["split_of"] == "operations" else "",
+                    _of_wall(row),
                     *_distribution(row),
                 )
                 for row in rows.to_dict("records")
             ),
         )
+    helpers = summary.latency.loc[summary.latency["part"] == "helper", "share_of_wall"]
+    said = overlapping.notes(summary.latency["split_of"], helpers)
+    if said:
+        console.print(safe_text(said, "italic"))
 
 
 def _places(table: pd.DataFrame, place: str, console: Console) -> None:
@@ -154,17 +165,20 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
             shown = rows.sort_values("wall_p95_ns", ascending=False).head(_RANKS_SHOWN)
             title += f" (the {_RANKS_SHOWN} of {len(rows)} {place}s with the highest P95; --json has all)"
         where = ("rank", "node") if place == "rank" else ("node", "host")
+        helped = bool((rows["helper_share"] > 0).any())
+        headings = ["P95 wall\nper op", "device", "host", "run\nqueue", "helpers"] if helped else _PLACES
         print_table(
             console,
             title,
-            [*where, "operations", "GiB/s", "P95 wall per op", "device", "host", "run queue"],
+            [*where, "operations", "GiB/s", *headings],
             (
                 (
                     *(row[name] for name in where),
                     units.count(row["operations"]),
                     units.digits(row["gib_per_s"]),
                     units.percentile(row["wall_p95_ns"], row["percentiles_of"], operations_needed(95)),
-                    *(units.share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
+                    *(overlapping.share(row[f"{part}_share"], row["split_of"]) for part in ("device", "host", "runq")),
+                    *([overlapping.helper(row["helper_share"])] if helped else []),
                 )
                 for row in shown.to_dict("records")
             ),

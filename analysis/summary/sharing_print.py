@@ -51,7 +51,9 @@ def _reads(sharing: SharingFigures) -> TextTable:
         if row["operations"]
     ]
     heads = ["written by", "reads", "GiB/s", "P50 wall", "P95 wall", "device", "host", "run queue"]
-    return "Storage reads, by who wrote the object", heads, rows
+    untold = "unknown" in set(sharing.reads["split_of"])
+    mixed = "; where they overlap, batches do not tell whose time went where" if untold else ""
+    return f"Storage reads, by who wrote the object{mixed}", heads, rows
 
 
 def _visibility(sharing: SharingFigures) -> TextTable:

@@ -102,6 +102,7 @@ def _without_lists(result: Any) -> Mapping[str, Any]:
 def _ours(sequence: TrialSequence, option: int, trials: Sequence[int]) -> dict[str, Any]:
     """Over all trials: every operation counts once, whichever rank and trial it is of."""
     times: dict[tuple[str, str], list[np.ndarray[Any, Any]]] = defaultdict(list)
+    overlapping: set[str] = set()
     per_node: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for trial in trials:
         path = sequence.trial_directory(option, trial) / RUN_FILE_NAME
@@ -111,6 +112,7 @@ def _ours(sequence: TrialSequence, option: int, trials: Sequence[int]) -> dict[s
         for rank in ranks_of(path):
             for name, kind, values_ns in _times(rank):
                 times[name, kind].append(values_ns)
+            overlapping |= {name for name, op in _OPERATIONS if rank.overlaps(op)}
             for name, op in _OPERATIONS:
                 nbytes = int(rank.rows.records["nbytes"][rank.storage(op)].sum())
                 gib_per_s[rank.host][name] += nbytes / GIB / rank.rows.elapsed_s
@@ -121,7 +123,7 @@ def _ours(sequence: TrialSequence, option: int, trials: Sequence[int]) -> dict[s
         f"storage_{name}_{kind}": {"operations": len(values), **percentiles(values / 1e6, "", "_ms")}
         for (name, kind), parts in times.items()
         for values in [np.concatenate(parts)]
-        if len(values)
+        if len(values) and not (name in overlapping and kind.startswith("kernel_"))
     }
     return {
         "population": population,
@@ -139,5 +141,5 @@ def _times(rank: RankTrial) -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
         chosen = rank.storage(op)
         for kind in ("wall", "span"):
             yield name, kind, rank.rows.records[f"{kind}_ns"][chosen]
-        for kind in KERNEL_TIMES:
+        for kind in () if rank.overlaps(op) else KERNEL_TIMES:
             yield name, f"kernel_{kind}", rank.rows.records[f"{kind}_ns"][chosen]

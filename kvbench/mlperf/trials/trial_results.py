@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from kvbench.mlperf.trials.rank_figures import RankRows, percentiles, rank_result
 from kvbench.records.reader import RunFile, open_run, read_columns
-from kvbench.records.schema import Op, Phase, RequestState
+from kvbench.records.schema import OVERLAPPING, Op, Phase, RequestState
 from kvbench.tiers.kinds import target_at
 from kvbench.units import GIB
 
 _RECORDS: Final = (
     "t_start_ns", "wall_ns", "span_ns", "device_ns", "host_ns", "runq_ns",
-    "nbytes", "tokens", "request", "op", "tier", "phase", "errno",
+    "nbytes", "tokens", "request", "op", "tier", "phase", "errno", "timed_by",
 )  # fmt: skip
 _REQUESTS: Final = ("intended_ns", "end_ns", "output_tokens", "qos", "request", "phase", "state")
 KERNEL_TIMES: Final = ("device", "host", "runq")
@@ -44,6 +44,10 @@ class RankTrial:
         """Which rows are `op` on storage."""
         chosen: NDArray[np.bool_] = (self.rows.records["op"] == op) & self.rows.records["storage"].astype(bool)
         return chosen
+
+    def overlaps(self, op: Op) -> bool:
+        """Whether any `op` on storage was in flight with others of its thread, and has none of KERNEL_TIMES."""
+        return bool(np.isin(self.rows.records["timed_by"][self.storage(op)], OVERLAPPING).any())
 
 
 def ranks_of(path: Path) -> Iterator[RankTrial]:
@@ -95,6 +99,9 @@ def result_of(trial: RankTrial, facts: Mapping[str, Any]) -> dict[str, Any]:
         "canceled_operations": trial.canceled,
     }
     for name, op in (("read", Op.READ), ("write", Op.WRITE)):
+        if trial.overlaps(op):
+            own[f"storage_{name}_overlaps"] = True
+            continue
         for time in KERNEL_TIMES:
             times_ms = rows.records[f"{time}_ns"][trial.storage(op)] / 1e6
             own |= percentiles(times_ms, f"storage_{name}_kernel_{time}_", "_ms")
