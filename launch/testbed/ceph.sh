@@ -137,7 +137,8 @@ make_keys() {
 
 # made_key NAME: a key of the user.
 made_key() {
-    sed -n "s/^ *\"$1\": \"\([^\"]*\)\".*/\1/p" "$STATE/user.json" | head -n 1 | tr -d '\\'
+    # In JSON a slash may have a backslash before it, which no key has.
+    sed -n "s/^ *\"$1\": \"\([^\"]*\)\".*/\1/p" "$STATE/user.json" | head -n 1 | tr -d "\\\\"
 }
 
 start_gateway() {
