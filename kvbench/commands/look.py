@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvbench.commands.options import ANY_PATH, PATH, Finite, config_argument, either, set_option, skip_option
+from kvbench.commands.options import ANY_PATH, PATH, PLACE, Finite, config_argument, either, set_option, skip_option
 from kvbench.config.load import load_config
 from kvbench.config.source import shipped_configs
 from kvbench.console import make_console, make_table
@@ -56,10 +56,10 @@ def datasize(
 
 
 @click.command()
-@click.option("--dir", "directory", type=PATH, help="Directory under test.")
-def doctor(directory: Path | None) -> None:
+@click.option("--dir", "directory", type=PLACE, help="Directory under test, or s3://BUCKET/PREFIX (az://, gs://).")
+def doctor(directory: str | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
-    findings = examine(None if directory is None else str(directory))
+    findings = examine(directory)
     table = make_table(("", "what", "finding"), left=3)
     for finding in findings:
         style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]

@@ -143,6 +143,8 @@ class RunConfig(Section):
                 del described["fill"]
             if tier.layout == Layout():
                 del described["layout"]
+            if not tier.facts.requests:
+                del described["part_bytes"], described["retries"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

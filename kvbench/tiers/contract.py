@@ -20,6 +20,10 @@ class NotAsWrittenError(OSError):
     """The file is there and can be read, and is not what was written."""
 
 
+class ExplainedError(OSError):
+    """Its text says more than its number: what went wrong, and what to do."""
+
+
 class Addressable(Protocol):
     """Memory that the processor can address: what lies there is written to another tier from where it lies, and what
     comes up from another tier is read to where it is to lie."""
@@ -136,6 +140,11 @@ class Tier(ABC):
     def of_rank(self, writer: int) -> "Tier":
         """The objects that another rank wrote to the same storage, to be read."""
         raise NotImplementedError(f"the objects of a {self.kind} tier are its own rank's")
+
+    @property
+    def retried_requests(self) -> int:
+        """Of a tier that sends requests: how many were sent again, each as often as it was."""
+        return 0
 
     def size_bytes(self, key: int) -> int | None:
         """Bytes of object `key` that are there now; None where that cannot be told."""

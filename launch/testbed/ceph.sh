@@ -74,7 +74,7 @@ osd objectstore = memstore
 memstore device bytes = $2
 [$GATEWAY]
 rgw data = $STATE/rgw
-rgw frontends = beast endpoint=127.0.0.1:$PORT
+rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
 debug rgw = 0/0
 END
 }

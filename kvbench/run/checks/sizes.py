@@ -55,7 +55,9 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
         if storage.volume.in_memory:
             free = max(0, min(free, memory_left_bytes))
         elif free == UNTOLD_BYTES:
-            raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
+            raise KvbenchError(
+                f"{where} does not tell its free space: set capacity_bytes of the {config.tiers[-1].kind} tier"
+            )
         share = int(free * FREE_SPACE_SHARE) // storage.sharing_ranks // SECTOR_BYTES * SECTOR_BYTES
         if share < largest_object_bytes:
             raise KvbenchError(
