@@ -23,7 +23,7 @@ from kvbench.workload.traces import read_trace
 @set_option
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks in all.")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes they run on.")
-@click.option("--dir", "directory", type=PATH, help="Directory under test, for capacities left `auto`.")
+@click.option("--dir", "directory", type=PLACE, help="Directory under test, for capacities left `auto`.")
 @click.option(
     "--gib-per-s",
     type=Finite(min=0, min_open=True),
@@ -37,7 +37,7 @@ def datasize(
     overrides: tuple[str, ...],
     ranks: int,
     nodes: int,
-    directory: Path | None,
+    directory: str | None,
     gib_per_s: float | None,
     spill: Path | None,
     no_spill: bool,
@@ -46,9 +46,7 @@ def datasize(
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     either("--spill", spill, "--no-spill", no_spill)
     order = SpillOrder(not no_spill, spill)
-    size = estimate(
-        load_config(config, overrides), ranks, nodes, None if directory is None else str(directory), gib_per_s, order
-    )
+    size = estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:

@@ -179,13 +179,12 @@ class Io(Section):
     """How a batch is carried out: `sync`, one operation after the other; `uring`, all of it in flight together on a
     ring of the kernel (io_uring), one ring for each thread."""
     depth: Count = Field(default=32, ge=1, le=4096)
-    """Requests of a thread that are in flight at once, where the engine overlaps them."""
+    """Requests of a thread that are in flight at once, where the engine overlaps them, or the tier lies in an object
+    store."""
     io_bytes: Bytes = MIB
     """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
     threads: Count = Field(default=16, ge=1, le=1024)
     """Operations that a rank has in flight at most."""
-    depth: Count = Field(default=32, ge=1, le=4096)
-    """Operations of a batch that are in flight at once, where the I/O engine overlaps them."""
     max_concurrent_allocs: Count = Field(default=16, ge=0)
     """Writes of new entries that a rank has in flight at most; 0 for no limit."""
     arena_bytes: BytesOrAuto = "auto"

@@ -108,7 +108,11 @@ class Bench:
         interrupt: Interrupt,
     ) -> Self:
         config = plan.config
-        check_open_files(topology, config.io.threads, 0 if config.io.engine == "sync" else config.io.depth)
+        depth = 0 if config.io.engine == "sync" else config.io.depth
+        if config.tiers[-1].facts.requests:
+            # A request has a connection, and for each the library may start a thread, whose time the kernel accounts.
+            depth = 2 * config.io.depth
+        check_open_files(topology, config.io.threads, depth)
         if config.io.engine == "uring":
             check_rings(config.io.depth)
         area.create()

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from obstore.store import LocalStore
 
 from kvbench.config.run_config import Io, Layout, TierSection
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import OVERLAPPING, RECORD_DTYPE, Op, Path
+from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.device import DeviceTarget
@@ -25,6 +26,8 @@ from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
+from kvbench.tiers.object.requests import Requests
+from kvbench.tiers.object.tier import ObjectTier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import TierSettings
 from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
@@ -638,6 +641,23 @@ class TestSlabOnDevice(TierContract):
         yield tier
         tier.close()
         assert area.remove() == ()
+
+
+class TestObjectTier(TierContract):
+    """Objects in a bucket, several in flight, in parts of 5 MiB where they are longer."""
+
+    @pytest.fixture(params=[1, 3, 32])
+    def depth(self, request: pytest.FixtureRequest) -> int:
+        depth: int = request.param
+        return depth
+
+    @pytest.fixture
+    def tier(self, depth: int, folder: FilePath) -> Iterator[Tier]:
+        tier = ObjectTier(
+            Requests(LocalStore(folder), "s3", 0), "some/prefix", "s3://bucket/some/prefix", depth, 5 * MIB
+        )
+        yield tier
+        tier.close()
 
 
 def takes_direct_io(folder: FilePath) -> bool:

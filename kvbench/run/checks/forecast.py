@@ -14,6 +14,7 @@ from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.engine.chained import block_shape
+from kvbench.engine.worker import MOST_TOGETHER
 from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
 from kvbench.records.condensed.population_schema import MODELLED, QUANTITY_COLUMNS, REQUEST_QUANTITIES
 from kvbench.records.condensed.sample import budget
@@ -103,6 +104,8 @@ class MemoryNeed:
     """What objects are made of."""
     digest: int
     """The sample, the sums and the histograms, where not every row is kept."""
+    requests: int = 0
+    """What an object store is sent and answers, in the memory of the library that asks it."""
 
     @property
     def total(self) -> int:
@@ -208,7 +211,20 @@ def memory_need(
         # The body of the stamped payload, and the zeros that a keystream is made of.
         payload=SEGMENT_BYTES * (2 if config.keeps_bytes and config.payload.kind == "unique" else 1),
         digest=0 if config.records == "full" else _digest_bytes(config, demand, ranks, gathers),
+        requests=_request_bytes(config, demand, arena),
     )
+
+
+def _request_bytes(config: RunConfig, demand: Demand, arena: int) -> int:
+    """What is in flight in the memory of the library: no more objects at once than may be, nor than the arena has room
+    for, and of long ones, which each thread puts one at a time, as many parts."""
+    last = config.tiers[-1]
+    if not last.facts.requests:
+        return 0
+    threads, depth = config.io.threads, config.io.depth
+    objects = min(threads * min(depth, MOST_TOGETHER) * demand.largest_object_bytes, arena)
+    parts = threads * depth * last.part_bytes if demand.largest_object_bytes > last.part_bytes else 0
+    return objects + parts
 
 
 def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) -> int:

@@ -96,6 +96,7 @@ def check_memory(
         "gathering": need.gathering,
         "payload": need.payload,
         "sample and histograms": need.digest,
+        "requests in flight": need.requests,
         "its spill file on a filesystem in memory": spill_bytes,
         "files on a filesystem in memory": files_bytes,
     }

@@ -66,7 +66,7 @@ class Requests:
         Raises RequestError, as all of these do."""
         nbytes = sum(len(piece) for piece in pieces)
         parts = nbytes > part_bytes
-        # One piece is sent from where it lies; several it wants one after the other.
+        # The library takes no copy: it sends from where the object lies.
         await self._tried(
             lambda: self._library.put_async(
                 self._store,

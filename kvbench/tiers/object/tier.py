@@ -123,7 +123,8 @@ class ObjectTier(Tier):
     async def _add_to_upload(self, handle: int, source: Memory, last: bool) -> int:
         writer, pieces = self._uploads[handle], _pieces(source)
         for piece in pieces:
-            await self._requests.once(partial(writer.write, piece))
+            # It is kept until a part is whole, and something else lies here by then.
+            await self._requests.once(partial(writer.write, bytes(piece)))
         if last:
             await self._requests.once(writer.close)
         return sum(map(len, pieces))
