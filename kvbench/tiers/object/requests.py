@@ -120,20 +120,29 @@ class Requests:
     async def listed(self, prefix: str) -> AsyncIterator[Listed]:
         """All objects below `prefix`, in the order of their paths."""
         last: str | None = None
-        # A page each, so that what is sent again begins behind what is known.
-        while page := await self._tried(partial(self._page, prefix, last)):
-            for entry in page:
-                yield entry
-            last = page[-1].path
+        stream = self._pages(prefix, last)
 
-    async def _page(self, prefix: str, behind: str | None, most: int = _LISTED) -> list[Listed]:
+        async def page() -> list[Listed]:
+            nonlocal stream
+            try:
+                return await self.once(partial(anext, stream, []))
+            except RequestError:
+                # It gives no more. What is sent again begins behind what is known, as stores list in order.
+                stream = self._pages(prefix, last)
+                raise
+
+        while found := await self._tried(page):
+            for entry in found:
+                yield entry
+            last = found[-1].path
+
+    async def _pages(self, prefix: str, behind: str | None, most: int = _LISTED) -> AsyncIterator[list[Listed]]:
         async for chunk in self._library.list(self._store, prefix or None, offset=behind, chunk_size=most):
-            return [_listed(one) for one in chunk]
-        return []
+            yield [_listed(one) for one in chunk]
 
     async def is_reached(self, prefix: str) -> None:
         """Nothing, where the bucket is there and may be listed."""
-        await self._tried(lambda: self._page(prefix, None, 1))
+        await self._tried(lambda: anext(self._pages(prefix, None, 1), []))
 
     def writer(self, path: str, part_bytes: int, at_once: int) -> Any:
         """An object that is stored as it comes, piece after piece. None of its requests is sent again: what was sent
@@ -144,6 +153,8 @@ class Requests:
         """Send what must not be sent again."""
         try:
             return await request()
+        except RequestError:
+            raise
         except (self._library.exceptions.BaseError, OSError, ValueError) as error:
             raise judged(error, self._scheme) from error
 
