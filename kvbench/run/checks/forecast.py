@@ -14,7 +14,6 @@ from kvbench.cache import Cache, Step, make_policy
 from kvbench.cluster.gather import CHUNK_ROWS as MESSAGE_ROWS
 from kvbench.config.run_config import ReferenceWorkload, RunConfig
 from kvbench.engine.chained import block_shape
-from kvbench.engine.worker import MOST_TOGETHER
 from kvbench.records.condensed.histogram import HISTOGRAM_BYTES
 from kvbench.records.condensed.population_schema import MODELLED, QUANTITY_COLUMNS, REQUEST_QUANTITIES
 from kvbench.records.condensed.sample import budget
@@ -118,8 +117,8 @@ def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int
     for each thread. A multiple of the segment."""
     wanted = config.io.arena_bytes
     usual = usual_arena_bytes(last_level_cache_bytes, local_ranks)
-    if config.io.engine != "sync":
-        usual = max(usual, 2 * config.io.depth * config.io.threads * SEGMENT_BYTES)
+    if config.depth > 1:
+        usual = max(usual, 2 * config.depth * config.io.threads * SEGMENT_BYTES)
     return whole_segments(usual if wanted == "auto" else wanted, config.io.threads)
 
 
@@ -221,8 +220,8 @@ def _request_bytes(config: RunConfig, demand: Demand, arena: int) -> int:
     last = config.tiers[-1]
     if not last.facts.requests:
         return 0
-    threads, depth = config.io.threads, config.io.depth
-    objects = min(threads * min(depth, MOST_TOGETHER) * demand.largest_object_bytes, arena)
+    threads, depth = config.io.threads, config.depth
+    objects = min(threads * depth * demand.largest_object_bytes, arena)
     parts = threads * depth * last.part_bytes if demand.largest_object_bytes > last.part_bytes else 0
     return objects + parts
 
