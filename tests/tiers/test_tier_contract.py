@@ -16,7 +16,7 @@ from obstore.store import LocalStore
 
 from kvbench.config.run_config import Io, Layout, TierSection
 from kvbench.errors import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, Op, Path
+from kvbench.records.schema import OVERLAPPING, RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.device import DeviceTarget
