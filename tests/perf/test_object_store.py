@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import obstore
 import pytest
 from conftest import Figure, in_turns
+from obstore.store import LocalStore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults" / "harness"))
 from s3_server import BUCKET, brought_up, call_server
@@ -108,10 +110,12 @@ class Both:
         return moved / (time.perf_counter() - start_s)
 
 
-@pytest.fixture(params=[64 * KIB, MIB], ids=["64KiB", "1MiB"])
-def both(s3: None, request: pytest.FixtureRequest) -> Iterator[Both]:
-    nbytes: int = request.param
-    requests = Requests(open_store(Address.parse(f"s3://{BUCKET}")), "s3", 0)
+SIZES = pytest.mark.parametrize("nbytes", [64 * KIB, MIB], ids=["64KiB", "1MiB"])
+
+
+@contextmanager
+def over(requests: Requests, nbytes: int) -> Iterator[Both]:
+    """Both ways to move objects of `nbytes`."""
     tier = ObjectTier(requests, PREFIX, f"s3://{BUCKET}/{PREFIX}", DEPTH, 8 * MIB)
     payload = Payload("stamped", run=1, seed=1)
     with Arena(BATCH * SEGMENT_BYTES, 1, payload.body).lease(nbytes) as lease:
@@ -120,9 +124,17 @@ def both(s3: None, request: pytest.FixtureRequest) -> Iterator[Both]:
     tier.close()
 
 
+@pytest.fixture
+def both(s3: None, nbytes: int) -> Iterator[Both]:
+    """With objects on the server."""
+    with over(Requests(open_store(Address.parse(f"s3://{BUCKET}")), "s3", 0), nbytes) as made:
+        made.loop_moves(Op.WRITE)
+        yield made
+
+
+@SIZES
 @pytest.mark.parametrize("does", [Op.WRITE, Op.READ], ids=["put", "get"])
 def test_a_tier_moves_as_much_as_the_library_alone(both: Both, does: Op, report: Report) -> None:
-    both.loop_moves(Op.WRITE)
     ratios, ours, plain = in_turns(lambda: both.tier_moves(does), lambda: both.loop_moves(does))
     name = f"object / plain loop, {'put' if does == Op.WRITE else 'get'}, {both.nbytes // KIB} KiB, depth {DEPTH}"
     figure = Figure(name, ratios, ">= 0.9", f"{ours:.0f} / {plain:.0f} objects/s")
@@ -130,10 +142,21 @@ def test_a_tier_moves_as_much_as_the_library_alone(both: Both, does: Op, report:
     assert figure.ratio >= 0.9
 
 
+@SIZES
 def test_what_it_costs_to_have_an_object_where_it_is_to_lie_is_shown(both: Both, report: Report) -> None:
     """No limit: the plain loop leaves what it read in the library's memory."""
-    both.loop_moves(Op.WRITE)
     ratios, ours, plain = in_turns(lambda: both.tier_moves(Op.READ), lambda: both.loop_moves(Op.READ, lands=False))
     name = f"object / plain loop that drops it, get, {both.nbytes // KIB} KiB"
+    report(Figure(name, ratios, "shown", f"{ours:.0f} / {plain:.0f} objects/s"))
+    assert min(ratios) > 0
+
+
+@SIZES
+def test_what_the_tier_itself_costs_is_shown(tmpfs: Path, nbytes: int, report: Report) -> None:
+    """No limit: without a server, as files in memory that the library reads, little is left but what both cost."""
+    with over(Requests(LocalStore(tmpfs), "s3", 0), nbytes) as both:
+        both.loop_moves(Op.WRITE)
+        ratios, ours, plain = in_turns(lambda: both.tier_moves(Op.READ), lambda: both.loop_moves(Op.READ))
+    name = f"object / plain loop, get, {nbytes // KIB} KiB, files on tmpfs, no server"
     report(Figure(name, ratios, "shown", f"{ours:.0f} / {plain:.0f} objects/s"))
     assert min(ratios) > 0
