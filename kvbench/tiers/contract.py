@@ -48,6 +48,8 @@ class Tier(ABC):
     moves_together: bool = False
     """True: `run` is one call for a whole batch, which prepares each read itself, right before it (`prepare_read`), and
     reads to where the objects are to lie."""
+    looks_up_together: bool = False
+    """True: `run` looks up a batch of objects, too."""
     most_bytes: int | None = None
     """The largest object that it takes; None: it is not of a size of its own."""
     in_parts: bool = True

@@ -151,6 +151,15 @@ class TestObjectTier:
             tier.read(cell, 10, WHOLE, lease.memory(10, SMALL, 0, SMALL))
         assert caught.value.errno == row_of(cell)["errno"] == errno.ENOENT
 
+    def test_objects_are_looked_up_together(self, tier: ObjectTier, leases: list[Lease], payload: Payload) -> None:
+        tier.run(new_batch(tier, Op.WRITE, leases, payload))
+        tier.delete(new_cell(), 21)
+        batch = new_batch(tier, Op.LOOKUP, leases, payload)
+        tier.run(batch)
+        assert (batch.begun, batch.errors, batch.missing) == (5, {}, {1})
+        assert (rows_of(batch)["nbytes"] == 0).all()
+        assert batch.split is not None
+
     def test_an_object_of_another_length_is_an_error(self, tier: ObjectTier, lease: Lease, payload: Payload) -> None:
         write(tier, lease, payload, 9, SMALL)
         cell = new_cell()

@@ -39,6 +39,7 @@ class ObjectTier(Tier):
     kind = "object"
     storage = True
     moves_together = True
+    looks_up_together = True
     read_path = Path.NONE
     write_path = Path.NONE
 
@@ -61,7 +62,12 @@ class ObjectTier(Tier):
         return self._requests.retried
 
     def run(self, batch: Batch) -> None:
-        moves = {Op.READ: self._read_one, Op.WRITE: self._write_one, Op.DELETE: self._delete_one}
+        moves = {
+            Op.READ: self._read_one,
+            Op.WRITE: self._write_one,
+            Op.DELETE: self._delete_one,
+            Op.LOOKUP: self._look_up_one,
+        }
         move = moves[batch.does]
         run_together(batch, lambda at: move(batch, at), self._depth, self._loop(), self._helpers)
         batch.landed_there = batch.does == Op.READ
@@ -74,6 +80,11 @@ class ObjectTier(Tier):
 
     async def _delete_one(self, batch: Batch, at: int) -> Moved:
         await self._requests.delete(self._path(batch.keys[at]))
+        return Moved()
+
+    async def _look_up_one(self, batch: Batch, at: int) -> Moved:
+        if await self._requests.head(self._path(batch.keys[at])) is None:
+            batch.missing.add(at)
         return Moved()
 
     async def _get(self, key: int, target: Memory, offset: int | None = None) -> Moved:
