@@ -5,16 +5,14 @@ It changes nothing but one object of its own below the prefix, which it removes.
 
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from kvbench.errors import KvbenchError
+from kvbench.tiers.object.address import Address
 from kvbench.tiers.object.failures import RequestError
 from kvbench.tiers.object.place import at_once
+from kvbench.tiers.object.requests import Requests
 from kvbench.tiers.target import Finding
 from kvbench.units import MIB, format_bytes
-
-if TYPE_CHECKING:
-    from kvbench.tiers.object.target import BucketTarget
 
 _BYTES: Final = 6 * MIB
 _PART_BYTES: Final = 5 * MIB
@@ -22,18 +20,9 @@ _PART_BYTES: Final = 5 * MIB
 _FROM: Final = 4096
 
 
-def examine(target: "BucketTarget") -> Iterator[Finding]:
-    """Whether a bucket can hold a run."""
-    try:
-        target.check()
-        volume = target.describe()
-    except KvbenchError as error:
-        yield Finding("bucket", "fail", str(error))
-        return
-    yield Finding("bucket", "ok", f"{target.address}, over {volume.options}")
-    yield Finding("free space", "warn", "not told by the store: set capacity_bytes of the object tier")
-    requests, path = target.requests, target.place.path(f"kvbench-doctor-{secrets.token_hex(8)}")
-    content = secrets.token_bytes(_BYTES)
+def examine(requests: Requests, place: Address) -> Iterator[Finding]:
+    """Whether `place`, in a bucket that is there and is asked by `requests`, can hold a run."""
+    path, content = place.path(f"kvbench-doctor-{secrets.token_hex(8)}"), secrets.token_bytes(_BYTES)
 
     async def put() -> str:
         await requests.put(path, [memoryview(content)[:_FROM]], _PART_BYTES, 2)
@@ -50,7 +39,7 @@ def examine(target: "BucketTarget") -> Iterator[Finding]:
         return _compared((await requests.get(path, (_FROM, 2 * _FROM))).data, content[_FROM : 2 * _FROM])
 
     async def list_it() -> str:
-        return "works" if path in await requests.folders(target.place.prefix) else "an object that was put is not seen"
+        return "works" if path in await requests.folders(place.prefix) else "an object that was put is not seen"
 
     async def delete() -> str:
         await requests.delete(path)

@@ -81,7 +81,15 @@ class BucketTarget(Target):
         return bool(self._asked(self.requests.folders(self.place.path(name_of_run(run_id)))))
 
     def examine(self) -> Iterator[Finding]:
-        return examine(self)
+        try:
+            self.check()
+            volume = self.describe()
+        except KvbenchError as error:
+            yield Finding("bucket", "fail", str(error))
+            return
+        yield Finding("bucket", "ok", f"{self.address}, over {volume.options}")
+        yield Finding("free space", "warn", "not told by the store: set capacity_bytes of the object tier")
+        yield from examine(self.requests, self.place)
 
     def leftovers(self) -> list[Leftover]:
         return self._asked(leftovers.find(self.requests, self.place))
