@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from breaking import Outcome, Victim, missing
 from judging import MOST_SECONDS_OF_A_KILL, check_failed
@@ -99,6 +100,21 @@ def test_a_place_that_does_not_go_with_the_tier(tmp_path: Path, kind: str, addre
 
 
 @pytest.mark.slow
+def test_the_servers_keys_are_its_owners_alone_and_one_name_is_one_server(server: S3Server) -> None:
+    assert server.state.stat().st_mode & 0o777 == 0o700
+    assert "client.rgw.a: running" in server.call("status")
+    again = call_server("up", name=server.name)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+    assert "client.rgw.a: running" in server.call("status")
+    port = server.environment["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    taken = call_server("up", "--port", port, name="second")
+    assert taken.returncode == 1
+    assert f"something listens on port {port} already" in taken.stderr
+    assert not server.state.with_name("second.s3").exists()
+
+
+@pytest.mark.slow
 def test_a_capacity_that_follows_free_space(bucket: str, tmp_path: Path) -> None:
     said = refused(bucket, tmp_path / "run.h5", kind="tiers.1={kind: object}")
     assert f"{bucket} (s3) does not tell its free space: set capacity_bytes of the object tier" in said
@@ -132,8 +148,8 @@ def test_a_whole_run_leaves_nothing_and_says_where_time_went(bucket: str, tmp_pa
     # Tier 1; 4 is `library`.
     assert set(column(out, "splits/tier").tolist()) == {1}
     assert set(column(out, "splits/timed_by").tolist()) == {4}
-    parts = sum(column(out, f"splits/{name}_ns") for name in ("device", "host", "runq"))
-    assert (parts == column(out, "splits/wall_ns")).all()
+    parts = np.stack([column(out, f"splits/{name}_ns") for name in ("device", "host", "runq")])
+    assert (parts.sum(axis=0) == column(out, "splits/wall_ns")).all()
     assert (column(out, "splits/helper_ns") > 0).all()
     on_store = column(out, "records/tier") == 1
     reads = on_store & (column(out, "records/op") == 0)

@@ -98,7 +98,7 @@ class Both:
                 else:
                     data = await (await obstore.get_async(store, path)).bytes_async()
                     if lands:
-                        view[:] = np.frombuffer(data, np.uint8)
+                        view[:] = np.frombuffer(memoryview(data), np.uint8)
                 moved += 1
                 if time.perf_counter() - start_s > SECONDS and moved >= 4 * BATCH - DEPTH:
                     return

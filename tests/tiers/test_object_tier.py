@@ -4,7 +4,8 @@ fails."""
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -321,3 +322,34 @@ def test_what_is_spent_while_several_batches_are_under_way_is_divided_among_them
     assert helpers.end(second) == 100 + 40 + 330
     assert helpers.end(third) == 330
     helpers.close()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_list_that_breaks_off_goes_on_behind_what_is_known() -> None:
+    class Library:
+        exceptions = obstore.exceptions
+
+        def __init__(self) -> None:
+            self.offsets: list[str | None] = []
+
+        async def _pages(self, offset: str | None) -> AsyncIterator[list[Any]]:
+            behind = [path for path in ("a", "b", "c", "d", "e") if offset is None or path > offset]
+            for at in range(0, len(behind), 2):
+                if at == 2 and len(self.offsets) == 1:
+                    raise obstore.exceptions.GenericError(BUSY)
+                now = datetime.now(UTC)
+                yield [{"path": path, "size": 1, "last_modified": now} for path in behind[at : at + 2]]
+
+        def list(self, store: Any, prefix: str, *, offset: str | None, chunk_size: int) -> AsyncIterator[list[Any]]:
+            self.offsets.append(offset)
+            return self._pages(offset)
+
+    requests, library = Requests(MemoryStore(), "s3", 2), Library()
+    requests._library = library
+
+    async def every() -> list[str]:
+        return [entry.path async for entry in requests.listed("x")]
+
+    assert asyncio.run(every()) == ["a", "b", "c", "d", "e"]
+    assert library.offsets == [None, "b"]
+    assert requests.retried == 1
