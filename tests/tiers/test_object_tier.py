@@ -280,21 +280,34 @@ def test_workers_have_loops_of_their_own(payload: Payload, store: LocalStore) ->
     def work(first: int) -> None:
         try:
             with Arena(SEGMENT_BYTES, 1, payload.body).lease(SMALL) as lease:
+                tier.begin_thread(lease.arena.bytes)
                 for key in range(first, first + 20):
                     write(tier, lease, payload, key, SMALL)
                     read(tier, lease, payload, key, SMALL)
+                loops.append(len(tier._loops))
+                barrier.wait()
+                tier.end_thread()
         except BaseException as error:  # noqa: BLE001 - it is told below
             wrong.append(error)
 
+    loops, barrier = list[int](), threading.Barrier(3)
     threads = [threading.Thread(target=work, args=(100 * number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(tier._loops) == 3
+    assert max(loops) == 3
+    assert tier._loops == []
+    write_from_here(tier, payload)
+    assert len(tier._loops) == 1
     tier.close()
     assert tier._loops == []
+
+
+def write_from_here(tier: ObjectTier, payload: Payload) -> None:
+    with Arena(SEGMENT_BYTES, 1, payload.body).lease(SMALL) as lease:
+        write(tier, lease, payload, 1, SMALL)
 
 
 def test_what_the_librarys_threads_spend_is_accounted() -> None:

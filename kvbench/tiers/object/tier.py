@@ -61,6 +61,16 @@ class ObjectTier(Tier):
     def retried_requests(self) -> int:
         return self._requests.retried
 
+    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
+        self._loop()
+
+    def end_thread(self) -> None:
+        loop = self._loop()
+        with self._lock:
+            self._loops.remove(loop)
+        loop.close()
+        del self._of_thread.loop
+
     def run(self, batch: Batch) -> None:
         moves = {
             Op.READ: self._read_one,
