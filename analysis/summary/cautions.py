@@ -74,6 +74,13 @@ def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterat
         yield Caution(
             "idle-ranks", f"{len(idle)} of {ranks} ranks read and wrote nothing in the measured phase: {names}"
         )
+    retried = _total(run.ranks, "retried_requests")
+    if retried:
+        yield Caution(
+            "retried-requests",
+            f"{retried} requests to the object store failed for a reason that may pass and were sent again: their "
+            "operations took that long, and it says how much the store takes",
+        )
     too_large = _total(run.ranks, "too_large_objects")
     if too_large:
         yield Caution("too-large", f"{too_large} objects were larger than every tier and were not cached")

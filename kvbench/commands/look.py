@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvbench.commands.options import ANY_PATH, PATH, Finite, config_argument, either, set_option, skip_option
+from kvbench.commands.options import ANY_PATH, PATH, PLACE, Finite, config_argument, either, set_option, skip_option
 from kvbench.config.load import load_config
 from kvbench.config.source import shipped_configs
 from kvbench.console import make_console, make_table
@@ -23,7 +23,7 @@ from kvbench.workload.traces import read_trace
 @set_option
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks in all.")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes they run on.")
-@click.option("--dir", "directory", type=PATH, help="Directory under test, for capacities left `auto`.")
+@click.option("--dir", "directory", type=PLACE, help="Directory under test, for capacities left `auto`.")
 @click.option(
     "--gib-per-s",
     type=Finite(min=0, min_open=True),
@@ -37,7 +37,7 @@ def datasize(
     overrides: tuple[str, ...],
     ranks: int,
     nodes: int,
-    directory: Path | None,
+    directory: str | None,
     gib_per_s: float | None,
     spill: Path | None,
     no_spill: bool,
@@ -46,9 +46,7 @@ def datasize(
     """Say how many bytes of storage and memory CONFIG needs per rank, per node and in all, without running it."""
     either("--spill", spill, "--no-spill", no_spill)
     order = SpillOrder(not no_spill, spill)
-    size = estimate(
-        load_config(config, overrides), ranks, nodes, None if directory is None else str(directory), gib_per_s, order
-    )
+    size = estimate(load_config(config, overrides), ranks, nodes, directory, gib_per_s, order)
     if as_json:
         click.echo(json.dumps(size.as_dict(), indent=2))
     else:
@@ -56,10 +54,10 @@ def datasize(
 
 
 @click.command()
-@click.option("--dir", "directory", type=PATH, help="Directory under test.")
-def doctor(directory: Path | None) -> None:
+@click.option("--dir", "directory", type=PLACE, help="Directory under test, or s3://BUCKET/PREFIX (az://, gs://).")
+def doctor(directory: str | None) -> None:
     """Check this node, and DIRECTORY if given; exit 1 if a run would fail."""
-    findings = examine(None if directory is None else str(directory))
+    findings = examine(directory)
     table = make_table(("", "what", "finding"), left=3)
     for finding in findings:
         style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import click
 
-from kvbench.commands.paths import GivenPath
-from kvbench.commands.ranks import RanksPath
+from kvbench.commands.paths import GivenPath, GivenPlace
+from kvbench.commands.ranks import RanksPath, RanksPlace
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import name_file, picture_kind
 from kvbench.studies.options import MINIMUM_REPEATS
@@ -20,6 +20,10 @@ ANY_PATH: Final = GivenPath(path_type=Path, readable=False)
 
 RANKS_PATH: Final = RanksPath(path_type=Path, readable=False)
 """A directory on every node."""
+
+PLACE: Final = GivenPlace()
+RANKS_PLACE: Final = RanksPlace()
+"""A place under test, as text: a directory, or an address."""
 
 
 class _OutputFile(GivenPath):

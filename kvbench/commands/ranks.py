@@ -10,7 +10,7 @@ import kvbench
 from kvbench.cluster.agree import together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.told import COMMAND, check_told
-from kvbench.commands.paths import GivenPath
+from kvbench.commands.paths import GivenPath, GivenPlace, absolute_place
 from kvbench.errors import KvbenchError
 
 _ADVICE: Final = (
@@ -21,6 +21,10 @@ _ADVICE: Final = (
 
 class RanksPath(GivenPath):
     """A path that every rank looks at by itself, so that where it is relative, working directories count."""
+
+
+class RanksPlace(GivenPlace):
+    """A place under test that every rank looks at by itself."""
 
 
 class RanksCommand(click.Command):
@@ -93,4 +97,6 @@ def _words(parameter: click.Parameter, value: Any) -> str:
         return name if value else f"without {name}"
     if isinstance(parameter.type, RanksPath):
         value = Path(value).absolute()
+    if isinstance(parameter.type, RanksPlace):
+        value = absolute_place(str(value))
     return f"{name} {value}"

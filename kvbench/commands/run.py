@@ -14,12 +14,14 @@ from kvbench.commands.options import (
     OUTPUT_FILE,
     PATH,
     RANKS_PATH,
+    RANKS_PLACE,
     Finite,
     config_argument,
     either,
     set_option,
     skip_option,
 )
+from kvbench.commands.paths import absolute_place
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.run import runner
@@ -32,9 +34,9 @@ from kvbench.run.output.spill_files import SpillOrder
 @click.option(
     "--dir",
     "directory",
-    type=RANKS_PATH,
-    help="Directory under test; needed where there is a file tier.  With {local_rank}, {rank} or {node} in its name, "
-    "one for each.",
+    type=RANKS_PLACE,
+    help="Directory under test, or s3://BUCKET/PREFIX (az://, gs://); needed where there is a file or an object "
+    "tier.  With {local_rank}, {rank} or {node} in its name, one for each.",
 )
 @click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
@@ -80,7 +82,7 @@ from kvbench.run.output.spill_files import SpillOrder
 )
 def run(
     config: str,
-    directory: Path | None,
+    directory: str | None,
     out: Path | None,
     overrides: tuple[str, ...],
     skip_bad_lines: bool,
@@ -122,7 +124,7 @@ def run(
         overrides = (*overrides, "workload.skip_bad_lines=true")
     order = Order(
         source=config,
-        directory=None if directory is None else str(directory.absolute()),
+        directory=None if directory is None else absolute_place(directory),
         out=out,
         overrides=overrides,
         overwrite=overwrite,

@@ -19,6 +19,9 @@ class TierKind(NamedTuple):
     """Whether ranks can read what other ranks wrote."""
     layouts: bool = False
     """Whether `layout` says how its objects lie there."""
+    requests: bool = False
+    """A server is sent a request for each of its objects, several at once (`io.depth`); `part_bytes` and `retries` are
+    of those."""
     modelled: bool = False
     """It is not there: it only decides what the tiers below are asked for, and every output says so."""
 
@@ -27,6 +30,7 @@ TIER_KINDS: Final = {
     "memory": TierKind(storage=False, has_target=False, keeps_bytes=True, shared=False),
     "gpu": TierKind(storage=False, has_target=False, keeps_bytes=False, shared=False, modelled=True),
     "file": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=True, layouts=True),
+    "object": TierKind(storage=True, has_target=True, keeps_bytes=True, shared=False, requests=True),
     "null": TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
 }
 """Of `kvbench.tiers.kinds`. `null` only remembers which objects it has: what is measured is kvbench itself."""

@@ -83,6 +83,9 @@ def tiers_fit(config: Chosen) -> None:
     if any(tier.facts.storage for tier in config.tiers[:-1]):
         raise ValueError("tiers: storage must be the last tier, below the memory tiers")
     last = config.tiers[-1]
+    for name in ("read_path", "write_path"):
+        if last.facts.requests and getattr(config.io, name) != getattr(Io(), name):
+            raise ValueError(f"io.{name}: what a server is asked for has no path; leave it out for an object tier")
     if config.io.sync != Io().sync and not last.facts.layouts:
         raise ValueError(f"io.sync: only what is written to a file tier is synced; leave it out for a {last.kind} tier")
 
@@ -204,9 +207,9 @@ def io_engine_fits(config: Chosen) -> None:
 
 
 def look_ups_fit(config: Chosen) -> None:
-    """The filesystem is asked only where it knows each object by a name."""
+    """The storage is asked only where it knows each object by a name."""
     last = config.tiers[-1]
-    if config.cache.lookup == "stat" and not last.facts.layouts:
+    if config.cache.lookup == "stat" and not (last.facts.layouts or last.facts.requests):
         raise ValueError(f"cache.lookup: stat asks for files, and the last tier is a {last.kind} tier; use memory")
     if config.cache.lookup == "stat" and last.layout.kind != "file":
         raise ValueError(

@@ -112,6 +112,12 @@ class RunConfig(Section):
         return self.tiers[-1].facts.has_target
 
     @property
+    def depth(self) -> int:
+        """Operations of a batch that are in flight at once on the storage; 1: one comes after the other."""
+        overlaps = self.io.engine != "sync" or self.tiers[-1].facts.requests
+        return self.io.depth if overlaps else 1
+
+    @property
     def keeps_bytes(self) -> bool:
         """Whether what is read can be compared with what was written."""
         return self.tiers[-1].facts.keeps_bytes
@@ -145,6 +151,8 @@ class RunConfig(Section):
                 del described["layout"]
             elif tier.layout.kind != "bucket":
                 del described["layout"]["bucket_bytes"], described["layout"]["garbage"]
+            if not tier.facts.requests:
+                del described["part_bytes"], described["retries"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

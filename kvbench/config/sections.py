@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from kvbench.config.names import TIER_KINDS, TierKind
 from kvbench.config.types import Bytes, BytesOrAuto, Count, Factor, Number, PolicyName, Seconds, TierKindName
 from kvbench.config.workload import Section
-from kvbench.units import MIB, SECTOR_BYTES, SEGMENT_BYTES, format_bytes
+from kvbench.units import GIB, MIB, SECTOR_BYTES, SEGMENT_BYTES, format_bytes
 
 ReadPath = Literal["double-copy", "numpy", "buffered", "mmap-touch", "mmap-copy", "direct"]
 WritePath = Literal["buffered", "direct"]
@@ -146,7 +146,11 @@ class TierSection(Section):
     """Share of a memory tier's capacity that is filled (the reference fills 0.8)."""
     layout: Layout = Layout()
     """How objects lie on a file tier."""
-
+    part_bytes: Bytes = Field(default=8 * MIB, ge=5 * MIB, le=4 * GIB)
+    """Of an object tier: a longer object is sent to the store in parts of this size, several at once."""
+    retries: Count = Field(default=5, ge=0, le=20)
+    """Of an object tier: how often a request that fails for a reason that may pass (the server is busy, a connection
+    breaks) is sent again, after 0.1 s, 0.2 s, 0.4 s and so on. Each is counted."""
     bandwidth_bytes_per_s: Bytes | None = Field(default=None, ge=1)
     """Of a gpu tier, modelled: what is found there takes its bytes at this rate; null: no time."""
 
@@ -164,6 +168,10 @@ class TierSection(Section):
             raise ValueError(f"fill is for memory tiers; set capacity_bytes of the {self.kind} tier")
         if not self.facts.layouts and self.layout != Layout():
             raise ValueError(f"layout is for file tiers; leave it out for the {self.kind} tier")
+        usual = TierSection.model_fields
+        for name in ("part_bytes", "retries"):
+            if not self.facts.requests and getattr(self, name) != usual[name].default:
+                raise ValueError(f"{name} is for object tiers; leave it out for the {self.kind} tier")
         if not self.facts.modelled and self.bandwidth_bytes_per_s is not None:
             raise ValueError(
                 f"bandwidth_bytes_per_s is for gpu tiers, which are modelled: a {self.kind} tier is measured"
@@ -190,7 +198,8 @@ class Io(Section):
     """How a batch is carried out: `sync`, one operation after the other; `uring`, all of it in flight together on a
     ring of the kernel (io_uring), one ring for each thread."""
     depth: Count = Field(default=32, ge=1, le=4096)
-    """Requests of a thread that are in flight at once, where the engine overlaps them."""
+    """Requests of a thread that are in flight at once, where the engine overlaps them, or the tier lies in an object
+    store."""
     io_bytes: Bytes = MIB
     """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
     threads: Count = Field(default=16, ge=1, le=1024)

@@ -10,7 +10,14 @@ from kvbench.tiers.transfer import Batch, Cell
 
 
 def ask(tier: Tier, batch: Batch, operations: Sequence[Operation]) -> None:
-    """Look objects up, one after the other. One that has tokens was found by the cache, and is to be there."""
+    """Look objects up, together or one after the other. One that has tokens was found by the cache, and is to be
+    there."""
+    if tier.looks_up_together:
+        tier.run(batch)
+        for at in batch.missing:
+            if operations[at].tokens:
+                batch.errors[at] = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return
     cell = Cell(batch.rows, batch.first_row, batch.stop)
     for at, operation in enumerate(operations):
         cell.row = batch.first_row + at

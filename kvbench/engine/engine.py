@@ -150,7 +150,7 @@ class Engine:
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
-        room = MOST_TOGETHER if config.io.engine == "sync" else max(MOST_TOGETHER, BATCH_DEPTHS * config.io.depth)
+        room = MOST_TOGETHER if config.depth == 1 else max(MOST_TOGETHER, BATCH_DEPTHS * config.depth)
         self._workers = [Worker(thread, equipment, store, room) for thread, store in enumerate(self.stores)]
         # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
         self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1
@@ -167,7 +167,7 @@ class Engine:
                 self._config.io.threads if self._config.compute is None else self._config.compute.max_batch,
                 self._config.io.max_concurrent_allocs,
                 self._at_once,
-                1 if self._config.io.engine == "sync" else self._config.io.depth,
+                self._config.depth,
             ),
             self._bytes_per_token,
             self._home.rank,

@@ -36,6 +36,7 @@ RANK_DTYPE: Final = np.dtype(
         ("spilled_rows", "<i8"),
         ("spill_bytes", "<i8"),
         ("spill_errno", "<i8"),
+        ("retried_requests", "<i8"),
     ]
 )
 """`clock_offset_ns` is the CLOCK_MONOTONIC of the rank's node minus rank 0's before the run, `clock_drift_ns` by how
@@ -43,7 +44,7 @@ much that changed until after it. Peaks are of resident memory. `waiting_request
 had not begun, with contexts of `waiting_tokens` (-1: not known). `begin_ns` is the start of its first measured
 operation that worked and `end_ns` the end of its last, on rank 0's clock (0: none). `spilled_rows` of its records were
 in its spill file when the run ended, and `spill_errno` says why no more were (0: nothing went wrong, or there was no
-spill file)."""
+spill file). `retried_requests` were sent to an object store again, as they had failed for a reason that may pass."""
 
 
 NODE_DTYPE: Final = np.dtype(

@@ -108,7 +108,11 @@ class Bench:
         interrupt: Interrupt,
     ) -> Self:
         config = plan.config
-        check_open_files(topology, config.io.threads, 0 if config.io.engine == "sync" else config.io.depth)
+        depth = 0 if config.io.engine == "sync" else config.io.depth
+        if config.tiers[-1].facts.requests:
+            # A request has a connection, and for each the library may start a thread, whose time the kernel accounts.
+            depth = 2 * config.io.depth
+        check_open_files(topology, config.io.threads, depth)
         if config.io.engine == "uring":
             check_rings(config.io.depth)
         area.create()
@@ -139,7 +143,7 @@ class Bench:
                 rank_row=_known_rank_row(topology, arena, sizes, tiers),
                 directory_row=_directory_row(topology, around) if plan.own_directories else {},
             )
-            spill = open_spill(around.spill, header, lambda: _pulse(engine))
+            spill = open_spill(around.spill, header, lambda: _pulse(engine, tiers))
         if config.records != "full":
             digest = Digest(config.records, topology.rank, topology.size, len(tiers), len(QOS_CLASSES))
         # Where a digest is what is wanted of the rows, the spill file is there only for what may be killed.
@@ -257,12 +261,13 @@ def _known_rank_row(topology: Topology, arena: Arena, sizes: Sizes, tiers: Seque
     }
 
 
-def _pulse(engine: Engine) -> dict[str, int]:
+def _pulse(engine: Engine, tiers: Sequence[Tier]) -> dict[str, int]:
     """What a spill file says of a rank in each round."""
     return {
         "t_ns": timed_io.now_ns(),
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
+        "retried_requests": sum(tier.retried_requests for tier in tiers),
         "peak_rss_bytes": peak_resident_bytes(),
     }
 

@@ -208,6 +208,7 @@ def _rank_row(topology: Topology, bench: Bench, outcome: Outcome, kept: RankRows
         "failed_ops": tally.failed,
         "verified_sectors": engine.verified_sectors,
         "too_large_objects": engine.books.cache.too_large,
+        "retried_requests": sum(tier.retried_requests for tier in bench.tiers),
         "waiting_requests": engine.books.left_waiting[0],
         "waiting_tokens": engine.books.left_waiting[1],
         "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),

@@ -229,6 +229,7 @@ def _rank_row(
         "spilled_rows": 0,
         "spill_bytes": 0,
         "spill_errno": 0,
+        "retried_requests": 0,
         "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),
         "end_ns": 0 if tally.end_ns == 0 else clock.to_common(tally.end_ns),
     }

@@ -22,6 +22,10 @@ class NotAsWrittenError(OSError):
     """The file is there and can be read, and is not what was written."""
 
 
+class ExplainedError(OSError):
+    """Its text says more than its number: what went wrong, and what to do."""
+
+
 class Addressable(Protocol):
     """Memory that the processor can address: what lies there is written to another tier from where it lies, and what
     comes up from another tier is read to where it is to lie."""
@@ -72,6 +76,8 @@ class Tier(ABC):
     moves_together: bool = False
     """True: `run` is one call for a whole batch, which prepares each read itself, right before it (`prepare_read`), and
     reads to where the objects are to lie."""
+    looks_up_together: bool = False
+    """True: `run` looks up a batch of objects, too."""
     most_bytes: int | None = None
     """The largest object that it takes; None: it is not of a size of its own."""
     syncs_batches: bool = False
@@ -182,6 +188,11 @@ class Tier(ABC):
     def of_rank(self, writer: int) -> "Tier":
         """The objects that another rank wrote to the same storage, to be read."""
         raise NotImplementedError(f"the objects of a {self.kind} tier are its own rank's")
+
+    @property
+    def retried_requests(self) -> int:
+        """Of a tier that sends requests: how many were sent again, each as often as it was."""
+        return 0
 
     def size_bytes(self, key: int) -> int | None:
         """Bytes of object `key` that are there now; None where that cannot be told."""

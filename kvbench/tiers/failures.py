@@ -3,6 +3,7 @@
 import errno
 import os
 
+from kvbench.tiers.contract import ExplainedError
 from kvbench.tiers.payload import Mismatch
 
 
@@ -20,6 +21,8 @@ class SyncFailedError(OSError):
 
 def why_failed(operation: str, where: str, error: OSError) -> str:
     """`operation` (`read`) on the object that is at `where` (`Tier.where`) ended with `error`."""
+    if isinstance(error, ExplainedError):
+        return f"{operation} of {where} failed: {error.strerror}"
     advice = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "; free space there, or set a smaller capacity_bytes for the file tier"

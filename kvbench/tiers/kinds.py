@@ -14,6 +14,8 @@ from kvbench.tiers.file.target import DirectoryTarget
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.modelled import ModelledTier
 from kvbench.tiers.null import NullTier
+from kvbench.tiers.object.address import SCHEMES
+from kvbench.tiers.object.target import BucketTarget
 from kvbench.tiers.target import Area, NoTarget, Target, TierSettings
 
 
@@ -27,7 +29,7 @@ class Kind(NamedTuple):
     open_tier: Callable[[Area, TierSettings], Tier] = _in_area
     target: Callable[[str], Target] | None = None
     """From the address of a place under test, the target there; None for a kind that lies nowhere."""
-    scheme: str = ""
+    schemes: tuple[str, ...] = ()
     """What addresses of its targets begin with, where they are no paths: `s3` for `s3://bucket`."""
 
 
@@ -36,6 +38,7 @@ KINDS: Final[dict[str, Kind]] = {
     "null": Kind(lambda area, settings: NullTier()),
     "gpu": Kind(lambda area, settings: ModelledTier()),
     "file": Kind(target=DirectoryTarget),
+    "object": Kind(target=BucketTarget, schemes=SCHEMES),
 }
 
 
@@ -48,7 +51,7 @@ def register(name: str, kind: Kind, facts: TierKind) -> None:
 def target_at(address: str) -> Target:
     """The target that an address means by itself: a directory, unless it begins with another kind's scheme."""
     scheme, sign, _ = address.partition("://")
-    kinds = [kind.target for kind in KINDS.values() if kind.target is not None and kind.scheme == scheme and sign]
+    kinds = [kind.target for kind in KINDS.values() if kind.target is not None and scheme in kind.schemes and sign]
     return (kinds or [DirectoryTarget])[0](address)
 
 

@@ -80,6 +80,18 @@ class Leftover:
     """Since anything in it was last written."""
     strangers: list[str] = field(default_factory=list)
     """What is in it and is not kvbench's, as names below `path`."""
+    address: str = ""
+    """Of the target that it is in, below which `path` is a name; "": a directory, that of `path`."""
+
+    @property
+    def place(self) -> str:
+        """The address of the target that it is in."""
+        return self.address or str(self.path.parent)
+
+    @property
+    def text(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.address}/{self.path}" if self.address else str(self.path)
 
     def may_go(self, even_unknown: bool = False) -> bool:
         """Whether anything of it is deleted when it is removed."""

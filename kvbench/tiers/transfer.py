@@ -164,7 +164,7 @@ class Batch:
     after the other, so that a call can fill all of them."""
 
     does: Op
-    """READ, WRITE or DELETE."""
+    """READ, WRITE or DELETE, or LOOKUP where a tier looks up together."""
     keys: Sequence[int]
     memories: Sequence[Memory]
     """Where each object is to land, or comes from; none for DELETE."""
@@ -184,6 +184,8 @@ class Batch:
     """The keys as an array, where there is one."""
     landed_there: bool = False
     """Of a READ: all that were begun landed in their memories, and `landed` stays empty."""
+    missing: set[int] = field(default_factory=set)
+    """Of a LOOKUP: those of them that are not there, by their numbers in the batch."""
     split: BatchSplit | None = None
     """Of all that were begun, where they overlapped; None: they came one after the other, and their rows add up."""
 

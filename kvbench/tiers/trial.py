@@ -12,7 +12,7 @@ import numpy as np
 
 from kvbench.records.schema import RECORD_DTYPE
 from kvbench.tiers.arena import Memory, anonymous_memory
-from kvbench.tiers.contract import NotAsWrittenError, Tier
+from kvbench.tiers.contract import ExplainedError, NotAsWrittenError, Tier
 from kvbench.tiers.transfer import WHOLE, Cell
 from kvbench.units import KIB
 
@@ -31,7 +31,7 @@ class Trouble:
     @property
     def reason(self) -> str:
         """In words."""
-        if isinstance(self.error, NotAsWrittenError):
+        if isinstance(self.error, NotAsWrittenError | ExplainedError):
             return str(self.error.strerror)
         return os.strerror(self.error.errno) if self.error.errno else str(self.error)
 

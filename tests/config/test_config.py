@@ -48,7 +48,7 @@ MISTAKES = {
     "workload: {kind: trace}": r"missing key workload\.path: expected the trace file",
     "workload: {kind: tracee}": r"workload\.kind: expected one of personas, .*, sessions .*: did you mean trace\?",
     "workload: {mode: decod}": r'workload\.mode: expected one of .* \(given: "decod"\): did you mean decode\?',
-    "tiers: [{kind: disk}]": r'tiers\.0\.kind: expected one of memory, gpu, file, null \(given: "disk"\)',
+    "tiers: [{kind: disk}]": r'tiers\.0\.kind: expected one of memory, gpu, file, object, null \(given: "disk"\)',
     "workload: 5": r"workload: expected a mapping of keys to values \(given: 5\)",
     "io:": r"io: expected a mapping of keys to values \(given: null\)",
     "tiers: {kind: file}": r"tiers: expected a list",

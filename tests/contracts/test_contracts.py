@@ -138,7 +138,7 @@ def test_a_run_on_a_new_kind_of_tier_is_verified_and_leaves_nothing(
 
 def test_a_new_kind_of_tier_is_offered_and_refused_what_it_cannot_do(kvbench_with: Kvbench) -> None:
     unknown = kvbench_with("zip_tier", "datasize", "smoke", "--set", "tiers.1.kind=zap")
-    assert "expected one of memory, gpu, file, null, zip" in unknown.stderr
+    assert "expected one of memory, gpu, file, object, null, zip" in unknown.stderr
     above = kvbench_with("zip_tier", "datasize", "smoke", "--set", "tiers.0.kind=zip")
     assert "storage must be the last tier" in above.stderr
     shared = kvbench_with("zip_tier", "datasize", "smoke", "--set", "tiers.1.kind=zip", "--set", "namespace=shared")

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbench.tiers.file.leftovers import find, remove
-from kvbench.tiers.file.marked import MARKER
 from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.marker import MARKER
 
 pytestmark = pytest.mark.slow
 

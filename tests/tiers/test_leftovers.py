@@ -12,8 +12,8 @@ from kvbench.errors import KvbenchError
 from kvbench.records.unfinished import lock
 from kvbench.tiers.file import leftovers as clean
 from kvbench.tiers.file import run_directory as rundir
-from kvbench.tiers.file.marked import MARKER
 from kvbench.tiers.file.run_directory import RunDirectory
+from kvbench.tiers.marker import MARKER
 
 RUN = "20260101-000000-abc123"
 OTHER = "20260101-000000-def456"

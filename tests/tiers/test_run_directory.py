@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvbench.errors import KvbenchError
-from kvbench.tiers.file.marked import MARKER
 from kvbench.tiers.file.run_directory import RunDirectory, check_directory
+from kvbench.tiers.marker import MARKER
 
 RUN = "20260101-000000-abc123"
 

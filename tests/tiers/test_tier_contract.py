@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from obstore.store import LocalStore
 
 from kvbench.config.run_config import Io, Layout, TierSection
 from kvbench.errors import KvbenchError
@@ -26,6 +27,8 @@ from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.memory import MemoryTier
 from kvbench.tiers.null import NullTier
+from kvbench.tiers.object.requests import Requests
+from kvbench.tiers.object.tier import ObjectTier
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import TierSettings
 from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
@@ -658,6 +661,23 @@ class TestBucketTier(TierContract):
             pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
         capacity = LARGE + 64 * SMALL
         tier = BucketTier(folder, read_path, write_path, IO_BYTES, True, capacity, 2 * LARGE, 0.5, sync)
+        yield tier
+        tier.close()
+
+
+class TestObjectTier(TierContract):
+    """Objects in a bucket, several in flight, in parts of 5 MiB where they are longer."""
+
+    @pytest.fixture(params=[1, 3, 32])
+    def depth(self, request: pytest.FixtureRequest) -> int:
+        depth: int = request.param
+        return depth
+
+    @pytest.fixture
+    def tier(self, depth: int, folder: FilePath) -> Iterator[Tier]:
+        tier = ObjectTier(
+            Requests(LocalStore(folder), "s3", 0), "some/prefix", "s3://bucket/some/prefix", depth, 5 * MIB
+        )
         yield tier
         tier.close()
 

@@ -79,6 +79,7 @@ class SpillFacts(_Checked):
     """When the rank was last seen alive."""
     verified_sectors: Count = 0
     too_large_objects: Count = 0
+    retried_requests: Count = 0
     peak_rss_bytes: Count = 0
     ended: Text = ""
     """`complete`, `interrupted` or `failed`: the load had ended on this rank, so that no row is missing."""

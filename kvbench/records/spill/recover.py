@@ -265,6 +265,7 @@ def _rank_values(one: Found) -> Mapping[str, str | int]:
         "failed_ops": tally.failed,
         "verified_sectors": facts.verified_sectors,
         "too_large_objects": facts.too_large_objects,
+        "retried_requests": facts.retried_requests,
         "waiting_requests": -1,
         "waiting_tokens": -1,
         "begin_ns": 0 if tally.begin_ns == 0 else clock.to_common(tally.begin_ns),

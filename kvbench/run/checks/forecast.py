@@ -104,6 +104,8 @@ class MemoryNeed:
     """What objects are made of."""
     digest: int
     """The sample, the sums and the histograms, where not every row is kept."""
+    requests: int = 0
+    """What an object store is sent and answers, in the memory of the library that asks it."""
 
     @property
     def total(self) -> int:
@@ -116,8 +118,8 @@ def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int
     for each thread. A multiple of the segment."""
     wanted = config.io.arena_bytes
     usual = usual_arena_bytes(last_level_cache_bytes, local_ranks)
-    if config.io.engine != "sync":
-        usual = max(usual, 2 * config.io.depth * config.io.threads * SEGMENT_BYTES)
+    if config.depth > 1:
+        usual = max(usual, 2 * config.depth * config.io.threads * SEGMENT_BYTES)
     return whole_segments(usual if wanted == "auto" else wanted, config.io.threads)
 
 
@@ -223,7 +225,20 @@ def memory_need(
         # The body of the stamped payload, and the zeros that a keystream is made of.
         payload=SEGMENT_BYTES * (2 if config.keeps_bytes and config.payload.kind == "unique" else 1),
         digest=0 if config.records == "full" else _digest_bytes(config, demand, ranks, gathers),
+        requests=_request_bytes(config, demand, arena),
     )
+
+
+def _request_bytes(config: RunConfig, demand: Demand, arena: int) -> int:
+    """What is in flight in the memory of the library: no more objects at once than may be, nor than the arena has room
+    for, and of long ones, which each thread puts one at a time, as many parts."""
+    last = config.tiers[-1]
+    if not last.facts.requests:
+        return 0
+    threads, depth = config.io.threads, config.depth
+    objects = min(threads * depth * demand.largest_object_bytes, arena)
+    parts = threads * depth * last.part_bytes if demand.largest_object_bytes > last.part_bytes else 0
+    return objects + parts
 
 
 def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) -> int:

@@ -56,7 +56,9 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
         if storage.volume.in_memory:
             free = max(0, min(free, memory_left_bytes))
         elif free == UNTOLD_BYTES:
-            raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
+            raise KvbenchError(
+                f"{where} does not tell its free space: set capacity_bytes of the {config.tiers[-1].kind} tier"
+            )
         share = int(free * FREE_SPACE_SHARE) // storage.sharing_ranks // SECTOR_BYTES * SECTOR_BYTES
         share = live_bytes_within(layout, share)
         if share < largest_object_bytes:
@@ -123,6 +125,7 @@ def check_memory(
         "gathering": need.gathering,
         "payload": need.payload,
         "sample and histograms": need.digest,
+        "requests in flight": need.requests,
         "its spill file on a filesystem in memory": spill_bytes,
         "files on a filesystem in memory": files_bytes,
     }

@@ -8,7 +8,6 @@ are no business of this module: they may hold records that nobody has yet.
 
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,6 @@ from typing import Final, Literal
 from kvbench.errors import KvbenchError
 from kvbench.records.unfinished import lock
 from kvbench.tiers.file.marked import (
-    MARKER,
-    RANK_FOLDER,
     delete_objects,
     files_in,
     is_marked,
@@ -28,11 +25,9 @@ from kvbench.tiers.file.marked import (
     opened,
     remove_if_empty,
 )
+from kvbench.tiers.marker import MARKER, RANK_FOLDER, RUN, SIGN
 from kvbench.tiers.target import Leftover, LeftoverState
 
-_RUN_ID: Final = r"\d{8}-\d{6}-[0-9a-f]{6}"
-_RUN: Final = re.compile(rf"kvbench-({_RUN_ID})")
-_PROBE: Final = re.compile(rf"kvbench-({_RUN_ID})\.probe-\d+")
 _PROBE_S: Final = 60.0
 """A run has its probes for a moment only; an older one is left over."""
 
@@ -66,7 +61,7 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
             return Leftover(leftover.path, leftover.run_id, "left over")
         if not now.may_go(even_unknown):
             return now
-        if _PROBE.fullmatch(leftover.path.name):
+        if SIGN.fullmatch(leftover.path.name):
             os.unlink(leftover.path.name, dir_fd=top)
         else:
             _remove_run(top, leftover.path.name, leftover.run_id)
@@ -81,8 +76,8 @@ def remove(leftover: Leftover, even_unknown: bool = False) -> Leftover:
 
 def _look(top: int, path: Path, now_s: float) -> Leftover | None:
     """What `path`, a name in the open directory `top`, is of a run; None for anything else."""
-    probe = _PROBE.fullmatch(path.name)
-    run = _RUN.fullmatch(path.name)
+    probe = SIGN.fullmatch(path.name)
+    run = RUN.fullmatch(path.name)
     if probe is None and run is None:
         return None
     try:

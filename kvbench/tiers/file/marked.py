@@ -5,18 +5,14 @@ puts into their place meanwhile, nothing else is read or deleted.
 """
 
 import errno
-import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
 from kvbench.tiers.file.naming import MOST_LEVELS, is_name_of_folder, is_name_of_object
-
-MARKER: Final = ".kvbench-run"
-RANK_FOLDER: Final = re.compile(r"rank-\d+")
+from kvbench.tiers.marker import MARKER, content_of_marker, marks
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
@@ -25,7 +21,7 @@ _STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDO
 
 def mark(folder: int, run_id: str) -> None:
     """Put the marker of run `run_id` into an open directory, unless there is one."""
-    content = json.dumps({"program": "kvbench", "run_id": run_id}).encode()
+    content = content_of_marker(run_id)
     with suppress(FileExistsError):
         descriptor = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
@@ -44,18 +40,9 @@ def is_marked(folder: int, run_id: str) -> bool:
             raise
         return False
     try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _marks(os.read(descriptor, 4096), run_id)
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and marks(os.read(descriptor, 4096), run_id)
     finally:
         os.close(descriptor)
-
-
-def _marks(content: bytes, run_id: str) -> bool:
-    """Whether `content` is that of a marker of run `run_id`."""
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.get("program") == "kvbench" and found.get("run_id") == run_id
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from kvbench.records.unfinished import lock
 from kvbench.tiers.file.bucket import BucketTier
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.marked import (
-    MARKER,
-    RANK_FOLDER,
     delete_objects,
     is_marked,
     mark,
@@ -32,6 +30,7 @@ from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.file.rings import rings_of
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
+from kvbench.tiers.marker import MARKER, RANK_FOLDER
 from kvbench.tiers.target import Area, TierSettings
 
 _PREFIX: Final = "kvbench-"
