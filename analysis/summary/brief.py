@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvbench_analysis.summary.headlines import answer
+from kvbench_analysis.summary.headlines import answer, compaction
 from kvbench_analysis.summary.look_ups_print import prefix_hits
 from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
@@ -25,6 +25,9 @@ def print_brief(summary: Summary, console: Console) -> None:
     """Print what was measured and the answer in a line each, the warnings (the gravest, where all would not fit), and a
     row for each kind of operation. Text of the file is printed as it is, never as markup."""
     point = [what_was_measured(summary), answer(summary.totals)]
+    beside = compaction(summary.totals)
+    if beside:
+        point.append(beside)
     hits = prefix_hits(summary)
     if hits:
         point.append(hits)

@@ -17,6 +17,20 @@ def headlines(totals: pd.DataFrame) -> Iterator[str]:
         yield "no storage operations were measured"
     for row in moved.to_dict("records"):
         yield f"{_rate_and_p95(row)} per operation of {_sizes(row)} ({_split(row)})"
+    beside = compaction(totals)
+    if beside:
+        yield beside
+
+
+def compaction(totals: pd.DataFrame) -> str:
+    """What the layout of the storage tier wrote beside the workload; "" where it compacts nothing."""
+    storage = totals[totals["storage"] == "storage"]
+    nbytes = storage.groupby("op")["bytes"].sum()
+    if "compact" not in nbytes:
+        return ""
+    asked, moved = int(nbytes.get("write", 0)) + int(nbytes.get("demote", 0)), int(nbytes["compact"])
+    text = f"written to storage: {units.size(asked + moved)}, of which compaction {units.size(moved)}"
+    return f"{text} ({(asked + moved) / asked:.3g} bytes for each that the workload wrote)" if asked else text
 
 
 def answer(totals: pd.DataFrame) -> str:

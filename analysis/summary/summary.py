@@ -40,7 +40,11 @@ _SHARING_OF_OWN = {
 }
 """Where ranks had directories of their own."""
 
-_SYNCS = {"none": "writes not synced", "end": "writes synced all at once at the end"}
+_SYNCS = {
+    "none": "writes not synced",
+    "batch": "writes synced at the end of each batch",
+    "end": "writes synced all at once at the end",
+}
 """Where it is not each object before its write ends."""
 
 
@@ -54,7 +58,8 @@ class Summary:
     """Facts of the run: attributes of the file, `window_s`, the length of the measured window, and `duration_s`, how
     long was to be measured."""
     headlines: tuple[str, ...]
-    """The result in a sentence for storage reads and one for storage writes (memory where there is no storage I/O)."""
+    """The result in a sentence for storage reads and one for storage writes (memory where there is no storage I/O); and
+    one for what a layout wrote besides."""
     warnings: tuple[Caution, ...]
     operations: pd.DataFrame
     """Per tier, operation and path: counts, rates, sizes and shares of the wall time."""

@@ -176,11 +176,11 @@ _STEPPED: Final = ("steps", "ramp")
 
 
 def layouts_fit(config: Chosen) -> None:
-    """Slots are all of one size, and are read as they lie."""
+    """Slots are all of one size; what lies in a file with others is read as it lies, and is its own rank's."""
     layout = config.tiers[-1].layout
     if layout.kind == "file":
         return
-    if not config.serves_as_engine:
+    if layout.kind == "slab" and not config.serves_as_engine:
         raise ValueError(
             f"layout: a {layout.kind} holds objects of one size, which only requests have that are served as an engine "
             "does (a trace, with workload.serving=engine); use kind=file"
@@ -196,6 +196,8 @@ def io_engine_fits(config: Chosen) -> None:
         return
     if not last.facts.layouts:
         raise ValueError(f"io.engine: {io.engine} moves what lies in files, and the last tier is a {last.kind} tier")
+    if last.layout.kind == "bucket":
+        raise ValueError(f"io.engine: {io.engine} does not move what lies in buckets yet; use sync")
     for key, path in (("read_path", io.read_path), ("write_path", io.write_path)):
         if path not in ("buffered", "direct"):
             raise ValueError(f"io.{key}: with io.engine={io.engine} use buffered or direct")
@@ -298,6 +300,9 @@ def sharing_fits(config: Chosen) -> None:
     """Ranks share only what they can reach."""
     if config.namespace == "shared" and not config.tiers[-1].facts.shared:
         raise ValueError("namespace: ranks share objects in files; shared needs a file tier")
+    layout = config.tiers[-1].layout
+    if config.namespace == "shared" and layout.kind != "file":
+        raise ValueError(f"namespace: ranks share objects in files of their own; a {layout.kind} is its own rank's")
     if config.namespace == "shared" and config.io.sync != "object":
         raise ValueError(
             "io.sync: other ranks are told of an object once it is durable; with namespace=shared use object"

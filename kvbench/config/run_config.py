@@ -143,6 +143,8 @@ class RunConfig(Section):
                 del described["fill"]
             if tier.layout == Layout():
                 del described["layout"]
+            elif tier.layout.kind != "bucket":
+                del described["layout"]["bucket_bytes"], described["layout"]["garbage"]
         content["ranks"] = ranks
         content["schedule_version"] = SCHEDULE_VERSION
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

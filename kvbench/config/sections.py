@@ -91,14 +91,28 @@ class CachePolicy(Section):
 class Layout(Section):
     """How a file tier lays its objects out."""
 
-    kind: Literal["file", "slab"] = "file"
-    """`file`: a file for each object. `slab`: one file, made before the load, with a slot for each."""
+    kind: Literal["file", "slab", "bucket"] = "file"
+    """`file`: a file for each object. `slab`: one file, made before the load, with a slot for each. `bucket`: files
+    that objects are appended to."""
     levels: Count = Field(default=0, ge=0, le=4)
     """Folders that a file lies in, one in the other, named after the first digits of its key; 0: none."""
     width: Count = Field(default=2, ge=1, le=4)
     """Hexadecimal digits of a folder's name."""
     rename: bool = False
     """A file is written under a temporary name, and renamed when it is whole."""
+    bucket_bytes: Bytes = Field(default=256 * MIB, ge=SECTOR_BYTES, multiple_of=SECTOR_BYTES)
+    """What a bucket holds at most, and so the largest object. (256 MiB is what Mooncake's bucket files have.)"""
+    garbage: Number = Field(default=0.5, ge=0, le=0.9)
+    """A bucket that is full is compacted once more than this share of its bytes are of deleted objects."""
+
+    @model_validator(mode="after")
+    def _buckets_alone_hold_garbage(self) -> Self:
+        usual = Layout.model_fields
+        if self.kind != "bucket" and (
+            self.bucket_bytes != usual["bucket_bytes"].default or self.garbage != usual["garbage"].default
+        ):
+            raise ValueError(f"bucket_bytes and garbage are for buckets; leave them out for a {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _only_files_have_names(self) -> Self:
@@ -110,6 +124,11 @@ class Layout(Section):
     def text(self) -> str:
         """In words."""
         parts: list[str] = [self.kind]
+        if self.kind == "bucket":
+            parts = [
+                f"buckets of {format_bytes(self.bucket_bytes)}",
+                f"compacted from {self.garbage * 100:g} % garbage on",
+            ]
         if self.levels:
             parts.append(f"in {self.levels} level{'s' if self.levels > 1 else ''} of {16**self.width} folders")
         if self.rename:
@@ -181,9 +200,9 @@ class Io(Section):
     arena_bytes: BytesOrAuto = "auto"
     """Memory that reads land in and writes stream from, per rank. `auto`: four times the node's last-level cache,
     shared among its ranks, at least 256 MiB, and at least 4 MiB for each thread."""
-    sync: Literal["none", "object", "end"] = "object"
-    """When what was written is made durable: never; each object before its write ends (fdatasync); or all at once
-    (syncfs), at the end of the measured phase."""
+    sync: Literal["none", "object", "batch", "end"] = "object"
+    """When what was written is made durable: never; each object before its write ends (fdatasync); what a batch wrote
+    at the end of that; or all at once (syncfs), at the end of the measured phase."""
     drop_page_cache: bool = True
     """Drop an object from the page cache before it is read, outside the timed span."""
 

@@ -13,9 +13,10 @@ from kvbench import timed_io
 from kvbench.cache import Step
 from kvbench.engine.asking import ask
 from kvbench.engine.bundle import Share
+from kvbench.engine.chores import Chores
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
-from kvbench.engine.row import describe, note_times, set_error, set_resident, timed_by
+from kvbench.engine.row import describe, note_times, set_error, set_resident, timed_by, wall_of
 from kvbench.engine.shares import Moved, ShareCarrier
 from kvbench.records.batches import BatchSplit
 from kvbench.records.recorder import RowStore
@@ -51,7 +52,8 @@ class Carrier:
             Op.LOOKUP: self._look_up,
         }
         self._batches = 0
-        self._shares = ShareCarrier(thread, equipment, store, self.next_number)
+        self._chores = Chores(thread, equipment, store, self.next_number)
+        self._shares = ShareCarrier(thread, equipment, store, self.next_number, self._chores)
         self._verified = 0
 
     @property
@@ -84,7 +86,7 @@ class Carrier:
         assert number is not None
         tier = self._equipment.source(first, number)
         if first.writer is not None:
-            self._allocate(tier, operations)
+            self._allocate(tier, number, operations)
         if not tier.in_parts:  # it lands in memory of its own, or nowhere
 
             def check_landed(at: int, landed: Memory | None) -> None:
@@ -122,11 +124,11 @@ class Carrier:
         assert number is not None
         tier = self._tiers[number]
         if not tier.holds_bytes:
-            self._allocate(tier, operations)
+            self._allocate(tier, number, operations)
             return self._move(operations, _WRITE, tier, number, tier.write_path, [_NOWHERE] * len(operations))
         with self._equipment.arena.lease(first.step.nbytes) as lease:
             if lease.nbytes < first.step.nbytes:
-                self._allocate(tier, operations[:1])
+                self._allocate(tier, number, operations[:1])
                 return self._move(
                     [first],
                     _WRITE,
@@ -139,7 +141,7 @@ class Carrier:
                 )
             leases, memories = _beside(lease, operations)
             operations = operations[: len(leases)]
-            self._allocate(tier, operations)
+            self._allocate(tier, number, operations)
 
             def make(at: int) -> None:
                 self._equipment.payload.make(memories[at], operations[at].step.key, 0)
@@ -163,7 +165,7 @@ class Carrier:
         assert step.target is not None
         upper, target = self._tiers[step.source].addressable, self._tiers[step.target]
         assert upper is not None, "only memory lies above another tier"
-        self._allocate(target, operations)
+        self._allocate(target, step.target, operations)
         memories = [upper.memory_of(operation.step.key) for operation in operations]
 
         def release(at: int, landed: Memory | None) -> None:
@@ -179,7 +181,7 @@ class Carrier:
         source, target = self._tiers[number], self._tiers[step.target]
         upper, lower = target.addressable, source.addressable
         assert upper is not None, "only memory lies above another tier"
-        self._allocate(target, operations)
+        self._allocate(target, step.target, operations)
         if lower is not None:
             held = [lower.memory_of(operation.step.key) for operation in operations]
 
@@ -212,8 +214,10 @@ class Carrier:
 
     # What all of them are made of
 
-    @staticmethod
-    def _allocate(tier: Tier, operations: Sequence[Operation]) -> None:
+    def _allocate(self, tier: Tier, number: int, operations: Sequence[Operation]) -> None:
+        if tier.upkeep is not None:
+            sizes = {operation.step.key: operation.step.nbytes for operation in operations}
+            self._chores.make_room(tier, number, sizes, operations[0].request)
         for operation in operations:
             tier.allocate(operation.step.key, operation.step.nbytes)
 
@@ -235,7 +239,8 @@ class Carrier:
         `before` and `after` are called for each object, untimed; `after` is told where what was read lies. `run` moves
         the objects in place of the tier's own way. Where something goes wrong, nobody knows what lies in `lease`.
         """
-        rows, first_row = self._store.reserve(len(operations))
+        syncs = does == _WRITE and tier.syncs_batches
+        rows, first_row = self._store.reserve(len(operations) + syncs)
         batch_number = self.next_number()
         describe(rows, first_row, operations, number, path, self._equipment.rank, self._thread, batch_number)
         errors: Errors = {}
@@ -256,6 +261,10 @@ class Carrier:
                 errors.pop(ready, None)
             errors |= batch.errors
         note_times(operations[: batch.begun], rows, first_row)
+        unsynced, is_synced = None, syncs and not errors
+        if is_synced:
+            done, row = operations[: batch.begun], first_row + batch.begun
+            unsynced = self._chores.sync(rows, row, tier, number, keys[: batch.begun], done[0].request, batch_number)
         if after is not None:
             _follow_up(batch, after, errors)
         for at, wrong in errors.items():
@@ -264,20 +273,20 @@ class Carrier:
         if errors and lease is not None:
             lease.renew()
         count = batch.begun + (batch.begun in errors)
-        split = batch.split
+        split, first = batch.split, operations[0]
         if split is not None:
-            # Their wall times add up to more than the request waited.
-            for operation in operations[:count]:
-                operation.wall_ns = 0
-            first_well = next((at for at in range(count) if at not in errors), 0)
-            operations[first_well].wall_ns = split.wall_ns
+            _waited(operations[:count], split, errors)
         if count > 1 or split is not None:
-            first = operations[0]
             codes = number, first.step.op, first.request.phase, timed_by(rows, first_row)
             if split is None:
                 split = BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
             self._equipment.batches.add(batch_number, codes, count, split)
-        self._store.commit(count)
+        self._store.commit(count + is_synced)
+        if is_synced:
+            # The request has waited for it too. Where it failed none of them is durable; the last stands for all.
+            operations[count - 1].wall_ns += wall_of(rows, first_row + count)
+            errors |= {} if unsynced is None or count - 1 in errors else {count - 1: unsynced}
+        self._chores.do_what_is_due(tier, number, first.request)
         return count, errors
 
     def next_number(self) -> int:
@@ -385,6 +394,14 @@ def _follow_up(batch: Batch, after: Callable[[int, Memory | None], None], errors
                 after(at, batch.landed_at(at) if batch.does == _READ and batch.begun else None)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is an operation's, and goes into its row
                 errors[at] = error
+
+
+def _waited(operations: Sequence[Operation], split: BatchSplit, errors: Errors) -> None:
+    """The wall times of operations that overlap add up to more than the request waited: one stands for all."""
+    for operation in operations:
+        operation.wall_ns = 0
+    first_well = next((at for at in range(len(operations)) if at not in errors), 0)
+    operations[first_well].wall_ns = split.wall_ns
 
 
 def _whole(operation: Operation, lease: Lease) -> Memory:

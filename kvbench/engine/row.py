@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.engine.bundle import Share
-from kvbench.engine.operation import Operation
-from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, STOPWATCH_BYTES, Locality, Path
+from kvbench.engine.operation import ActiveRequest, Operation
+from kvbench.records.schema import RECORD_DTYPE, RESIDENT_UNKNOWN, STOPWATCH_BYTES, Locality, Op, Path
 from kvbench.tiers.transfer import Cell
 
 _ROW_BYTES: Final = RECORD_DTYPE.itemsize
@@ -102,6 +102,38 @@ def describe_share(
     rows[start : start + len(share) * _ROW_BYTES].reshape(-1, _ROW_BYTES)[:] = np.frombuffer(whole, np.uint8)
 
 
+def describe_chore(
+    cell: Cell, op: Op, tier: int, path: Path, active: ActiveRequest, rank: int, thread: int, batch: int
+) -> None:
+    """The same of what is done beside the operations of a request, whose worker does it now. It moves no tokens."""
+    request = active.request
+    start = cell.row * _ROW_BYTES
+    cell.rows[start : start + _ROW_BYTES] = np.frombuffer(
+        _WHOLE.pack(
+            timed_io.now_ns(),
+            0,
+            0,
+            0,
+            0,
+            request.user,
+            request.number & 0xFFFFFFFF,
+            rank,
+            thread,
+            1,
+            op,
+            tier,
+            active.phase,
+            path,
+            timed_io.TIMED_BY,
+            RESIDENT_UNKNOWN,
+            Locality.OWN,
+            0,
+            batch,
+        ),
+        np.uint8,
+    )
+
+
 def set_resident(rows: npt.NDArray[np.uint8], row: int, percent: int) -> None:
     """Note how much of the object was in the page cache."""
     rows[row * _ROW_BYTES + _RESIDENT_OFFSET] = percent
@@ -110,6 +142,12 @@ def set_resident(rows: npt.NDArray[np.uint8], row: int, percent: int) -> None:
 def timed_by(rows: npt.NDArray[np.uint8], row: int) -> int:
     """Who timed the operation (a `TimedBy`)."""
     return int(rows[row * _ROW_BYTES + _TIMED_BY_OFFSET])
+
+
+def wall_of(rows: npt.NDArray[np.uint8], row: int) -> int:
+    """Wall time (ns) of what was carried out."""
+    wall_ns: int = _START_AND_WALL.unpack_from(rows.data, row * _ROW_BYTES)[1]
+    return wall_ns
 
 
 def note_times(operations: Sequence[Operation], rows: npt.NDArray[np.uint8], first_row: int) -> None:

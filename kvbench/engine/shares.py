@@ -12,8 +12,9 @@ import numpy as np
 
 from kvbench import timed_io
 from kvbench.engine.bundle import Share
+from kvbench.engine.chores import Chores
 from kvbench.engine.equipment import Equipment, Errors
-from kvbench.engine.row import describe_share, set_error, timed_by
+from kvbench.engine.row import describe_share, set_error, timed_by, wall_of
 from kvbench.records.batches import BatchSplit
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
@@ -34,11 +35,14 @@ _NO_EXTENTS: Final = np.empty((0, 2), np.int64)
 class ShareCarrier:
     """Of one worker; the rows go to `store`, with `thread` in them and the batch that `next_number` gives."""
 
-    def __init__(self, thread: int, equipment: Equipment, store: RowStore, next_number: Callable[[], int]) -> None:
+    def __init__(
+        self, thread: int, equipment: Equipment, store: RowStore, next_number: Callable[[], int], chores: Chores
+    ) -> None:
         self._thread = thread
         self._equipment = equipment
         self._store = store
         self._next_number = next_number
+        self._chores = chores
         self._usual = equipment.payload.is_stamped and not equipment.verify_full
         self.verified_sectors = 0
 
@@ -61,7 +65,7 @@ class ShareCarrier:
         bundle = share.bundle
         path = tier.read_path if bundle.op == _READ else tier.write_path
         if not tier.holds_bytes:
-            self._allocate(tier, share)
+            self._allocate(tier, number, share)
             nowhere = Memories(_NOWHERE, _NO_EXTENTS, np.zeros(len(share), np.int64))
             return self._move(share, bundle.op, tier, number, path, nowhere)
         if not self._usual or bundle.nbytes > SEGMENT_BYTES:
@@ -72,7 +76,7 @@ class ShareCarrier:
             extents = np.stack([starts, np.full(len(starts), bundle.nbytes)], axis=1)
             memories = Memories(lease.arena.bytes, extents, np.arange(1, len(starts) + 1))
             if bundle.op == _WRITE:
-                self._allocate(tier, share)
+                self._allocate(tier, number, share)
                 self._equipment.payload.make_each(memories, share.numbers, bundle.nbytes)
             return self._move(share, bundle.op, tier, number, path, memories, lease)
 
@@ -81,7 +85,7 @@ class ShareCarrier:
         assert source is not None
         upper = self._equipment.tiers[source].addressable
         assert upper is not None, "only memory lies above another tier"
-        self._allocate(target, share)
+        self._allocate(target, number, share)
         keys = share.keys
         memories = [upper.memory_of(key) for key in keys]
         count, errors, wall_ns = self._move(share, _WRITE, target, number, target.write_path, memories)
@@ -90,9 +94,11 @@ class ShareCarrier:
                 upper.release(keys[at])
         return count, errors, wall_ns
 
-    @staticmethod
-    def _allocate(tier: Tier, share: Share) -> None:
+    def _allocate(self, tier: Tier, number: int, share: Share) -> None:
         if share.bundle.op != _READ:
+            if tier.upkeep is not None:
+                sizes = dict.fromkeys(share.keys, share.bundle.nbytes)
+                self._chores.make_room(tier, number, sizes, share.bundle.request)
             for key in share.keys:
                 tier.allocate(key, share.bundle.nbytes)
 
@@ -108,7 +114,8 @@ class ShareCarrier:
     ) -> Moved:
         """Have `tier` carry out one batch, into rows with tier `number` and `path`. Where something goes wrong, nobody
         knows what lies in `lease`."""
-        rows, first_row = self._store.reserve(len(share))
+        syncs = does == _WRITE and tier.syncs_batches
+        rows, first_row = self._store.reserve(len(share) + syncs)
         equipment = self._equipment
         batch_number = self._next_number()
         describe_share(rows, first_row, share, number, path, equipment.rank, self._thread, batch_number)
@@ -121,6 +128,10 @@ class ShareCarrier:
             batch.begun = max(1, batch.begun)
             errors[batch.begun - 1] = error
         errors |= batch.errors
+        unsynced, is_synced, active = None, syncs and not errors, share.bundle.request
+        if is_synced:
+            row = first_row + batch.begun
+            unsynced = self._chores.sync(rows, row, tier, number, share.keys[: batch.begun], active, batch_number)
         if does == _READ and tier.holds_bytes and batch.begun:
             self._check(share, tier, batch, errors)
         count = batch.begun + (batch.begun in errors)
@@ -129,13 +140,20 @@ class ShareCarrier:
             cell = Cell(rows, first_row + at, equipment.stop)
             set_error(cell, wrong)
             lost_ns += int(cell.record["wall_ns"])
-        codes = number, share.bundle.op, share.bundle.request.phase, timed_by(rows, first_row)
+        codes = number, share.bundle.op, active.phase, timed_by(rows, first_row)
         split = batch.split or BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
         equipment.batches.add(batch_number, codes, count, split)
         wall_ns = split.wall_ns - (lost_ns if batch.split is None else 0)
+        if is_synced:
+            # The request has waited for it too.
+            wall_ns += wall_of(rows, first_row + count)
         if errors and lease is not None:
             lease.renew()
-        self._store.commit(count)
+        self._store.commit(count + is_synced)
+        if unsynced is not None:
+            # None of them is durable; the last stands for all.
+            errors.setdefault(count - 1, unsynced)
+        self._chores.do_what_is_due(tier, number, active)
         return count, errors, wall_ns
 
     def _check(self, share: Share, tier: Tier, batch: Batch, errors: Errors) -> None:

@@ -15,7 +15,7 @@ from kvbench.engine.source import OperationSource
 from kvbench.engine.violations import Violation, of_error, of_mismatch
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, RequestState, label
-from kvbench.tiers.failures import VerificationError, why_failed
+from kvbench.tiers.failures import SyncFailedError, VerificationError, why_failed
 
 MOST_TOGETHER: Final = 64
 """Operations of a batch."""
@@ -162,7 +162,8 @@ class Worker:
 
     def _describe(self, operation: Operation, error: OSError) -> str:
         step = operation.step
+        what = "sync" if isinstance(error, SyncFailedError) else label(step.op)
         tier = step.target if step.target is not None and step.op != Op.PROMOTE else step.source
         assert tier is not None
         where = self._equipment.source(operation, tier).where(step.key)
-        return why_failed(label(step.op), where, error)
+        return why_failed(what, where, error)

@@ -23,7 +23,9 @@ class Op(IntEnum):
     LOOKUP = 6
     """The filesystem is asked whether an object is there."""
     SYNC = 7
-    """What was written and not synced yet is made durable, all at once."""
+    """What was written and not synced yet is made durable: what a batch wrote, or all at once."""
+    COMPACT = 8
+    """The layout makes room for itself: what is live in a bucket is moved to another, or a bucket is removed."""
 
 
 class Phase(IntEnum):

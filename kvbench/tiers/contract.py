@@ -6,6 +6,8 @@ batch of objects is one call with a row for each.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -31,6 +33,32 @@ class Addressable(Protocol):
         """Take the memory of object `key` back: it was moved away, and nothing of that is timed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that the layout of a tier makes necessary, and that no operation asked for."""
+
+    where: str
+    """What it is done to, for messages."""
+    carry_out: Callable[[Cell], None]
+    """Do it, timed into one row, which stays as it was where nothing was to be done; raises OSError. Whoever took the
+    chore must call it."""
+
+
+class Upkeep(Protocol):
+    """What the layout of a tier makes necessary, beside its operations. Whoever works on the tier sees to it."""
+
+    def reserve(self, sizes: Mapping[int, int]) -> bool:
+        """Give each of the objects that are to be written (their bytes, by key) its place; False, and nothing is done,
+        where that must wait for chores or for operations that are under way. Whoever has places goes on to write there.
+        Raises OSError where there will be no room."""
+
+    def wait(self, sizes: Mapping[int, int], seconds: float) -> bool:
+        """Wait until more may be possible, but no longer than `seconds`; False where nothing will change."""
+
+    def due(self) -> Chore | None:
+        """Something to be done now, by the caller and nobody else. Raises OSError where that cannot begin."""
+
+
 class Tier(ABC):
     """One level of the cache. Calls raise OSError; the row then holds its number and what was moved until then."""
 
@@ -46,6 +74,8 @@ class Tier(ABC):
     reads to where the objects are to lie."""
     most_bytes: int | None = None
     """The largest object that it takes; None: it is not of a size of its own."""
+    syncs_batches: bool = False
+    """True: what a batch wrote is made durable by `sync_batch`, and not before."""
     in_parts: bool = True
     """False: an object can only be read as a whole."""
 
@@ -132,6 +162,16 @@ class Tier(ABC):
     def sync(self, cell: Cell) -> None:
         """Make all that was written durable, as far as it is not yet."""
         raise NotImplementedError(f"nothing that is written to a {self.kind} tier becomes durable later")
+
+    def sync_batch(self, cell: Cell, keys: Sequence[int]) -> None:
+        """Make durable what was written of the objects `keys`, and as little else as can be; nothing is to be done for
+        one that is not there any more."""
+        raise NotImplementedError(f"nothing that is written to a {self.kind} tier becomes durable later")
+
+    @property
+    def upkeep(self) -> Upkeep | None:
+        """What its layout makes necessary; None: nothing."""
+        return None
 
     def of_rank(self, writer: int) -> "Tier":
         """The objects that another rank wrote to the same storage, to be read."""

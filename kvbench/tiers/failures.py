@@ -14,6 +14,10 @@ class VerificationError(Exception):
         self.mismatch = mismatch
 
 
+class SyncFailedError(OSError):
+    """What a batch wrote could not be made durable."""
+
+
 def why_failed(operation: str, where: str, error: OSError) -> str:
     """`operation` (`read`) on the object that is at `where` (`Tier.where`) ended with `error`."""
     advice = ""

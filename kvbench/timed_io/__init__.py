@@ -47,6 +47,7 @@ try:
         run_files,
         run_ring,
         sum_rows,
+        sync_files,
         sync_filesystem,
         thread_cpu_ns,
         unlink,
@@ -84,7 +85,15 @@ except ImportError as error:
         unlink,
         write_file,
     )
-    from kvbench.timed_io._python_batch import DROP, LOOK, RESIDENT_OFFSET, run_copies, run_files, sum_rows
+    from kvbench.timed_io._python_batch import (
+        DROP,
+        LOOK,
+        RESIDENT_OFFSET,
+        run_copies,
+        run_files,
+        sum_rows,
+        sync_files,
+    )
     from kvbench.timed_io._python_ring import close_ring, open_ring, run_ring
 
     _timer = "python"
@@ -130,6 +139,7 @@ __all__ = [
     "run_files",
     "run_ring",
     "sum_rows",
+    "sync_files",
     "sync_filesystem",
     "thread_cpu_ns",
     "unlink",

@@ -113,6 +113,58 @@ static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t n
     return told_end(&end);
 }
 
+/* The names in a tuple, which holds them for as long as the array is used; NULL with an exception. */
+static const char **get_listed(PyObject *object)
+{
+    if (!PyTuple_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "names must be a tuple");
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(object);
+    const char **names = PyMem_Calloc((size_t)count + 1, sizeof *names);
+    if (!names)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; names && i < count; i++)
+        if (!get_name(PyTuple_GET_ITEM(object, i), &names[i])) {
+            PyMem_Free(names);
+            names = NULL;
+        }
+    return names;
+}
+
+static PyObject *sync_files(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    call_t call = {0};
+    outcome_t outcome = {0};
+    int dirfd;
+    const char **names = NULL;
+    if (!has_count("sync_files", nargs, 5))
+        return NULL;
+    if (!get_row(&call, args[0], args[1]) || !get_int(args[2], &dirfd) || !(names = get_listed(args[3])) ||
+        !get_stop(&call, args[4])) {
+        PyMem_Free(names);
+        release_call(&call);
+        return NULL;
+    }
+    int64_t count = PyTuple_GET_SIZE(args[3]);
+    Py_BEGIN_ALLOW_THREADS
+    row_t row = load_row(call.row_at);
+    meter_t meter;
+    outcome.error = start_meter(&meter);
+    start_row(&row, meter.start_ns);
+    if (!outcome.error)
+        outcome.error = sync_names(dirfd, names, count, call.stop, &outcome.span_ns);
+    stop_meter(&meter, &row, &outcome);
+    store_row(call.row_at, &row);
+    Py_END_ALLOW_THREADS
+    PyMem_Free(names);
+    release_call(&call);
+    if (is_raised(outcome.error, NULL))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* Each object holds as many bytes on both sides: copies end where the target does. */
 static int have_same_sizes(const copy_batch_t *batch)
 {

@@ -1,9 +1,10 @@
-"""The calls on batches without a compiler: `run_files`, `run_copies` and `sum_rows` of `_stopwatch.pyi`.
+"""The calls on batches without a compiler: `run_files`, `run_copies`, `sync_files` and `sum_rows` of `_stopwatch.pyi`.
 
 One object after the other by the single calls of `_python`, which do and time the same.
 """
 
 import errno
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbench.timed_io._meter import ROW_BYTES, load_row, store_row
+from kvbench.timed_io._meter import ROW_BYTES, PieceResult, load_row, store_row
 from kvbench.timed_io._python import (
     _MOST_NAME_BYTES,
     _TEMPORARY,
@@ -22,7 +23,11 @@ from kvbench.timed_io._python import (
     NO_SYNC,
     RENAME,
     AnyBuffer,
+    _check_sizes,
+    _raise_if_stopped,
     _region,
+    _stop,
+    _timed,
     copy,
     now_ns,
     page_cache,
@@ -176,6 +181,29 @@ def run_copies(
             store_row(view, row, values)
 
     return _one_after_the_other(count, until_ns, run_one)
+
+
+def sync_files(rows: AnyBuffer, row: int, dirfd: int, names: tuple[str, ...], stop: AnyBuffer, /) -> None:
+    """Open, sync (fdatasync) and close files one after the other, as one whole operation."""
+    if not isinstance(names, tuple):
+        raise TypeError("names must be a tuple")
+    view, stop_view = _rows(rows, row, 1), _stop(stop)
+    for name in names:
+        _check_sizes(name, 0, 0)
+
+    def work(outcome: PieceResult) -> None:
+        outcome.span_ns = 0
+        for name in names:
+            _raise_if_stopped(stop_view)
+            descriptor = os.open(name, os.O_RDONLY, dir_fd=dirfd)
+            try:
+                start_ns = now_ns()
+                os.fdatasync(descriptor)
+                outcome.span_ns += now_ns() - start_ns
+            finally:
+                os.close(descriptor)
+
+    _timed(view, row, FIRST, None, work)
 
 
 def sum_rows(rows: AnyBuffer, first_row: int, count: int, /) -> tuple[int, int, int, int, int, int, int, int]:

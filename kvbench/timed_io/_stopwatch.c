@@ -506,6 +506,7 @@ static PyMethodDef methods[] = {
     FAST("open_ring", open_ring, "A ring of the kernel for the calling thread."),
     FAST("close_ring", close_ring, "Close a ring."),
     FAST("run_ring", run_ring, "Read or write several objects that are in flight together, each timed into its row."),
+    FAST("sync_files", sync_files, "Make durable what was written to several files, timed as one operation."),
     FAST("sum_rows", sum_rows, "What the rows of a batch add up to."),
     FAST("page_cache", page_cache, "Optionally drop a file from the page cache; the percentage of it that is cached."),
     {"now_ns", now_ns, METH_NOARGS, "CLOCK_MONOTONIC in ns."},

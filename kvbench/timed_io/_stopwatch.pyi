@@ -123,6 +123,10 @@ def sync_filesystem(rows: AnyBuffer, row: int, fd: int, /) -> None:
     """Have the filesystem of the open file `fd` write all that it holds back (syncfs), as one whole operation of 0
     bytes."""
 
+def sync_files(rows: AnyBuffer, row: int, dirfd: int, names: tuple[str, ...], stop: AnyBuffer, /) -> None:
+    """Make durable what was written to the files `names`: opens, syncs (fdatasync) and closes one after the other, as
+    one whole operation of 0 bytes, whose span is that of the syncs. Nothing is begun behind the first that fails."""
+
 def begin(rows: AnyBuffer, row: int, /) -> None:
     """Start a row around Python code of this thread; until `end`, the row holds the readings at its start."""
 

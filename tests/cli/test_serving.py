@@ -416,6 +416,52 @@ def test_blocks_lie_in_slots_of_one_file(
     assert not list(tmp_path.rglob("*.slab"))
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("io.sync=batch", "io.read_path=mmap-touch"),
+        ("io.sync=batch", "io.read_path=direct", "io.write_path=direct"),
+        ("cache.split.layers=2", "cache.promote_on_hit=true", "io.sync=none"),
+    ],
+    ids=["synced", "touched", "direct", "promoted"],
+)
+def test_blocks_are_appended_to_buckets(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """What is decided, and so what is planned, does not depend on it."""
+    layout = "tiers.1.layout={kind: bucket, bucket_bytes: 8MiB, garbage: 0.3}"
+    words = settings(trace, "pacing.mode=asap", layout, *more)
+    figures = planned(kvbench, words)
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    assert attributes(file)["layout"] == "buckets of 8 MiB, compacted from 30 % garbage on"
+    assert not column(file, "records/errno").any()
+    assert column(file, "ranks/verified_sectors").sum() > 0
+    op = column(file, "records/op")
+    assert (op == Op.COMPACT).any()
+    assert (op == Op.SYNC).any() == ("io.sync=batch" in more)
+    assert not list(tmp_path.rglob("*.bucket"))
+
+
+@pytest.mark.parametrize("layout", ["{}", "{levels: 1, rename: true}", "{kind: slab}"])
+def test_each_batch_of_blocks_is_synced(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, layout: str
+) -> None:
+    words = settings(trace, "pacing.mode=asap", f"tiers.1.layout={layout}", "io.sync=batch", "io.threads=2")
+    figures = planned(kvbench, words)
+    carried_out(start_run, words)
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    op, batch, tier = (column(file, f"records/{name}") for name in ("op", "batch", "tier"))
+    written, syncs = np.isin(op, [Op.WRITE, Op.DEMOTE]) & (tier == 1), op == Op.SYNC
+    assert sorted(set(batch[written])) == sorted(batch[syncs])
+    assert syncs.sum() < written.sum(), "some of them wrote several"
+    assert (column(file, "records/span_ns")[written] == 0).all()
+    assert (column(file, "records/span_ns")[syncs] > 0).all()
+
+
 def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> None:
     words = settings(trace, "tiers.1.layout.kind=slab")
     for more, told in (

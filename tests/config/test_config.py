@@ -385,9 +385,18 @@ def test_how_objects_lie_and_are_synced_is_part_of_the_fingerprint_where_it_is_n
     as_usual = load(tmp_path, TRACE, "tiers.0.layout={kind: file, levels: 0}", "io.sync=object")
     assert as_usual.fingerprint(2, "digest") == usual
     others = ("layout.levels=1", "layout.levels=2", "layout.rename=true")
-    changed = [f"tiers.0.{key}" for key in others] + ["io.sync=none", "io.sync=end"]
+    changed = [f"tiers.0.{key}" for key in others] + ["io.sync=none", "io.sync=batch", "io.sync=end"]
+    bucket = "tiers.0.layout={kind: bucket%s}"
+    changed += [bucket % more for more in ("", ", bucket_bytes: 64MiB", ", garbage: 0.2")]
     fingerprints = {load(tmp_path, TRACE, change).fingerprint(2, "digest") for change in changed}
     assert len(fingerprints | {usual}) == len(changed) + 1
+
+
+def test_what_buckets_alone_heed_does_not_change_the_fingerprint_of_files(tmp_path: Path) -> None:
+    config = load(tmp_path, TRACE, "tiers.0.layout.levels=2")
+    given = load(tmp_path, TRACE, "tiers.0.layout={levels: 2, bucket_bytes: 256MiB, garbage: 0.5}")
+    assert given.fingerprint(2, "digest") == config.fingerprint(2, "digest")
+    assert "bucket_bytes" in config.model_dump(mode="json")["tiers"][0]["layout"]
 
 
 def test_the_default_users_are_those_of_the_reference_workload() -> None:

@@ -34,12 +34,19 @@ RINGS = (
     "io.depth=8",
     "io.threads=2",
 )
+BUCKET = (
+    *SHORT_CONTEXTS,
+    "io.sync=batch",
+    "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: bucket, bucket_bytes: 16MiB, garbage: 0.3}}",
+)
 LAYOUTS = {
     "folders": ("folders, renamed", FOLDERS),
     "slab": ("slab", SLAB),
     "rings": ("files on rings", RINGS),
     "slab-rings": ("slab on rings", (*SLAB, *RINGS[-3:])),
+    "bucket": ("buckets, batches synced", BUCKET),
 }
+_FILES = (".kv", ".slab", ".bucket")
 EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
 
 
@@ -53,15 +60,17 @@ def test_a_killed_rank(victim: Break, folder: Path, tell: Tell, name: str, layou
     tell(f"{name}: kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
 
 
-def test_storage_full_under_folders(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+@pytest.mark.parametrize("which", ["folders", "bucket"])
+def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell, which: str) -> None:
+    name, layout = LAYOUTS[which]
     place = mount("256m")
     strangers = put_strangers(place)
-    run = victim(*FOLDERS, directory=place)
+    run = victim(*layout, directory=place)
     run.break_it(lambda: fill(place))
     outcome = run.outcome()
     rows = check_failed(outcome, tmp_path / "run.h5", "No space left on device; free space there")
     assert remains(place) == sorted([*strangers, "mine"])
-    tell("folders, renamed: the filesystem under test filled by somebody else", outcome, rows)
+    tell(f"{name}: the filesystem under test filled by somebody else", outcome, rows)
 
 
 def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
@@ -108,7 +117,7 @@ def test_a_corrupted_block(
 
     def corrupt() -> None:
         def damage() -> None:
-            files = [path for path in folder.glob("kvbench-*/rank-1/**/*") if path.suffix in {".kv", ".slab"}]
+            files = [path for path in folder.glob("kvbench-*/rank-1/**/*") if path.suffix in _FILES]
             for path in files:
                 with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
                     for end in range(block, os.fstat(file.fileno()).st_size + 1, block):

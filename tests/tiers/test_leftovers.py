@@ -89,6 +89,18 @@ def test_what_lies_in_folders_or_under_a_temporary_name_is_deleted_and_strangers
     assert not (top / "rank-0" / "0e").exists()
 
 
+def test_buckets_are_deleted_and_what_is_called_alike_stays(tmp_path: Path) -> None:
+    top = left_by_a_killed_run(tmp_path, ranks=1)
+    theirs = ["objects-00001.bucket", "objects-000001.bucket.tmp", "objects.bucket"]
+    for name in ("objects-000000.bucket", "objects-1000000.bucket", *theirs):
+        (top / "rank-0" / name).write_bytes(b"data")
+    (found,) = clean.find(tmp_path)
+    assert (found.files, found.nbytes) == (5, 20)
+    assert found.strangers == sorted(f"rank-0/{name}" for name in theirs)
+    clean.remove(found)
+    assert sorted(path.name for path in (top / "rank-0").iterdir() if path.name != MARKER) == sorted(theirs)
+
+
 def test_a_slab_is_an_object_of_its_own(tmp_path: Path) -> None:
     top = left_by_a_killed_run(tmp_path, ranks=1)
     (top / "rank-0" / "objects.slab").write_bytes(bytes(8192))

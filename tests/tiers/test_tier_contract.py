@@ -18,6 +18,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import OVERLAPPING, RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Arena, Lease, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.bucket import BucketTier
 from kvbench.tiers.file.device import DeviceTarget
 from kvbench.tiers.file.naming import SLAB_NAME
 from kvbench.tiers.file.rings import Rings, ring_trouble
@@ -462,6 +463,7 @@ class TestLaidOutFiles(TierContract):
 SLAB_PATHS = [
     (Path.BUFFERED, Path.BUFFERED, "object"),
     (Path.BUFFERED, Path.BUFFERED, "none"),
+    (Path.BUFFERED, Path.BUFFERED, "batch"),
     (Path.MMAP_TOUCH, Path.BUFFERED, "object"),
     (Path.MMAP_COPY, Path.BUFFERED, "object"),
     (Path.DIRECT, Path.DIRECT, "object"),
@@ -638,6 +640,20 @@ class TestSlabOnDevice(TierContract):
         yield tier
         tier.close()
         assert area.remove() == ()
+
+
+class TestBucketTier(TierContract):
+    """Objects appended to files; what of them it does besides is in test_bucket.py."""
+
+    @pytest.fixture(params=SLAB_PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}-{paths[2]}".lower())
+    def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
+        read_path, write_path, sync = request.param
+        if Path.DIRECT in request.param and not takes_direct_io(folder):
+            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        capacity = LARGE + 64 * SMALL
+        tier = BucketTier(folder, read_path, write_path, IO_BYTES, True, capacity, 2 * LARGE, 0.5, sync)
+        yield tier
+        tier.close()
 
 
 def takes_direct_io(folder: FilePath) -> bool:

@@ -258,3 +258,42 @@ def test_a_wrong_batch_is_refused_before_anything_is_done(
         calls.run_files(rec.view(np.uint8), *asked.values())
     assert list(tmp_path.iterdir()) == []
     assert (rec.view(np.uint8) == 0xA5).all()
+
+
+def test_a_batch_that_is_not_synced_has_no_spans(
+    calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for flags, synced in ((0, True), (NO_SYNC, False)):
+        assert run(calls, rec, WRITE, dirfd, np.ones(32 * KIB, np.uint8), layout(4, 8 * KIB), flags=flags) == (4, 0, 0)
+        assert ((rec["span_ns"][2:6] > 0) == synced).all()
+
+
+def test_files_are_synced_as_one_operation(calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int) -> None:
+    (tmp_path / "sub").mkdir()
+    run(calls, rec, WRITE, dirfd, np.ones(32 * KIB, np.uint8), layout(4, 8 * KIB), flags=NO_SYNC)
+    stop = np.zeros(1, np.int32)
+    open_before = len(os.listdir("/proc/self/fd"))
+    for synced in (tuple(names()), ()):
+        rec[0] = 0
+        calls.sync_files(rec.view(np.uint8), 0, dirfd, synced, stop)
+        row = rec[0]
+        assert (row["errno"], row["nbytes"]) == (0, 0)
+        assert row["device_ns"] + row["host_ns"] + row["runq_ns"] == row["wall_ns"] > 0
+        assert (row["span_ns"] > 0) == bool(synced)
+        assert row["span_ns"] <= row["wall_ns"]
+    (tmp_path / names()[2]).unlink()
+    with pytest.raises(FileNotFoundError):
+        calls.sync_files(rec.view(np.uint8), 0, dirfd, tuple(names()), stop)
+    assert rec[0]["errno"] == errno.ENOENT
+    stop[0] = 1
+    with pytest.raises(OSError, match="canceled") as caught:
+        calls.sync_files(rec.view(np.uint8), 0, dirfd, tuple(names()), stop)
+    assert caught.value.errno == rec[0]["errno"] == errno.ECANCELED
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    with pytest.raises(TypeError, match="tuple"):
+        calls.sync_files(rec.view(np.uint8), 0, dirfd, names(), stop)
+    with pytest.raises(ValueError, match="null character"):
+        calls.sync_files(rec.view(np.uint8), 0, dirfd, ("a\0b",), stop)
+    with pytest.raises(ValueError, match="row lies outside"):
+        calls.sync_files(rec.view(np.uint8), 99, dirfd, (), stop)

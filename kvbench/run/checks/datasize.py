@@ -27,7 +27,7 @@ from kvbench.run.checks.forecast import (
     forecast_demand,
     memory_need,
 )
-from kvbench.run.checks.sizes import FREE_SPACE_SHARE, process_bytes
+from kvbench.run.checks.sizes import FREE_SPACE_SHARE, live_bytes_within, process_bytes
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
 from kvbench.run.planning.figures import Planned
 from kvbench.run.planning.planned import plan_of
@@ -153,7 +153,8 @@ def estimate(
         elif targets:
             first = _look_at(targets)[0]
             if first.filesystem.tells_space:
-                capacity = int(first.filesystem.free_bytes * FREE_SPACE_SHARE) // first.sharing_ranks
+                share = int(first.filesystem.free_bytes * FREE_SPACE_SHARE) // first.sharing_ranks
+                capacity = live_bytes_within(config.tiers[-1].layout, share)
     sizes = [_UNLIMITED if tier.usable_bytes == "auto" else tier.usable_bytes for tier in config.tiers]
     if capacity is not None:
         sizes[-1] = capacity

@@ -5,6 +5,7 @@ storage's speed decides how many there are: the forecast is then the most that c
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
@@ -129,7 +130,7 @@ def forecast_demand(
     """
     if config.serves_as_engine:
         assert isinstance(schedule, TraceSchedule)
-        return _demand_of_chains(config, schedule, capacities)
+        return _with_chores(config, *_demand_of_chains(config, schedule, capacities))
     player = _Player(config, capacities)
     for reference in schedule.preconditioning():
         player.insert(reference.key, reference.tokens)
@@ -149,10 +150,23 @@ def forecast_demand(
                 scale = 1 + left / player.requests
             break
         player.play(request)
-    return player.demand(schedule, scale, at_most=bounds.follow_completions)
+    demand = player.demand(schedule, scale, at_most=bounds.follow_completions)
+    return _with_chores(config, demand, demand.operations)
 
 
-def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Sequence[int]) -> Demand:
+def _with_chores(config: RunConfig, demand: Demand, writes: int) -> Demand:
+    """With the rows of what is done beside its operations, of which at most `writes` write to storage: at worst each in
+    a batch of its own."""
+    layout, rows = config.tiers[-1].layout, 0
+    if config.io.sync == "batch":
+        rows += writes
+    if layout.kind == "bucket":
+        # Each bucket is compacted and removed; what is moved fills others.
+        rows += math.ceil(2 * demand.written_bytes / (max(layout.garbage, 0.1) * layout.bucket_bytes))
+    return replace(demand, operations=demand.operations + rows)
+
+
+def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Sequence[int]) -> tuple[Demand, int]:
     """Where requests are served as an engine does it: exact in open loop, else what the whole trace asks for."""
     assert schedule.chains is not None
     requests = requests_within(config, schedule.part)
@@ -161,7 +175,7 @@ def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Se
     nbytes = shape.nbytes
     moved = config.keeps_bytes and storage
     most_held = int(decided.held[-1]) if config.cache.ttl_s is None else int(decided.written[-1])
-    return Demand(
+    demand = Demand(
         requests=requests,
         # The old copy of what was promoted from storage is deleted in a row of its own.
         operations=(decided.operations + (int(decided.promoted[-1]) if storage else 0)) * shape.parts
@@ -173,6 +187,7 @@ def _demand_of_chains(config: RunConfig, schedule: TraceSchedule, capacities: Se
         largest_object_bytes=shape.object_bytes if requests else 0,
         at_most=config.pacing.mode != "open" and config.duration_s is not None,
     )
+    return demand, int(decided.written[-1]) * shape.parts
 
 
 def memory_need(
@@ -219,7 +234,11 @@ def _digest_bytes(config: RunConfig, demand: Demand, ranks: int, gathers: bool) 
         return samples
     localities = len(Locality) if config.namespace == "shared" else 1
     kinds = len(config.tiers) * _OPERATIONS_OF_A_TIER + localities - 1
-    kinds += (config.cache.lookup == "stat") + (config.io.sync == "end")
+    kinds += (
+        (config.cache.lookup == "stat")
+        + (config.io.sync in ("batch", "end"))
+        + (config.tiers[-1].layout.kind == "bucket")
+    )
     of_requests = len(REQUEST_QUANTITIES) - (len(MODELLED) if config.compute is None else 0)
     histograms = kinds * len(QUANTITY_COLUMNS) + len(QOS_CLASSES) * of_requests
     return samples + histograms * HISTOGRAM_BYTES * (2 if gathers else 1)

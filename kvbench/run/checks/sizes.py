@@ -10,10 +10,11 @@ from kvbench.cluster.agree import Agreement
 from kvbench.cluster.broadcast import highest, lowest_of_group, total
 from kvbench.cluster.node import Node
 from kvbench.cluster.topology import Topology
-from kvbench.config.run_config import RunConfig
+from kvbench.config.run_config import Layout, RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.run.checks.forecast import Demand, MemoryNeed, arena_bytes, forecast_demand, memory_need
 from kvbench.run.checks.surroundings import Surroundings
+from kvbench.tiers.file.buckets import capacity_within, room_bytes
 from kvbench.tiers.target import Volume
 from kvbench.units import SECTOR_BYTES, format_bytes
 from kvbench.workload.request import Schedule
@@ -48,7 +49,7 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
     `auto` is 95 % of the free space divided among the ranks that share it; on a filesystem that is memory, of the
     memory that the node's ranks leave (`memory_left_bytes`) if that is less.
     """
-    wanted = config.tiers[-1].capacity_bytes
+    wanted, layout = config.tiers[-1].capacity_bytes, config.tiers[-1].layout
     where = f"{storage.address} ({storage.volume.kind})"
     free = storage.free_bytes
     if wanted == "auto":
@@ -57,19 +58,47 @@ def file_tier_capacity(config: RunConfig, storage: Storage, largest_object_bytes
         elif free == UNTOLD_BYTES:
             raise KvbenchError(f"{where} does not tell its free space: set capacity_bytes of the file tier")
         share = int(free * FREE_SPACE_SHARE) // storage.sharing_ranks // SECTOR_BYTES * SECTOR_BYTES
+        share = live_bytes_within(layout, share)
         if share < largest_object_bytes:
             raise KvbenchError(
                 f"{where} has {format_bytes(free)} free for {storage.sharing_ranks} ranks, and the largest object is "
-                f"{format_bytes(largest_object_bytes)}: free some space, or use a smaller model or context"
+                f"{format_bytes(largest_object_bytes)}{_garbage_too(layout)}: free some space, or use a smaller model "
+                "or context"
             )
         return share
-    needed = wanted * storage.sharing_ranks
+    needed = room_of(layout, wanted) * storage.sharing_ranks
     if needed > free:
         raise KvbenchError(
             f"{where} has {format_bytes(free)} free, but capacity_bytes of {format_bytes(wanted)} for each of "
-            f"{storage.sharing_ranks} ranks needs {format_bytes(needed)}: free some space or set a smaller capacity"
+            f"{storage.sharing_ranks} ranks needs {format_bytes(needed)}{_garbage_too(layout)}: free some space or set "
+            "a smaller capacity"
         )
     return wanted
+
+
+def room_of(layout: Layout, live_bytes: int) -> int:
+    """What `live_bytes` of objects take on the filesystem at most, as they lie there."""
+    return room_bytes(live_bytes, layout.bucket_bytes, layout.garbage) if layout.kind == "bucket" else live_bytes
+
+
+def live_bytes_within(layout: Layout, room: int) -> int:
+    """How many bytes of objects `room` bytes of the filesystem are enough for."""
+    return capacity_within(room, layout.bucket_bytes, layout.garbage) if layout.kind == "bucket" else room
+
+
+def _garbage_too(layout: Layout) -> str:
+    if layout.kind != "bucket":
+        return ""
+    return f" (with {layout.garbage * 100:g} % garbage and two buckets of {format_bytes(layout.bucket_bytes)})"
+
+
+def check_buckets(layout: Layout, largest_object_bytes: int) -> None:
+    """Raise KvbenchError where an object is larger than a bucket."""
+    if layout.kind == "bucket" and largest_object_bytes > layout.bucket_bytes:
+        raise KvbenchError(
+            f"layout.bucket_bytes: the largest object is {format_bytes(largest_object_bytes)}, and a bucket "
+            f"{format_bytes(layout.bucket_bytes)}: set larger buckets, or store smaller objects (cache.layout=block)"
+        )
 
 
 def planned_bytes(need: MemoryNeed) -> int:
@@ -170,6 +199,7 @@ def plan_sizes(
         if not config.has_target:
             return Sizes(arena, _capacities(config, 0), need, spill_bytes)
         largest = max(demand.largest_object_bytes, SECTOR_BYTES)
+        check_buckets(config.tiers[-1].layout, largest)
         capacities = _capacities(config, file_tier_capacity(config, storage, largest, left))
         return Sizes(arena, capacities, need, spill_bytes)
 
@@ -182,8 +212,12 @@ def plan_sizes(
         # Ranks that serve together decide alike, as they have the same room.
         every = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
         sizes = replace(sizes, capacities=every)
-    made_ahead = config.tiers[-1].layout.kind == "slab"
+    layout = config.tiers[-1].layout
+    made_ahead = layout.kind == "slab"
     taken = sizes.capacities[-1] if made_ahead else min(sizes.capacities[-1], demand.peak_storage_bytes)
+    if layout.kind == "bucket":
+        # Garbage is of what was written, live or not; what is being moved is there twice.
+        taken = min(room_of(layout, taken), demand.written_bytes + layout.bucket_bytes)
     files = taken if in_memory else 0
     files = total(topology.node_comm, files)[0]
     agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))

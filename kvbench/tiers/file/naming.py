@@ -15,6 +15,8 @@ TEMPORARY: Final = ".tmp"
 SLAB_NAME: Final = "objects.slab"
 """Of the one file that holds all objects of a rank in slots."""
 
+_BUCKET: Final = re.compile(r"objects-\d{6,}\.bucket")
+
 _KEY_DIGITS: Final = 16
 _OBJECT: Final = re.compile(
     rf"[0-9a-f]{{{_KEY_DIGITS}}}(?:{'|'.join(map(re.escape, OBJECT_SUFFIXES))})(?:\{TEMPORARY})?"
@@ -44,9 +46,14 @@ class Naming:
         return name
 
 
+def bucket_name(number: int) -> str:
+    """Of the file that holds the objects of a bucket one behind the other."""
+    return f"objects-{number:06d}.bucket"
+
+
 def is_name_of_object(name: str) -> bool:
     """Whether a file tier calls files so: that of an object, whole or not, or of many."""
-    return name == SLAB_NAME or _OBJECT.fullmatch(name) is not None
+    return name == SLAB_NAME or _BUCKET.fullmatch(name) is not None or _OBJECT.fullmatch(name) is not None
 
 
 def is_name_of_folder(name: str) -> bool:

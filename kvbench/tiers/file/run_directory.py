@@ -16,6 +16,7 @@ from typing import Final
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import PATHS
 from kvbench.records.unfinished import lock
+from kvbench.tiers.file.bucket import BucketTier
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.marked import (
     MARKER,
@@ -50,12 +51,24 @@ class RunDirectory(Area):
         """Descriptor of the marker that is locked, if it is."""
         super().__init__(str(directory), str(self.objects))
 
-    def open_tier(self, settings: TierSettings) -> FileTier | SlabTier:
+    def open_tier(self, settings: TierSettings) -> FileTier | SlabTier | BucketTier:
         io = settings.io
         folder_of = other_rank if settings.shared else None
         read_path, write_path = PATHS[io.read_path], PATHS[io.write_path]
-        if settings.section.layout.kind == "slab":
-            capacity = settings.capacity_bytes
+        layout, capacity = settings.section.layout, settings.capacity_bytes
+        if layout.kind == "bucket":
+            return BucketTier(
+                self.objects,
+                read_path,
+                write_path,
+                io.io_bytes,
+                io.drop_page_cache,
+                capacity,
+                layout.bucket_bytes,
+                layout.garbage,
+                io.sync,
+            )
+        if layout.kind == "slab":
             slab = self.objects / SLAB_NAME
             return SlabTier(
                 slab,
@@ -74,7 +87,7 @@ class RunDirectory(Area):
             io.io_bytes,
             io.drop_page_cache,
             folder_of,
-            settings.section.layout,
+            layout,
             io.sync,
             rings_of(io),
             filesystem_of(self.directory).in_memory,

@@ -55,6 +55,7 @@ class SlabTier(Tier):
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
+        self.syncs_batches = sync == "batch"
         self._path = path
         self._name = path.name
         self._first_byte = first_byte or 0
@@ -245,6 +246,10 @@ class SlabTier(Tier):
             timed_io.FIRST | timed_io.LAST | timed_io.IN_PLACE,
             cell.stop,
         )
+
+    def sync_batch(self, cell: Cell, keys: Sequence[int]) -> None:
+        """All of the file: what others wrote there is waited for too."""
+        self.sync(cell)
 
     def prepare_read(self, key: int) -> int:
         found = [
