@@ -244,7 +244,7 @@ def test_who_waits_for_room_is_told_when_there_will_be_none_or_the_load_ends(
     wide: Arena, payload: Payload, how: str
 ) -> None:
     class FullTier(NullTier):
-        upkeep = Full(waits=how != "full")  # type: ignore[assignment]
+        upkeep = Full(waits=how != "full")
 
     stop, until = np.array([how == "stopped"], np.int32), np.array([how == "over"], np.int64)
     tier = FullTier()
