@@ -199,8 +199,6 @@ def io_engine_fits(config: Chosen) -> None:
         return
     if not last.facts.layouts:
         raise ValueError(f"io.engine: {io.engine} moves what lies in files, and the last tier is a {last.kind} tier")
-    if last.layout.kind == "bucket":
-        raise ValueError(f"io.engine: {io.engine} does not move what lies in buckets yet; use sync")
     for key, path in (("read_path", io.read_path), ("write_path", io.write_path)):
         if path not in ("buffered", "direct"):
             raise ValueError(f"io.{key}: with io.engine={io.engine} use buffered or direct")
