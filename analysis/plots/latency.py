@@ -16,8 +16,8 @@ _STACK: Final = (palette.DEVICE, palette.HOST, palette.COPY, palette.RUN_QUEUE)
 _MS: Final = 1e-6
 _SECONDS: Final = 1e-9
 _ADDED_UP: Final = (
-    f" {overlapping.MARK} The operations of a batch overlap, so that none has a split of its own: here it is the time of "
-    "the rank's threads, of batches and of what does not overlap, added up over the measured phase."
+    f" {overlapping.MARK} The operations of a batch overlap, so that none has a split of its own: here it is the time "
+    "of the rank's threads, of batches and of what does not overlap, added up over the measured phase."
 )
 
 
