@@ -35,7 +35,7 @@ TABLES = {
     "ranks": ("rank", "tier", "op"),
     "nodes": ("node", "tier", "op"),
 }
-MANY: Any = settings(max_examples=25, deadline=None)
+MANY: Any = settings(max_examples=15, deadline=None)
 
 
 @pytest.fixture(scope="module")

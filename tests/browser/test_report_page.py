@@ -11,6 +11,7 @@ from kvbench_analysis.report import write_report
 from kvbench_analysis.report.packed import packed
 from kvbench_analysis.text import units
 from numpy.typing import NDArray
+from overlapped import overlapped
 from synthetic import STORAGE, SyntheticRun, empty_run, synthetic_run
 
 from kvbench.records.schema import Op, Phase
@@ -60,6 +61,27 @@ def test_every_plot_is_drawn_and_nothing_is_complained_about(
         assert wide > min(width, 1120) * 0.75, name
         assert high > 150, name
         assert marks > 0, name
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_shares_of_batches_are_marked_and_explained_and_fit_the_page(
+    truth: SyntheticRun, tmp_path: FilePath, open_report: Open, width: int
+) -> None:
+    rng = np.random.default_rng(8)
+    run = overlapped(truth, rng, {(STORAGE, Op.READ): 1.0, (STORAGE, Op.WRITE): 0.5})
+    path = write_report([ka.load(run.write(tmp_path / "run.h5"))], tmp_path / "report.html")
+    opened = open_report(path, width=width, fresh=True)
+    row = ka.summarize(ka.load(tmp_path / "run.h5")).totals.set_index(["storage", "op"]).loc[("storage", "read")]
+    for part in ("device", "host", "runq"):
+        shown = opened.page.locator(f"[data-figure={part}-share]").inner_text()
+        assert shown == f"{units.share(row[f'{part}_share'])}*"
+    note = opened.page.locator("[data-figure=split-note]")
+    assert note.is_visible()
+    assert "* of batches" in note.inner_text()
+    assert opened.ask("document.documentElement.scrollWidth") <= width
+    drawn = opened.ask("[...document.querySelectorAll('.plot svg.main-svg')].length")
+    assert drawn >= len(KEYS)
     assert opened.complaints == []
 
 

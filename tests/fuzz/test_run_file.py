@@ -18,11 +18,13 @@ from condensing import condensed, within_window
 from edits import EDITS, edited
 from hypothesis import given
 from hypothesis import strategies as st
+from overlapped import overlapped
 from rich.console import Console
-from synthetic import synthetic_run
+from synthetic import STORAGE, synthetic_run
 
 from kvbench.errors import KvbenchError
 from kvbench.records.reader import open_run, read_columns
+from kvbench.records.schema import Op
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +35,9 @@ KINDS: Final = ("full", "histogram")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small run file with all rows, and one with a sample and histograms."""
     folder = tmp_path_factory.mktemp("good")
-    run = within_window(synthetic_run(np.random.default_rng(3), ranks=2, nodes=1, operations=60))
+    rng = np.random.default_rng(3)
+    run = within_window(synthetic_run(rng, ranks=2, nodes=1, operations=60))
+    run = overlapped(run, rng, {(STORAGE, Op.WRITE): 0.5})
     files = {"full": run, "histogram": condensed(run, "histogram", 50)}
     return {kind: file.write(folder / f"{kind}.h5") for kind, file in files.items()}
 

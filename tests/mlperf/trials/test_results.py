@@ -6,6 +6,7 @@ loops.
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -13,8 +14,13 @@ from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filter that run files are compressed with
+import numpy as np
 import pytest
 from sequence_harness import Done
+
+from kvbench.mlperf.tree.parts import RUN_FILE_NAME
+from kvbench.mlperf.trials.trial_results import ranks_of, result_of
+from kvbench.records.schema import TimedBy
 
 GIB = 1024**3
 READ, WRITE, DEMOTE, DELETE = 0, 1, 2, 4
@@ -293,3 +299,23 @@ def test_classes_of_requests_are_counted_and_judged_by_their_targets(done: Done,
             assert found["sla"]["compliance"] == close(fmean([value <= target for value in latencies]))
         else:
             assert found["sla"] == {"target_p95_ms": target, "actual_p95_ms": None, "compliance": None, "met": None}
+
+
+def test_operations_that_overlap_have_none_of_the_times_that_the_kernel_accounts(done: Done, tmp_path: Path) -> None:
+    option = next(o for o in OPTIONS if "storage_write_kernel_host_p95_ms" in own_figures(done, o))
+    path = shutil.copy(done.directory / f"option_{option}" / "trial_0" / RUN_FILE_NAME, tmp_path / RUN_FILE_NAME)
+    with h5py.File(path, "r+") as file:
+        rows = file["records"]
+        writes = rows["op"][:] == WRITE
+        for name, value in (("timed_by", TimedBy.URING), ("device_ns", 0), ("host_ns", 0), ("runq_ns", 0)):
+            rows[name][...] = np.where(writes, value, rows[name][:])
+    for rank in ranks_of(Path(path)):
+        found = result_of(rank, {})["kvbench"]
+        assert found["storage_write_overlaps"] is True
+        assert not [key for key in found if key.startswith("storage_write_kernel")]
+        assert "storage_read_overlaps" not in found
+
+
+def own_figures(done: Done, option: int) -> dict[str, Any]:
+    result: dict[str, Any] = done.read(f"option_{option}", "trial_0", "rank_0", "kvcache_results_*.json")
+    return dict(result["kvbench"])
