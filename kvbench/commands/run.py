@@ -17,6 +17,7 @@ from kvbench.commands.options import (
     Finite,
     config_argument,
     either,
+    engine_option,
     set_option,
     skip_option,
 )
@@ -38,6 +39,7 @@ from kvbench.run.output.spill_files import SpillOrder
 )
 @click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
+@engine_option
 @skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 @click.option(
@@ -83,6 +85,7 @@ def run(
     directory: Path | None,
     out: Path | None,
     overrides: tuple[str, ...],
+    engine: str,
     skip_bad_lines: bool,
     overwrite: bool,
     gather: Way,
@@ -125,6 +128,7 @@ def run(
         directory=None if directory is None else str(directory.absolute()),
         out=out,
         overrides=overrides,
+        engine=engine,
         overwrite=overwrite,
         gather=gather,
         gather_memory_bytes=gather_memory_bytes,

@@ -176,8 +176,10 @@ _STEPPED: Final = ("steps", "ramp")
 
 
 def layouts_fit(config: Chosen) -> None:
-    """Slots are all of one size, and are read as they lie."""
+    """Slots are all of one size, and are read as they lie; and what moves by requests is an engine's."""
     layout = config.tiers[-1].layout
+    if config.io.request_threads != Io().request_threads and not config.serves_as_engine:
+        raise ValueError(f"io.request_threads: {_ENGINE}")
     if layout.kind == "file":
         return
     if not config.serves_as_engine:
@@ -244,6 +246,8 @@ def compute_fits(config: Chosen) -> None:
     """Compute is modelled where the engine has it, and from known numbers."""
     if config.compute is None:
         return
+    if config.pacing.most_requests is not None:
+        raise ValueError("pacing.most_requests: where compute is modelled, it is compute.max_batch; give one of them")
     if not config.serves_as_engine:
         raise ValueError(f"compute: {_ENGINE}; others have workload.generation_ms_per_token")
     if config.workload.generation_ms_per_token:

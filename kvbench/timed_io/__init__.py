@@ -20,6 +20,7 @@ try:
     if _wanted == "python":
         raise ImportError
     from kvbench.timed_io._stopwatch import (
+        ASK_FIRST,
         DIRECT,
         DROP,
         FIRST,
@@ -61,6 +62,7 @@ except ImportError as error:
             "install a C compiler, then kvbench again"
         ) from error
     from kvbench.timed_io._python import (
+        ASK_FIRST,
         DIRECT,
         FIRST,
         FOLDERS,
@@ -104,6 +106,7 @@ if _LAYOUT != (ROW_BYTES, STOPWATCH_BYTES, RESIDENT_OFFSET):
     )
 
 __all__ = [
+    "ASK_FIRST",
     "DIRECT",
     "DROP",
     "FIRST",
