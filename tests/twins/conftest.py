@@ -1,7 +1,7 @@
 """Twins of engines beside the real things, run on demand: `bash launch/test.sh tests/twins`.
 
-They install the engines' packages (no GPU is needed) into a virtual environment in the folder KVBENCH_TWINS, or one in the
-temporary directory, once; and need strace. torch must be the build for processors, which the index of PyTorch has
+They install the engines' packages (no GPU is needed) into a virtual environment in the folder KVBENCH_TWINS, or one in
+the temporary directory, once; and need strace. torch must be the build for processors, which the index of PyTorch has
 (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu). What cannot be installed is skipped with the reason.
 """
 

@@ -1,5 +1,4 @@
-"""The engines' packages in a virtual environment, each of the version that is twinned, and no more than its storage code
-needs."""
+"""The engines' packages in a virtual environment: the versions that are twinned, and what their storage code needs."""
 
 import os
 import subprocess

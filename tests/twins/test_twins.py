@@ -1,5 +1,5 @@
-"""What the real thing asks of the kernel for each object, and what its twin does: the same calls, flags and sizes, in the
-same order; where they differ, exactly as configs/engines and docs/engines.md say.
+"""What the real thing asks of the kernel for each object, and what its twin does: the same calls, flags and sizes, in
+the same order; where they differ, exactly as configs/engines and docs/engines.md say.
 """
 
 import re
@@ -138,8 +138,8 @@ def expected_of_twin(engine: str, real: PhaseCalls, block_bytes: int) -> PhaseCa
     known = REAL[engine].otherwise
     table = {}
     for call, instead in known.items():
-        call = call.replace("BLOCK-4068", str(block_bytes - 4068)).replace("BLOCK", str(block_bytes))
-        table[call] = None if instead is None else instead.replace("BLOCK", str(block_bytes))
+        asked = call.replace("BLOCK-4068", str(block_bytes - 4068)).replace("BLOCK", str(block_bytes))
+        table[asked] = None if instead is None else instead.replace("BLOCK", str(block_bytes))
     return {
         phase: [said for said in (table.get(what, what) for what in calls) if said is not None]
         for phase, calls in real.items()
