@@ -1,7 +1,9 @@
 """What requests that are served as an engine does waited for until their blocks were loaded, in one run.
 
-A load begins with the first look-up of the filesystem or the first read of a request, and ends with its last read. Only
-runs whose file has every row say so.
+A load is the look-ups of the filesystem and the reads of a request, and its time is that of the thread that had most to
+do for it: the time in which one of these or more were under way there. What kvbench itself does between two of them
+(checking what was read, looking at the page cache) is no engine's, and left out. Only runs whose file has every row say
+so.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from kvbench.records.reader import KvbenchError
 from kvbench.records.schema import Op, Phase, RequestState
 
-_COLUMNS: Final = ("rank", "request", "op", "tier", "phase", "errno", "t_start_ns", "wall_ns", "nbytes")
+_COLUMNS: Final = ("rank", "request", "thread", "op", "tier", "phase", "errno", "t_start_ns", "wall_ns", "nbytes")
 _ASKED: Final = ("rank", "request", "context_tokens", "output_tokens")
 
 
@@ -32,7 +34,7 @@ class LoadFigures:
     """Requests that read anything from storage."""
     load_gib: float
     load_seconds: float
-    """In which one load or more were under way."""
+    """In which one look-up or read or more were under way."""
     load_p50_ns: float
     load_p95_ns: float
     store_gib: float
@@ -40,7 +42,7 @@ class LoadFigures:
     """Reads, writes and look-ups of storage, over the measured window."""
     look_ups: int
     look_up_share: float
-    """Of the time of loads: until the last look-up of each had its answer."""
+    """Of the time of loads."""
     device_share: float
     host_share: float
     runq_share: float
@@ -58,25 +60,25 @@ def load_figures(run: Run) -> LoadFigures:
     reads, looks = rows["op"] == Op.READ, rows["op"] == Op.LOOKUP
     if not reads.any():
         raise KvbenchError(f"{run.path}: nothing was loaded from storage, so no engine can be told from another")
-    begins, ends, looked = _loads(rows, reads, looks)
-    spans = ends - begins
+    spans, looking = _loads(rows, reads, looks)
+    loading = reads | looks
     summary = summarize(run)
     window_s = float(summary.run["window_s"] or 0)
     read = summary.totals[(summary.totals["storage"] == "storage") & (summary.totals["op"] == "read")].iloc[0]
-    moved = reads | looks | (rows["op"] == Op.WRITE)
+    moved = loading | (rows["op"] == Op.WRITE)
     digest, requests = _requests(run)
     return LoadFigures(
         requests=requests,
         requests_digest=digest,
         loads=len(spans),
         load_gib=float(rows["nbytes"][reads].sum()) / 2**30,
-        load_seconds=_covered(begins, ends) / 1e9,
+        load_seconds=float(_covered(rows, loading, np.zeros(int(loading.sum()), np.int64))[0]) / 1e9,
         load_p50_ns=float(np.percentile(spans, 50)),
         load_p95_ns=float(np.percentile(spans, 95)),
         store_gib=float(rows["nbytes"][rows["op"] == Op.WRITE].sum()) / 2**30,
         operations_per_s=float(moved.sum()) / window_s if window_s else float("nan"),
         look_ups=int(looks.sum()),
-        look_up_share=float((looked - begins).sum() / spans.sum()),
+        look_up_share=float(looking.sum() / spans.sum()),
         device_share=float(read["device_share"]),
         host_share=float(read["host_share"]),
         runq_share=float(read["runq_share"]),
@@ -85,32 +87,39 @@ def load_figures(run: Run) -> LoadFigures:
 
 def _loads(
     rows: dict[str, NDArray[Any]], reads: NDArray[np.bool_], looks: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of each request that read anything: when its load began and ended, and when its last look-up had its answer (or
-    the load began)."""
-    key = rows["rank"].astype(np.int64) << 32 | rows["request"].astype(np.int64)
-    start = rows["t_start_ns"].astype(np.int64)
-    end = start + rows["wall_ns"].astype(np.int64)
-    known, place = np.unique(key[reads], return_inverse=True)
-    first = np.full(len(known), np.iinfo(np.int64).max)
-    last = np.zeros(len(known), np.int64)
-    np.minimum.at(first, place, start[reads])
-    np.maximum.at(last, place, end[reads])
-    at = np.minimum(np.searchsorted(known, key[looks]), len(known) - 1)
-    of_a_load = known[at] == key[looks]
-    np.minimum.at(first, at[of_a_load], start[looks][of_a_load])
-    looked = first.copy()
-    np.maximum.at(looked, at[of_a_load], end[looks][of_a_load])
-    return first, last, np.minimum(looked, last)
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each request that read anything: the time of its load, and that of the look-ups in it, in ns."""
+    request = rows["rank"].astype(np.int64) << 32 | rows["request"].astype(np.int64)
+    known = np.unique(request[reads])
+    place = np.minimum(np.searchsorted(known, request), len(known) - 1)
+    counted = (reads | looks) & (known[place] == request)
+    threads = int(rows["thread"].max()) + 1
+    times = []
+    for what in (counted, counted & looks):
+        lane = place[what] * threads + rows["thread"][what]
+        busy = np.zeros(len(known) * threads, np.int64)
+        if what.any():
+            busy[np.unique(lane)] = _covered(rows, what, lane)
+        times.append(busy.reshape(len(known), threads).max(axis=1))
+    return times[0], times[1]
 
 
-def _covered(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> float:
-    """How long one or more of these spans last."""
-    order = np.argsort(begins)
-    begins, ends = begins[order], ends[order]
-    reached = np.maximum.accumulate(ends)
-    before = np.concatenate([begins[:1], reached[:-1]])
-    return float(np.maximum(0, ends - np.maximum(begins, before)).sum())
+def _covered(rows: dict[str, NDArray[Any]], what: NDArray[np.bool_], group: NDArray[Any]) -> NDArray[np.int64]:
+    """For each of the groups, in their order, how long one or more of its operations were under way, in ns. `group` is
+    that of each of the operations `what`."""
+    start = rows["t_start_ns"][what].astype(np.int64)
+    end = start + rows["wall_ns"][what].astype(np.int64)
+    order = np.lexsort((start, group))
+    group, start, end = group[order], start[order], end[order]
+    # Groups one behind the other in time, so that what is reached in one says nothing of the next.
+    first = np.concatenate([[True], group[1:] != group[:-1]])
+    number = np.cumsum(first) - 1
+    width = int(end.max() - start.min()) + 1
+    shift = number * width - int(start.min())
+    reached = np.maximum.accumulate(end + shift)
+    before = np.concatenate([[0], reached[:-1]])
+    spans = np.maximum(0, reached - np.maximum(start + shift, before))
+    return np.bincount(number, weights=spans).astype(np.int64)
 
 
 def _requests(run: Run) -> tuple[str, int]:
