@@ -22,7 +22,7 @@ from kvbench_analysis.text import units
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
-    "nodes", "read_path", "write_path", "sync", "layout", "payload", "verify", "decision_order", "arena_bytes",
+    "nodes", "read_path", "write_path", "sync", "layout", "twin", "payload", "verify", "decision_order", "arena_bytes",
     "clock_uncertainty_ns", "cache_directory", "expected_directory",
     "namespace", "roles",
 )  # fmt: skip
@@ -147,6 +147,7 @@ def what_was_measured(summary: Summary) -> str:
     parts.append(f"compute modelled ({run['compute']})" if run["compute"] else "")
     parts.append(measured(summary) if run["window_s"] is not None else "")
     parts.append(_SYNCS.get(str(run["sync"]), ""))
+    parts.append(f"twin of {run['twin']}" if run["twin"] else "")
     parts.append(f"layout: {run['layout']}" if run["layout"] not in (None, "file") else "")
     return f"{summary.source}: " + ", ".join(str(part) for part in parts if part)
 

@@ -88,6 +88,12 @@ config_argument = click.argument("config", type=PATH_AS_TEXT)
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration; repeatable."
 )
+engine_option = click.option(
+    "--engine",
+    default="",
+    metavar="NAME",
+    help="Keep blocks and move bytes as this engine does (`kvbench study engines --list`), or as a YAML file says.",
+)
 skip_option = click.option(
     "--skip-bad-lines", is_flag=True, help="Count malformed lines of a trace instead of stopping at the first."
 )

@@ -12,7 +12,15 @@ from kvbench_analysis.plots.capacity import capacity_curve
 from kvbench.cluster.agree import Agreement, together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
-from kvbench.commands.options import OUTPUT_FILE, PICTURE_FILE, Finite, config_argument, set_option, skip_option
+from kvbench.commands.options import (
+    OUTPUT_FILE,
+    PICTURE_FILE,
+    Finite,
+    config_argument,
+    engine_option,
+    set_option,
+    skip_option,
+)
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig
@@ -80,6 +88,7 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
 @click.command(cls=RanksCommand)
 @config_argument
 @set_option
+@engine_option
 @skip_option
 @click.option("--ranks", type=click.IntRange(min=1), help="Ranks of the run that is planned, in this process.")
 @click.option(
@@ -124,6 +133,7 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
 def plan_command(
     config: str,
     overrides: tuple[str, ...],
+    engine: str,
     skip_bad_lines: bool,
     ranks: int | None,
     capacity: Capacity | None,
@@ -159,6 +169,7 @@ def plan_command(
             None if export is None else partial(_export, export),
             rate,
             sample,
+            engine,
         )
     if comm.rank != 0:
         return

@@ -18,6 +18,7 @@ from kvbench.commands.options import (
     Finite,
     config_argument,
     either,
+    engine_option,
     set_option,
     skip_option,
 )
@@ -40,6 +41,7 @@ from kvbench.run.output.spill_files import SpillOrder
 )
 @click.option("--out", type=OUTPUT_FILE, help="The run file.  [default: kvbench-out/NAME.h5]")
 @set_option
+@engine_option
 @skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the run file if it exists.")
 @click.option(
@@ -85,6 +87,7 @@ def run(
     directory: str | None,
     out: Path | None,
     overrides: tuple[str, ...],
+    engine: str,
     skip_bad_lines: bool,
     overwrite: bool,
     gather: Way,
@@ -127,6 +130,7 @@ def run(
         directory=None if directory is None else absolute_place(directory),
         out=out,
         overrides=overrides,
+        engine=engine,
         overwrite=overwrite,
         gather=gather,
         gather_memory_bytes=gather_memory_bytes,

@@ -7,6 +7,7 @@ import kvbench_analysis
 import numpy as np
 from kvbench_analysis.copy_path import copy_path
 from kvbench_analysis.copy_path import print as copy_path_print
+from kvbench_analysis.engines import study as engine_study
 from kvbench_analysis.scaling import study as scaling_study
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from kvbench.config.models import shipped_model
 from kvbench.console import make_console
 from kvbench.records.outputs import Written
 from kvbench.records.reader import open_run
+from kvbench.studies.engines import TABLE
 from kvbench.studies.study_file import KIND
 
 
@@ -27,10 +29,12 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
     """Print what STUDY_FILE says.
 
     Of a copy-path study (.h5) that is the cost of the second copy and each read path beside it, of a scaling study
-    (.csv) the fitted law.
+    (.csv) the fitted law, of a study of engines (.csv) how far each twin is from what the storage gives.
     """
     if study_file.suffix == ".csv":
-        print_scaling(study_file, make_console(), as_json=as_json)
+        is_of_engines = TABLE.begins(_head(study_file))
+        show_it = print_engine_study if is_of_engines else print_scaling
+        show_it(study_file, make_console(), as_json=as_json)
         return
     print_study(Written(study_file), make_console(), model=model, every=every, as_json=as_json)
 
@@ -73,3 +77,21 @@ def print_scaling(table_file: Path, console: Console, *, as_json: bool) -> None:
         click.echo(scaling_study.to_json(figures))
     else:
         scaling_study.print_scaling(figures, console)
+
+
+def print_engine_study(table_file: Path, console: Console, *, as_json: bool) -> None:
+    """Print how the twins of a study of engines compare, or everything as JSON."""
+    figures = engine_study.engine_figures(engine_study.load_table(table_file), np.random.default_rng(0))
+    if as_json:
+        click.echo(engine_study.to_json(figures))
+    else:
+        engine_study.print_engines(figures, console)
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which whoever reads it says."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""

@@ -83,10 +83,15 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.",
         "kvbench.commands.run:run",
     ),
-    "study": Entry("Experiments: what a host copy costs, how a workload scales."),
+    "study": Entry("Experiments: what a host copy costs, how a workload scales, how far engines are from the storage."),
     "study copy-path": Entry(
         "Measure what a second copy of the data costs, one rank alone and all ranks at once, for every read path.",
         "kvbench.commands.study_copy_path:copy_path",
+    ),
+    "study engines": Entry(
+        "Serve the requests of CONFIG as several engines would, on one storage, and say how far each is from its "
+        "limit.",
+        "kvbench.commands.study_engines:engines",
     ),
     "study scaling": Entry(
         "Run the workload of CONFIG on more and more ranks and nodes, and fit the Universal Scalability Law.",

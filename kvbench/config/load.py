@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from kvbench.config.engines import overlay
 from kvbench.config.errors import explain
 from kvbench.config.run_config import RunConfig
 from kvbench.config.source import apply_override, read_mapping
@@ -15,11 +16,12 @@ _CHOICES: Final = ("workload", "tiers")
 """Keys of which a configuration has one at least."""
 
 
-def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
+def load_config(source: str, overrides: Iterable[str] = (), engine: str = "") -> RunConfig:
     """Read `source`, the path of a YAML file or the name of a shipped configuration, and apply `KEY=VALUE` overrides.
 
     A key is dotted (`workload.users=4`; `tiers.0.capacity_bytes=1GiB`) and a value is YAML. A relative trace path in a
     file starts at the file's directory, one in an override at the working directory; the result holds it absolute.
+    `engine`: the twin of an engine whose way of moving bytes counts in place of the file's (`engines`); overrides win.
     Raises KvbenchError naming every wrong key, the nearest valid one and what was expected; or where neither a workload
     nor tiers are chosen.
     """
@@ -31,6 +33,15 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> RunConfig:
     _make_path_absolute(content, Path.cwd())
     name = " --set ".join((source, *overrides))
     config = parse_config(content, name)
+    if engine:
+        if not config.serves_as_engine:
+            raise KvbenchError(
+                f"{name}: --engine {engine}: only requests that are served as an engine does have blocks that it could "
+                "keep: sessions, or a trace with workload.serving=engine"
+            )
+        overlay(content, engine, overrides)
+        name += f" --engine {engine}"
+        config = parse_config(content, name)
     _refuse_nothing_chosen(content, name)
     _refuse_entries_of_engine(config, content, name)
     return config

@@ -179,8 +179,11 @@ _STEPPED: Final = ("steps", "ramp")
 
 
 def layouts_fit(config: Chosen) -> None:
-    """Slots are all of one size; what lies in a file with others is read as it lies, and is its own rank's."""
+    """Slots are all of one size; what lies in a file with others is read as it lies, and is its own rank's. What moves
+    by requests is an engine's."""
     layout = config.tiers[-1].layout
+    if config.io.request_threads != Io().request_threads and not config.serves_as_engine:
+        raise ValueError(f"io.request_threads: {_ENGINE}")
     if layout.kind == "file":
         return
     if layout.kind == "slab" and not config.serves_as_engine:
@@ -247,6 +250,8 @@ def compute_fits(config: Chosen) -> None:
     """Compute is modelled where the engine has it, and from known numbers."""
     if config.compute is None:
         return
+    if config.pacing.most_requests is not None:
+        raise ValueError("pacing.most_requests: where compute is modelled, it is compute.max_batch; give one of them")
     if not config.serves_as_engine:
         raise ValueError(f"compute: {_ENGINE}; others have workload.generation_ms_per_token")
     if config.workload.generation_ms_per_token:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from kvbench.config import rules
 from kvbench.config.compute import Compute, ComputeOrNone
+from kvbench.config.engines import Twin
 from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
 from kvbench.config.roles import Roles
 from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Layout, Pacing, PayloadSection, TierSection
@@ -47,6 +48,8 @@ class RunConfig(Section):
 
     name: str = "run"
     """A label, not part of the fingerprint."""
+    twin: Twin | None = None
+    """Of which engine the way of moving bytes is a twin (`--engine`); a label, not part of the fingerprint."""
     seed: Count = Field(default=42, ge=0, lt=2**32)
     """Rank r uses seed + r."""
     model: Model = "llama3.1-8b"
@@ -89,6 +92,13 @@ class RunConfig(Section):
         return isinstance(self.workload, TraceWorkload) and self.workload.serving == "engine"
 
     @property
+    def most_requests(self) -> int:
+        """That a rank has under way."""
+        if self.compute is not None:
+            return self.compute.max_batch
+        return self.io.threads if self.pacing.most_requests is None else self.pacing.most_requests
+
+    @property
     def role_ranks(self) -> Roles | None:
         """The ranks of each role; None where ranks have none."""
         return None if self.roles is None else Roles.parse(self.roles)
@@ -127,7 +137,7 @@ class RunConfig(Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name", "records"})
+        content = self.model_dump(mode="json", exclude={"name", "records", "twin"})
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest
@@ -163,9 +173,11 @@ class RunConfig(Section):
         for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
             if getattr(self, name) == value:
                 del content[name]
-        for name in ("sync", "engine", "depth"):
+        for name in ("sync", "engine", "depth", "request_threads"):
             if getattr(self.io, name) == getattr(Io(), name):
                 del content["io"][name]
+        if self.pacing.most_requests is None:
+            del content["pacing"]["most_requests"]
         if content["workload"].get("replay_cycles") == 1:
             del content["workload"]["replay_cycles"]
         defaults, cache = CachePolicy(), content["cache"]

@@ -24,6 +24,9 @@ class Pacing(Section):
     """Open loop with personas: Poisson arrivals per second and rank."""
     admission: Literal["arrival", "priority"] = "arrival"
     """Open loop: of the requests that wait for a place, the first to come goes first, or the higher QoS class."""
+    most_requests: Count | None = Field(default=None, ge=1)
+    """Requests that a rank has under way at most; null: `io.threads`, or `compute.max_batch` where compute is
+    modelled."""
 
 
 class Arrivals(Section):
@@ -100,6 +103,8 @@ class Layout(Section):
     """Hexadecimal digits of a folder's name."""
     rename: bool = False
     """A file is written under a temporary name, and renamed when it is whole."""
+    ask_first: bool = False
+    """A write asks the filesystem first whether the file is there already, as engines do that share a folder."""
     bucket_bytes: Bytes = Field(default=256 * MIB, ge=SECTOR_BYTES, multiple_of=SECTOR_BYTES)
     """What a bucket holds at most, and so the largest object. (256 MiB is what Mooncake's bucket files have.)"""
     garbage: Number = Field(default=0.5, ge=0, le=0.9)
@@ -116,8 +121,10 @@ class Layout(Section):
 
     @model_validator(mode="after")
     def _only_files_have_names(self) -> Self:
-        if self.kind != "file" and (self.levels or self.rename):
-            raise ValueError(f"levels and rename are for files of single objects; leave them out for a {self.kind}")
+        if self.kind != "file" and (self.levels or self.rename or self.ask_first):
+            raise ValueError(
+                f"levels, rename and ask_first are for files of single objects; leave them out for a {self.kind}"
+            )
         return self
 
     @property
@@ -133,6 +140,8 @@ class Layout(Section):
             parts.append(f"in {self.levels} level{'s' if self.levels > 1 else ''} of {16**self.width} folders")
         if self.rename:
             parts.append("renamed")
+        if self.ask_first:
+            parts.append("asked for first")
         return ", ".join(parts)
 
 
@@ -204,6 +213,9 @@ class Io(Section):
     """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
     threads: Count = Field(default=16, ge=1, le=1024)
     """Operations that a rank has in flight at most."""
+    request_threads: Literal["all", "one"] = "all"
+    """Engine: who moves the blocks that a stage of a request loads or stores: all threads that are free, or one, one
+    block after the other."""
     max_concurrent_allocs: Count = Field(default=16, ge=0)
     """Writes of new entries that a rank has in flight at most; 0 for no limit."""
     arena_bytes: BytesOrAuto = "auto"

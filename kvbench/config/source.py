@@ -48,7 +48,7 @@ def read_mapping(source: str) -> tuple[dict[str, Any], Path]:
                 f"cannot read configuration {source}: {reason} (give a YAML file, or one of: {known})"
             ) from error
         folder = path.resolve().parent
-    content = _parse_yaml(text, source)
+    content = read_yaml(text, source)
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -66,7 +66,7 @@ def apply_override(content: dict[str, Any], override: str, defaults: Mapping[str
     *parents, last = key.split(".")
     if not equals or not all((*parents, last)):
         raise KvbenchError(f"--set {override}: expected KEY=VALUE, such as --set workload.users=4")
-    parsed = _parse_yaml(value, f"--set {override}")
+    parsed = read_yaml(value, f"--set {override}")
     place: Any = content
     default: Any = defaults
     for depth, name in enumerate(parents):
@@ -96,7 +96,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse_yaml(text: str, source: str) -> Any:
+def read_yaml(text: str, source: str) -> Any:
+    """The YAML in `text`, which `source` names in messages. Raises KvbenchError."""
     try:
         content = yaml.load(text, _Loader)
         _count_values(content, {})

@@ -164,10 +164,11 @@ class Engine:
             schedule,
             pacing or self._config.pacing.mode,
             Limits(
-                self._config.io.threads if self._config.compute is None else self._config.compute.max_batch,
+                self._config.most_requests,
                 self._config.io.max_concurrent_allocs,
                 self._at_once,
                 self._config.depth,
+                self._config.io.request_threads == "one",
             ),
             self._bytes_per_token,
             self._home.rank,

@@ -29,6 +29,8 @@ class Limits:
     """That should all have something to do before one takes more than one operation at a time."""
     depth: int = 1
     """Operations of a batch that are in flight at once, on storage."""
+    whole_stages: bool = False
+    """One worker takes all operations of a stage of a request that go together."""
 
 
 class ReadyUnits:
@@ -113,7 +115,10 @@ class ReadyUnits:
         """
         batch: list[Operation] = []
         ready = self._ready
-        room = min(room, -(-self._operations // self._limits.workers))
+        if self._limits.whole_stages:
+            room = self._operations
+        else:
+            room = min(room, -(-self._operations // self._limits.workers))
         while ready and len(batch) < room:
             operation = ready[0]
             if isinstance(operation, Bundle):

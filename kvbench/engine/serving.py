@@ -58,8 +58,7 @@ class Serving:
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
         add_stage(active, self._look_ups(active, chain, found))
-        bundled = self._line_up_bundles(active, chain, kinds) if not active.stages else None
-        reads, writes = bundled or self._line_up(active, chain)
+        reads, writes = self._line_up_bundles(active, chain, kinds) or self._line_up(active, chain)
         if reads and self._shape.ranks > 1:
             active.waits_at = len(active.stages)
         add_stage(active, reads)
@@ -146,11 +145,12 @@ class Serving:
         own = frozenset(chain.keys.tolist()) if self._shape.modelled else None
         reads: list[Unit] = []
         writes: list[Unit] = []
-        later = int(_READ in codes)
+        first = len(active.stages)
+        later = first + (_READ in codes)
         for code, source, target, keys in kinds:
             kind, others = (code, source, target), keys
             if code == _READ:
-                for bundle in self._bundled(kind, keys, active, 0):
+                for bundle in self._bundled(kind, keys, active, first):
                     self._queueing.ask(bundle, reads)
                 continue
             if code == _WRITE:

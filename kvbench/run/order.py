@@ -51,6 +51,8 @@ class Order:
     """The run file; written on rank 0 alone."""
     overrides: tuple[str, ...] = ()
     """KEY=VALUE."""
+    engine: str = ""
+    """The twin of an engine, by name or as a YAML file, read on rank 0 alone."""
     overwrite: bool = False
     gather: Way = "auto"
     gather_memory_bytes: int = MEMORY_BYTES
@@ -117,7 +119,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
     """Rank 0 reads the configuration and the trace; every rank gets the one and its part of the other. Collective."""
 
     def read() -> tuple[Plan, Trace | None]:
-        config = load_config(order.source, order.overrides)
+        config = load_config(order.source, order.overrides, order.engine)
         _check_roles(config, comm.size)
         check_groups(config, comm.size)
         if config.has_target and order.directory is None:

@@ -20,6 +20,7 @@ try:
     if _wanted == "python":
         raise ImportError
     from kvbench.timed_io._stopwatch import (
+        ASK_FIRST,
         DIRECT,
         DROP,
         FIRST,
@@ -62,6 +63,7 @@ except ImportError as error:
             "install a C compiler, then kvbench again"
         ) from error
     from kvbench.timed_io._python import (
+        ASK_FIRST,
         DIRECT,
         FIRST,
         FOLDERS,
@@ -113,6 +115,7 @@ if _LAYOUT != (ROW_BYTES, STOPWATCH_BYTES, RESIDENT_OFFSET):
     )
 
 __all__ = [
+    "ASK_FIRST",
     "DIRECT",
     "DROP",
     "FIRST",

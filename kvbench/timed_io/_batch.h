@@ -91,7 +91,7 @@ static int run_one_file(const file_batch_t *batch, int64_t number, const char *n
     row_t row = load_row(row_at);
     meter_t meter;
     file_op_t op = {.dirfd = batch->dirfd, .name = name, .fd = -1, .io_bytes = batch->io_bytes, .stop = batch->stop};
-    op.flags = FIRST | LAST | (batch->flags & (DIRECT | NO_SYNC | RENAME | FOLDERS));
+    op.flags = FIRST | LAST | (batch->flags & (DIRECT | NO_SYNC | RENAME | FOLDERS | ASK_FIRST));
     if (batch->does != DELETE_OP)
         op.region = region_of(&batch->memory, number);
     outcome.error = start_next(&meter, before);

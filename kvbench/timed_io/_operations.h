@@ -14,7 +14,7 @@
 
 #include "_meter.h"
 
-enum { FIRST = 1, LAST = 2, DIRECT = 4, NO_SYNC = 8, RENAME = 16, FOLDERS = 32, IN_PLACE = 64 };
+enum { FIRST = 1, LAST = 2, DIRECT = 4, NO_SYNC = 8, RENAME = 16, FOLDERS = 32, IN_PLACE = 64, ASK_FIRST = 512 };
 
 enum {
     STOP_CHECK_PAGES = 256,       /* pages touched between two looks at `stop` */
@@ -101,6 +101,9 @@ static int create_object(file_op_t *op)
     char temporary[MOST_NAME_BYTES + sizeof TEMPORARY];
     const char *name = op->name;
     int flags = O_WRONLY | O_CREAT | O_TRUNC | (op->flags & DIRECT ? O_DIRECT : 0);
+    struct stat status;
+    if (op->flags & ASK_FIRST && fstatat(op->dirfd, name, &status, 0) < 0 && errno != ENOENT)
+        return errno;
     if (op->flags & RENAME) {
         strcat(strcpy(temporary, name), TEMPORARY);
         name = temporary;

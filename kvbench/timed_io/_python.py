@@ -33,6 +33,7 @@ from kvbench.timed_io._meter import (
 )
 
 __all__ = [
+    "ASK_FIRST",
     "DIRECT",
     "FIRST",
     "FOLDERS",
@@ -67,6 +68,7 @@ NO_SYNC: Final = 8
 RENAME: Final = 16
 FOLDERS: Final = 32
 IN_PLACE: Final = 64
+ASK_FIRST: Final = 512
 
 _TEMPORARY: Final = ".tmp"
 _MOST_NAME_BYTES: Final = 256
@@ -195,6 +197,9 @@ class _FileOp:
         if not self.writing:
             self.fd = os.open(self.name, os.O_RDONLY | direct, dir_fd=self.dirfd)
             return
+        if self.flags & ASK_FIRST:
+            with suppress(FileNotFoundError):
+                os.stat(self.name, dir_fd=self.dirfd)
         name = f"{self.name}{_TEMPORARY}" if self.flags & RENAME else self.name
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | direct
         try:

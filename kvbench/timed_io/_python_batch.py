@@ -16,6 +16,7 @@ from kvbench.timed_io._meter import ROW_BYTES, PieceResult, load_row, store_row
 from kvbench.timed_io._python import (
     _MOST_NAME_BYTES,
     _TEMPORARY,
+    ASK_FIRST,
     DIRECT,
     FIRST,
     FOLDERS,
@@ -126,7 +127,7 @@ def run_files(
     view = _rows(rows, first_row, len(names))
     if does not in (_READ, _WRITE, _DELETE):
         raise ValueError("a batch reads, writes or deletes")
-    single = FIRST | LAST | (flags & (DIRECT | NO_SYNC | RENAME | FOLDERS))
+    single = FIRST | LAST | (flags & (DIRECT | NO_SYNC | RENAME | FOLDERS | ASK_FIRST))
     if does == _DELETE:
         return _one_after_the_other(len(names), until_ns, lambda at: unlink(rows, first_row + at, dirfd, names[at]))
     if memory is None or extents is None or ends is None:

@@ -543,6 +543,7 @@ static int fill_module(PyObject *module)
         PyModule_AddIntMacro(module, RESIDENT_OFFSET) < 0 ||
         PyModule_AddIntMacro(module, NO_SYNC) < 0 || PyModule_AddIntMacro(module, RENAME) < 0 ||
         PyModule_AddIntMacro(module, FOLDERS) < 0 || PyModule_AddIntMacro(module, IN_PLACE) < 0 ||
+        PyModule_AddIntMacro(module, ASK_FIRST) < 0 ||
         PyModule_AddIntMacro(module, ROW_BYTES) < 0 || PyModule_AddIntMacro(module, STOPWATCH_BYTES) < 0)
         return -1;
     return 0;

@@ -12,8 +12,9 @@ Arguments that several functions share:
   the wait from then to `t_start_ns`; without FIRST times, faults and bytes are added to the row's. FIRST also opens the
   file and LAST closes it. DIRECT opens with O_DIRECT; the caller then guarantees the alignment of everything.
   Of writes alone: NO_SYNC leaves fdatasync out; RENAME has a file called `name` + `.tmp` until LAST, which renames it
-  after it was closed; FOLDERS makes the folders that `name` lies in where they are not there. IN_PLACE: the object is a
-  part of the open file `fd`, which the call neither opens nor closes.
+  after it was closed; FOLDERS makes the folders that `name` lies in where they are not there; ASK_FIRST
+  asks whether there is a file `name` before it is made, and goes on whatever the answer. IN_PLACE: the object is a part
+  of the open file `fd`, which the call neither opens nor closes.
 - `stop`: int32 buffer; once it is not zero, the operation ends with ECANCELED before its next step.
 
 Every row has device + host + runq = wall. Host is CPU time, runq the time runnable without a CPU, device the rest; a
@@ -42,6 +43,7 @@ NO_SYNC: Final = 8
 RENAME: Final = 16
 FOLDERS: Final = 32
 IN_PLACE: Final = 64
+ASK_FIRST: Final = 512
 ROW_BYTES: Final[int]
 STOPWATCH_BYTES: Final[int]
 SCHEDSTAT: Final[bool]

@@ -468,7 +468,7 @@ def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> Non
         (("workload.serving=reference", "workload.deal=round-robin", "pacing.mode=asap"), "holds objects of one size"),
         (("io.read_path=numpy",), "io.read_path: numpy reads .npy files; a slab has none"),
         (("cache.lookup=stat",), "objects of a slab have none; use memory"),
-        (("tiers.1.layout.levels=1",), "levels and rename are for files of single objects"),
+        (("tiers.1.layout.levels=1",), "levels, rename and ask_first are for files of single objects"),
     ):
         ended = kvbench("datasize", "mooncake", *overrides(*words, *more))
         assert ended.code == 1

@@ -128,3 +128,17 @@ def test_the_page_cache_is_asked_about_a_range(timer: ModuleType, dirfd: int, tm
     assert timer.page_cache(dirfd, "object", False, 8 * 4096, 4096) == 0
     with pytest.raises(ValueError, match="multiple of the page"):
         timer.page_cache(dirfd, "object", False, 1, 4096)
+
+
+def test_a_write_that_asks_first_goes_on_whatever_the_answer(
+    timer: ModuleType, rec: NDArray[Any], stop: Stop, dirfd: int, tmp_path: Path
+) -> None:
+    flags = timer.FIRST | timer.LAST | timer.ASK_FIRST | timer.RENAME | timer.FOLDERS
+    for before in (None, b"before"):
+        if before is not None:
+            (tmp_path / "ab" / "object").write_bytes(before)
+        timer.write_file(rows(rec), 0, dirfd, "ab/object", -1, 0, SECTOR, WHERE, 4096, flags, stop)
+        assert (tmp_path / "ab" / "object").read_bytes() == SECTOR.tobytes()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        timer.write_file(rows(rec), 0, dirfd, "file/object", -1, 0, SECTOR, WHERE, 4096, flags, stop)

@@ -158,6 +158,7 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "write_path": config.io.write_path,
         "sync": config.io.sync,
         "layout": config.tiers[-1].layout.text,
+        "twin": "" if config.twin is None else config.twin.text,
         "pacing": config.pacing.mode,
         "decision_order": _decision_order(config),
         "namespace": config.namespace,

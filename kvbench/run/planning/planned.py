@@ -58,18 +58,20 @@ def plan(
     export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
     rate: float | None = None,
     sample: float | None = None,
+    engine: str = "",
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
     it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`; with
     `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
-    asks for figures at that rate too. The same on every rank. `export`, in one process alone, is given every operation.
+    asks for figures at that rate too. `engine`: the twin of one, whose blocks count. The same on every rank. `export`,
+    in one process alone, is given every operation.
     Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
     def read() -> tuple[RunConfig, Trace | None]:
-        config = load_config(source, overrides)
+        config = load_config(source, overrides, engine)
         if not config.serves_as_engine:
             raise KvbenchError(
                 f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "

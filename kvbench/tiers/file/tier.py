@@ -70,6 +70,7 @@ class FileTier(Tier):
             (timed_io.DIRECT if write_path == Path.DIRECT else 0)
             | (timed_io.RENAME if layout.rename else 0)
             | (timed_io.FOLDERS if layout.levels else 0)
+            | (timed_io.ASK_FIRST if layout.ask_first else 0)
             | (0 if sync == "object" else timed_io.NO_SYNC)
         )
         self._directory = directory

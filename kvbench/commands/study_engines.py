@@ -1,0 +1,83 @@
+"""The command `study engines`: parse, call, print. Its runs are jobs of their own, that import nothing of this."""
+
+from pathlib import Path
+
+import click
+from kvbench_analysis.text.safe import safe_text
+from kvbench_analysis.text.table import print_table
+from rich.console import Console
+
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, repeats_option, seed_option
+from kvbench.commands.study_show import print_engine_study
+from kvbench.config.engines import read_engine, shipped_engines
+from kvbench.console import make_console
+from kvbench.studies.engines import EngineChoices, run_engines
+from kvbench.studies.engines_table import EnginesTable
+
+
+def _list_engines(console: Console) -> None:
+    rows = []
+    for name in shipped_engines():
+        twin, engine = read_engine(name)
+        checked = "checked" if twin.checked else "unchecked"
+        moves = f"{engine.io['read_path']}, {engine.io['threads']} threads"
+        block = f"{engine.cache['block_tokens']} tokens"
+        rows.append((safe_text(name), f"{twin.package} {twin.version}", checked, block, engine.layout.text, moves))
+    print_table(console, "Twins of engines", ("engine", "of", "", "block", "layout", "moves"), rows, left=6)
+
+
+@click.command()
+@click.argument("config", type=PATH_AS_TEXT, default="conversations")
+@click.option("--dir", "directory", type=PATH, help="Directory under test.")
+@click.option("--engines", help="Twins, separated by commas.  [default: all that come with kvbench]")
+@click.option("--list", "lists", is_flag=True, help="List the twins that come with kvbench, and do nothing.")
+@click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
+@click.option(
+    "--out",
+    type=OUTPUT_FILE,
+    default=Path("kvbench-out/engines.csv"),
+    show_default=True,
+    help="The table; runs beside it.",
+)
+@repeats_option
+@seed_option
+@click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def engines(
+    config: str,
+    directory: Path | None,
+    engines: str | None,
+    lists: bool,
+    ranks: int,
+    overrides: tuple[str, ...],
+    out: Path,
+    repeats: int,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> str | None:
+    """Serve the requests of CONFIG as several engines would, on one storage, and say how far each is from its limit.
+
+    Each run is an MPI job of its own; run files are kept in a directory beside the table.
+    """
+    if lists:
+        _list_engines(make_console())
+        return None
+    if directory is None:
+        raise click.UsageError("Missing option '--dir'.")
+    names = shipped_engines() if engines is None else [name.strip() for name in engines.split(",")]
+    choices = EngineChoices(
+        source=config,
+        overrides=overrides,
+        directory=directory,
+        engines=tuple(names),
+        ranks=ranks,
+        repeats=repeats,
+        seed=seed,
+        out=out,
+        overwrite=overwrite,
+    )
+    run_engines(choices, EnginesTable(out).add, Console(quiet=True) if as_json else make_console())
+    print_engine_study(out, make_console(), as_json=as_json)
+    return f"{out} is complete, and `kvbench study show {out}` prints its figures"

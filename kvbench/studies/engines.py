@@ -1,0 +1,143 @@
+"""The study of engines: the same requests served by the twins of several engines on one storage, as ordinary runs.
+
+Every run is an MPI job of its own. Runs stand in the order of a randomised block design: each repeat holds every twin
+once, shuffled anew, and begins with what the storage gives at most. The load has to end by itself, so that each twin
+serves the same requests: what they were is in each run file, and `kvbench_analysis` refuses to compare others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+
+from kvbench.cluster.comm import detect_launcher
+from kvbench.cluster.launch.start import start_ranks
+from kvbench.config.engines import Twin, read_engine
+from kvbench.config.load import load_config
+from kvbench.errors import KvbenchError
+from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
+from kvbench.run.order import Order
+from kvbench.studies.limit import Limit, measure_limit
+from kvbench.studies.one_run import PROGRAM, arguments_of
+
+TABLE: Final = Kind("the table of a study of engines", (b"engine,package,version,",))
+"""What the runs' figures are kept in (`engines_table`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoices:
+    """What a study of engines is to run."""
+
+    source: str
+    """Path or name of the configuration."""
+    overrides: tuple[str, ...]
+    directory: Path
+    engines: tuple[str, ...]
+    ranks: int
+    repeats: int
+    seed: int
+    """Of the order; the workload has its own."""
+    out: Path
+    """The table; the run files go to a directory beside it."""
+    overwrite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRun:
+    """One run of the study."""
+
+    twin: Twin
+    engine: str
+    """As it was named: shipped, or a file."""
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        """Of its run file."""
+        return f"{self.twin.name}-{self.repeat}"
+
+
+def plan_runs(choices: EngineChoices) -> list[EngineRun]:
+    """All runs in their order; the same for the same seed. Raises KvbenchError where a twin cannot serve the load, or
+    the load has no end of its own."""
+    block: list[EngineRun] = []
+    for engine in choices.engines:
+        config = load_config(choices.source, choices.overrides, engine)
+        if config.duration_s is not None:
+            raise KvbenchError(
+                f"{choices.source}: engines are compared by the same requests, so the load has to end by itself: "
+                "set duration_s=null (and workload.span_s, for sessions)"
+            )
+        if config.records != "full":
+            raise KvbenchError(f"{choices.source}: how long each load took is in every row: set records=full")
+        if config.pacing.most_requests is None and config.compute is None:
+            raise KvbenchError(
+                f"{choices.source}: engines have other numbers of threads, and are to have as many requests under way: "
+                "set pacing.most_requests"
+            )
+        twin, _ = read_engine(engine)
+        if any(run.twin.name == twin.name for run in block):
+            raise KvbenchError(f"--engines: {twin.name} stands there twice")
+        block.append(EngineRun(twin, engine, 0))
+    rng = np.random.Generator(np.random.PCG64(choices.seed))
+    return [
+        EngineRun(block[place].twin, block[place].engine, repeat)
+        for repeat in range(choices.repeats)
+        for place in rng.permutation(len(block))
+    ]
+
+
+def run_engines(choices: EngineChoices, record: Callable[[EngineRun, Path, Limit], str], console: Console) -> None:
+    """Carry out all runs. After each, `record` is called with it, its file, and what the storage gave at most in its
+    repeat; it keeps the table, and returns what to print of the run.
+
+    Raises KvbenchError when a run fails or is interrupted; the table then holds those before.
+    """
+    launcher = detect_launcher()
+    if launcher is not None:
+        raise KvbenchError(
+            f"kvbench study engines starts an MPI job for each run, and {launcher.name} has started this one: start it "
+            "outside, with --ranks"
+        )
+    check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
+    runs = plan_runs(choices)
+    folder = choices.out.with_name(f"{choices.out.stem}-runs")
+    make_folder(folder, "the run files", "choose another --out")
+    with alone_in(folder, "wait until it has ended, or choose another --out"):
+        paths = [folder / f"{run.name}.h5" for run in runs]
+        for path in paths:
+            check_output(path, HDF5, replace=choices.overwrite)
+        _carry_out(choices, list(zip(runs, paths, strict=True)), record, console)
+
+
+def _carry_out(
+    choices: EngineChoices,
+    runs: Sequence[tuple[EngineRun, Path]],
+    record: Callable[[EngineRun, Path, Limit], str],
+    console: Console,
+) -> None:
+    limit = Limit(0.0, direct=False)
+    for number, (run, path) in enumerate(runs):
+        if number % len(choices.engines) == 0:
+            limit = measure_limit(choices.directory)
+        path.unlink(missing_ok=True)
+        order = Order(
+            source=choices.source,
+            directory=str(choices.directory.absolute()),
+            out=path,
+            overrides=choices.overrides,
+            engine=run.engine,
+            overwrite=True,
+        )
+        code = start_ranks(choices.ranks, arguments_of(order), None, program=PROGRAM)
+        if code:
+            kept = f"; the {number} runs before it are in {choices.out}" if number else ""
+            raise KvbenchError(f"{run.name} failed with exit code {code}; its message is above{kept}")
+        console.print(
+            f"run {number + 1} of {len(runs)}: {run.twin.text}: {record(run, path, limit)}",
+            soft_wrap=True,
+            highlight=False,
+        )
