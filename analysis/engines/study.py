@@ -169,8 +169,8 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
     )
     print_table(
         console,
-        "Where the time of reads goes, and what look-ups cost",
-        ("engine", "operations/s", "device", "host", "run queue", "look-ups a load", "their time"),
+        "Where the time of reads goes; look-ups of a load, and their share of its time",
+        ("engine", "op/s", "device", "host", "run queue", "look-ups", "their time"),
         [
             (
                 safe_text(row["engine"]),
