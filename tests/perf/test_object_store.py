@@ -100,7 +100,7 @@ class Both:
                     if lands:
                         view[:] = np.frombuffer(memoryview(data), np.uint8)
                 moved += 1
-                if time.perf_counter() - start_s > SECONDS and moved >= 4 * BATCH - DEPTH:
+                if time.perf_counter() - start_s > SECONDS and moved >= 4 * BATCH:
                     return
 
         async def lanes() -> None:
