@@ -35,7 +35,6 @@ TABLES = {
     "ranks": ("rank", "tier", "op"),
     "nodes": ("node", "tier", "op"),
 }
-MANY: Any = settings(max_examples=15, deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,11 @@ def rows_of(run: SyntheticRun, row: dict[Any, Any], by: tuple[str, ...], rows: N
     found = np.ones(len(rows), bool)
     for name in by:
         if name == "path":
-            found &= rows["path"] == Path[row["path"].upper().replace("-", "_")] if "path" in rows.dtype.names else True
+            found &= (
+                rows["path"] == Path[row["path"].upper().replace("-", "_")]
+                if "path" in (rows.dtype.names or ())
+                else True
+            )
         elif name in ("tier", "storage"):
             found &= rows["tier"] == {tier: code for code, tier in TIERS.items()}[row[name]]
         elif name == "op":
@@ -85,7 +88,7 @@ def wanted(run: SyntheticRun, row: dict[Any, Any], by: tuple[str, ...], *, told:
     return "batches", shares | {"helper": int(mine["helper_ns"].sum()) / batches}
 
 
-@MANY
+@settings(max_examples=15, deadline=None)
 @given(
     shares=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(KINDS), max_size=len(KINDS)),
     told=st.booleans(),
@@ -149,7 +152,7 @@ def check_others(loaded: ka.Run, run: SyntheticRun, *, told: bool) -> None:
         for kind, group in rows.groupby(["tier", "op", "path"], observed=True)
     }
     for kind, parts in ka.attribution(loaded).shares.groupby(["tier", "op", "path"]):
-        unsplit = of_kinds[kind].any()
+        unsplit = of_kinds[tuple(map(str, kind))].any()
         assert set(parts["part"]) == ({"wall", "queue"} if unsplit else {"device", "host", "runq", "queue"})
         assert parts.groupby("tail")["share"].sum().to_numpy() == pytest.approx(1)
     if loaded.sampled_1_in() == 1:
@@ -254,7 +257,7 @@ def test_a_run_with_one_operation_after_the_other_is_compared_with_one_whose_ope
         assert warning.startswith("reads of storage, writes of storage overlap")
         assert told in warning
         metrics = found.metrics[(found.metrics["tier"] == "storage") & (found.metrics["op"] == "read")]
-        values = metrics.set_index("metric")
+        values: Any = metrics.set_index("metric")
         assert values.loc["device_p95_ns", "baseline_value"] > 0
         assert np.isnan(values.loc["device_p95_ns", "target_value"])
         assert values.loc["wall_p95_ns", "ratio"] == pytest.approx(1)
@@ -319,7 +322,7 @@ def test_reads_of_a_shared_key_space_that_overlap_have_no_split_by_writer(
     for mode in ("full", "histogram"):
         run = mixed.changed(attributes={"namespace": "shared"})
         kept = run if mode == "full" else condensed(run, "histogram", 120)
-        reads = ka.summarize(ka.load(kept.write(tmp_path / f"{mode}.h5"))).sharing.reads.set_index("writer")
+        reads: Any = ka.summarize(ka.load(kept.write(tmp_path / f"{mode}.h5"))).sharing.reads.set_index("writer")
         assert reads.loc["own", "split_of"] == "unknown"
         assert np.isnan(reads.loc["own", "device_share"])
         assert reads.loc["own", "p95_ns"] > 0

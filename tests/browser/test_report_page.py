@@ -72,7 +72,7 @@ def test_shares_of_batches_are_marked_and_explained_and_fit_the_page(
     run = overlapped(truth, rng, {(STORAGE, Op.READ): 1.0, (STORAGE, Op.WRITE): 0.5})
     path = write_report([ka.load(run.write(tmp_path / "run.h5"))], tmp_path / "report.html")
     opened = open_report(path, width=width, fresh=True)
-    row = ka.summarize(ka.load(tmp_path / "run.h5")).totals.set_index(["storage", "op"]).loc[("storage", "read")]
+    row: Any = ka.summarize(ka.load(tmp_path / "run.h5")).totals.set_index(["storage", "op"]).loc[("storage", "read")]
     for part in ("device", "host", "runq"):
         shown = opened.page.locator(f"[data-figure={part}-share]").inner_text()
         assert shown == f"{units.share(row[f'{part}_share'])}*"
