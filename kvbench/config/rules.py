@@ -8,7 +8,7 @@ from kvbench.config.compute import Compute, shipped_gpus
 from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
-from kvbench.config.sections import Arrivals, CachePolicy, Io, Pacing, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Io, Nixl, Pacing, TierSection
 from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
@@ -192,6 +192,8 @@ def layouts_fit(config: Chosen) -> None:
 def io_engine_fits(config: Chosen) -> None:
     """What overlaps is read and written by requests of its own to the kernel."""
     io, last = config.io, config.tiers[-1]
+    if io.engine != "nixl" and io.nixl != Nixl():
+        raise ValueError(f"io.nixl: says how NIXL moves bytes, and io.engine is {io.engine}; set io.engine to nixl")
     if io.engine == "sync":
         return
     if not last.facts.layouts:

@@ -153,7 +153,7 @@ class RunConfig(Section):
         for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
             if getattr(self, name) == value:
                 del content[name]
-        for name in ("sync", "engine", "depth"):
+        for name in ("sync", "engine", "depth", "nixl"):
             if getattr(self.io, name) == getattr(Io(), name):
                 del content["io"][name]
         if content["workload"].get("replay_cycles") == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench.cache import Cache, make_policy
-from kvbench.config.run_config import CachePolicy, RunConfig
+from kvbench.config.run_config import CachePolicy, Io, RunConfig
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.chained import block_shape, chain_cache
 from kvbench.engine.dispatcher import Dispatcher
@@ -35,6 +35,13 @@ CHUNK_ROWS: Final = 4096
 BATCH_DEPTHS: Final = 8
 """Operations of a batch at most, where they overlap, for each that may be in flight: at the end of a batch fewer
 are."""
+
+
+def most_together(io: Io) -> int:
+    """Operations of a batch at most. All of a transfer are in flight at once."""
+    if io.engine == "sync":
+        return MOST_TOGETHER
+    return io.depth if io.engine == "nixl" else max(MOST_TOGETHER, BATCH_DEPTHS * io.depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +157,7 @@ class Engine:
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
-        room = MOST_TOGETHER if config.io.engine == "sync" else max(MOST_TOGETHER, BATCH_DEPTHS * config.io.depth)
+        room = most_together(config.io)
         self._workers = [Worker(thread, equipment, store, room) for thread, store in enumerate(self.stores)]
         # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
         self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1

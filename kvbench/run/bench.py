@@ -43,7 +43,7 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.rings import check_rings
+from kvbench.tiers.file.engines import check_engine
 from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import Area
@@ -109,8 +109,7 @@ class Bench:
     ) -> Self:
         config = plan.config
         check_open_files(topology, config.io.threads, 0 if config.io.engine == "sync" else config.io.depth)
-        if config.io.engine == "uring":
-            check_rings(config.io.depth)
+        check_engine(config.io)
         area.create()
         with interrupt.raising():
             payload = make_payload(config, run_number(plan.run_id, topology.rank))

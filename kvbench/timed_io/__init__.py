@@ -43,6 +43,7 @@ try:
         open_ring,
         page_cache,
         read_file,
+        ring_workers_ns,
         run_copies,
         run_files,
         run_ring,
@@ -85,7 +86,7 @@ except ImportError as error:
         write_file,
     )
     from kvbench.timed_io._python_batch import DROP, LOOK, RESIDENT_OFFSET, run_copies, run_files, sum_rows
-    from kvbench.timed_io._python_ring import close_ring, open_ring, run_ring
+    from kvbench.timed_io._python_ring import close_ring, open_ring, ring_workers_ns, run_ring
 
     _timer = "python"
 
@@ -126,6 +127,7 @@ __all__ = [
     "open_ring",
     "page_cache",
     "read_file",
+    "ring_workers_ns",
     "run_copies",
     "run_files",
     "run_ring",

@@ -16,6 +16,7 @@ from typing import Final
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import PATHS
 from kvbench.records.unfinished import lock
+from kvbench.tiers.file.engines import overlapping_of
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.marked import (
     MARKER,
@@ -28,7 +29,6 @@ from kvbench.tiers.file.marked import (
     remove_if_empty,
 )
 from kvbench.tiers.file.naming import SLAB_NAME
-from kvbench.tiers.file.rings import rings_of
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.target import Area, TierSettings
@@ -65,7 +65,7 @@ class RunDirectory(Area):
                 io.drop_page_cache,
                 capacity,
                 io.sync,
-                rings=rings_of(io),
+                overlapping=overlapping_of(io),
             )
         return FileTier(
             self.objects,
@@ -76,7 +76,7 @@ class RunDirectory(Area):
             folder_of,
             settings.section.layout,
             io.sync,
-            rings_of(io),
+            overlapping_of(io),
             filesystem_of(self.directory).in_memory,
         )
 
