@@ -37,6 +37,7 @@ class Library:
     errors: tuple[type[Exception], ...]
     """What its calls raise, as far as that is no mistake of ours."""
     version: str
+    """With that of the package for the node's CUDA: `1.5.1 (nixl-cu13 1.5.1)`."""
 
     def agent(self, name: str) -> Any:
         """An agent with no backend and no threads. Raises one of `errors`."""
@@ -61,6 +62,12 @@ def load() -> Library:
     except ImportError as error:
         raise KvbenchError(f"io.engine=nixl: nixl {found} cannot be loaded ({error}): {_INSTALL}") from error
     raised = [kind for kind in vars(bindings).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    # The module only stands for that of the node's CUDA (nixl_cu13), which is a package of its own.
+    own = bindings.__name__.partition(".")[0].replace("_", "-")
+    try:
+        found += f" ({own} {version(own)})"
+    except PackageNotFoundError:
+        found += f" ({own})"
     return Library(api, (*raised, RuntimeError), found)
 
 
