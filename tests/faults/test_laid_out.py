@@ -11,6 +11,7 @@ import pytest
 from breaking import Victim, clean, put_strangers
 from judging import beside, check_failed, check_nothing_is_lost, fill
 from kvbench_command import attributes, column, remains
+from transfer_library import need_nixl
 
 pytestmark = pytest.mark.slow
 
@@ -34,13 +35,22 @@ RINGS = (
     "io.depth=8",
     "io.threads=2",
 )
+NIXL = (*RINGS[:-3], "io.engine=nixl", *RINGS[-2:])
 LAYOUTS = {
     "folders": ("folders, renamed", FOLDERS),
     "slab": ("slab", SLAB),
     "rings": ("files on rings", RINGS),
     "slab-rings": ("slab on rings", (*SLAB, *RINGS[-3:])),
+    "nixl": ("files by NIXL", NIXL),
+    "slab-nixl": ("slab by NIXL", (*SLAB, *NIXL[-3:], "io.nixl.options={use_uring: true}")),
 }
 EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+
+
+@pytest.fixture(autouse=True)
+def _nixl_is_there(request: pytest.FixtureRequest) -> None:
+    if "by NIXL" in str(getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")):
+        need_nixl()
 
 
 @EVERY
@@ -62,6 +72,47 @@ def test_storage_full_under_folders(victim: Break, mount: Callable[[str], Path],
     rows = check_failed(outcome, tmp_path / "run.h5", "No space left on device; free space there")
     assert remains(place) == sorted([*strangers, "mine"])
     tell("folders, renamed: the filesystem under test filled by somebody else", outcome, rows)
+
+
+def test_storage_full_under_nixl(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+    need_nixl()
+    place = mount("256m")
+    strangers = put_strangers(place)
+    run = victim(*NIXL, directory=place)
+    run.break_it(lambda: fill(place))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "free space there")
+    assert "No space left on device" in outcome.message
+    assert remains(place) == sorted([*strangers, "mine"])
+    tell("files by NIXL: the filesystem under test filled by somebody else", outcome, rows)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(Path.unlink, "No such file or directory"), (lambda path: os.truncate(path, 4096), "Input/output error")],
+    ids=["deleted", "truncated"],
+)
+def test_files_that_are_gone_or_short_under_nixl(
+    victim: Break, folder: Path, tmp_path: Path, tell: Tell, damage: Callable[[Path], None], words: str
+) -> None:
+    need_nixl()
+    strangers = put_strangers(folder)
+    run = victim(*NIXL)
+
+    def spoil() -> None:
+        def once() -> None:
+            for path in folder.glob("kvbench-*/rank-1/*.kv"):
+                with contextlib.suppress(FileNotFoundError):
+                    damage(path)
+
+        run.command.keep_doing(once)
+
+    run.break_it(spoil)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", words)
+    assert remains(folder) == strangers
+    done = "deleted" if damage is Path.unlink else "truncated"
+    tell(f"files by NIXL: the objects of rank 1 {done} by somebody else", outcome, rows)
 
 
 def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:

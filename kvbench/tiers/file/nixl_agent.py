@@ -22,8 +22,8 @@ PAUSE_SHARE: Final = 32
 after a number of looks that grows with the logarithm of its time."""
 _SHORTEST_PAUSE_NS: Final = 50_000
 """What a sleeping thread is late by (the kernel's timer slack): shorter pauses give the processor to who wants it."""
-_LONGEST_PAUSE_NS: Final = 1_000_000
-"""POSIX hands the kernel what is left of a long transfer when it is looked at."""
+_LONGEST_PAUSE_NS: Final = 250_000
+"""POSIX hands the kernel what is left of a long transfer when it is looked at: the kernel's queue must not run dry."""
 _HANDED_OVER_AT_ONCE: Final = 64
 """Descriptors, by POSIX; of more, the others at the looks that follow."""
 _CANCEL_NS: Final = 10**9

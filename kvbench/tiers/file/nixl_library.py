@@ -21,11 +21,9 @@ _INSTALL: Final = (
 )
 _MEMORY: Final = "DRAM_SEG"
 _FILES: Final = "FILE_SEG"
-_SWITCHES: Final = ("use_aio", "use_uring", "use_posix_aio")
-"""Of the backend POSIX, in the order in which the first that is set counts; without any it is the first."""
-_FEWEST_RING_ENTRIES: Final = 64
-"""POSIX puts as many requests into the ring at once, and fails where there is less room (1.5.1)."""
-_MOST_RING_ENTRIES: Final = 1024
+_USUAL_QUEUE: Final = 256
+"""Requests that POSIX has the kernel's queue made for where nothing else is said."""
+_LONGEST_QUEUE: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,11 @@ def _moves_files(agent: Any, backend: str) -> bool:
 
 
 def options_of(section: Nixl, depth: int) -> dict[str, str]:
-    """What the backend is made with, as NIXL has it: text. POSIX is given a queue for `depth` requests unless the
-    configuration says how long it is."""
+    """What the backend is made with, as NIXL has it: text. The queue of POSIX is made longer where `depth` is more than
+    it usually holds, unless the configuration says how long it is."""
     options = {name: _as_text(value) for name, value in section.options.items()}
-    if section.backend == "POSIX":
-        entries = min(max(depth, _FEWEST_RING_ENTRIES), _MOST_RING_ENTRIES)
-        options.setdefault("kernel_queue_size", str(entries))
+    if section.backend == "POSIX" and depth > _USUAL_QUEUE:
+        options.setdefault("kernel_queue_size", str(min(depth, _LONGEST_QUEUE)))
     return options
 
 
@@ -104,8 +101,7 @@ def _as_text(value: object) -> str:
 
 def uses_ring(backend: str, options: Mapping[str, str]) -> bool:
     """Whether its requests are made on a ring of the kernel, whose workers then are threads of the process."""
-    chosen = [switch for switch in _SWITCHES if options.get(switch) == "true"]
-    return backend == "POSIX" and chosen[:1] == ["use_uring"]
+    return backend == "POSIX" and options.get("use_uring") == "true"
 
 
 def check_nixl(section: Nixl, depth: int) -> None:
@@ -121,11 +117,6 @@ def check_nixl(section: Nixl, depth: int) -> None:
         raise KvbenchError(
             f"io.nixl.options: {backend} has no {', '.join(unknown)}; it has "
             + ", ".join(f"{name} ({value})" if value else name for name, value in sorted(known.items()))
-        )
-    if uses_ring(backend, options) and not _is_at_least(options["kernel_queue_size"], _FEWEST_RING_ENTRIES):
-        raise KvbenchError(
-            f"io.nixl.options: with use_uring, kernel_queue_size must be {_FEWEST_RING_ENTRIES} or more: NIXL hands "
-            "the ring so many requests at once"
         )
     try:
         agent.create_backend(backend, options)
@@ -147,10 +138,6 @@ def _why_not(agent: Any, backend: str) -> str:
 
 def _usable() -> str:
     return ", ".join(name for name, usable in file_backends().items() if usable) or "none"
-
-
-def _is_at_least(text: str, least: int) -> bool:
-    return text.isdecimal() and int(text) >= least
 
 
 def tell() -> None:

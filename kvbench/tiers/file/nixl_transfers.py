@@ -90,13 +90,14 @@ class NixlTransfers:
     def _error(self, error: TransferFailedError) -> OSError:
         return LibraryError(errno.EIO, f"NIXL's backend {self._backend} said {error}")
 
-    def _give_up_agent(self) -> None:
-        """After a transfer that did not end well."""
-        agent = self._own.agent
-        self._own.agent = None
-        with self._lock:
-            self._all.remove(agent)
-        agent.close()
+    def close_own(self) -> None:
+        """Give back the calling thread's agent, if it has one; also after a transfer that did not end well."""
+        agent: Agent | None = getattr(self._own, "agent", None)
+        if agent is not None:
+            self._own.agent = None
+            with self._lock:
+                self._all.remove(agent)
+            agent.close()
 
     def run(
         self,
@@ -118,7 +119,6 @@ class NixlTransfers:
         unprepared = _look(asked) if asked.reads else None
         if batch.stop[0] and asked.begun:
             asked.fail_at(0, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
-        batch.begun = asked.begun
         if asked.begun:
             self._run_timed(asked, memories.buffer, pieces_of(memories, io_bytes))
         for at, error in asked.errors.items():
@@ -145,16 +145,17 @@ class NixlTransfers:
             else:
                 self._move_in_place(agent, asked, buffer, pieces)
         except TransferCanceledError:
-            self._give_up_agent()
+            self.close_own()
             asked.fail(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
         except TransferFailedError as error:
-            self._give_up_agent()
+            self.close_own()
             asked.fail(self._error(error))
         nbytes = _bytes_moved(asked)
         timed_io.end(row, 0, 0, 0, int(nbytes.sum()))
         helper_ns = agent.workers_ns()
         whole = row.view(RECORD_DTYPE)[0]
         _fill_rows(asked, whole, nbytes)
+        asked.batch.begun = asked.begun
         asked.batch.overlapped(TimedBy.NIXL, _split_of(whole, helper_ns, asked.count))
         if asked.errors:
             _say_if_full(asked)
@@ -211,8 +212,8 @@ class NixlTransfers:
 
 def _look(asked: _Asked) -> OSError | None:
     """Before the clock starts: what of each object is in the page cache, which is dropped where that is asked for, and
-    whether the object is there as long as it was written, as NIXL does not tell a short read. Returns why object
-    `begun` cannot be looked at."""
+    whether the object is as long as it was written: NIXL does not tell which of a transfer it was that came short.
+    Returns why object `begun` cannot be looked at."""
     resident = asked.batch.rows.view(RECORD_DTYPE)["resident_pct"]
     drop = bool(asked.flags & timed_io.DROP)
     for at in range(asked.count):
@@ -270,7 +271,7 @@ def _descriptors(
 
 
 def _finish_writes(asked: _Asked, opened: Sequence[int]) -> None:
-    """Look whether all was written, as NIXL does not tell a short write, and sync each file."""
+    """Look whether all was written, as not every backend of NIXL is known to tell a short write, and sync each file."""
     began_ns = timed_io.now_ns()
     for at, descriptor in enumerate(opened):
         try:

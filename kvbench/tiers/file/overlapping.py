@@ -42,5 +42,8 @@ class Overlapping(Protocol):
         there in the open file `descriptor`. `flags` are those of `timed_io.run_files`. `where` names an object, for
         messages. Raises OSError where the thread cannot be prepared."""
 
+    def close_own(self) -> None:
+        """Give back what the calling thread has, if anything."""
+
     def close(self) -> None:
         """Give back what all threads have, none of which runs batches any more."""

@@ -191,8 +191,8 @@ class SlabTier(Tier):
             self._overlapping.open(memory)
 
     def end_thread(self) -> None:
-        if self._rings is not None:
-            self._rings.close_own()
+        if self._overlapping is not None:
+            self._overlapping.close_own()
 
     def _pieces(self, cell: Cell, key: int, part: Part, memory: Memory) -> Iterator[tuple[int, Memory, int]]:
         """Where in the file the bytes of `part` lie, where in memory, and the flags that make one row of all. Raises

@@ -257,8 +257,8 @@ class FileTier(Tier):
             self._overlapping.open(memory)
 
     def end_thread(self) -> None:
-        if self._rings is not None:
-            self._rings.close_own()
+        if self._overlapping is not None:
+            self._overlapping.close_own()
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
