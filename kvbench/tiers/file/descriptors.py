@@ -28,11 +28,13 @@ class Pieces(NamedTuple):
 def pieces_of(memories: Memories, most_bytes: int) -> Pieces:
     """Where the objects' bytes lie, cut into pieces of at most `most_bytes`."""
     starts, lengths = memories.extents[:, 0], memories.extents[:, 1]
-    counts = np.diff(memories.ends, prepend=0)
-    objects = np.repeat(np.arange(len(counts)), counts)
-    before = np.cumsum(lengths) - lengths
-    first_of_object = (memories.ends - counts)[objects]
-    offsets = before - before[first_of_object]
+    if _is_each_of_one_extent(memories):
+        objects, offsets = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+    else:
+        counts = np.diff(memories.ends, prepend=0)
+        objects = np.repeat(np.arange(len(counts)), counts)
+        before = np.cumsum(lengths) - lengths
+        offsets = before - before[(memories.ends - counts)[objects]]
     cut = -(-lengths // most_bytes)
     if (cut == 1).all():
         return Pieces(starts, lengths, offsets, objects)
@@ -42,7 +44,13 @@ def pieces_of(memories: Memories, most_bytes: int) -> Pieces:
     return Pieces(starts[of] + within, left, offsets[of] + within, objects[of])
 
 
+def _is_each_of_one_extent(memories: Memories) -> bool:
+    return len(memories.extents) == len(memories) and bool((memories.ends == np.arange(1, len(memories) + 1)).all())
+
+
 def bytes_of_objects(memories: Memories) -> npt.NDArray[np.int64]:
     """Of each object."""
+    if _is_each_of_one_extent(memories):
+        return memories.extents[:, 1]
     total = np.concatenate([[0], np.cumsum(memories.extents[:, 1])])
     return np.asarray(np.diff(total[memories.ends], prepend=0), np.int64)

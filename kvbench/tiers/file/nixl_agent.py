@@ -17,13 +17,11 @@ import numpy.typing as npt
 from kvbench import timed_io
 from kvbench.tiers.file.nixl_library import load, uses_ring
 
-PAUSE_SHARE: Final = 32
-"""Between two looks at a transfer is at most this part of what it has taken so far: it is seen to end at most 3 % late,
-after a number of looks that grows with the logarithm of its time."""
-_SHORTEST_PAUSE_NS: Final = 50_000
-"""What a sleeping thread is late by (the kernel's timer slack): shorter pauses give the processor to who wants it."""
-_LONGEST_PAUSE_NS: Final = 250_000
-"""POSIX hands the kernel what is left of a long transfer when it is looked at: the kernel's queue must not run dry."""
+_AT_ONCE_NS: Final = 10_000_000
+"""For so long a transfer is looked at without a pause, as users of NIXL do; most are done by then."""
+_PAUSE_S: Final = 250e-6
+"""Between two looks from then on: a transfer is seen to end at most 3 % late. POSIX hands the kernel what is left of a
+long transfer when it is looked at, so that the kernel's queue must not run dry in a pause."""
 _HANDED_OVER_AT_ONCE: Final = 64
 """Descriptors, by POSIX; of more, the others at the looks that follow."""
 _CANCEL_NS: Final = 10**9
@@ -131,13 +129,10 @@ class Agent:
                 canceled_ns = canceled_ns or now_ns
                 if now_ns - canceled_ns > _CANCEL_NS:
                     raise TransferCanceledError
-            pause_ns = min((now_ns - began_ns) // PAUSE_SHARE, _LONGEST_PAUSE_NS)
             if looks_at_once > 0:
                 looks_at_once -= 1
-            elif pause_ns < _SHORTEST_PAUSE_NS:
-                os.sched_yield()
-            else:
-                time.sleep(pause_ns / 1e9)
+            elif now_ns - began_ns > _AT_ONCE_NS:
+                time.sleep(_PAUSE_S)
                 # POSIX says that all is done only at the look behind the one that finds the last request done.
                 state = agent.check_xfer_state(handle)
             if state == "PROC":

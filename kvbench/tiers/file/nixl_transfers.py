@@ -216,6 +216,7 @@ def _look(asked: _Asked) -> OSError | None:
     Returns why object `begun` cannot be looked at."""
     resident = asked.batch.rows.view(RECORD_DTYPE)["resident_pct"]
     drop = bool(asked.flags & timed_io.DROP)
+    end = 0 if asked.places is None else os.lseek(asked.descriptor, 0, os.SEEK_END)
     for at in range(asked.count):
         try:
             nbytes = int(asked.sizes[at])
@@ -224,7 +225,7 @@ def _look(asked: _Asked) -> OSError | None:
                 there = os.stat(name, dir_fd=directory).st_size
             else:
                 directory, name, place, length = -1, f"/proc/self/fd/{asked.descriptor}", int(asked.places[at]), nbytes
-                there = os.lseek(asked.descriptor, 0, os.SEEK_END) - place
+                there = end - place
             if asked.flags & timed_io.LOOK:
                 resident[asked.batch.first_row + at] = timed_io.page_cache(directory, name, drop, place, length)
         except OSError as error:
