@@ -8,7 +8,7 @@ from kvbench.config.compute import Compute, shipped_gpus
 from kvbench.config.models import ModelGeometry
 from kvbench.config.names import CACHE_POLICIES, CHAIN_POLICIES
 from kvbench.config.roles import Roles
-from kvbench.config.sections import Arrivals, CachePolicy, Io, Pacing, TierSection
+from kvbench.config.sections import Arrivals, CachePolicy, Io, Nixl, Pacing, TierSection
 from kvbench.config.sessions import SessionsWorkload
 from kvbench.config.workload import PersonaWorkload, ReferenceWorkload, TraceWorkload
 
@@ -198,10 +198,14 @@ def layouts_fit(config: Chosen) -> None:
 def io_engine_fits(config: Chosen) -> None:
     """What overlaps is read and written by requests of its own to the kernel."""
     io, last = config.io, config.tiers[-1]
+    if io.engine != "nixl" and io.nixl != Nixl():
+        raise ValueError(f"io.nixl: says how NIXL moves bytes, and io.engine is {io.engine}; set io.engine to nixl")
     if io.engine == "sync":
         return
     if not last.facts.layouts:
         raise ValueError(f"io.engine: {io.engine} moves what lies in files, and the last tier is a {last.kind} tier")
+    if io.engine == "nixl" and last.layout.kind == "bucket":
+        raise ValueError("io.engine: nixl does not move what lies in buckets; use uring or sync, or another layout")
     for key, path in (("read_path", io.read_path), ("write_path", io.write_path)):
         if path not in ("buffered", "direct"):
             raise ValueError(f"io.{key}: with io.engine={io.engine} use buffered or direct")

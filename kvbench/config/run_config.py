@@ -173,7 +173,7 @@ class RunConfig(Section):
         for name, value in (("arrivals", Arrivals()), ("compute", None), ("tensor_parallel", 1)):
             if getattr(self, name) == value:
                 del content[name]
-        for name in ("sync", "engine", "depth", "request_threads"):
+        for name in ("sync", "engine", "depth", "nixl", "request_threads"):
             if getattr(self.io, name) == getattr(Io(), name):
                 del content["io"][name]
         if self.pacing.most_requests is None:

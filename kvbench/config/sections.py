@@ -1,6 +1,6 @@
 """The sections of a configuration but for the workload's, with every default, once."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -198,17 +198,30 @@ class TierSection(Section):
         return self.capacity_bytes if self.capacity_bytes == "auto" else int(self.capacity_bytes * self.fill)
 
 
+class Nixl(Section):
+    """How the transfer library NIXL moves bytes."""
+
+    backend: str = Field(default="POSIX", pattern=r"^[A-Z0-9_]{1,32}$")
+    """One that the installed package has, and that moves bytes between memory and files."""
+    options: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")], bool | int | str] = Field(
+        default_factory=dict
+    )
+    """What the backend is made with, by the backend's own names."""
+
+
 class Io(Section):
     """How bytes move."""
 
     read_path: ReadPath = "buffered"
     write_path: WritePath = "buffered"
-    engine: Literal["sync", "uring"] = "sync"
+    engine: Literal["sync", "uring", "nixl"] = "sync"
     """How a batch is carried out: `sync`, one operation after the other; `uring`, all of it in flight together on a
-    ring of the kernel (io_uring), one ring for each thread."""
+    ring of the kernel (io_uring), one ring for each thread; `nixl`, as one transfer of NIXL, one agent for each
+    thread."""
     depth: Count = Field(default=32, ge=1, le=4096)
     """Requests of a thread that are in flight at once, where the engine overlaps them, or the tier lies in an object
-    store."""
+    store; with `nixl` the operations of a transfer, at most."""
+    nixl: Nixl = Nixl()
     io_bytes: Bytes = MIB
     """Most bytes that one system call moves: a power of two from 4 KiB to 4 MiB."""
     threads: Count = Field(default=16, ge=1, le=1024)

@@ -37,6 +37,13 @@ BATCH_DEPTHS: Final = 8
 are."""
 
 
+def most_together(config: RunConfig) -> int:
+    """Operations of a batch at most. All of a transfer are in flight at once."""
+    if config.depth == 1:
+        return MOST_TOGETHER
+    return config.depth if config.io.engine == "nixl" else max(MOST_TOGETHER, BATCH_DEPTHS * config.depth)
+
+
 @dataclass(frozen=True, slots=True)
 class RankSeat:
     """Where this rank runs."""
@@ -150,7 +157,7 @@ class Engine:
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
-        room = MOST_TOGETHER if config.depth == 1 else max(MOST_TOGETHER, BATCH_DEPTHS * config.depth)
+        room = most_together(config)
         self._workers = [Worker(thread, equipment, store, room) for thread, store in enumerate(self.stores)]
         # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
         self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1

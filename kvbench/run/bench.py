@@ -43,7 +43,7 @@ from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.rings import check_rings
+from kvbench.tiers.file.engines import check_engine
 from kvbench.tiers.kinds import open_tiers
 from kvbench.tiers.payload import Payload
 from kvbench.tiers.target import Area
@@ -113,8 +113,7 @@ class Bench:
             # A request has a connection, and for each the library may start a thread, whose time the kernel accounts.
             depth = 2 * config.io.depth
         check_open_files(topology, config.io.threads, depth)
-        if config.io.engine == "uring":
-            check_rings(config.io.depth)
+        check_engine(config.io)
         area.create()
         with interrupt.raising():
             payload = make_payload(config, run_number(plan.run_id, topology.rank))

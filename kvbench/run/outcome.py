@@ -22,6 +22,7 @@ from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
 from kvbench.run.output.run_file import write_rows, write_tables
+from kvbench.tiers.file.nixl_library import load as load_nixl
 
 if TYPE_CHECKING:
     from kvbench.records.file import RunFileWriter
@@ -94,10 +95,6 @@ def gather_outcome(
 
     tables = agreement.run("gather", tables_of_rank)
     failures = gather_failures(topology, outcome)
-    rings = {}
-    if plan.config.io.engine == "uring":
-        unregistered = highest(topology.comm, bench.tiers[-1].unregistered_errno)
-        rings = {"uring_memory_registered": int(unregistered == 0)}
     status = "failed" if failures else "interrupted" if outcome.interrupted else "complete"
     attributes = (
         known_attributes(
@@ -116,7 +113,7 @@ def gather_outcome(
             "batches_sampled_1_in": 2**bench.engine.batches.sample.level,
             "clock_uncertainty_ns": outcome.clock.worst_uncertainty_ns,
         }
-        | rings
+        | _of_engine(plan, topology, bench)
         | ({} if condensed is None else condensed.attributes)
     )
     write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
@@ -142,6 +139,14 @@ def why_nothing(topology: Topology, bench: Bench) -> str:
         f"nothing was measured: no operation of the measured phase was carried out ({', '.join(facts)}); set a longer "
         "duration_s, or ask for less at once"
     )
+
+
+def _of_engine(plan: Plan, topology: Topology, bench: Bench) -> dict[str, object]:
+    """What is to be known of the I/O engine. Collective with `uring`."""
+    if plan.config.io.engine == "uring":
+        unregistered = highest(topology.comm, bench.tiers[-1].unregistered_errno)
+        return {"uring_memory_registered": int(unregistered == 0)}
+    return {"nixl_version": load_nixl().version} if plan.config.io.engine == "nixl" else {}
 
 
 def _look_ups(topology: Topology, bench: Bench) -> dict[str, npt.NDArray[np.void]]:

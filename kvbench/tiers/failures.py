@@ -7,6 +7,10 @@ from kvbench.tiers.contract import ExplainedError
 from kvbench.tiers.payload import Mismatch
 
 
+class LibraryError(OSError):
+    """A library that moves bytes failed: `strerror` is what it said, and `errno` what that comes to."""
+
+
 class VerificationError(Exception):
     """What was read is not what was written."""
 
@@ -28,4 +32,5 @@ def why_failed(operation: str, where: str, error: OSError) -> str:
         advice = "; free space there, or set a smaller capacity_bytes for the file tier"
     elif error.errno == errno.EIO:
         advice = " (the drive or the server failed, or the file was shortened: see the kernel's log)"
-    return f"{operation} of {where} failed: {os.strerror(error.errno or errno.EIO)}{advice}"
+    said = f" ({error.strerror})" if isinstance(error, LibraryError) else ""
+    return f"{operation} of {where} failed: {os.strerror(error.errno or errno.EIO)}{said}{advice}"

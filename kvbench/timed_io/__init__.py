@@ -44,6 +44,7 @@ try:
         open_ring,
         page_cache,
         read_file,
+        ring_workers_ns,
         run_copies,
         run_files,
         run_ring,
@@ -96,7 +97,7 @@ except ImportError as error:
         sum_rows,
         sync_files,
     )
-    from kvbench.timed_io._python_ring import close_ring, open_ring, run_ring
+    from kvbench.timed_io._python_ring import close_ring, open_ring, ring_workers_ns, run_ring
 
     _timer = "python"
 
@@ -138,6 +139,7 @@ __all__ = [
     "open_ring",
     "page_cache",
     "read_file",
+    "ring_workers_ns",
     "run_copies",
     "run_files",
     "run_ring",

@@ -18,6 +18,11 @@ def close_ring(ring: object, /) -> None:
     _refuse()
 
 
+def ring_workers_ns(ring: object, /) -> int:
+    """Raises OSError."""
+    _refuse()
+
+
 def run_ring(*arguments: Any) -> tuple[int, int, int, int, tuple[int, int, int, int, int, int, int, int, int]]:
     """Raises OSError."""
     _refuse()

@@ -67,6 +67,19 @@ static PyObject *close_ring(PyObject *module, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+static PyObject *ring_workers_ns(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    ring_t *ring;
+    int64_t since_ns;
+    if (!has_count("ring_workers_ns", nargs, 1) || !(ring = get_ring(args[0])))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    since_ns = workers_since(&ring->workers);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLongLong(since_ns);
+}
+
 typedef struct {
     batch_call_t call;
     Py_buffer places, descriptors;

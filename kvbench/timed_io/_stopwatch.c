@@ -446,6 +446,7 @@ static PyObject *no_ring(PyObject *module, PyObject *const *args, Py_ssize_t nar
 }
 #define open_ring no_ring
 #define close_ring no_ring
+#define ring_workers_ns no_ring
 #define run_ring no_ring
 #endif
 
@@ -505,6 +506,7 @@ static PyMethodDef methods[] = {
     FAST("run_copies", run_copies, "Copy several objects one after the other, each timed into its row."),
     FAST("open_ring", open_ring, "A ring of the kernel for the calling thread."),
     FAST("close_ring", close_ring, "Close a ring."),
+    FAST("ring_workers_ns", ring_workers_ns, "Processor time of the kernel's workers of the calling thread."),
     FAST("run_ring", run_ring, "Read or write several objects that are in flight together, each timed into its row."),
     FAST("sync_files", sync_files, "Make durable what was written to several files, timed as one operation."),
     FAST("sum_rows", sum_rows, "What the rows of a batch add up to."),

@@ -179,6 +179,10 @@ def open_ring(depth: int, memory: AnyBuffer | None, /) -> tuple[object, int]:
 def close_ring(ring: object, /) -> None:
     """Close a ring with nothing in flight. A second time does nothing."""
 
+def ring_workers_ns(ring: object, /) -> int:
+    """Processor time, in ns, of the kernel's workers of the thread that opened `ring`, which they have for all its
+    rings, also those that somebody else opened; since this was asked last, or since a batch ended on `ring`."""
+
 def run_ring(
     ring: object,
     rows: AnyBuffer,

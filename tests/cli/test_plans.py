@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, column, decisions, overrides
+from transfer_library import need_nixl
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
 from kvbench.records.schema import Op, label
@@ -114,13 +115,21 @@ def planned_by(figures: dict[str, Any]) -> dict[tuple[str, int], tuple[int, ...]
 
 
 @pytest.mark.parametrize(
-    ("ranks", "pacing"),
-    [(1, "asap"), (1, "open"), *(pytest.param(4, pacing, marks=pytest.mark.slow) for pacing in ("asap", "open"))],
+    ("ranks", "pacing", "engine"),
+    [
+        (1, "asap", "sync"),
+        (1, "open", "sync"),
+        (1, "asap", "nixl"),
+        *(pytest.param(4, pacing, "sync", marks=pytest.mark.slow) for pacing in ("asap", "open")),
+    ],
 )
 def test_a_run_does_what_was_planned(
-    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str, engine: str
 ) -> None:
+    if engine == "nixl":
+        need_nixl()
     more = (
+        f"io.engine={engine}",
         *settings(trace, f"pacing.mode={pacing}", "workload.deal=round-robin", "cache.write=write-through"),
         *("tiers.0={kind: memory, capacity_bytes: 1MiB}", "tiers.1={kind: file, capacity_bytes: 3MiB}"),
     )

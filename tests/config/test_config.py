@@ -399,6 +399,31 @@ def test_what_buckets_alone_heed_does_not_change_the_fingerprint_of_files(tmp_pa
     assert "bucket_bytes" in config.model_dump(mode="json")["tiers"][0]["layout"]
 
 
+def test_the_engine_is_part_of_the_fingerprint_where_it_is_not_as_usual(tmp_path: Path) -> None:
+    usual = load(tmp_path, TRACE).fingerprint(2, "digest")
+    assert load(tmp_path, TRACE, "io.engine=sync", "io.nixl.backend=POSIX").fingerprint(2, "digest") == usual
+    changes = [("io.engine=uring",), ("io.engine=nixl",), ("io.engine=nixl", "io.depth=8")]
+    changes += [("io.engine=nixl", "io.nixl.backend=GDS"), ("io.engine=nixl", "io.nixl.options={use_uring: true}")]
+    fingerprints = {load(tmp_path, TRACE, *change).fingerprint(2, "digest") for change in changes}
+    assert len(fingerprints | {usual}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("io.nixl.backend=GDS",), "io.nixl: says how NIXL moves bytes, and io.engine is sync; set io.engine to nixl"),
+        (("io.engine=nixl", "io.read_path=numpy"), "io.read_path: with io.engine=nixl use buffered or direct"),
+        (("io.engine=nixl", "io.nixl.backend=a/b"), "io.nixl.backend"),
+        (("io.engine=nixl", "io.nixl.options={a b: 1}"), "io.nixl.options"),
+        (("io.engine=nixl", "tiers.0.layout.kind=bucket"), "io.engine: nixl does not move what lies in buckets"),
+        (("io.engine=nixl", "tiers.0={kind: memory, capacity_bytes: 1GiB}"), "moves what lies in files"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused(tmp_path: Path, changes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(KvbenchError, match=re.escape(message)):
+        load(tmp_path, TRACE, *changes)
+
+
 def test_the_default_users_are_those_of_the_reference_workload() -> None:
     workload = RunConfig().workload
     assert isinstance(workload, PersonaWorkload)

@@ -11,6 +11,7 @@ import pytest
 from breaking import Victim, clean, put_strangers
 from judging import beside, check_failed, check_nothing_is_lost, fill
 from kvbench_command import attributes, column, remains
+from transfer_library import need_nixl
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +34,26 @@ BUCKET = (
     "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: bucket, bucket_bytes: 16MiB, garbage: 0.3}}",
 )
 ON_RINGS = ("io.engine=uring", "io.depth=8", "io.threads=2")
+FILES = (*SHORT_CONTEXTS, "tiers.1={kind: file, capacity_bytes: 48MiB}")
+NIXL = (*FILES, "io.engine=nixl", *ON_RINGS[1:])
 LAYOUTS = {
     "folders": ("folders, renamed", FOLDERS),
     "slab": ("slab", SLAB),
     "bucket": ("buckets, batches synced", BUCKET),
-    "rings": ("files on rings", (*SHORT_CONTEXTS, "tiers.1={kind: file, capacity_bytes: 48MiB}", *ON_RINGS)),
+    "rings": ("files on rings", (*FILES, *ON_RINGS)),
     "slab-rings": ("slab on rings", (*SLAB, *ON_RINGS)),
     "bucket-rings": ("buckets on rings, batches synced", (*BUCKET, *ON_RINGS)),
+    "nixl": ("files by NIXL", NIXL),
+    "slab-nixl": ("slab by NIXL", (*SLAB, *NIXL[-3:], "io.nixl.options={use_uring: true}")),
 }
 _FILES = (".kv", ".slab", ".bucket")
 EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+
+
+@pytest.fixture(autouse=True)
+def _nixl_is_there(request: pytest.FixtureRequest) -> None:
+    if "by NIXL" in str(getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")):
+        need_nixl()
 
 
 @EVERY
@@ -66,6 +77,47 @@ def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Pat
     rows = check_failed(outcome, tmp_path / "run.h5", "No space left on device; free space there")
     assert remains(place) == sorted([*strangers, "mine"])
     tell(f"{name}: the filesystem under test filled by somebody else", outcome, rows)
+
+
+def test_storage_full_under_nixl(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
+    need_nixl()
+    place = mount("256m")
+    strangers = put_strangers(place)
+    run = victim(*NIXL, directory=place)
+    run.break_it(lambda: fill(place))
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "free space there")
+    assert "No space left on device" in outcome.message
+    assert remains(place) == sorted([*strangers, "mine"])
+    tell("files by NIXL: the filesystem under test filled by somebody else", outcome, rows)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(Path.unlink, "No such file or directory"), (lambda path: os.truncate(path, 4096), "Input/output error")],
+    ids=["deleted", "truncated"],
+)
+def test_files_that_are_gone_or_short_under_nixl(
+    victim: Break, folder: Path, tmp_path: Path, tell: Tell, damage: Callable[[Path], None], words: str
+) -> None:
+    need_nixl()
+    strangers = put_strangers(folder)
+    run = victim(*NIXL)
+
+    def spoil() -> None:
+        def once() -> None:
+            for path in folder.glob("kvbench-*/rank-1/*.kv"):
+                with contextlib.suppress(FileNotFoundError):
+                    damage(path)
+
+        run.command.keep_doing(once)
+
+    run.break_it(spoil)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", words)
+    assert remains(folder) == strangers
+    done = "deleted" if damage is Path.unlink else "truncated"
+    tell(f"files by NIXL: the objects of rank 1 {done} by somebody else", outcome, rows)
 
 
 def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:

@@ -159,11 +159,20 @@ def _node(node: Node) -> Iterator[Finding]:
         yield Finding("io_uring", "ok", "io.engine=uring can be used")
     else:
         yield Finding("io_uring", "warn", f"io.engine=uring cannot be used: {trouble}")
+    yield _nixl()
     slow_clock = node.clock_source in _SLOW_CLOCKS
     text = node.clock_source + (
         "; reading it costs a system call, so small operations look slower" if slow_clock else ""
     )
     yield Finding("clock source", "warn" if slow_clock else "ok", text)
+
+
+def _nixl() -> Finding:
+    """Whether it is installed, and with which backends: they are loaded elsewhere, with all the libraries they need."""
+    status, output = _trial("from kvbench.tiers.file.nixl_library import tell; tell()")
+    if status == 0 and output:
+        return Finding("NIXL", "ok", f"io.engine=nixl can be used: {output[-1]}")
+    return Finding("NIXL", "warn", f"io.engine=nixl cannot be used: {_last(output).removeprefix('io.engine=nixl: ')}")
 
 
 def _trial(code: str) -> tuple[int, list[str]]:

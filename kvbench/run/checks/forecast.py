@@ -29,6 +29,9 @@ from kvbench.workload.trace_schedule import TraceSchedule
 
 _THREAD_BYTES: Final = 256 * 1024
 """Memory that a thread of the interpreter touches: its stack and allocator pool (measured, 120 to 250 KiB)."""
+_AGENT_BYTES: Final = 13 * MIB
+"""That an agent of NIXL takes, most of it for the 65 536 requests which its backend POSIX can hold (measured, 9 to 13
+MiB)."""
 _OBJECT_BYTES: Final = 400
 """Bookkeeping for an object in the cache: the entries of two dictionaries and their keys (measured, 330 to 420 B)."""
 _WRITER_BYTES: Final = 4 * MIB
@@ -110,6 +113,11 @@ class MemoryNeed:
     @property
     def total(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
+
+
+def _agent_bytes(config: RunConfig) -> int:
+    """Of each thread."""
+    return _AGENT_BYTES if config.io.engine == "nixl" else 0
 
 
 def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
@@ -215,7 +223,7 @@ def memory_need(
     records = (rows + messages) * RECORD_DTYPE.itemsize + requests * REQUEST_DTYPE.itemsize
     copies = WHOLE_COPIES.get(PATHS[config.io.read_path], 0)
     return MemoryNeed(
-        process=process_bytes + config.io.threads * _THREAD_BYTES,
+        process=process_bytes + config.io.threads * (_THREAD_BYTES + _agent_bytes(config)),
         arena=arena,
         tiers=tiers,
         records=records,

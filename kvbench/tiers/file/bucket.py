@@ -20,7 +20,8 @@ from kvbench.tiers.arena import Memory, anonymous_memory
 from kvbench.tiers.contract import Chore, Tier, Upkeep
 from kvbench.tiers.file.buckets import Bucket, Buckets, Move, Place
 from kvbench.tiers.file.naming import bucket_name
-from kvbench.tiers.file.rings import Names, Rings
+from kvbench.tiers.file.overlapping import Names
+from kvbench.tiers.file.rings import Rings
 from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SEGMENT_BYTES
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import PATHS
-from kvbench.tiers.file.rings import rings_of
+from kvbench.tiers.file.engines import overlapping_of
 from kvbench.tiers.file.signatures import LOOKED_AT_BYTES, found_on
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.target import Area, Target, TierSettings, Volume
@@ -124,7 +124,7 @@ class DeviceArea(Area):
             min(settings.capacity_bytes, room),
             io.sync,
             first_byte=_EDGE_BYTES,
-            rings=rings_of(io),
+            overlapping=overlapping_of(io),
         )
 
     def remove(self) -> Sequence[str]:

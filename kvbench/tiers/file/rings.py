@@ -7,26 +7,16 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
-from kvbench.config.run_config import Io
 from kvbench.errors import KvbenchError
 from kvbench.records.batches import BatchSplit
 from kvbench.records.schema import RECORD_DTYPE, TimedBy
+from kvbench.tiers.file.overlapping import Names
 from kvbench.tiers.transfer import Batch, beside
-
-
-class Names(NamedTuple):
-    """What the files of a batch are called: `prefix`, folders, sixteen digits, `suffix`."""
-
-    prefix: str = ""
-    suffix: str = ""
-    levels: int = 0
-    width: int = 1
 
 
 class Rings:
@@ -119,11 +109,6 @@ class Rings:
         """Close the rings of all threads, none of which uses its own any more."""
         while self._all:
             timed_io.close_ring(self._all.pop())
-
-
-def rings_of(io: Io) -> Rings | None:
-    """Those that a tier moves bytes with as `io` says; None: it has none."""
-    return Rings(io.depth) if io.engine == "uring" else None
 
 
 def check_rings(depth: int) -> None:

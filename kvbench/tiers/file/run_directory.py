@@ -17,6 +17,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import PATHS
 from kvbench.records.unfinished import lock
 from kvbench.tiers.file.bucket import BucketTier
+from kvbench.tiers.file.engines import overlapping_of, rings_of
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.marked import (
     delete_objects,
@@ -27,7 +28,6 @@ from kvbench.tiers.file.marked import (
     remove_if_empty,
 )
 from kvbench.tiers.file.naming import SLAB_NAME
-from kvbench.tiers.file.rings import rings_of
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
 from kvbench.tiers.marker import MARKER, RANK_FOLDER
@@ -78,7 +78,7 @@ class RunDirectory(Area):
                 io.drop_page_cache,
                 capacity,
                 io.sync,
-                rings=rings_of(io),
+                overlapping=overlapping_of(io),
             )
         return FileTier(
             self.objects,
@@ -89,7 +89,7 @@ class RunDirectory(Area):
             folder_of,
             layout,
             io.sync,
-            rings_of(io),
+            overlapping_of(io),
             filesystem_of(self.directory).in_memory,
         )
 

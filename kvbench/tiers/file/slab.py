@@ -21,7 +21,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Extents, Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.rings import Names, Rings
+from kvbench.tiers.file.overlapping import Names, Overlapping
 from kvbench.tiers.memory import RangeAllocator, part_of
 from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SECTOR_BYTES, format_bytes
@@ -47,11 +47,11 @@ class SlabTier(Tier):
         capacity_bytes: int,
         sync: str = "object",
         first_byte: int | None = None,
-        rings: Rings | None = None,
+        overlapping: Overlapping | None = None,
     ) -> None:
         """With `sync` `object` the file is synced before each write ends. `first_byte`: of a device, from where on
-        objects may lie. With `rings` what a batch reads or writes is in flight together; the tier closes them. Raises
-        OSError, and KvbenchError where there is no room for the file."""
+        objects may lie. With `overlapping` what a batch reads or writes is in flight together; the tier closes
+        that. Raises OSError, and KvbenchError where there is no room for the file."""
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
@@ -67,8 +67,8 @@ class SlabTier(Tier):
         self._objects: dict[int, Extents] = {}
         self._lock = threading.Lock()
         self._open: list[int] = []
-        self._rings = rings
-        self.moves_together = rings is not None
+        self._overlapping = overlapping
+        self.moves_together = overlapping is not None
         self._dirfd = self._opened(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             make = os.O_CREAT | os.O_EXCL if first_byte is None else 0
@@ -155,10 +155,10 @@ class SlabTier(Tier):
         return -1, landing
 
     def run(self, batch: Batch) -> None:
-        """In flight together, where there are rings for that and each object lies in one piece."""
+        """In flight together, where there is what does that and each object lies in one piece."""
         reads = batch.does == Op.READ
-        places = None if self._rings is None or batch.does == Op.DELETE else self._starts(batch.keys)
-        if self._rings is None or places is None:
+        places = None if self._overlapping is None or batch.does == Op.DELETE else self._starts(batch.keys)
+        if self._overlapping is None or places is None:
             super().run(batch)
             return
         flags = self._read_flags if reads else self._write_flags
@@ -166,7 +166,7 @@ class SlabTier(Tier):
             flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         batch.landed_there = reads
         descriptor = self._reads if reads else self._writes
-        self._rings.run(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
+        self._overlapping.run(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
 
     def _starts(self, keys: Sequence[int]) -> npt.NDArray[np.int64] | None:
         """Where objects begin; None where one is not there, or not in one piece."""
@@ -177,15 +177,15 @@ class SlabTier(Tier):
 
     @property
     def unregistered_errno(self) -> int:
-        return 0 if self._rings is None else self._rings.unregistered_errno
+        return 0 if self._overlapping is None else self._overlapping.unregistered_errno
 
     def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
-        if self._rings is not None:
-            self._rings.open(memory)
+        if self._overlapping is not None:
+            self._overlapping.open(memory)
 
     def end_thread(self) -> None:
-        if self._rings is not None:
-            self._rings.close_own()
+        if self._overlapping is not None:
+            self._overlapping.close_own()
 
     def _pieces(self, cell: Cell, key: int, part: Part, memory: Memory) -> Iterator[tuple[int, Memory, int]]:
         """Where in the file the bytes of `part` lie, where in memory, and the flags that make one row of all. Raises
@@ -275,8 +275,8 @@ class SlabTier(Tier):
         return f"object {key & 0xFFFFFFFFFFFFFFFF:016x} in {self._path}{at}"
 
     def close(self) -> None:
-        if self._rings is not None:
-            self._rings.close()
+        if self._overlapping is not None:
+            self._overlapping.close()
         while self._open:
             os.close(self._open.pop())
 

@@ -22,7 +22,7 @@ from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
 from kvbench.tiers.file.naming import Naming
-from kvbench.tiers.file.rings import Names, Rings
+from kvbench.tiers.file.overlapping import Names, Overlapping
 from kvbench.tiers.transfer import Batch, Cell, Part, beside
 from kvbench.units import SECTOR_BYTES
 
@@ -51,20 +51,20 @@ class FileTier(Tier):
         folder_of: Callable[[int], str] | None = None,
         layout: Layout = _FLAT,
         sync: str = "object",
-        rings: Rings | None = None,
+        overlapping: Overlapping | None = None,
         in_memory: bool = False,
     ) -> None:
         """`folder_of(rank)` names the directory of another rank's objects, from this one. `layout` says which folders
         files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends. With
-        `rings` what a batch reads or writes is in flight together; the tier closes them. `in_memory`: the filesystem is
-        the page cache itself, where nothing is dropped or looked at: all of it is there."""
+        `overlapping` what a batch reads or writes is in flight together; the tier closes that. `in_memory`: the
+        filesystem is the page cache itself, where nothing is dropped or looked at: all of it is there."""
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
         self.moves_together = read_path in _ONE_CALL_PATHS
         self.syncs_batches = sync == "batch"
-        self._rings = rings
+        self._overlapping = overlapping
         self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
         self._write_flags = (
             (timed_io.DIRECT if write_path == Path.DIRECT else 0)
@@ -219,8 +219,8 @@ class FileTier(Tier):
                 flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         names = Names(self._folder, self._naming.suffix, self._naming.levels, self._naming.width)
         batch.landed_there = reads
-        if self._rings is not None and (reads or writes):
-            self._rings.run(batch, self._dirfd, names, self._io_bytes, flags, self._name)
+        if self._overlapping is not None and (reads or writes):
+            self._overlapping.run(batch, self._dirfd, names, self._io_bytes, flags, self._name)
             self._note_residency(batch)
             return
         memories = beside(batch.memories) if reads or writes else None
@@ -252,15 +252,15 @@ class FileTier(Tier):
 
     @property
     def unregistered_errno(self) -> int:
-        return 0 if self._rings is None else self._rings.unregistered_errno
+        return 0 if self._overlapping is None else self._overlapping.unregistered_errno
 
     def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
-        if self._rings is not None:
-            self._rings.open(memory)
+        if self._overlapping is not None:
+            self._overlapping.open(memory)
 
     def end_thread(self) -> None:
-        if self._rings is not None:
-            self._rings.close_own()
+        if self._overlapping is not None:
+            self._overlapping.close_own()
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
@@ -307,8 +307,8 @@ class FileTier(Tier):
         return os.path.normpath(self._directory / self._name(key))
 
     def close(self) -> None:
-        if self._rings is not None:
-            self._rings.close()
+        if self._overlapping is not None:
+            self._overlapping.close()
         if self._dirfd >= 0:
             os.close(self._dirfd)
             self._dirfd = -1
