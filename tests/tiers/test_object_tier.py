@@ -321,7 +321,6 @@ def test_what_the_librarys_threads_spend_is_accounted() -> None:
 
     asyncio.run(put())
     assert threads.spent_ns() > before
-    threads.close()
 
 
 def test_what_is_spent_while_several_batches_are_under_way_is_divided_among_them() -> None:
@@ -334,7 +333,6 @@ def test_what_is_spent_while_several_batches_are_under_way_is_divided_among_them
     third = helpers.begin()
     assert helpers.end(second) == 100 + 40 + 330
     assert helpers.end(third) == 330
-    helpers.close()
 
 
 @pytest.mark.usefixtures("no_pauses")

@@ -1,27 +1,29 @@
 """The processor time of the library's own threads, which send and receive for all workers of a rank.
 
-It is read from the kernel's account of each thread, so a thread that ended between two readings keeps what it had at
+It is read from the processor clock of each thread, so a thread that ended between two readings keeps what it had at
 the first. Where several batches are under way at once, what the threads spend meanwhile is divided among them in equal
 parts: its sum over batches is what was spent, and a single batch's part is not known any closer.
 """
 
 import os
 import threading
+import time
 from contextlib import suppress
 from typing import Final
 
 _TASKS: Final = "/proc/self/task"
 _PREFIX: Final = "tokio-"
 """What the threads of the library's runtime are called."""
-_SCHEDSTAT_BYTES: Final = 96
+_THREAD_CLOCK: Final = 6
+"""What the kernel marks the number of a single thread's clock with (include/linux/posix-timers.h)."""
 
 
 class LibraryThreads:
     """Of one process."""
 
     def __init__(self) -> None:
-        self._files: dict[str, int] = {}
-        """By thread, its open schedstat; -1: it is not the library's."""
+        self._clocks: dict[str, int | None] = {}
+        """By thread, the number of its clock; None: it is not the library's."""
         self._had_ns: dict[str, int] = {}
         """What each had when it was last read."""
         self._gone_ns = 0
@@ -30,37 +32,27 @@ class LibraryThreads:
         """What they have spent until now, all together."""
         there = os.listdir(_TASKS)
         for thread in there:
-            if thread not in self._files:
-                self._files[thread] = self._open(thread)
-        for thread in self._files.keys() - set(there):
-            self._forget(thread)
-        for thread, descriptor in self._files.items():
-            if descriptor >= 0:
+            if thread not in self._clocks:
+                self._clocks[thread] = _clock_of(thread)
+        if len(self._clocks) > len(there):
+            for thread in self._clocks.keys() - set(there):
+                del self._clocks[thread]
+                self._gone_ns += self._had_ns.pop(thread, 0)
+        for thread, clock in self._clocks.items():
+            if clock is not None:
                 # A thread that ends now is forgotten the next time.
-                with suppress(OSError, ValueError, IndexError):
-                    self._had_ns[thread] = int(os.pread(descriptor, _SCHEDSTAT_BYTES, 0).split()[0])
+                with suppress(OSError):
+                    self._had_ns[thread] = time.clock_gettime_ns(clock)
         return self._gone_ns + sum(self._had_ns.values())
 
-    def close(self) -> None:
-        """Give the open files back."""
-        for thread in list(self._files):
-            self._forget(thread)
 
-    @staticmethod
-    def _open(thread: str) -> int:
-        try:
-            with open(f"{_TASKS}/{thread}/comm", encoding="utf-8") as name:
-                if not name.read().startswith(_PREFIX):
-                    return -1
-            return os.open(f"{_TASKS}/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return -1
-
-    def _forget(self, thread: str) -> None:
-        descriptor = self._files.pop(thread)
-        if descriptor >= 0:
-            os.close(descriptor)
-        self._gone_ns += self._had_ns.pop(thread, 0)
+def _clock_of(thread: str) -> int | None:
+    """The processor clock of a thread of the library (as pthread_getcpuclockid gives it); None: it is another's."""
+    try:
+        with open(f"{_TASKS}/{thread}/comm", encoding="utf-8") as name:
+            return (~int(thread) << 3) | _THREAD_CLOCK if name.read().startswith(_PREFIX) else None
+    except OSError:
+        return None
 
 
 class HelperTime:
@@ -86,11 +78,6 @@ class HelperTime:
         with self._lock:
             self._divide()
             return round(self._under_way.pop(number))
-
-    def close(self) -> None:
-        """No batch begins any more."""
-        with self._lock:
-            self._threads.close()
 
     def _divide(self) -> None:
         now_ns = self._threads.spent_ns()

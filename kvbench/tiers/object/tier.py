@@ -181,7 +181,6 @@ class ObjectTier(Tier):
                 self._loops.pop().close()
             self._uploads.clear()
         self._of_thread = threading.local()
-        self._helpers.close()
 
     def _path(self, key: int) -> str:
         return f"{self._prefix}/{name_of_object(key)}"
