@@ -16,9 +16,21 @@ from kvbench_analysis.tables.load import Run
 from numpy.typing import NDArray
 
 from kvbench.records.reader import KvbenchError
-from kvbench.records.schema import Op, Phase, RequestState
+from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Phase, RequestState
 
-_COLUMNS: Final = ("rank", "request", "thread", "op", "tier", "phase", "errno", "t_start_ns", "wall_ns", "nbytes")
+_COLUMNS: Final = (
+    "rank",
+    "request",
+    "thread",
+    "op",
+    "tier",
+    "phase",
+    "errno",
+    "t_start_ns",
+    "wall_ns",
+    "nbytes",
+    "resident_pct",
+)
 _ASKED: Final = ("rank", "request", "context_tokens", "output_tokens")
 
 
@@ -47,6 +59,9 @@ class LoadFigures:
     host_share: float
     runq_share: float
     """Of the wall time of reads; NaN where operations overlap, whose time has no such parts."""
+    cached_share: float
+    """Of reads, those that found pages of their object in the page cache, from which what was never synced cannot be
+    dropped; NaN where nobody looked."""
 
 
 def load_figures(run: Run) -> LoadFigures:
@@ -62,6 +77,8 @@ def load_figures(run: Run) -> LoadFigures:
         raise KvbenchError(f"{run.path}: nothing was loaded from storage, so no engine can be told from another")
     spans, looking = _loads(rows, reads, looks)
     loading = reads | looks
+    resident = rows["resident_pct"][reads]
+    resident = resident[resident != RESIDENT_UNKNOWN]
     summary = summarize(run)
     window_s = float(summary.run["window_s"] or 0)
     read = summary.totals[(summary.totals["storage"] == "storage") & (summary.totals["op"] == "read")].iloc[0]
@@ -82,6 +99,7 @@ def load_figures(run: Run) -> LoadFigures:
         device_share=float(read["device_share"]),
         host_share=float(read["host_share"]),
         runq_share=float(read["runq_share"]),
+        cached_share=float((resident > 0).mean()) if len(resident) else float("nan"),
     )
 
 

@@ -20,7 +20,7 @@ JSON_VERSION: Final = 1
 
 _MEANS: Final = (
     "load_gib_per_s", "of_limit", "load_p50_ns", "load_p95_ns", "operations_per_s", "look_up_share", "device_share",
-    "host_share", "runq_share",
+    "host_share", "runq_share", "cached_share",
 )  # fmt: skip
 _WANTED: Final = (
     "engine", "package", "version", "checked", "repeat", "limit_gib_per_s", "limit_direct", "requests",
@@ -28,6 +28,8 @@ _WANTED: Final = (
 )  # fmt: skip
 _MUCH: Final = 0.2
 """Look-ups are spoken of from this share of the time of loads on."""
+_FEW: Final = 0.05
+"""Reads from the page cache are spoken of from this share on."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,12 @@ def _sentences(engines: pd.DataFrame) -> list[str]:
             f"{worst['engine']}: {100 * best['of_limit']:.0f} % and {100 * worst['of_limit']:.0f} % of what the "
             "storage gives."
         )
+    cached = [row["engine"] for row in engines.to_dict("records") if row["cached_share"] >= _FEW]
+    if cached:
+        found.append(
+            f"Cached: what {', '.join(cached)} loads lay in the page cache still, in part, for it was never synced; "
+            "that part is no figure of the storage."
+        )
     found += [
         f"{row['engine']} spends {100 * row['look_up_share']:.0f} % of the time of a load asking the filesystem what "
         f"is there, {row['look_ups_per_load']:.0f} times a load."
@@ -152,7 +160,7 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
     print_table(
         console,
         "Loads of requests",
-        ("engine", "block", "GiB/s", "95 %", "of storage", "load P50", "P95"),
+        ("engine", "block", "GiB/s", "95 %", "of storage", "cached", "load P50", "P95"),
         [
             (
                 safe_text(row["engine"] + ("" if row["checked"] else " *")),
@@ -160,6 +168,7 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
                 units.digits(row["load_gib_per_s"]),
                 f"{units.digits(row['load_gib_per_s_low'])}-{units.digits(row['load_gib_per_s_high'])}",
                 units.share(row["of_limit"]),
+                _share(row["cached_share"]),
                 units.duration(row["load_p50_ns"]),
                 units.duration(row["load_p95_ns"]),
             )

@@ -43,6 +43,7 @@ def rows_of(operations: Operations) -> np.ndarray[Any, Any]:
         row["phase"], row["tier"] = Phase.MEASURE, 1
         row["t_start_ns"], row["wall_ns"] = BEGIN_NS + start * MS, length * MS
         row["device_ns"] = row["wall_ns"]
+        row["resident_pct"] = 100 if start == 30 else 0
         row["nbytes"] = 0 if op == LOOKUP else 1 << 20
     return rows
 
@@ -71,6 +72,7 @@ def test_a_load_is_the_time_of_the_thread_that_had_most_to_do(tmp_path: Path) ->
     assert figures.load_seconds == pytest.approx(0.031)
     assert (figures.load_gib, figures.store_gib) == (5 / 1024, 1 / 1024)
     assert figures.device_share == pytest.approx(1)
+    assert figures.cached_share == pytest.approx(1 / 5)
 
 
 def test_requests_have_one_digest_in_whatever_order_and_another_where_others_were_asked(tmp_path: Path) -> None:
@@ -95,6 +97,7 @@ def study(**changes: Any) -> pd.DataFrame:
                 "load_seconds": seconds + repeat / 100, "block_bytes": 1 << 20, "look_ups": 200, "loads": 20,
                 "load_p50_ns": 5e6, "load_p95_ns": 9e6, "operations_per_s": 1234.0, "look_up_share": look_ups,
                 "device_share": 0.5, "host_share": 0.25, "runq_share": 0.25,
+                "cached_share": 0.0 if engine == "fast-twin" else 0.5,
             }  # fmt: skip
             rows.append(row | changes)
     return pd.DataFrame(rows)
@@ -104,9 +107,10 @@ def test_a_study_says_how_far_each_twin_is_from_the_storage_within_80_columns() 
     figures = engine_figures(study(), np.random.default_rng(0))
     assert figures.engines["engine"].tolist() == ["fast-twin", "slow-twin"]
     assert figures.engines["of_limit"].tolist() == pytest.approx([0.49, 0.124], rel=0.01)
-    assert [sentence.split()[0] for sentence in figures.sentences] == ["fast-twin", "slow-twin"]
+    assert [sentence.split()[0] for sentence in figures.sentences] == ["fast-twin", "Cached:", "slow-twin"]
     assert "3.94 times" in figures.sentences[0]
-    assert "50 % of the time of a load" in figures.sentences[1]
+    assert "50 % of the time of a load" in figures.sentences[2]
+    assert "what slow-twin loads" in figures.sentences[1]
     text = io.StringIO()
     print_engines(figures, Console(file=text, width=80))
     assert "slow-twin *" in text.getvalue()
@@ -117,7 +121,7 @@ def test_a_study_says_how_far_each_twin_is_from_the_storage_within_80_columns() 
 
 
 def test_twins_that_do_not_differ_are_not_said_to() -> None:
-    figures = engine_figures(study(load_seconds=2.0, look_up_share=0.1), np.random.default_rng(0))
+    figures = engine_figures(study(load_seconds=2.0, look_up_share=0.1, cached_share=0.0), np.random.default_rng(0))
     assert figures.sentences == ()
 
 
