@@ -277,7 +277,7 @@ def _finish_writes(asked: _Asked, opened: Sequence[int]) -> None:
     for at, descriptor in enumerate(opened):
         try:
             if os.fstat(descriptor).st_size < asked.sizes[at]:
-                raise LibraryError(errno.EIO, "NIXL reported a write as done of which a part was not written")
+                raise LibraryError(errno.EIO, "the file is shorter than what NIXL reported as written")
             if not asked.flags & timed_io.NO_SYNC:
                 os.fdatasync(descriptor)
         except OSError as error:
