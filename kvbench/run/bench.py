@@ -110,8 +110,8 @@ class Bench:
         config = plan.config
         depth = 0 if config.io.engine == "sync" else config.io.depth
         if config.tiers[-1].facts.requests:
-            # A request has a connection, and for each the library may start a thread, whose time the kernel accounts.
-            depth = 2 * config.io.depth
+            # A request in flight has a connection.
+            depth = config.io.depth
         check_open_files(topology, config.io.threads, depth)
         check_engine(config.io)
         area.create()
