@@ -160,7 +160,7 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
     print_table(
         console,
         "Loads of requests",
-        ("engine", "block", "GiB/s", "95 %", "of storage", "cached", "load P50", "P95"),
+        ("engine", "block", "GiB/s", "95 %", "of storage", "load P50", "P95"),
         [
             (
                 safe_text(row["engine"] + ("" if row["checked"] else " *")),
@@ -168,7 +168,6 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
                 units.digits(row["load_gib_per_s"]),
                 f"{units.digits(row['load_gib_per_s_low'])}-{units.digits(row['load_gib_per_s_high'])}",
                 units.share(row["of_limit"]),
-                _share(row["cached_share"]),
                 units.duration(row["load_p50_ns"]),
                 units.duration(row["load_p95_ns"]),
             )
@@ -179,12 +178,12 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
     print_table(
         console,
         "Where the time of reads goes; look-ups of a load, and their share of its time",
-        ("engine", "op/s", "device", "host", "run queue", "look-ups", "their time"),
+        ("engine", "op/s", "device", "host", "run\nqueue", "cached", "look-ups", "their\ntime"),
         [
             (
                 safe_text(row["engine"]),
                 units.count(row["operations_per_s"]),
-                *(_share(row[f"{part}_share"]) for part in ("device", "host", "runq")),
+                *(_share(row[f"{part}_share"]) for part in ("device", "host", "runq", "cached")),
                 units.digits(row["look_ups_per_load"]),
                 _share(row["look_up_share"]),
             )

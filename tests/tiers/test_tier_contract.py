@@ -409,7 +409,7 @@ class TestFileTier(TierContract):
 LAYOUTS = {
     "flat-renamed": (Layout(rename=True), Path.BUFFERED, "object"),
     "folders": (Layout(levels=2), Path.BUFFERED, "object"),
-    "folders-renamed-direct": (Layout(levels=1, width=3, rename=True), Path.DIRECT, "object"),
+    "folders-renamed-direct": (Layout(levels=1, width=3, rename=True, ask_first=True), Path.DIRECT, "object"),
     "folders-renamed-numpy": (Layout(levels=4, width=1, rename=True), Path.NUMPY, "object"),
     "flat-unsynced": (Layout(), Path.BUFFERED, "none"),
 }
