@@ -58,7 +58,9 @@ class LoadFigures:
     device_share: float
     host_share: float
     runq_share: float
-    """Of the wall time of reads; NaN where operations overlap, whose time has no such parts."""
+    """Of the time of the threads that read (`figures.thread_time`); NaN where it is not known."""
+    split_of: str
+    """What these shares are of: `operations`, `batches`, or `unknown`."""
     cached_share: float
     """Of reads, those that found pages of their object in the page cache, from which what was never synced cannot be
     dropped; NaN where nobody looked."""
@@ -99,6 +101,7 @@ def load_figures(run: Run) -> LoadFigures:
         device_share=float(read["device_share"]),
         host_share=float(read["host_share"]),
         runq_share=float(read["runq_share"]),
+        split_of=str(read["split_of"]),
         cached_share=float((resident > 0).mean()) if len(resident) else float("nan"),
     )
 

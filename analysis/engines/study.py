@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from kvbench_analysis.tables.statistics import bootstrap_interval
-from kvbench_analysis.text import units
+from kvbench_analysis.text import overlapping, units
 from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
 from rich.console import Console
@@ -95,6 +95,8 @@ def _row(engine: str, runs: pd.DataFrame, rng: np.random.Generator) -> dict[str,
         "block_bytes": int(first["block_bytes"]),
         "repeats": len(runs),
         "load_gib": float(runs["load_gib"].mean()),
+        # Tables of before there were batches in them have no such column.
+        "split_of": str(first.get("split_of", "operations")),
         "look_ups_per_load": float(runs["look_ups"].sum() / runs["loads"].sum()),
     }
     row |= {name: float(runs[name].mean()) for name in _MEANS}
@@ -183,13 +185,15 @@ def print_engines(figures: EngineFigures, console: Console) -> None:
             (
                 safe_text(row["engine"]),
                 units.count(row["operations_per_s"]),
-                *(_share(row[f"{part}_share"]) for part in ("device", "host", "runq", "cached")),
+                *(overlapping.share(row[f"{part}_share"], row["split_of"]) for part in ("device", "host", "runq")),
+                _share(row["cached_share"]),
                 units.digits(row["look_ups_per_load"]),
                 _share(row["look_up_share"]),
             )
             for row in rows
         ],
         left=1,
+        caption=overlapping.notes(row["split_of"] for row in rows),
     )
     if not all(row["checked"] for row in rows):
         console.print("* made from its source alone, not checked against the real thing", highlight=False)

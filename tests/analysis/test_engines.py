@@ -15,7 +15,7 @@ from rich.console import Console
 from synthetic import START_NS, SyntheticRun, run_attributes, run_tables
 
 from kvbench.records.reader import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Phase
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Phase, TimedBy
 
 MS = 1_000_000
 READ, WRITE, LOOKUP = Op.READ, Op.WRITE, Op.LOOKUP
@@ -118,6 +118,26 @@ def test_a_study_says_how_far_each_twin_is_from_the_storage_within_80_columns() 
     assert max(len(line.rstrip()) for line in text.getvalue().splitlines() if not line.startswith(prose)) <= 80
     assert "op/s" in text.getvalue(), "headings are not folded"
     assert json.loads(to_json(figures))["engines"][0]["engine"] == "fast-twin"
+
+
+def test_shares_of_batches_are_marked_and_told_apart_from_those_of_operations() -> None:
+    table = study()
+    table["split_of"] = np.where(table["engine"] == "fast-twin", "batches", "operations")
+    text = io.StringIO()
+    print_engines(engine_figures(table, np.random.default_rng(0)), Console(file=text, width=80))
+    _, _, shares = text.getvalue().partition("Where the time of reads goes")
+    fast, slow = (next(line for line in shares.splitlines() if name in line) for name in ("fast-twin", "slow-twin"))
+    assert (fast.count("%*"), slow.count("%*")) == (3, 0)
+    assert "* of batches" in shares
+
+
+def test_reads_that_overlap_without_sums_of_their_batches_have_no_known_shares(tmp_path: Path) -> None:
+    records, requests = rows_of(OPERATIONS), requests_of([10, 20, 30])
+    records["timed_by"], records["device_ns"] = TimedBy.URING, 0
+    run = SyntheticRun(records, requests, run_attributes(1, 1), run_tables(records, requests, 1, 1))
+    figures = load_figures(load(run.write(tmp_path / "run.h5")))
+    assert figures.split_of == "unknown"
+    assert np.isnan([figures.device_share, figures.host_share, figures.runq_share]).all()
 
 
 def test_twins_that_do_not_differ_are_not_said_to() -> None:
