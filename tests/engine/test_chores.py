@@ -44,7 +44,7 @@ def file_tier(folder: FilePath, capacity_bytes: int, sync: str) -> Tier:
 
 def ring_tier(folder: FilePath, capacity_bytes: int, sync: str) -> Tier:
     """Writes are in flight together, and the sync comes when all of them are there."""
-    return FileTier(folder, Path.BUFFERED, Path.BUFFERED, 4096, True, sync=sync, rings=Rings(4))
+    return FileTier(folder, Path.BUFFERED, Path.BUFFERED, 4096, True, sync=sync, overlapping=Rings(4))
 
 
 def npy_tier(folder: FilePath, capacity_bytes: int, sync: str) -> Tier:

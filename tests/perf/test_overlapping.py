@@ -4,6 +4,7 @@ order, with as many in flight, into memory of one size and kind: huge pages wher
 """
 
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -167,6 +168,24 @@ def test_rings_are_as_fast_as_fio_on_io_uring(slots: Slots, rings: Rings, report
     figure = Figure(f"uring / fio io_uring, disk, {block_bytes // KIB} KiB, depth {DEPTH}", ratios, ">= 0.95", detail)
     report(figure)
     assert figure.ratio >= 0.95
+
+
+@pytest.mark.parametrize("block_bytes", [MIB])
+def test_what_huge_pages_do_for_rings_is_shown(slots: Slots, rings: Rings, report: Report) -> None:
+    """No limit. What a comparison shows whose sides read into memory of different kinds."""
+    huge, small = slots.memory, np.frombuffer(mmap.mmap(-1, DEPTH * MIB, flags=mmap.MAP_PRIVATE), np.uint8)
+    small[:] = 1
+    others = Rings(DEPTH)
+    others.open(small)
+
+    def read(memory: NDArray[np.uint8], engine: Rings) -> float:
+        slots.memory = memory
+        return slots.read_by(engine, LISTS * DEPTH, [])
+
+    ratios, large, little = in_turns(lambda: read(huge, rings), lambda: read(small, others))
+    others.close()
+    report(Figure("uring into huge / small pages, disk, 1024 KiB", ratios, "shown", f"{large:.2f} / {little:.2f} GB/s"))
+    assert min(ratios) > 0
 
 
 @BLOCKS
