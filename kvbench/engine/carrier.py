@@ -277,7 +277,8 @@ class Carrier:
         if split is not None:
             _waited(operations[:count], split, errors)
         if count > 1 or split is not None:
-            codes = number, first.step.op, first.request.phase, timed_by(rows, first_row)
+            by = timed_by(rows, first_row) if batch.timed_by is None else batch.timed_by
+            codes = number, first.step.op, first.request.phase, by
             if split is None:
                 split = BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
             self._equipment.batches.add(batch_number, codes, count, split)

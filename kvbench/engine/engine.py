@@ -161,6 +161,7 @@ class Engine:
         self._workers = [Worker(thread, equipment, store, room) for thread, store in enumerate(self.stores)]
         # Where no tier keeps bytes an operation is a few microseconds, which no other worker could do at the same time.
         self._at_once = config.io.threads if any(tier.holds_bytes for tier in tiers) else 1
+        self._overlapping_ops = tiers[-1].overlapping_ops
         self._prepared: Load | None = None
 
     def prepare(self, schedule: Schedule, pacing: Literal["asap"] | None = None) -> Load:
@@ -176,6 +177,7 @@ class Engine:
                 self._at_once,
                 self._config.depth,
                 self._config.io.request_threads == "one",
+                self._overlapping_ops,
             ),
             self._bytes_per_token,
             self._home.rank,

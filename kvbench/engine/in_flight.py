@@ -1,23 +1,20 @@
 """How many operations a rank has in flight: one of each worker's batch or, where those of a batch overlap, several."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
 
 from kvbench.engine.bundle import Share, Work
 from kvbench.engine.operation import Operation
 from kvbench.records.schema import Op
 
-_MOVES: Final = (Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE)
-"""What overlaps, on storage."""
-
 
 class InFlight:
     """Counts what workers carry out. `storage` says which tiers are storage, and `depth` how many operations of a batch
-    are in flight there at once; 1: one after the other."""
+    are in flight there at once, of the kinds that overlap; 1: one after the other."""
 
-    def __init__(self, storage: Sequence[bool], depth: int) -> None:
+    def __init__(self, storage: Sequence[bool], depth: int, overlapping: Collection[Op]) -> None:
         self._storage = storage
         self._depth = depth
+        self._overlapping = overlapping
         self.operations = 0
 
     def begin(self, batch: Work) -> int:
@@ -42,4 +39,4 @@ class InFlight:
             step = batch[0].step
             op, places = step.op, (step.source, step.target)
         on_storage = any(place is not None and self._storage[place] for place in places)
-        return min(self._depth, count) if on_storage and op in _MOVES else 1
+        return min(self._depth, count) if on_storage and op in self._overlapping else 1

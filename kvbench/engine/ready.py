@@ -4,7 +4,7 @@ State of the dispatcher, under whose lock all of it is called. It moves no bytes
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from kvbench.engine.bundle import Share, Work
 from kvbench.engine.in_flight import InFlight
 from kvbench.engine.operation import Bundle, Operation, Unit
 from kvbench.engine.sharing import Sharing
-from kvbench.records.schema import Op
+from kvbench.records.schema import MOVING_OPS, Op
 
 _WRITE: Final = Op.WRITE
 
@@ -31,6 +31,8 @@ class Limits:
     """Operations of a batch that are in flight at once, on storage."""
     whole_stages: bool = False
     """One worker takes all operations of a stage of a request that go together."""
+    overlapping: Collection[Op] = MOVING_OPS
+    """The kinds of operations that this is true of."""
 
 
 class ReadyUnits:
@@ -41,7 +43,7 @@ class ReadyUnits:
     ) -> None:
         """`storage` says which tiers are storage. `gone` is told of reads whose object is not there any more where
         ranks share a key space, which nobody will carry out."""
-        self.in_flight = InFlight(storage, limits.depth)
+        self.in_flight = InFlight(storage, limits.depth, limits.overlapping)
         self._limits = limits
         self._storage = storage
         self._sharing = sharing

@@ -140,7 +140,8 @@ class ShareCarrier:
             cell = Cell(rows, first_row + at, equipment.stop)
             set_error(cell, wrong)
             lost_ns += int(cell.record["wall_ns"])
-        codes = number, share.bundle.op, active.phase, timed_by(rows, first_row)
+        by = timed_by(rows, first_row) if batch.timed_by is None else batch.timed_by
+        codes = number, share.bundle.op, active.phase, by
         split = batch.split or BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
         equipment.batches.add(batch_number, codes, count, split)
         wall_ns = split.wall_ns - (lost_ns if batch.split is None else 0)

@@ -6,14 +6,14 @@ batch of objects is one call with a row for each.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path
+from kvbench.records.schema import MOVING_OPS, RESIDENT_UNKNOWN, Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.transfer import WHOLE, Batch, Cell, Part
 
@@ -80,6 +80,8 @@ class Tier(ABC):
     """True: `run` looks up a batch of objects, too."""
     most_bytes: int | None = None
     """The largest object that it takes; None: it is not of a size of its own."""
+    overlapping_ops: ClassVar[Collection[Op]] = MOVING_OPS
+    """Operations of a batch that are in flight together, where `io.depth` of them are."""
     syncs_batches: bool = False
     """True: what a batch wrote is made durable by `sync_batch`, and not before."""
     in_parts: bool = True

@@ -188,6 +188,8 @@ class Batch:
     """Of a LOOKUP: those of them that are not there, by their numbers in the batch."""
     split: BatchSplit | None = None
     """Of all that were begun, where they overlapped; None: they came one after the other, and their rows add up."""
+    timed_by: TimedBy | None = None
+    """Who timed it, where they overlapped."""
 
     def is_too_late(self, at: int) -> bool:
         """Whether object `at` is not to be begun any more."""
@@ -205,7 +207,7 @@ class Batch:
     def overlapped(self, timed_by: TimedBy, split: BatchSplit) -> None:
         """All that were begun (`begun` is set) were in flight together, and took `split`; `timed_by` is one of
         OVERLAPPING, and their rows say so. A row's parts of the wall time are then 0: not known."""
-        self.split = split
+        self.split, self.timed_by = split, timed_by
         first = self.first_row * _ROW_BYTES + _TIMED_BY_OFFSET
         self.rows[first : first + self.begun * _ROW_BYTES : _ROW_BYTES] = timed_by
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kvbench.records.schema import Op, Path
+from kvbench.records.schema import MOVING_OPS, Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.object.failures import RequestError
@@ -40,6 +40,7 @@ class ObjectTier(Tier):
     storage = True
     moves_together = True
     looks_up_together = True
+    overlapping_ops = (*MOVING_OPS, Op.DELETE, Op.LOOKUP)
     read_path = Path.NONE
     write_path = Path.NONE
 
