@@ -32,7 +32,7 @@ class Limits:
     whole_stages: bool = False
     """One worker takes all operations of a stage of a request that go together."""
     overlapping: Collection[Op] = MOVING_OPS
-    """The kinds of operations that this is true of."""
+    """The kinds of operations that `depth` is about."""
 
 
 class ReadyUnits:
