@@ -16,7 +16,7 @@ from kvbench.tiers.transfer import Cell
 
 Call = Callable[..., Ended]
 SHORT = overrides(
-    "duration_s=0.4",
+    "duration_s=0.8",
     "payload.verify=full",
     "workload.think_time_scale=0",
     "tiers.0.capacity_bytes=12MiB",

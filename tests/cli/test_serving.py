@@ -14,7 +14,7 @@ import pytest
 from kvbench_command import QUICK, Command, Ended, attributes, column, overrides
 
 from kvbench import timed_io
-from kvbench.records.schema import Op, label
+from kvbench.records.schema import Op, TimedBy, label
 from kvbench.tiers.file.tier import FileTier
 from kvbench.units import KIB
 from kvbench.workload.trace_samples import write_samples
@@ -503,3 +503,46 @@ def test_what_a_modelled_gpu_holds_takes_the_time_of_its_bandwidth(
 def test_what_is_not_heeded_is_refused(kvbench: Call, trace: Path, change: str, message: str) -> None:
     ended = kvbench("plan", "mooncake", *overrides(*settings(trace, "pacing.mode=asap", change)))
     assert (ended.code != 0, message in ended.err) == (True, True), ended.err
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", ["file", "slab", "bucket"])
+def test_what_is_in_flight_together_is_what_was_planned(
+    start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, layout: str
+) -> None:
+    words = settings(trace, "pacing.mode=asap", f"tiers.1.layout.kind={layout}", "io.engine=uring", "io.depth=4")
+    # Stamps are compared: what is checked from end to end is moved by one call for each object.
+    words = (*words, "io.arena_bytes=64MiB")
+    if layout == "bucket":
+        words = (*words, "tiers.1.layout.bucket_bytes=16MiB")
+    figures = planned(kvbench, words, ranks)
+    ended = start_run(
+        *(*words, "duration_s=null", "io.threads=2", "calibration.seconds=0"),
+        config="mooncake",
+        options=("--ranks", ranks) if ranks > 1 else (),
+    ).ended()
+    assert ended.code == 0, ended.err
+    file = tmp_path / "run.h5"
+    check_alike(file, figures)
+    assert attributes(file)["uring_memory_registered"] == 1
+    op, by, wall, host = (column(file, f"records/{name}") for name in ("op", "timed_by", "wall_ns", "host_ns"))
+    storage = column(file, "records/tier") == 1
+    together = storage & np.isin(op, (Op.READ, Op.WRITE, Op.DEMOTE))
+    assert (by[together] == TimedBy.URING).all()
+    assert not (by[~together] == TimedBy.URING).any()
+    assert (wall[together] > 0).all()
+    assert not host[together].any(), "no operation has a split of its own"
+    splits = {
+        name: column(file, f"splits/{name}") for name in ("operations", "wall_ns", "device_ns", "host_ns", "runq_ns")
+    }
+    assert splits["operations"].sum() == np.count_nonzero(together)
+    assert (splits["wall_ns"] == splits["device_ns"] + splits["host_ns"] + splits["runq_ns"]).all()
+    assert column(file, "batches/depth").max() > 1
+
+
+def test_rings_without_the_extension_are_refused_before_the_run(start_run: Start, trace: Path) -> None:
+    ended = start_run(
+        *settings(trace, "io.engine=uring"), config="mooncake", environment={"KVBENCH_TIMER": "python"}
+    ).ended()
+    assert ended.code == 1
+    assert "io.engine=uring: rings (io_uring) need the C extension" in ended.messages[-1]
