@@ -12,7 +12,7 @@
 
 enum { READ_OP = 0, WRITE_OP = 1, DELETE_OP = 4 }; /* as kvbench.records.schema.Op */
 
-/* Flags of a batch of files, beside DIRECT and NO_SYNC: look at the page cache before each read, and drop the object from it. */
+/* Flags of a batch of files, beside those of one: look at the page cache before each read, and drop the object from it. */
 enum { LOOK = 128, DROP = 256 };
 
 enum { RESIDENT_OFFSET = 109 }; /* of resident_pct in a row */
@@ -48,7 +48,9 @@ typedef struct {
 typedef struct {
     char *rows; /* of the first object */
     int64_t count;
-    int does, dirfd, flags;
+    int does, dirfd, flags; /* `dirfd` is the open file where objects have places in one */
+    const int64_t *places;  /* where objects begin in open files; NULL: each is a file of its own */
+    const int64_t *descriptors; /* of the open file of each object, where there are several; else NULL */
     const char *prefix, *suffix;
     int64_t levels, width; /* folders of `width` digits that a name lies in */
     const uint64_t *keys;
@@ -71,16 +73,37 @@ static void name_object(char *name, const file_batch_t *batch, int64_t number)
     snprintf(name, NAME_BYTES, "%s%s%s%s", batch->prefix, folders, digits, batch->suffix);
 }
 
-static int look_at_object(const file_batch_t *batch, const char *name, char *row_at)
+static int descriptor_of(const file_batch_t *batch, int64_t number)
 {
-    int fd, percent = 0;
-    int error = open_object(batch->dirfd, name, O_RDONLY, &fd);
-    if (error)
-        return error;
-    error = measure_residency(fd, (batch->flags & DROP) != 0, 0, 0, &percent);
-    close(fd);
+    return batch->descriptors ? (int)batch->descriptors[number] : batch->dirfd;
+}
+
+static int64_t nbytes_of(const region_t *region)
+{
+    int64_t nbytes = 0;
+    for (int64_t i = 0; i < region->count; i++)
+        nbytes += region->extents[i][1];
+    return nbytes;
+}
+
+static int look_at_object(const file_batch_t *batch, int64_t number)
+{
+    char name[NAME_BYTES];
+    int fd, error, percent = 0, drop = (batch->flags & DROP) != 0;
+    if (batch->places) {
+        region_t region = region_of(&batch->memory, number);
+        error = measure_residency(descriptor_of(batch, number), drop, batch->places[number], nbytes_of(&region), &percent);
+    }
+    else {
+        name_object(name, batch, number);
+        error = open_object(batch->dirfd, name, O_RDONLY, &fd);
+        if (error)
+            return error;
+        error = measure_residency(fd, drop, 0, 0, &percent);
+        close(fd);
+    }
     if (!error)
-        row_at[RESIDENT_OFFSET] = (char)percent;
+        batch->rows[number * ROW_BYTES + RESIDENT_OFFSET] = (char)percent;
     return error;
 }
 
@@ -94,6 +117,11 @@ static int run_one_file(const file_batch_t *batch, int64_t number, const char *n
     op.flags = FIRST | LAST | (batch->flags & (DIRECT | NO_SYNC | RENAME | FOLDERS | ASK_FIRST));
     if (batch->does != DELETE_OP)
         op.region = region_of(&batch->memory, number);
+    if (batch->places) {
+        op.fd = descriptor_of(batch, number);
+        op.offset = batch->places[number];
+        op.flags |= IN_PLACE;
+    }
     outcome.error = start_next(&meter, before);
     start_row(&row, meter.start_ns);
     if (batch->does != DELETE_OP)
@@ -115,15 +143,15 @@ static void run_file_batch(const file_batch_t *batch, batch_end_t *end)
         char *row_at = batch->rows + number * ROW_BYTES;
         if (is_too_late(number, batch->until_ns))
             return;
-        name_object(name, batch, number);
         if (batch->flags & LOOK) {
             before.is_usage_known = 0;
-            end->error = look_at_object(batch, name, row_at);
+            end->error = look_at_object(batch, number);
             if (end->error) {
                 end->unprepared = 1;
                 return;
             }
         }
+        name_object(name, batch, number);
         end->begun++;
         end->error = run_one_file(batch, number, name, row_at, &before);
         if (end->error)

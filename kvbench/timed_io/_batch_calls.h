@@ -50,7 +50,7 @@ static PyObject *told_end(const batch_end_t *end)
 
 typedef struct {
     call_t call;
-    Py_buffer keys, ends, src_ends;
+    Py_buffer keys, ends, src_ends, places, descriptors;
 } batch_call_t;
 
 static void release_batch(batch_call_t *held)
@@ -59,6 +59,8 @@ static void release_batch(batch_call_t *held)
     PyBuffer_Release(&held->keys);
     PyBuffer_Release(&held->ends);
     PyBuffer_Release(&held->src_ends);
+    PyBuffer_Release(&held->places);
+    PyBuffer_Release(&held->descriptors);
 }
 
 static int get_names(file_batch_t *batch, PyObject *const *args)
@@ -72,6 +74,23 @@ static int get_names(file_batch_t *batch, PyObject *const *args)
     size_t folders = (size_t)(batch->levels * (batch->width + 1));
     return strlen(batch->prefix) + folders + KEY_DIGITS + strlen(batch->suffix) < most ||
            is_refused("the names of the objects are too long");
+}
+
+/* A number for each object, none of them negative; None: NULL. */
+static int get_of_each(PyObject *object, Py_buffer *view, int64_t count, const int64_t **values)
+{
+    static const char wrong[] =
+        "places and descriptors must be int64 buffers, with a number that is not negative for each object";
+    int64_t given;
+    if (object == Py_None)
+        return 1;
+    if (!get_numbers(object, view, &given))
+        return 0;
+    *values = view->buf;
+    for (int64_t i = 0; i < given; i++)
+        if ((*values)[i] < 0)
+            return is_refused(wrong);
+    return given == count || is_refused(wrong);
 }
 
 /* The arguments of run_files; those of a batch on a ring begin alike. */
@@ -88,8 +107,13 @@ static int get_file_batch(batch_call_t *held, file_batch_t *batch, PyObject *con
     batch->keys = held->keys.buf;
     batch->rows = call->row_at;
     batch->stop = call->stop;
+    if (!get_of_each(args[16], &held->places, batch->count, &batch->places) ||
+        !get_of_each(args[17], &held->descriptors, batch->count, &batch->descriptors))
+        return 0;
+    if (batch->descriptors && !batch->places)
+        return is_refused("descriptors go with places");
     if (batch->does == DELETE_OP)
-        return 1;
+        return !batch->places || is_refused("what has a place in a file is not removed by a call");
     return get_region(&batch->memory.all, args[9], &call->memory, batch->does == READ_OP, args[10], &call->extents) &&
            get_ends(&batch->memory, args[11], &held->ends, batch->count);
 }
@@ -100,7 +124,7 @@ static PyObject *run_files(PyObject *module, PyObject *const *args, Py_ssize_t n
     batch_call_t held = {0};
     file_batch_t batch = {0};
     batch_end_t end = {0};
-    if (!has_count("run_files", nargs, 16))
+    if (!has_count("run_files", nargs, 18))
         return NULL;
     if (!get_file_batch(&held, &batch, args)) {
         release_batch(&held);

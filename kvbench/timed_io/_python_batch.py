@@ -20,6 +20,7 @@ from kvbench.timed_io._python import (
     DIRECT,
     FIRST,
     FOLDERS,
+    IN_PLACE,
     LAST,
     NO_SYNC,
     RENAME,
@@ -77,6 +78,30 @@ def _each(extents: NDArray[Any], ends: AnyBuffer, count: int) -> list[NDArray[An
     return [extents[first:end] for first, end in pairwise(bounds)]
 
 
+def _of_each(numbers: AnyBuffer | None, count: int) -> list[int] | None:
+    """A number for each object, none of them negative."""
+    if numbers is None:
+        return None
+    found = _numbers(numbers, np.int64)
+    if len(found) != count or any(number < 0 for number in found):
+        raise ValueError(
+            "places and descriptors must be int64 buffers, with a number that is not negative for each object"
+        )
+    return found
+
+
+def _placed(
+    does: int, places: AnyBuffer | None, descriptors: AnyBuffer | None, count: int
+) -> tuple[list[int] | None, list[int] | None]:
+    """Where objects begin, and in which open files; None: each is a file of its own, and all lie in one."""
+    begins, opened = _of_each(places, count), _of_each(descriptors, count)
+    if opened is not None and begins is None:
+        raise ValueError("descriptors go with places")
+    if does == _DELETE and begins is not None:
+        raise ValueError("what has a place in a file is not removed by a call")
+    return begins, opened
+
+
 def _laid_out(digits: str, levels: int, width: int) -> str:
     """A name in its folders."""
     return "".join(f"{digits[level * width : (level + 1) * width]}/" for level in range(levels)) + digits
@@ -115,9 +140,11 @@ def run_files(
     flags: int,
     stop: AnyBuffer,
     until_ns: int,
+    places: AnyBuffer | None,
+    descriptors: AnyBuffer | None,
     /,
 ) -> End:
-    """Read, write or remove files, named by their keys."""
+    """Read, write or remove files, named by their keys, or parts of open ones."""
     if not 0 <= levels <= _MOST_LEVELS or not 1 <= width <= _MOST_WIDTH:
         raise ValueError("levels must be from 0 to 4, and width from 1 to 4")
     most = _MOST_NAME_BYTES - len(_TEMPORARY) - 1 if flags & (RENAME | FOLDERS) else _NAME_BYTES
@@ -128,6 +155,7 @@ def run_files(
     if does not in (_READ, _WRITE, _DELETE):
         raise ValueError("a batch reads, writes or deletes")
     single = FIRST | LAST | (flags & (DIRECT | NO_SYNC | RENAME | FOLDERS | ASK_FIRST))
+    begins, opened = _placed(does, places, descriptors, len(names))
     if does == _DELETE:
         return _one_after_the_other(len(names), until_ns, lambda at: unlink(rows, first_row + at, dirfd, names[at]))
     if memory is None or extents is None or ends is None:
@@ -136,16 +164,28 @@ def run_files(
     if io_bytes < 1:
         raise ValueError("io_bytes must be positive")
     parts, move = _each(extents, ends, len(names)), read_file if does == _READ else write_file
+
+    def look(at: int, descriptor: int) -> int:
+        if begins is None:
+            return page_cache(dirfd, names[at], bool(flags & DROP))
+        return page_cache(
+            dirfd, f"/proc/self/fd/{descriptor}", bool(flags & DROP), begins[at], int(parts[at][:, 1].sum())
+        )
+
     for at, name in enumerate(names):
         if _is_too_late(at, until_ns):
             return at, 0, 0
+        descriptor = dirfd if opened is None else opened[at]
         if flags & LOOK:
             try:
-                view[(first_row + at) * ROW_BYTES + RESIDENT_OFFSET] = page_cache(dirfd, name, bool(flags & DROP))
+                percent = look(at, descriptor)
             except OSError as error:
                 return at, error.errno or errno.EIO, 1
+            view[(first_row + at) * ROW_BYTES + RESIDENT_OFFSET] = percent
+        where = (name, -1, 0) if begins is None else (name, descriptor, begins[at])
+        here = single if begins is None else single | IN_PLACE
         try:
-            move(rows, first_row + at, dirfd, name, -1, 0, memory, parts[at], io_bytes, single, stop)
+            move(rows, first_row + at, dirfd, *where, memory, parts[at], io_bytes, here, stop)
         except OSError as error:
             return at + 1, error.errno or errno.EIO, 0
     return len(names), 0, 0

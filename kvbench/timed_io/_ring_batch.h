@@ -11,9 +11,7 @@
 #include "_ring.h"
 
 typedef struct {
-    file_batch_t files; /* `dirfd` is the open file where objects have places in one */
-    const int64_t *places;
-    const int64_t *descriptors; /* of the open file of each object, where they lie in several; else NULL */
+    file_batch_t files;
     int64_t depth;
 } ring_batch_t;
 
@@ -70,12 +68,7 @@ static char *row_of(const flight_t *flight, int64_t number)
 
 static int in_place(const flight_t *flight)
 {
-    return flight->batch->places != NULL;
-}
-
-static int descriptor_of(const ring_batch_t *batch, int64_t number)
-{
-    return batch->descriptors ? (int)batch->descriptors[number] : batch->files.dirfd;
+    return flight->batch->files.places != NULL;
 }
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
@@ -124,7 +117,7 @@ static int put_in_next_part(flight_t *flight)
     int64_t length = next_run(&object->cursor, files->io_bytes, &at);
     if (!length)
         return 0;
-    int64_t position = object->asked + (in_place(flight) ? flight->batch->places[flight->current] : 0);
+    int64_t position = object->asked + (in_place(flight) ? flight->batch->files.places[flight->current] : 0);
     part_t part = {flight->current, position, length, at, files->does};
     object->cursor.done += length;
     object->asked += length;
@@ -207,15 +200,14 @@ static void begin_next(flight_t *flight)
     object_t *object = &flight->objects[number];
     memset(object, 0, sizeof *object);
     object->region = region_of(&flight->batch->files.memory, number);
-    for (int64_t i = 0; i < object->region.count; i++)
-        object->region.nbytes += object->region.extents[i][1];
+    object->region.nbytes = nbytes_of(&object->region);
     object->cursor.region = &object->region;
     object->fd = object->fixed = -1;
     object->start_ns = clock_ns(CLOCK_MONOTONIC);
     flight->end->begun++;
     if (in_place(flight)) {
-        object->fd = descriptor_of(flight->batch, number);
-        if (!flight->batch->descriptors)
+        object->fd = descriptor_of(&flight->batch->files, number);
+        if (!flight->batch->files.descriptors)
             object->fixed = fixed_file(flight->ring, object->fd);
     }
     else if (!is_stopped(flight->batch->files.stop)) {
@@ -311,23 +303,8 @@ static void fly(flight_t *flight)
 /* Looks at the page cache for all of them, so that nothing untimed lies between. */
 static void look_at_all(ring_batch_t *batch, ring_end_t *end)
 {
-    char name[NAME_BYTES];
     for (int64_t number = 0; number < batch->files.count && !end->unprepared; number++) {
-        char *row_at = batch->files.rows + number * ROW_BYTES;
-        if (batch->places) {
-            region_t region = region_of(&batch->files.memory, number);
-            int64_t nbytes = 0;
-            int percent = 0;
-            for (int64_t i = 0; i < region.count; i++)
-                nbytes += region.extents[i][1];
-            end->unprepared = measure_residency(descriptor_of(batch, number), (batch->files.flags & DROP) != 0,
-                                                batch->places[number], nbytes, &percent);
-            row_at[RESIDENT_OFFSET] = (char)percent;
-        }
-        else {
-            name_object(name, &batch->files, number);
-            end->unprepared = look_at_object(&batch->files, name, row_at);
-        }
+        end->unprepared = look_at_object(&batch->files, number);
         if (end->unprepared)
             batch->files.count = number;
     }

@@ -80,62 +80,28 @@ static PyObject *ring_workers_ns(PyObject *module, PyObject *const *args, Py_ssi
     return PyLong_FromLongLong(since_ns);
 }
 
-typedef struct {
-    batch_call_t call;
-    Py_buffer places, descriptors;
-} ring_call_t;
-
-static void release_ring_call(ring_call_t *held)
+static int get_ring_batch(batch_call_t *held, ring_batch_t *batch, const ring_t *ring, PyObject *const *args)
 {
-    release_batch(&held->call);
-    PyBuffer_Release(&held->places);
-    PyBuffer_Release(&held->descriptors);
-}
-
-/* A number for each object, none of them negative; None: NULL. */
-static int get_of_each(PyObject *object, Py_buffer *view, int64_t count, const int64_t **values)
-{
-    static const char wrong[] =
-        "places and descriptors must be int64 buffers, with a number that is not negative for each object";
-    int64_t given;
-    if (object == Py_None)
-        return 1;
-    if (!get_numbers(object, view, &given))
-        return 0;
-    *values = view->buf;
-    for (int64_t i = 0; i < given; i++)
-        if ((*values)[i] < 0)
-            return is_refused(wrong);
-    return given == count || is_refused(wrong);
-}
-
-static int get_ring_batch(ring_call_t *held, ring_batch_t *batch, const ring_t *ring, PyObject *const *args)
-{
-    if (!get_file_batch(&held->call, &batch->files, args) ||
-        !get_size(args[16], &batch->depth, 1, "depth must be positive"))
+    if (!get_file_batch(held, &batch->files, args) || !get_size(args[18], &batch->depth, 1, "depth must be positive"))
         return 0;
     if (batch->files.does == DELETE_OP)
         return is_refused("a batch on a ring reads or writes");
     if (2 * batch->depth > ring->entries)
         return is_refused("the ring was opened for less depth");
-    int64_t count = batch->files.count;
-    if (!get_of_each(args[17], &held->places, count, &batch->places) ||
-        !get_of_each(args[18], &held->descriptors, count, &batch->descriptors))
-        return 0;
-    return !batch->descriptors || batch->places || is_refused("descriptors go with places");
+    return 1;
 }
 
 static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)module;
-    ring_call_t held = {0};
+    batch_call_t held = {0};
     ring_batch_t batch = {0};
     ring_end_t end = {0};
     ring_t *ring;
     if (!has_count("run_ring", nargs, 20) || !(ring = get_ring(args[0])))
         return NULL;
     if (!get_ring_batch(&held, &batch, ring, args + 1)) {
-        release_ring_call(&held);
+        release_batch(&held);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
@@ -143,7 +109,7 @@ static PyObject *run_ring(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (end.broken)
         ring_close(ring);
     Py_END_ALLOW_THREADS
-    release_ring_call(&held);
+    release_batch(&held);
     const row_t *split = &end.split;
     return Py_BuildValue("(LLii(LLLLLLLLL))", (long long)end.begun, (long long)end.failed, end.unprepared, end.broken,
                          (long long)split->t_start_ns, (long long)split->wall_ns, (long long)split->host_ns,

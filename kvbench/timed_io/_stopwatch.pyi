@@ -152,6 +152,8 @@ def run_files(
     flags: int,
     stop: AnyBuffer,
     until_ns: int,
+    places: AnyBuffer | None,
+    descriptors: AnyBuffer | None,
     /,
 ) -> tuple[int, int, int]:
     """A batch: whole files one after the other, each as `read_file`, `write_file` (FIRST and LAST) or `unlink` does it
@@ -162,6 +164,9 @@ def run_files(
     `extents[ends[i - 1]:ends[i]]` of `memory` (all three None where files are removed). `flags`: DIRECT, NO_SYNC,
     RENAME, FOLDERS; LOOK has the page cache looked at before each file, untimed, and what `page_cache` says of it put
     into resident_pct of its row; DROP with LOOK drops the file from it first.
+
+    With `places` (int64, where each begins) objects are parts of the open file `dirfd`, or of open files of their own
+    (`descriptors`, int64); nothing is opened or closed then, and nothing can be removed.
 
     `until_ns` (CLOCK_MONOTONIC; 0: never): from then on no file but the first is begun.
 
@@ -201,9 +206,9 @@ def run_ring(
     flags: int,
     stop: AnyBuffer,
     until_ns: int,
-    depth: int,
     places: AnyBuffer | None,
     descriptors: AnyBuffer | None,
+    depth: int,
     /,
 ) -> tuple[int, int, int, int, tuple[int, int, int, int, int, int, int, int, int]]:
     """A batch whose objects are in flight together: whole files as of `run_files` (`does` 0 or 1), or, with `places`

@@ -49,7 +49,7 @@ def run(calls: ModuleType, rec: NDArray[Any], does: int, dirfd: int, memory: Any
         rec.view(np.uint8), 2, does, dirfd, "sub/", ".kv", *given.get("folders", (0, 1)), given.get("keys",
         KEYS), memory,
         extents, ends, given.get("io_bytes", 3 * KIB), given.get("flags", 0), given.get("stop", np.zeros(1, np.int32)),
-        given.get("until_ns", 0),
+        given.get("until_ns", 0), given.get("places"), given.get("descriptors"),
     )  # fmt: skip
 
 
@@ -218,6 +218,32 @@ def test_a_batch_makes_folders_renames_and_leaves_the_sync_out(
     assert np.array_equal(landed, content)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_objects_with_places_are_parts_of_open_files(
+    calls: ModuleType, rec: NDArray[Any], tmp_path: Path, dirfd: int, several: bool
+) -> None:
+    content = np.random.default_rng(3).integers(0, 256, 32 * KIB, np.uint8)
+    files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("one", "two")]
+    places = np.array([40, 24, 8, 0], np.int64) * KIB
+    descriptors = np.array([files[0], files[1], files[1], files[0]], np.int64) if several else None
+    where = layout(4, 8 * KIB, 2)
+    rec["queue_ns"] = 0
+    given = {"places": places, "descriptors": descriptors}
+    assert run(calls, rec, WRITE, files[0], content, where, **given) == (4, 0, 0)
+    assert (rec["span_ns"][2:6] > 0).all(), "synced"
+    for at, place in enumerate(places.tolist()):
+        parts = [content[start : start + length] for start, length in where[0][at * 2 : at * 2 + 2]]
+        file = files[0] if descriptors is None else int(descriptors[at])
+        assert os.pread(file, 8 * KIB, place) == np.concatenate(parts).tobytes()
+    landed = np.zeros_like(content)
+    assert run(calls, rec, READ, files[0], landed, where, flags=LOOK, **given) == (4, 0, 0)
+    assert np.array_equal(landed, content)
+    assert (rec["resident_pct"][2:6] == 100).all()
+    assert (rec["nbytes"][2:6] == 8 * KIB).all()
+    for file in files:
+        os.close(file)
+
+
 def test_sums_of_rows_are_those_of_their_columns(calls: ModuleType) -> None:
     rec = np.zeros(5, RECORD_DTYPE)
     rng = np.random.default_rng(2)
@@ -243,6 +269,10 @@ def test_sums_of_rows_are_those_of_their_columns(calls: ModuleType) -> None:
         ({"levels": 5}, "levels must be from 0 to 4"),
         ({"width": 0}, "width from 1 to 4"),
         ({"io_bytes": 0}, "io_bytes must be positive"),
+        ({"places": np.zeros(3, np.int64)}, "places and descriptors must be int64 buffers"),
+        ({"places": np.array([0, -1, 0, 0])}, "places and descriptors must be int64 buffers"),
+        ({"descriptors": np.zeros(4, np.int64)}, "descriptors go with places"),
+        ({"does": DELETE, "places": np.zeros(4, np.int64)}, "what has a place in a file is not removed"),
     ],
 )
 def test_a_wrong_batch_is_refused_before_anything_is_done(
@@ -253,6 +283,7 @@ def test_a_wrong_batch_is_refused_before_anything_is_done(
         "width": 1, "keys": KEYS,
         "memory": np.zeros(2 * 4096, np.uint8), "extents": np.array([(0, 4096)] * 4), "ends": np.arange(1, 5),
         "io_bytes": 4096, "flags": 0, "stop": np.zeros(1, np.int32), "until_ns": 0,
+        "places": None, "descriptors": None,
     } | change  # fmt: skip
     with pytest.raises(ValueError, match=message):
         calls.run_files(rec.view(np.uint8), *asked.values())

@@ -68,8 +68,8 @@ class Asked:
         begun, failed, unprepared, broken, split = timed_io.run_ring(
             self.ring, self.rows, 1, does, self.descriptor, "", ".kv", *self.folders, self.keys, self.memory,
             np.stack([starts, np.full(self.count, self.nbytes)], axis=1), np.arange(1, self.count + 1), self.io_bytes,
-            self.flags, self.stop, self.until_ns, self.depth, self.places,
-            self.descriptors,
+            self.flags, self.stop, self.until_ns, self.places, self.descriptors,
+            self.depth,
         )  # fmt: skip
         return begun, failed, unprepared, broken, Split(*split)
 

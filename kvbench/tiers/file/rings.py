@@ -75,9 +75,9 @@ class Rings:
             flags,
             batch.stop,
             batch.until_ns,
-            self.depth,
             places,
             descriptors,
+            self.depth,
         )
         if broken and not begun:
             raise OSError(broken, f"the ring: {os.strerror(broken)}")

@@ -79,6 +79,7 @@ class RunDirectory(Area):
                 capacity,
                 io.sync,
                 overlapping=overlapping_of(io),
+                in_memory=filesystem_of(self.directory).in_memory,
             )
         return FileTier(
             self.objects,

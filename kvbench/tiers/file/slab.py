@@ -21,6 +21,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Extents, Memory
 from kvbench.tiers.contract import Tier
+from kvbench.tiers.file.in_turn import ONE_CALL_PATHS, run_in_turn
 from kvbench.tiers.file.overlapping import Names, Overlapping
 from kvbench.tiers.memory import RangeAllocator, part_of
 from kvbench.tiers.transfer import Batch, Cell, Part
@@ -48,10 +49,12 @@ class SlabTier(Tier):
         sync: str = "object",
         first_byte: int | None = None,
         overlapping: Overlapping | None = None,
+        in_memory: bool = False,
     ) -> None:
         """With `sync` `object` the file is synced before each write ends. `first_byte`: of a device, from where on
-        objects may lie. With `overlapping` what a batch reads or writes is in flight together; the tier closes
-        that. Raises OSError, and KvbenchError where there is no room for the file."""
+        objects may lie. With `overlapping` what a batch reads or writes is in flight together; the tier closes that.
+        `in_memory`: the filesystem is the page cache itself, where nothing is dropped or looked at. Raises OSError, and
+        KvbenchError where there is no room for the file."""
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
@@ -68,7 +71,8 @@ class SlabTier(Tier):
         self._lock = threading.Lock()
         self._open: list[int] = []
         self._overlapping = overlapping
-        self.moves_together = overlapping is not None
+        self.moves_together = read_path in ONE_CALL_PATHS
+        self._in_memory = in_memory
         self._dirfd = self._opened(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             make = os.O_CREAT | os.O_EXCL if first_byte is None else 0
@@ -155,18 +159,22 @@ class SlabTier(Tier):
         return -1, landing
 
     def run(self, batch: Batch) -> None:
-        """In flight together, where there is what does that and each object lies in one piece."""
+        """In one call, where each object lies in one piece, but for mappings and deletions."""
         reads = batch.does == Op.READ
-        places = None if self._overlapping is None or batch.does == Op.DELETE else self._starts(batch.keys)
-        if self._overlapping is None or places is None:
+        by_call = batch.does == Op.DELETE or (reads and not self.moves_together)
+        places = None if by_call else self._starts(batch.keys)
+        if places is None:
             super().run(batch)
             return
         flags = self._read_flags if reads else self._write_flags
-        if reads:
+        if reads and not self._in_memory:
             flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         batch.landed_there = reads
         descriptor = self._reads if reads else self._writes
-        self._overlapping.run(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
+        moves = run_in_turn if self._overlapping is None else self._overlapping.run
+        moves(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
+        if reads and self._in_memory:
+            batch.all_resident()
 
     def _starts(self, keys: Sequence[int]) -> npt.NDArray[np.int64] | None:
         """Where objects begin; None where one is not there, or not in one piece."""
@@ -250,6 +258,8 @@ class SlabTier(Tier):
         return places
 
     def prepare_read(self, key: int) -> int:
+        if self._in_memory:
+            return 100
         found = [
             timed_io.page_cache(self._dirfd, self._name, self._drop_page_cache, self._first_byte + offset, length)
             for offset, length in self._there(key).tolist()

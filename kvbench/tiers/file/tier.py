@@ -18,17 +18,16 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.config.run_config import Layout
-from kvbench.records.schema import RECORD_DTYPE, Op, Path
+from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import NotAsWrittenError, Tier
+from kvbench.tiers.file.in_turn import ONE_CALL_PATHS, run_in_turn
 from kvbench.tiers.file.naming import Naming
 from kvbench.tiers.file.overlapping import Names, Overlapping
-from kvbench.tiers.transfer import Batch, Cell, Part, beside
+from kvbench.tiers.transfer import Batch, Cell, Part
 from kvbench.units import SECTOR_BYTES
 
 _NUMPY_PATHS = (Path.DOUBLE_COPY, Path.NUMPY)
-_ONE_CALL_PATHS = (Path.BUFFERED, Path.DIRECT)
-"""Whose reads of a batch are one call."""
 _HEADER_TRIES: Final = 20
 _FLAT: Final = Layout()
 _ALL: Final = 100
@@ -62,7 +61,7 @@ class FileTier(Tier):
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
-        self.moves_together = read_path in _ONE_CALL_PATHS
+        self.moves_together = read_path in ONE_CALL_PATHS
         self.syncs_batches = sync == "batch"
         self._overlapping = overlapping
         self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
@@ -219,36 +218,13 @@ class FileTier(Tier):
                 flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         names = Names(self._folder, self._naming.suffix, self._naming.levels, self._naming.width)
         batch.landed_there = reads
-        if self._overlapping is not None and (reads or writes):
-            self._overlapping.run(batch, self._dirfd, names, self._io_bytes, flags, self._name)
-            self._note_residency(batch)
-            return
-        memories = beside(batch.memories) if reads or writes else None
-        end = timed_io.run_files(
-            batch.rows,
-            batch.first_row,
-            batch.does,
-            self._dirfd,
-            *names,
-            batch.key_array,
-            None if memories is None else memories.buffer,
-            None if memories is None else memories.extents,
-            None if memories is None else memories.ends,
-            self._io_bytes,
-            flags,
-            batch.stop,
-            batch.until_ns,
-        )
-        batch.ended(end, self._name)
-        self._note_residency(batch)
+        moves = run_in_turn if self._overlapping is None or not (reads or writes) else self._overlapping.run
+        moves(batch, self._dirfd, names, self._io_bytes, flags, self._name)
+        if reads and self._in_memory:
+            batch.all_resident()
         if not (reads or writes):
             for key in batch.keys[: batch.begun - len(batch.errors)]:
                 self._sizes.pop(key, None)
-
-    def _note_residency(self, batch: Batch) -> None:
-        """Of reads that were not looked at."""
-        if self._in_memory and batch.does == Op.READ:
-            batch.rows.view(RECORD_DTYPE)["resident_pct"][batch.first_row : batch.first_row + batch.begun] = _ALL
 
     @property
     def unregistered_errno(self) -> int:
