@@ -33,7 +33,7 @@ def batch_sums(run: Run, by: Sequence[str]) -> pd.DataFrame:
     found = run.splits
     if not {*_KEYS, "batches", *(f"{part}_ns" for part in BATCH_TIMES)} <= set(found):
         return pd.DataFrame(columns=[*by, *columns])
-    found = found.rename(columns={f"{part}_ns": f"batch_{part}_ns" for part in BATCH_TIMES})
+    found = found.assign(**{f"batch_{part}_ns": found[f"{part}_ns"] for part in BATCH_TIMES})
     names, ops = list(run.tiers["name"]), [label(op) for op in Op]
     known = found["tier"].between(0, len(names) - 1) & found["op"].between(0, len(ops) - 1)
     found = found[known & (found["phase"] == Phase.MEASURE) & found["timed_by"].isin(OVERLAPPING)]

@@ -146,7 +146,7 @@ def test_what_cannot_be_laid_out_or_synced_is_refused(kvbench: Call) -> None:
         (("tiers.1.layout.garbage=0.2",), "bucket_bytes and garbage are for buckets; leave them out for a file"),
         (("tiers.1.layout={kind: bucket, garbage: 1}",), "tiers.1.layout.garbage: expected 0.9 or less"),
         (("tiers.1.layout={kind: bucket, bucket_bytes: 5000}",), "tiers.1.layout.bucket_bytes: expected a multiple"),
-        (("tiers.1.layout={kind: bucket, levels: 1}",), "levels and rename are for files of single objects"),
+        (("tiers.1.layout={kind: bucket, levels: 1}",), "levels, rename and ask_first are for files of single objects"),
         (
             ("tiers.1.layout={kind: bucket}", "io.read_path=numpy"),
             "io.read_path: numpy reads .npy files; a bucket has none",

@@ -183,7 +183,8 @@ MAY_MAKE_FILES = {
     "kvbench/records/file.py": "the run file gets its name, where it may",
     "kvbench/records/outputs.py": "every other file of a command",
     "kvbench/tiers/file/probe.py": "in a folder of its own",
-    "kvbench/timed_io/_python.py": "an object gets its name, below the folder of a run",
+    "kvbench/tiers/file/nixl_transfers.py": "an object gets its name, below the folder of a run",
+    "kvbench/timed_io/_python.py": "likewise",
     "kvbench/workload/trace_samples.py": "for tests",
 }
 
