@@ -13,6 +13,10 @@ from typing import Final
 
 MARK: Final = "/kvbench-twins/"
 """A path that begins so is asked for to say which phase begins."""
+TRACED: Final = "file,desc,io_submit,io_uring_enter"
+"""What strace is to show."""
+AT_ONCE: Final = "at once"
+"""Instead of a path: of a call that hands the kernel several requests, `what` is their number."""
 
 _LINE: Final = re.compile(r"(?:(\d+) +)?(\w+)\((.*)\) += (-?\d+|\?)(?: (E\w+))?.*")
 _UNFINISHED: Final = re.compile(r"(\d+) +(.*) <unfinished \.\.\.>")
@@ -24,6 +28,8 @@ _MOVES: Final = {
     "read": "read", "pread64": "read", "readv": "read", "preadv": "read", "preadv2": "read",
     "write": "write", "pwrite64": "write", "writev": "write", "pwritev": "write", "pwritev2": "write",
 }  # fmt: skip
+_PLACED: Final = {"pread64", "preadv", "pwrite64", "pwritev"}
+_AIO: Final = re.compile(r"IOCB_CMD_P(READ|WRITE)V?, aio_fildes=(\d+).*?aio_nbytes=(\d+), aio_offset=(\d+)")
 _SYNCS: Final = {"fsync", "fdatasync", "syncfs", "sync_file_range", "fallocate", "ftruncate"}
 _OPENS: Final = {"open", "openat", "creat"}
 _COPIES: Final = {"dup", "dup2", "dup3", "fcntl"}
@@ -40,6 +46,8 @@ class Call:
     what: str
     before: str = ""
     """Of a rename, the old name."""
+    offset: int = -1
+    """Of what is read or written, in the file; -1: not said."""
 
 
 @dataclass(slots=True)
@@ -68,6 +76,9 @@ class _Reader:
     names: dict[int, str] = field(default_factory=dict)
 
     def read(self, line: _Line) -> Iterator[Call]:
+        if line.name in {"io_submit", "io_uring_enter"}:
+            yield from self._of_requests(line)
+            return
         paths = self._paths(line)
         if paths and paths[0].startswith(MARK):
             self.phase = paths[0].removeprefix(MARK)
@@ -103,10 +114,20 @@ class _Reader:
         if what:
             yield Call(self.phase, line.thread, path, what, before)
 
+    def _of_requests(self, line: _Line) -> Iterator[Call]:
+        """What of a ring is asked for lies in memory, where no trace shows it."""
+        if line.result > 0:
+            yield Call(self.phase, line.thread, AT_ONCE, str(line.result))
+        for does, file, nbytes, offset in _AIO.findall(_TEXT.sub("", line.text)):
+            what = f"{does.lower()} {nbytes}, not waited for"
+            yield Call(self.phase, line.thread, self.names.get(int(file), ""), what, offset=int(offset))
+
     def _of_open_file(self, line: _Line, path: str) -> Iterator[Call]:
-        what = ""
+        what, offset = "", -1
         if line.name in _MOVES:
             what = f"{_MOVES[line.name]} {line.result}"
+            if line.name in _PLACED and (found := re.search(r", (\d+)$", line.text)):
+                offset = int(found[1])
         elif line.name in _SYNCS:
             what = line.name
         elif line.name == "fadvise64":
@@ -118,11 +139,11 @@ class _Reader:
             # A descriptor that was copied is closed with the last of them.
             what = "" if path in self.names.values() else "close"
         if what:
-            yield Call(self.phase, line.thread, path, what)
+            yield Call(self.phase, line.thread, path, what, offset=offset)
 
 
 def read_calls(trace: Path) -> Iterator[Call]:
-    """The calls in `trace` (of `strace -f -e trace=file,desc`) on files, in order."""
+    """The calls in `trace` (of `strace -f -e trace=TRACED`) on files, in order."""
     reader = _Reader()
     for line in _whole(trace):
         yield from reader.read(line)

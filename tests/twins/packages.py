@@ -10,6 +10,9 @@ from typing import Final
 _NEEDED: Final = Path(__file__).parent / "needed.txt"
 _PACKAGES: Final = {
     "lmcache": ("lmcache==0.5.6",),
+    "lmcache-raw-block": ("lmcache==0.5.6", "lmcache-rust-raw-block-io==0.5.7rc2"),
+    "mooncake": ("mooncake-transfer-engine-non-cuda==0.3.13.post1",),
+    "nixl": ("sglang==0.5.23", "nixl==1.5.2", "nixl-cu12==1.5.1"),
     "sglang": ("sglang==0.5.23",),
     "vllm": ("vllm==0.33.0",),
 }
