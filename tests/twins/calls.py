@@ -170,6 +170,10 @@ def _whole(trace: Path) -> Iterator[_Line]:
             line = text
             if unfinished := _UNFINISHED.match(line):
                 begun[unfinished[1]] = unfinished[2]
+                if unfinished[2].startswith("close("):
+                    # Another thread can be given the same number before this one hears that it is free.
+                    del begun[unfinished[1]]
+                    yield _Line(int(unfinished[1]), "close", unfinished[2].removeprefix("close("), 0, "")
                 continue
             if resumed := _RESUMED.match(line):
                 line = f"{resumed[1]} {begun.pop(resumed[1], '')}{resumed[2]}"
