@@ -7,12 +7,14 @@ from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, repeats_option, seed_option
+from kvbench.commands.options import OUTPUT_FILE, PATH_AS_TEXT, PLACE, repeats_option, seed_option
+from kvbench.commands.paths import absolute_place
 from kvbench.commands.study_show import print_engine_study
 from kvbench.config.engines import read_engine, shipped_engines
 from kvbench.console import make_console
-from kvbench.studies.engines import EngineChoices, run_engines
+from kvbench.studies.engines import EngineChoices, engines_for, run_engines
 from kvbench.studies.engines_table import EnginesTable
+from kvbench.tiers.kinds import kind_at
 
 
 def _list_engines(console: Console) -> None:
@@ -20,16 +22,24 @@ def _list_engines(console: Console) -> None:
     for name in shipped_engines():
         twin, engine = read_engine(name)
         checked = "checked" if twin.checked else "unchecked"
-        moves = f"{engine.io['read_path']}, {engine.io['threads']} threads"
         block = f"{engine.cache['block_tokens']} tokens"
-        rows.append((safe_text(name), f"{twin.package} {twin.version}", checked, block, engine.layout.text, moves))
+        if engine.tier == "object":
+            layout, moves = "object", f"{engine.io['depth']} requests, {engine.io['threads']} threads"
+        else:
+            layout, moves = engine.layout.text, f"{engine.io['read_path']}, {engine.io['threads']} threads"
+        rows.append((safe_text(name), f"{twin.package} {twin.version}", checked, block, layout, moves))
     print_table(console, "Twins of engines", ("engine", "of", "", "block", "layout", "moves"), rows, left=6)
+
+
+def _left_out(names: list[str], place: str) -> str:
+    kept, there = ("objects", "a directory") if kind_at(place) == "file" else ("files", "a bucket")
+    return f"{place} is {there}: left out are {', '.join(names)}, whose engines keep {kept}."
 
 
 @click.command()
 @click.argument("config", type=PATH_AS_TEXT, default="conversations")
-@click.option("--dir", "directory", type=PATH, help="Directory under test.")
-@click.option("--engines", help="Twins, separated by commas.  [default: all that come with kvbench]")
+@click.option("--dir", "place", type=PLACE, help="Directory under test, or s3://BUCKET/PREFIX.")
+@click.option("--engines", help="Twins, separated by commas.  [default: all that come with kvbench and go there]")
 @click.option("--list", "lists", is_flag=True, help="List the twins that come with kvbench, and do nothing.")
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
@@ -46,7 +56,7 @@ def _list_engines(console: Console) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def engines(
     config: str,
-    directory: Path | None,
+    place: str | None,
     engines: str | None,
     lists: bool,
     ranks: int,
@@ -64,13 +74,18 @@ def engines(
     if lists:
         _list_engines(make_console())
         return None
-    if directory is None:
+    if place is None:
         raise click.UsageError("Missing option '--dir'.")
-    names = shipped_engines() if engines is None else [name.strip() for name in engines.split(",")]
+    console = Console(quiet=True) if as_json else make_console()
+    names, others = engines_for(place)
+    if engines is not None:
+        names = [name.strip() for name in engines.split(",")]
+    elif others:
+        console.print(_left_out(others, place), soft_wrap=True, highlight=False, markup=False)
     choices = EngineChoices(
         source=config,
         overrides=overrides,
-        directory=directory,
+        place=absolute_place(place),
         engines=tuple(names),
         ranks=ranks,
         repeats=repeats,
@@ -78,6 +93,6 @@ def engines(
         out=out,
         overwrite=overwrite,
     )
-    run_engines(choices, EnginesTable(out).add, Console(quiet=True) if as_json else make_console())
+    run_engines(choices, EnginesTable(out).add, console)
     print_engine_study(out, make_console(), as_json=as_json)
     return f"{out} is complete, and `kvbench study show {out}` prints its figures"

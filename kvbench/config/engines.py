@@ -8,9 +8,9 @@ configuration says there does not count. All else is the workload's: requests, m
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from kvbench.config.errors import explain
 from kvbench.config.sections import Io, Layout
@@ -26,7 +26,7 @@ GOVERNED: Final[Mapping[str, tuple[str, ...]]] = {
     "cache": ("block_tokens", "partial_blocks", "lookup", "write", "split"),
     "io": tuple(name for name in Io.model_fields if name not in _OF_WORKLOAD),
 }
-"""Keys that a twin decides; beside them stands the layout of the file tier."""
+"""Keys that a twin decides; beside them stand the kind of the last tier and the layout of its files."""
 
 
 class Twin(Section):
@@ -62,9 +62,18 @@ class Engine(Section):
     twin: _Own
     differences: tuple[Text, ...] = ()
     """What the engine does and its twin does not."""
+    tier: Literal["file", "object"] = "file"
+    """What the engine keeps blocks in: files of a directory, or objects of a bucket."""
     layout: Layout = Layout()
+    """Of files."""
     cache: dict[str, Any] = Field(default_factory=dict)
     io: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _only_files_have_a_layout(self) -> Self:
+        if self.tier == "object" and self.layout != Layout():
+            raise ValueError("layout: it is for files; leave it out where tier is object")
+        return self
 
 
 def shipped_engines() -> list[str]:
@@ -118,20 +127,30 @@ def overlay(content: dict[str, Any], name: str, overrides: Iterable[str]) -> Non
                 if key in decided:
                     place[key] = decided[key]
         content[section] = place
+    _overlay_last_tier(content, name, engine, said)
+    content["twin"] = twin.model_dump(mode="json")
+
+
+def _overlay_last_tier(content: dict[str, Any], name: str, engine: Engine, said: set[str]) -> None:
+    """What the engine keeps its blocks in: a file tier becomes one of objects where those are the engine's."""
     tiers = content.setdefault("tiers", [{"kind": "file"}])
-    last = tiers[-1] if isinstance(tiers, list) and tiers else None
-    if not isinstance(last, dict) or last.get("kind") != "file":
+    found = tiers[-1] if isinstance(tiers, list) and tiers else None
+    last: dict[str, Any] = found if isinstance(found, dict) else {}
+    own = f"tiers.{len(tiers) - 1}"
+    whole = {"tiers", own} & said
+    if last.get("kind") == "file" and engine.tier == "object" and not (whole or f"{own}.kind" in said):
+        last["kind"] = "object"
+        last.pop("layout", None)
+    if last.get("kind") != engine.tier:
         raise KvbenchError(
-            f"--engine {name}: it lies on a file tier, which must be the last of the configuration's tiers"
+            f"--engine {name}: it lies on {'an object' if engine.tier == 'object' else 'a file'} tier, which must be "
+            "the last of the configuration's tiers"
         )
-    number = len(tiers) - 1
-    whole = {"tiers", f"tiers.{number}"} & said
-    if not (whole and "layout" in last):
-        inner = {key.rpartition(".")[2] for key in said if key.startswith(f"tiers.{number}.layout.")}
-        if f"tiers.{number}.layout" not in said:
+    if engine.tier == "file" and not (whole and "layout" in last):
+        inner = {key.rpartition(".")[2] for key in said if key.startswith(f"{own}.layout.")}
+        if f"{own}.layout" not in said:
             kept = {key: value for key, value in (last.get("layout") or {}).items() if key in inner}
             last["layout"] = engine.layout.model_dump(mode="json", exclude_unset=True) | kept
-    content["twin"] = twin.model_dump(mode="json")
 
 
 def _is_said(key: str, said: set[str]) -> bool:

@@ -2,7 +2,8 @@
 
 Every run is an MPI job of its own. Runs stand in the order of a randomised block design: each repeat holds every twin
 once, shuffled anew, and begins with what the storage gives at most. The load has to end by itself, so that each twin
-serves the same requests: what they were is in each run file, and `kvbench_analysis` refuses to compare others.
+serves the same requests: what they were is in each run file, and `kvbench_analysis` refuses to compare others. A twin
+of an engine that keeps files goes to a directory, one of an engine that keeps objects to a bucket.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +16,16 @@ from rich.console import Console
 
 from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
-from kvbench.config.engines import Twin, read_engine
+from kvbench.config.engines import Twin, read_engine, shipped_engines
 from kvbench.config.load import load_config
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
 from kvbench.run.order import Order
+from kvbench.studies.bucket_limit import measure_bucket_limit
 from kvbench.studies.limit import Limit, measure_limit
 from kvbench.studies.one_run import PROGRAM, arguments_of
+from kvbench.tiers.kinds import kind_at, target_at
+from kvbench.tiers.object.target import BucketTarget
 
 TABLE: Final = Kind("the table of a study of engines", (b"engine,package,version,",))
 """What the runs' figures are kept in (`engines_table`)."""
@@ -34,7 +38,8 @@ class EngineChoices:
     source: str
     """Path or name of the configuration."""
     overrides: tuple[str, ...]
-    directory: Path
+    place: str
+    """A directory, or an address in a bucket."""
     engines: tuple[str, ...]
     ranks: int
     repeats: int
@@ -58,6 +63,28 @@ class EngineRun:
     def name(self) -> str:
         """Of its run file."""
         return f"{self.twin.name}-{self.repeat}"
+
+
+def engines_for(place: str) -> tuple[list[str], list[str]]:
+    """The twins that come with kvbench whose engines keep their blocks at a place such as this, and the others."""
+    kind = kind_at(place)
+    names = shipped_engines()
+    going = [name for name in names if read_engine(name)[1].tier == kind]
+    return going, [name for name in names if name not in going]
+
+
+def check_place(choices: EngineChoices) -> None:
+    """Raise KvbenchError where a twin cannot go to the place under test, or that cannot be used."""
+    kind = kind_at(choices.place)
+    astray = [name for name in choices.engines if read_engine(name)[1].tier != kind]
+    if astray:
+        keep = "keeps its blocks" if len(astray) == 1 else "keep their blocks"
+        there, other = ("a directory", "objects") if kind == "file" else ("a bucket", "files")
+        raise KvbenchError(
+            f"--engines: {', '.join(astray)} {keep} in {other}, and {choices.place} is {there}; of the twins that come "
+            f"with kvbench there go {', '.join(engines_for(choices.place)[0])}"
+        )
+    target_at(choices.place).check()
 
 
 def plan_runs(choices: EngineChoices) -> list[EngineRun]:
@@ -103,6 +130,7 @@ def run_engines(choices: EngineChoices, record: Callable[[EngineRun, Path, Limit
             "outside, with --ranks"
         )
     check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
+    check_place(choices)
     runs = plan_runs(choices)
     folder = choices.out.with_name(f"{choices.out.stem}-runs")
     make_folder(folder, "the run files", "choose another --out")
@@ -122,11 +150,11 @@ def _carry_out(
     limit = Limit(0.0, direct=False)
     for number, (run, path) in enumerate(runs):
         if number % len(choices.engines) == 0:
-            limit = measure_limit(choices.directory)
+            limit = _limit_of(choices.place)
         path.unlink(missing_ok=True)
         order = Order(
             source=choices.source,
-            directory=str(choices.directory.absolute()),
+            directory=choices.place,
             out=path,
             overrides=choices.overrides,
             engine=run.engine,
@@ -141,3 +169,8 @@ def _carry_out(
             soft_wrap=True,
             highlight=False,
         )
+
+
+def _limit_of(place: str) -> Limit:
+    target = target_at(place)
+    return measure_bucket_limit(target) if isinstance(target, BucketTarget) else measure_limit(Path(place))

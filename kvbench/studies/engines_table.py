@@ -32,7 +32,7 @@ class EnginesTable:
         twin = run.twin
         facts = (twin.name, twin.package, twin.version, twin.checked, run.repeat, len(self._rows))
         row: dict[str, Any] = dict(zip(_FIRST, (*facts, int(loaded.attributes["ranks"])), strict=True))
-        row |= {"limit_gib_per_s": limit.gib_per_s, "limit_direct": limit.direct}
+        row |= {"limit_gib_per_s": limit.gib_per_s, "limit_direct": limit.direct, "limit_requests": limit.requests}
         row |= {"block_bytes": block_bytes(RunConfig.model_validate(loaded.config))}
         row |= asdict(figures)
         row |= {"fingerprint": loaded.attributes["fingerprint"], "run_file": storable(str(path))}

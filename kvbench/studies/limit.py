@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,53 +21,65 @@ from kvbench.units import MIB, SEGMENT_BYTES, format_bytes
 
 THREADS: Final = 16
 FILE_BYTES: Final = 512 * MIB
-_ROUNDS: Final = 3
+ROUNDS: Final = 3
 """Times that the file is read: the best counts, for it is a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Of a directory."""
+    """Of a place under test."""
 
     gib_per_s: float
     direct: bool
-    """Whether the page cache was left out; else it was emptied of the file before each reading."""
+    """Of a directory: whether the page cache was left out; else it was emptied of the file before each reading."""
+    requests: bool = False
+    """It is of an object store, which was sent requests (`bucket_limit`)."""
 
 
 def measure_limit(directory: Path, nbytes: int = FILE_BYTES) -> Limit:
     """Write a file of `nbytes` there and read it with THREADS threads in pieces of 4 MiB. Raises KvbenchError."""
-    try:
-        descriptor = _nameless(directory)
-    except OSError as error:
-        raise KvbenchError(f"cannot make a file in {directory}: {error.strerror}") from error
-    try:
-        _fill(descriptor, nbytes)
-        reading, direct = _for_reading(descriptor)
-        buffers = [_touched() for _ in range(THREADS)]
+    with ExitStack() as opened:
         try:
-            rates = [_read_once(reading, nbytes, direct, buffers) for _ in range(_ROUNDS)]
-        finally:
-            os.close(reading)
-    except OSError as error:
-        raise KvbenchError(
-            f"{directory}: what the storage gives at most cannot be measured with a file of {format_bytes(nbytes)}: "
-            f"{error.strerror}"
-        ) from error
-    finally:
-        os.close(descriptor)
-    return Limit(max(rates), direct)
+            writing, *reading = _nameless(directory, opened)
+        except OSError as error:
+            raise KvbenchError(f"cannot make a file in {directory}: {error.strerror}") from error
+        try:
+            _fill(writing, nbytes)
+            direct = len(reading) > 1 and _can_be_read(reading[0])
+            buffers = [_touched() for _ in range(THREADS)]
+            chosen = reading[0] if direct else reading[-1]
+            return Limit(max(_read_once(chosen, nbytes, direct, buffers) for _ in range(ROUNDS)), direct)
+        except OSError as error:
+            raise KvbenchError(
+                f"{directory}: what the storage gives at most cannot be measured with a file of "
+                f"{format_bytes(nbytes)}: {error.strerror}"
+            ) from error
 
 
-def _nameless(directory: Path) -> int:
-    try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
-            raise
-    path = directory / f".kvbench-limit-{os.getpid()}"
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    path.unlink()
-    return descriptor
+def _nameless(directory: Path, opened: ExitStack) -> list[int]:
+    """A file without a name, open for writing, for reading direct where the filesystem takes that, and for reading
+    through the page cache; `opened` closes it. Raises OSError."""
+
+    def open_it(path: str | Path, flags: int) -> int:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        opened.callback(os.close, descriptor)
+        return descriptor
+
+    with ExitStack() as named:
+        try:
+            descriptors = [open_it(directory, os.O_TMPFILE | os.O_RDWR)]
+            path = Path(f"/proc/self/fd/{descriptors[0]}")
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise
+            path = directory / f".kvbench-limit-{os.getpid()}"
+            descriptors = [open_it(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)]
+            named.callback(path.unlink)
+        # While it still has its name: GlusterFS and others do not open a file again that has none.
+        with suppress(OSError):
+            descriptors.append(open_it(path, os.O_RDONLY | os.O_DIRECT))
+        descriptors.append(open_it(path, os.O_RDONLY))
+    return descriptors
 
 
 def _fill(descriptor: int, nbytes: int) -> None:
@@ -79,21 +92,14 @@ def _fill(descriptor: int, nbytes: int) -> None:
     os.fsync(descriptor)
 
 
-def _for_reading(descriptor: int) -> tuple[int, bool]:
-    """The same file opened once more, and whether that is direct. Filesystems that refuse it do so at once, or at the
-    first read."""
-    path = f"/proc/self/fd/{descriptor}"
-    try:
-        reading = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        with mmap.mmap(-1, mmap.PAGESIZE) as page:
-            try:
-                os.preadv(reading, [page], 0)
-                return reading, True
-            except OSError:
-                os.close(reading)
-    except OSError:
-        pass
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
+def _can_be_read(direct: int) -> bool:
+    """Filesystems that refuse direct reads do so when the file is opened, or at the first read."""
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        try:
+            os.preadv(direct, [page], 0)
+        except OSError:
+            return False
+    return True
 
 
 def _touched() -> mmap.mmap:

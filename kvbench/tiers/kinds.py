@@ -48,11 +48,17 @@ def register(name: str, kind: Kind, facts: TierKind) -> None:
     TIER_KINDS[name] = facts
 
 
-def target_at(address: str) -> Target:
-    """The target that an address means by itself: a directory, unless it begins with another kind's scheme."""
+def kind_at(address: str) -> str:
+    """The kind whose targets are addressed so: files in a directory, unless it begins with another kind's scheme."""
     scheme, sign, _ = address.partition("://")
-    kinds = [kind.target for kind in KINDS.values() if kind.target is not None and scheme in kind.schemes and sign]
-    return (kinds or [DirectoryTarget])[0](address)
+    return next((name for name, kind in KINDS.items() if sign and kind.target and scheme in kind.schemes), "file")
+
+
+def target_at(address: str) -> Target:
+    """The target that an address means by itself."""
+    make = KINDS[kind_at(address)].target
+    assert make is not None
+    return make(address)
 
 
 def target_of(config: RunConfig, address: str | None) -> Target:

@@ -117,6 +117,7 @@ def test_a_study_says_how_far_each_twin_is_from_the_storage_within_80_columns() 
     prose = ("Storage", *figures.sentences)
     assert max(len(line.rstrip()) for line in text.getvalue().splitlines() if not line.startswith(prose)) <= 80
     assert "op/s" in text.getvalue(), "headings are not folded"
+    assert "4 MiB by 16 threads, direct" in text.getvalue()
     assert json.loads(to_json(figures))["engines"][0]["engine"] == "fast-twin"
 
 
@@ -138,6 +139,14 @@ def test_reads_that_overlap_without_sums_of_their_batches_have_no_known_shares(t
     figures = load_figures(load(run.write(tmp_path / "run.h5")))
     assert figures.split_of == "unknown"
     assert np.isnan([figures.device_share, figures.host_share, figures.runq_share]).all()
+
+
+def test_of_an_object_store_it_says_what_its_limit_is_of() -> None:
+    figures = engine_figures(study(limit_requests=True, limit_direct=False), np.random.default_rng(0))
+    text = io.StringIO()
+    print_engines(figures, Console(file=text, width=80))
+    assert "plain gets of objects of 4 MiB, 16 at once" in text.getvalue()
+    assert json.loads(to_json(figures))["limit_requests"] is True
 
 
 def test_twins_that_do_not_differ_are_not_said_to() -> None:

@@ -22,9 +22,12 @@ def loaded(engine: str = "", *overrides: str, source: str = "conversations") -> 
 def test_a_shipped_twin_is_a_whole_behaviour_and_says_what_it_is_made_from(name: str) -> None:
     content = read_yaml((ENGINES / f"{name}.yaml").read_text(encoding="utf-8"), name)
     assert {"block_tokens", "partial_blocks", "lookup", "write"} <= set(content["cache"])
-    usual = {"engine", "depth"} if "engine" not in content["io"] else set()
-    if content["io"].get("engine") != "nixl":
-        usual.add("nixl")
+    if content.get("tier") == "object":
+        usual = {"read_path", "write_path", "io_bytes", "engine", "nixl", "sync"}
+    else:
+        usual = {"engine", "depth"} if "engine" not in content["io"] else set()
+        if content["io"].get("engine") != "nixl":
+            usual.add("nixl")
     assert set(content["io"]) == set(GOVERNED["io"]) - usual
     twin, engine = read_engine(name)
     assert all((twin.package, twin.version, twin.part, engine.differences))
@@ -62,6 +65,14 @@ def test_a_layout_that_was_said_stays(overrides: Sequence[str], levels: int) -> 
     assert loaded("vllm-fs", *overrides).tiers[-1].layout.levels == levels
 
 
+def test_an_engine_that_keeps_objects_has_them_on_the_last_tier_whatever_files_would_have_lain_there() -> None:
+    config = loaded("lmcache-s3", "tiers.0.capacity_bytes=2GiB")
+    assert (config.tiers[-1].kind, config.tiers[-1].capacity_bytes) == ("object", 2 << 30)
+    assert (config.io.depth, config.io.threads, config.io.max_concurrent_allocs) == (25, 4, 4)
+    config = loaded("nixl-obj", "tiers.0={kind: object, capacity_bytes: 1GiB, retries: 2}", "io.depth=3")
+    assert (config.tiers[-1].retries, config.io.depth, config.cache.lookup) == (2, 3, "stat")
+
+
 def test_what_a_twin_leaves_out_has_its_default(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("twin: {package: mine, version: '1', part: all, checked: false}\nio: {threads: 5}\n")
@@ -81,10 +92,13 @@ def test_which_engine_it_is_a_twin_of_is_no_part_of_the_work() -> None:
 @pytest.mark.parametrize(
     ("source", "engine", "overrides", "message"),
     [
-        ("conversations", "wrong", (), "there are: hicache-file, lmcache-disk"),
+        ("conversations", "wrong", (), "there are: hicache-file, nixl-obj"),
         ("conversations", "missing.yaml", (), "cannot read it: No such file"),
         ("smoke", "vllm-fs", (), "have blocks that it could keep: sessions"),
         ("conversations", "vllm-fs", ("tiers=[{kind: null, capacity_bytes: 1GiB}]",), "it lies on a file tier"),
+        ("conversations", "vllm-fs", ("tiers.0={kind: object, capacity_bytes: 1GiB}",), "it lies on a file tier"),
+        ("conversations", "lmcache-s3", ("tiers.0={kind: file, capacity_bytes: 1GiB}",), "it lies on an object tier"),
+        ("conversations", "lmcache-s3", ("tiers.0.kind=file",), "it lies on an object tier"),
     ],
 )
 def test_what_no_twin_can_serve_is_refused(source: str, engine: str, overrides: tuple[str, ...], message: str) -> None:
@@ -102,6 +116,10 @@ def test_what_no_twin_can_serve_is_refused(source: str, engine: str, overrides: 
             "io.arena_bytes is no",
         ),
         ("twin: {package: mine, version: '1', part: all, checked: true}\nlayout: {kind: heap}", "layout.kind"),
+        (
+            "twin: {package: mine, version: '1', part: all, checked: true}\ntier: object\nlayout: {levels: 1}",
+            "layout: it is for files",
+        ),
     ],
 )
 def test_a_twin_of_ones_own_is_read_with_care(tmp_path: Path, text: str, message: str) -> None:

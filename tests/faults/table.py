@@ -15,6 +15,7 @@ from pathlib import Path
 HEADINGS = ("what was done", "exit code", "what kvbench said", "seconds to the end", "records before", "records after")
 _LONGEST = 420
 _PLACES = (
+    (r"s3://kvbench/[a-z-]+", "ADDRESS"),
     (r"\S*/mounted-\d+/run\.h5", "OUT"),
     (r"'?/\S*/under test'?", "DIR"),
     (r"/\S*/(?:mounted-\d+|failing|local|shared)(?=[/'` ])", "DIR"),

@@ -11,6 +11,7 @@ import pytest
 from breaking import Victim, clean, put_strangers
 from judging import beside, check_failed, check_nothing_is_lost, fill
 from kvbench_command import attributes, column, remains
+from laid_out import EVERY, LAYOUTS, NIXL, skip_without_library
 from transfer_library import need_nixl
 
 pytestmark = pytest.mark.slow
@@ -18,42 +19,13 @@ pytestmark = pytest.mark.slow
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
-FOLDERS = ("tiers.1.layout={levels: 2, width: 1, rename: true}",)
-# Short contexts, much of which is found, and more of that on the file tier than in memory.
-SHORT_CONTEXTS = (
-    "workload={kind: sessions, users: 2, span_s: 36000, applications: {number: 2, prompt_tokens: 640}, "
-    "turns: {first_tokens: 256, new_tokens: 128, output_tokens: 64}}",
-    "pacing.mode=asap",
-    "cache.write=write-through",
-    "tiers.0.capacity_bytes=12MiB",
-)
-SLAB = (*SHORT_CONTEXTS, "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}")
-BUCKET = (
-    *SHORT_CONTEXTS,
-    "io.sync=batch",
-    "tiers.1={kind: file, capacity_bytes: 48MiB, layout: {kind: bucket, bucket_bytes: 16MiB, garbage: 0.3}}",
-)
-ON_RINGS = ("io.engine=uring", "io.depth=8", "io.threads=2")
-FILES = (*SHORT_CONTEXTS, "tiers.1={kind: file, capacity_bytes: 48MiB}")
-NIXL = (*FILES, "io.engine=nixl", *ON_RINGS[1:])
-LAYOUTS = {
-    "folders": ("folders, renamed", FOLDERS),
-    "slab": ("slab", SLAB),
-    "bucket": ("buckets, batches synced", BUCKET),
-    "rings": ("files on rings", (*FILES, *ON_RINGS)),
-    "slab-rings": ("slab on rings", (*SLAB, *ON_RINGS)),
-    "bucket-rings": ("buckets on rings, batches synced", (*BUCKET, *ON_RINGS)),
-    "nixl": ("files by NIXL", NIXL),
-    "slab-nixl": ("slab by NIXL", (*SLAB, *NIXL[-3:], "io.nixl.options={use_uring: true}")),
-}
 _FILES = (".kv", ".slab", ".bucket")
-EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
 
 
 @pytest.fixture(autouse=True)
 def _nixl_is_there(request: pytest.FixtureRequest) -> None:
-    if "by NIXL" in str(getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")):
-        need_nixl()
+    callspec = getattr(request.node, "callspec", None)
+    skip_without_library(str(callspec.params.get("name")) if callspec else "")
 
 
 @EVERY
@@ -66,7 +38,7 @@ def test_a_killed_rank(victim: Break, folder: Path, tell: Tell, name: str, layou
     tell(f"{name}: kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
 
 
-@pytest.mark.parametrize("which", ["folders", "bucket"])
+@pytest.mark.parametrize("which", ["folders", "bucket", "rings", "bucket-rings"])
 def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell, which: str) -> None:
     name, layout = LAYOUTS[which]
     place = mount("256m")
@@ -92,39 +64,16 @@ def test_storage_full_under_nixl(victim: Break, mount: Callable[[str], Path], tm
     tell("files by NIXL: the filesystem under test filled by somebody else", outcome, rows)
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [(Path.unlink, "No such file or directory"), (lambda path: os.truncate(path, 4096), "Input/output error")],
-    ids=["deleted", "truncated"],
-)
-def test_files_that_are_gone_or_short_under_nixl(
-    victim: Break, folder: Path, tmp_path: Path, tell: Tell, damage: Callable[[Path], None], words: str
+@pytest.mark.parametrize("which", ["slab", "slab-rings", "slab-nixl"])
+def test_storage_full_beside_a_slab(
+    victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell, which: str
 ) -> None:
-    need_nixl()
-    strangers = put_strangers(folder)
-    run = victim(*NIXL)
-
-    def spoil() -> None:
-        def once() -> None:
-            for path in folder.glob("kvbench-*/rank-1/*.kv"):
-                with contextlib.suppress(FileNotFoundError):
-                    damage(path)
-
-        run.command.keep_doing(once)
-
-    run.break_it(spoil)
-    outcome = run.outcome()
-    rows = check_failed(outcome, tmp_path / "run.h5", words)
-    assert remains(folder) == strangers
-    done = "deleted" if damage is Path.unlink else "truncated"
-    tell(f"files by NIXL: the objects of rank 1 {done} by somebody else", outcome, rows)
-
-
-def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
     """It has its room from the beginning."""
+    name, layout = LAYOUTS[which]
+    skip_without_library(name)
     place = mount("256m")
     strangers = put_strangers(place)
-    run = victim(*SLAB, directory=place)
+    run = victim(*layout, directory=place)
     run.break_it(lambda: fill(place))
     run.go_on()
     run.command.send(signal.SIGINT)
@@ -135,7 +84,7 @@ def test_storage_full_beside_a_slab(victim: Break, mount: Callable[[str], Path],
     assert rows > outcome.before > 0
     assert remains(place) == sorted([*strangers, "mine"])
     said = "none, the run goes on until it is asked to stop"
-    tell("slab: the filesystem under test filled by somebody else", outcome, rows, said)
+    tell(f"{name}: the filesystem under test filled by somebody else", outcome, rows, said)
 
 
 @EVERY
@@ -205,22 +154,3 @@ def test_two_runs_at_once_in_one_directory(
     assert rows >= outcome.before > 0
     said = "interrupted; both runs end well, neither lost a file to the other or to clean"
     tell(f"{name}: a second run, `kvbench clean --yes`, and then Ctrl-C at both", outcome, rows, said)
-
-
-def test_a_look_up_of_a_file_that_somebody_deleted(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
-    strangers = put_strangers(folder)
-    layout = ("tiers.1={kind: file, capacity_bytes: 48MiB, layout: {levels: 1}}", "cache.lookup=stat")
-    run = victim(*SLAB[:-1], *layout)
-
-    def delete() -> None:
-        def once() -> None:
-            for path in folder.glob("kvbench-*/rank-1/*/*.kv"):
-                path.unlink(missing_ok=True)
-
-        run.command.keep_doing(once)
-
-    run.break_it(delete)
-    outcome = run.outcome()
-    rows = check_failed(outcome, tmp_path / "run.h5", "No such file or directory")
-    assert remains(folder) == strangers
-    tell("look-ups by stat: the objects of rank 1 deleted by somebody else", outcome, rows)

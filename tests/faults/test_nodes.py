@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
+from laid_out import LAYOUTS, SHORT_CONTEXTS
 from node_bed import NodeBed
 
 from kvbench.cluster.launch.mpirun import Mpirun
@@ -22,6 +23,12 @@ Tell = Callable[..., None]
 PATIENCE_S = 5
 MOST_SECONDS = 60
 STOPPED_S = 5
+ON_ONE_TIER = (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}]")
+AWAY = {
+    "files": ("", ("tiers=[{kind: file}]",)),
+    "slab-rings": ("slab on rings: ", (*ON_ONE_TIER, "io.engine=uring", "io.depth=8", "io.threads=2")),
+}
+KILLED = {"files": ("", ()), "bucket-rings": ("buckets on rings: ", LAYOUTS["bucket-rings"][1])}
 
 
 @pytest.fixture
@@ -87,8 +94,10 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
     tell(f"network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
 
 
-def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
-    run = on_nodes(own=True)
+@pytest.mark.parametrize("which", KILLED)
+def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, which: str) -> None:
+    name, layout = KILLED[which]
+    run = on_nodes(*layout, own=True)
     run.break_it(lambda: bed.call("kill", 2))
     outcome = run.outcome()
     bed.call("start", 2)
@@ -101,13 +110,15 @@ def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
     rows, _ = run.recovered()
     assert sum(rows) >= outcome.before > 0
     assert [clean_on(bed, node, bed.local) for node in (1, 2)] == [[], []]
-    tell("node 2 and all in it killed (kvbench run --ranks, 2 x 2 ranks)", outcome, sum(rows))
+    tell(f"{name}node 2 and all in it killed (kvbench run --ranks, 2 x 2 ranks)", outcome, sum(rows))
 
 
+@pytest.mark.parametrize("which", AWAY)
 def test_a_shared_filesystem_that_is_away_for_a_while(
-    on_nodes: Break, bed: NodeBed, run_file: Path, tell: Tell
+    on_nodes: Break, bed: NodeBed, run_file: Path, tell: Tell, which: str
 ) -> None:
-    run = on_nodes("tiers=[{kind: file}]", directory=bed.shared)
+    name, layout = AWAY[which]
+    run = on_nodes(*layout, directory=bed.shared)
 
     def stop() -> None:
         bed.call("stop-storage")
@@ -128,7 +139,7 @@ def test_a_shared_filesystem_that_is_away_for_a_while(
     rows = int(column(run_file, "ranks/rows").sum())
     assert rows > outcome.before > 0
     tell(
-        f"GlusterFS server stopped for {STOPPED_S} s",
+        f"{name}GlusterFS server stopped for {STOPPED_S} s",
         outcome,
         rows,
         f"none, the run goes on until it is asked to stop; the longest operation took {longest_s:.1f} s",

@@ -1,6 +1,7 @@
 """What breaks in an object store, done to runs whose objects lie in a bucket: of the test bed's server, but for what
 ends a run before it sends anything to one."""
 
+import errno
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from breaking import Outcome, Victim, missing
-from judging import MOST_SECONDS_OF_A_KILL, check_failed
+from judging import MOST_SECONDS_OF_A_KILL, beside, check_failed
 from kvbench_command import KVBENCH, attributes, column, overrides
 from s3_server import BUCKET, Proxy, S3Server, brought_up, call_server, delete, paths_below, proxy_before, put
 
@@ -305,6 +306,62 @@ def test_a_killed_rank(victim: Break, bucket: str, tell: Tell) -> None:
     assert kvbench("clean", bucket, "--run", run_id, "--yes").returncode == 0
     assert paths_below(bucket) == STRANGERS
     tell("kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
+
+
+@pytest.mark.slow
+def test_an_interrupt(victim: Break, bucket: str, tmp_path: Path, tell: Tell) -> None:
+    run = victim(*OBJECTS, directory=bucket)
+    run.break_it(lambda: run.command.send(signal.SIGINT))
+    outcome = run.outcome()
+    assert outcome.ended.messages[-1] == "kvbench: interrupted"
+    assert attributes(tmp_path / "run.h5")["status"] == "interrupted"
+    assert paths_below(bucket) == STRANGERS
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows >= outcome.before > 0
+    tell("Ctrl-C", outcome, rows, "interrupted")
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_below_one_prefix(victim: Break, bucket: str, tmp_path: Path, tell: Tell) -> None:
+    first = victim(*OBJECTS, directory=bucket)
+    second: list[Victim] = []
+
+    def start() -> None:
+        second.append(victim(*OBJECTS, directory=bucket, out=tmp_path / "second.h5", spill=beside(first.spill)))
+        second[0].break_it(lambda: None)
+
+    first.break_it(start)
+    assert "unknown" in kvbench("clean", bucket, "--yes").stdout, "what may be alive is not cleaned"
+    for run in (first, *second):
+        run.command.send(signal.SIGINT)
+    outcome, other = first.outcome(), second[0].outcome()
+    for ended, name in ((outcome, "run.h5"), (other, "second.h5")):
+        assert ended.ended.messages[-1] == "kvbench: interrupted"
+        assert set(column(tmp_path / name, "records/errno").tolist()) <= {0, errno.ECANCELED}
+    assert paths_below(bucket) == STRANGERS
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows >= outcome.before > 0
+    said = "interrupted; both runs end well, neither lost an object to the other or to clean"
+    tell("a second run, `kvbench clean --yes`, and then Ctrl-C at both", outcome, rows, said)
+
+
+@pytest.mark.slow
+def test_objects_that_somebody_shortens(victim: Break, bucket: str, tmp_path: Path, tell: Tell) -> None:
+    run = victim(*OBJECTS, directory=bucket)
+
+    def shorten() -> None:
+        def once() -> None:
+            for name in paths_below(bucket):
+                if "/rank-1/" in name and name.endswith(".kv"):
+                    put(f"{bucket}/{name}", b"short")
+
+        run.command.keep_doing(once)
+
+    run.break_it(shorten)
+    outcome = run.outcome()
+    rows = check_failed(outcome, tmp_path / "run.h5", "the store gave 5 bytes and not ")
+    assert "rank 1 on " in outcome.message
+    tell("the objects of rank 1 put anew, shorter, by somebody else", outcome, rows)
 
 
 @pytest.mark.slow

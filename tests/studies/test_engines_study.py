@@ -7,12 +7,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from obstore.store import LocalStore
 from rich.console import Console
 
 from kvbench.errors import KvbenchError
 from kvbench.studies import engines
-from kvbench.studies.engines import EngineChoices, EngineRun, plan_runs, run_engines
+from kvbench.studies.bucket_limit import measure_bucket_limit
+from kvbench.studies.engines import EngineChoices, EngineRun, engines_for, plan_runs, run_engines
 from kvbench.studies.limit import Limit, measure_limit
+from kvbench.tiers.object.failures import RequestError
+from kvbench.tiers.object.requests import Requests
+from kvbench.tiers.object.target import BucketTarget
 from kvbench.units import MIB
 
 TWINS = ("lmcache-disk", "hicache-file", "vllm-fs")
@@ -22,7 +27,7 @@ def choices(tmp_path: Path, **changes: Any) -> EngineChoices:
     values: dict[str, Any] = {
         "source": "conversations",
         "overrides": (),
-        "directory": tmp_path,
+        "place": str(tmp_path),
         "engines": TWINS,
         "ranks": 2,
         "repeats": 5,
@@ -100,6 +105,71 @@ def test_the_limit_of_a_storage_leaves_nothing_behind(
     limit = measure_limit(tmp_path, 8 * MIB)
     assert limit.gib_per_s > 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "twins", "message"),
+    [
+        (
+            "s3://bucket/x",
+            ("lmcache-s3", "vllm-fs"),
+            "vllm-fs keeps its blocks in files, and s3://bucket/x is a bucket",
+        ),
+        (
+            "here",
+            ("lmcache-s3", "lmcache-s3-l2"),
+            "lmcache-s3, lmcache-s3-l2 keep their blocks in objects, and here is",
+        ),
+        ("nowhere", TWINS, "nowhere does not exist"),
+        ("ftp://bucket/x", TWINS, "does not exist: files lie in a directory"),
+    ],
+)
+def test_a_twin_that_does_not_go_there_is_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, twins: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(KvbenchError, match=message):
+        run_engines(choices(tmp_path, place=place, engines=twins), lambda *_: "", Console(quiet=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_every_twin_goes_to_a_directory_or_to_a_bucket() -> None:
+    files, objects = engines_for("/mnt")
+    assert (objects, files) == engines_for("s3://bucket")
+    assert "lmcache-s3" in objects
+    assert set(TWINS) < set(files)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> BucketTarget:
+    """A folder stands for it."""
+    return BucketTarget("s3://bucket/some/prefix", Requests(LocalStore(tmp_path), "s3", 0))
+
+
+def test_the_limit_of_a_bucket_leaves_nothing_behind(tmp_path: Path, bucket: BucketTarget) -> None:
+    limit = measure_bucket_limit(bucket, 16 * MIB)
+    assert limit.gib_per_s > 0
+    assert limit.requests
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_store_that_fails_while_its_limit_is_measured_is_named_and_nothing_is_left(
+    tmp_path: Path, bucket: BucketTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RequestError(5, "the store answered 503")
+
+    monkeypatch.setattr(Requests, "get", fail)
+    monkeypatch.setattr("kvbench.tiers.object.place.is_marked", said_to_be_marked)
+    with pytest.raises(KvbenchError, match=r"s3://bucket/some/prefix: what the store gives.*503.*kvbench clean"):
+        measure_bucket_limit(bucket, 16 * MIB)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+async def said_to_be_marked(*_: object) -> bool:
+    """Of a marker that cannot be read as nothing is got any more."""
+    return True
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

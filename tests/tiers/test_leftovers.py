@@ -210,6 +210,24 @@ def test_what_carries_no_marker_or_that_of_another_run_stays(tmp_path: Path) -> 
     assert everything(tmp_path) == before
 
 
+def test_an_empty_directory_that_lost_its_marker_is_deleted_once_no_run_can_be_making_it(tmp_path: Path) -> None:
+    left = tmp_path / f"kvbench-{RUN}"
+    left.mkdir()
+    assert "in use" in call(tmp_path, "--yes").output
+    assert left.exists()
+    long_ago_s = time.time() - 3600
+    os.utime(left, (long_ago_s, long_ago_s))
+    assert "left over" in call(tmp_path, "--yes").output
+    assert everything(tmp_path) == []
+
+
+def test_an_empty_directory_of_a_rank_goes_with_its_run(tmp_path: Path) -> None:
+    left = left_by_a_killed_run(tmp_path)
+    (left / "rank-7").mkdir()
+    assert "deleted 6 files" in call(tmp_path, "--yes").output
+    assert everything(tmp_path) == []
+
+
 def test_no_link_is_followed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     real = left_by_a_killed_run(outside)

@@ -18,7 +18,7 @@ from kvbench.records.schema import RECORD_DTYPE, Op, TimedBy
 from kvbench.tiers.arena import Arena, Lease
 from kvbench.tiers.object import requests as requests_module
 from kvbench.tiers.object.failures import RequestError
-from kvbench.tiers.object.helpers import HelperTime, LibraryThreads
+from kvbench.tiers.object.helpers import HelperTime, LibraryThreads, wait_until_quiet
 from kvbench.tiers.object.requests import Requests
 from kvbench.tiers.object.tier import ObjectTier
 from kvbench.tiers.payload import Payload
@@ -364,3 +364,24 @@ def test_a_list_that_breaks_off_goes_on_behind_what_is_known() -> None:
     assert asyncio.run(every()) == ["a", "b", "c", "d", "e"]
     assert library.offsets == [None, "b"]
     assert requests.retried == 1
+
+
+def test_a_process_ends_once_the_threads_of_the_library_are_quiet() -> None:
+    assert wait_until_quiet()
+    stop, named = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        FilePath(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("tokio-busy", encoding="utf-8")
+        named.set()
+        while not stop.is_set():
+            hash("work")
+
+    thread = threading.Thread(target=be_busy)
+    thread.start()
+    named.wait()
+    try:
+        assert not wait_until_quiet(0.1)
+    finally:
+        stop.set()
+        thread.join()
+    assert wait_until_quiet()

@@ -1,13 +1,17 @@
 """Only what carries this run's marker is ever removed; everything else is found as it was."""
 
+import itertools
 import json
 import os
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kvbench.errors import KvbenchError
+from kvbench.tiers.file import marked
 from kvbench.tiers.file.run_directory import RunDirectory, check_directory
 from kvbench.tiers.marker import MARKER
 
@@ -47,6 +51,37 @@ def test_nothing_is_left_of_a_run(rundir: RunDirectory) -> None:
     fill(rundir)
     assert rundir.remove() == []
     assert list(rundir.directory.iterdir()) == []
+
+
+def test_what_is_deleted_and_not_gone_yet_is_waited_for(rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE renames a file that is deleted while it is open, and hears late of a close."""
+    delete, hidden = os.unlink, itertools.count()
+
+    def hide(name: str, *, dir_fd: int | None = None) -> None:
+        os.rename(name, f".fuse_hidden{next(hidden):016x}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def hear_of_the_close(_: float) -> None:
+        for path in rundir.directory.rglob(".fuse_hidden*"):
+            delete(path)
+
+    (rundir.objects / "0123456789abcdef.kv").write_bytes(b"data")
+    monkeypatch.setattr(os, "unlink", hide)
+    monkeypatch.setattr(marked, "time", SimpleNamespace(monotonic=time.monotonic, sleep=hear_of_the_close))
+    assert rundir.remove() == []
+    assert list(rundir.directory.iterdir()) == []
+    assert next(hidden) == 3, "the object and both markers"
+
+
+def test_what_never_goes_is_waited_for_no_longer_than_a_moment(
+    rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rundir.objects / ".nfs0123456789abcdef").write_bytes(b"open elsewhere")
+    waited: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(waited), sleep=waited.append)
+    monkeypatch.setattr(marked, "time", clock)
+    assert rundir.remove() == [".nfs0123456789abcdef"]
+    assert 0.9 < sum(waited) < 1.2
+    assert (rundir.objects / MARKER).exists()
 
 
 def test_removing_twice_does_nothing(rundir: RunDirectory) -> None:

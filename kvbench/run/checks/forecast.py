@@ -122,12 +122,12 @@ def _agent_bytes(config: RunConfig) -> int:
 
 def arena_bytes(config: RunConfig, last_level_cache_bytes: int, local_ranks: int) -> int:
     """Bytes of a rank's arena: as configured, or four times the node's last-level cache shared among its ranks, at
-    least 256 MiB, and where operations overlap twice as many segments as may be in flight, as far as 1 GiB goes; never
-    less than one segment for each thread. A multiple of the segment."""
+    least 256 MiB, and where operations overlap twice as many segments as may be in flight; never less than one segment
+    for each thread. A multiple of the segment."""
     wanted = config.io.arena_bytes
     usual = usual_arena_bytes(last_level_cache_bytes, local_ranks)
     if config.depth > 1:
-        usual = max(usual, min(GIB, 2 * config.depth * config.io.threads * SEGMENT_BYTES))
+        usual = max(usual, 2 * config.depth * config.io.threads * SEGMENT_BYTES)
     return whole_segments(usual if wanted == "auto" else wanted, config.io.threads)
 
 

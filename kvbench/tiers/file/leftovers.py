@@ -2,8 +2,9 @@
 
 Only what lies right in the directory is looked at, as runs put it there, and only by names relative to directories that
 are open, so that no link is ever followed. What carries no marker of its run, and every file that a file tier does not
-make, stays. A run whose ranks are alive holds locks on its markers (see `run_directory`) and is left alone. Spill files
-are no business of this module: they may hold records that nobody has yet.
+make, stays; but for a directory that is called after a run and empty, which a run that was killed may leave between its
+marker and itself. A run whose ranks are alive holds locks on its markers (see `run_directory`) and is left alone. Spill
+files are no business of this module: they may hold records that nobody has yet.
 """
 
 import errno
@@ -29,7 +30,7 @@ from kvbench.tiers.marker import MARKER, RANK_FOLDER, RUN, SIGN
 from kvbench.tiers.target import Leftover, LeftoverState
 
 _PROBE_S: Final = 60.0
-"""A run has its probes for a moment only; an older one is left over."""
+"""A run has its probes, and directories that are not marked yet, for a moment only; an older one is left over."""
 
 
 def find(directory: Path) -> list[Leftover]:
@@ -104,7 +105,9 @@ def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
     found = Leftover(path, run_id, "left over")
     with opened(path.name, top) as own:
         if not is_marked(own, run_id):
-            found.state = "not ours"
+            found.age_s = max(0.0, now_s - os.stat(own).st_mtime)
+            empty = not os.listdir(own)
+            found.state = "not ours" if not empty else "in use" if found.age_s < _PROBE_S else "left over"
             return found
         for rank in _entries(own):
             if rank.name == MARKER:
@@ -114,7 +117,8 @@ def _look_into_run(top: int, path: Path, run_id: str, now_s: float) -> Leftover:
                 continue
             with opened(rank.name, own) as folder:
                 if not is_marked(folder, run_id):
-                    found.strangers.append(rank.name)
+                    if os.listdir(folder):
+                        found.strangers.append(rank.name)
                     continue
                 with _marker_locked(folder) as held:
                     if held == "held":
@@ -140,13 +144,16 @@ def _remove_run(top: int, name: str, run_id: str) -> None:
         for rank in _entries(own):
             if _is_rank(rank):
                 with opened(rank.name, own) as folder:
-                    if not is_marked(folder, run_id) or not _empty(folder):
-                        continue
-                    os.unlink(MARKER, dir_fd=folder)
+                    if is_marked(folder, run_id):
+                        if not _empty(folder):
+                            continue
+                        os.unlink(MARKER, dir_fd=folder)
                 remove_if_empty(rank.name, own)
-        if set(os.listdir(own)) - {MARKER}:
+        found = set(os.listdir(own))
+        if found - {MARKER}:
             return
-        os.unlink(MARKER, dir_fd=own)
+        if found:
+            os.unlink(MARKER, dir_fd=own)
     remove_if_empty(name, top)
 
 

@@ -6,7 +6,9 @@ puts into their place meanwhile, nothing else is read or deleted.
 
 import errno
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -17,6 +19,12 @@ from kvbench.tiers.marker import MARKER, content_of_marker, marks
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STORAGE_FAILED: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO)
 """Errors that do not tell whether a marker is there."""
+_GOING: Final = re.compile(r"\.(?:fuse_hidden|nfs)[0-9a-f]+")
+"""What FUSE and NFS call a file that was deleted while somebody had it open, until that is over. FUSE hears of a close
+a moment after it, when nobody has the file open any more."""
+_GOING_S: Final = 1.0
+"""How long what is going is waited for."""
+_POLL_S: Final = 0.01
 
 
 def mark(folder: int, run_id: str) -> None:
@@ -90,9 +98,19 @@ def files_in(folder: int, levels: int = MOST_LEVELS, above: str = "") -> Iterato
                 yield f"{above}{entry.name}", entry
 
 
-def delete_objects(folder: int, levels: int = MOST_LEVELS, above: str = "") -> list[str]:
+def delete_objects(folder: int) -> list[str]:
     """Delete the objects in an open directory of a rank, and the folders that they lie in; returns the paths from there
     of what else there is, but for the marker. Raises OSError."""
+    until_s = time.monotonic() + _GOING_S
+    while True:
+        strangers = _delete_objects(folder)
+        going = bool(strangers) and all(is_going(os.path.basename(path)) for path in strangers)
+        if not going or time.monotonic() > until_s:
+            return strangers
+        time.sleep(_POLL_S)
+
+
+def _delete_objects(folder: int, levels: int = MOST_LEVELS, above: str = "") -> list[str]:
     strangers = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -100,11 +118,16 @@ def delete_objects(folder: int, levels: int = MOST_LEVELS, above: str = "") -> l
                 os.unlink(entry.name, dir_fd=folder)
             elif _is_folder(entry) and levels:
                 with opened(entry.name, folder) as inner:
-                    strangers += delete_objects(inner, levels - 1, f"{above}{entry.name}/")
-                remove_if_empty(entry.name, folder)
+                    strangers += _delete_objects(inner, levels - 1, f"{above}{entry.name}/")
+                _rmdir(entry.name, folder)
             elif above or entry.name != MARKER:
                 strangers.append(f"{above}{entry.name}")
     return strangers
+
+
+def is_going(name: str) -> bool:
+    """Whether a file of that name is deleted already, and only not gone yet."""
+    return _GOING.fullmatch(name) is not None
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -112,9 +135,23 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def remove_if_empty(name: str | os.PathLike[str], parent: int | None = None) -> None:
-    """Remove a directory, relative to the open directory `parent`, unless something is in it."""
+    """Remove a directory, relative to the open directory `parent`, unless something is in it. What is going is waited
+    for, for a moment."""
+    until_s = time.monotonic() + _GOING_S
+    while not _rmdir(name, parent) and time.monotonic() < until_s:
+        with opened_if_there(name, parent) as folder:
+            if folder is None or not all(map(is_going, os.listdir(folder))):
+                return
+        time.sleep(_POLL_S)
+
+
+def _rmdir(name: str | os.PathLike[str], parent: int | None) -> bool:
+    """Whether a directory is gone. Raises OSError but for what is not empty."""
     try:
         os.rmdir(name, dir_fd=parent)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if error.errno != errno.ENOENT:
             raise
+    return True

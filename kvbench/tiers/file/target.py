@@ -22,6 +22,11 @@ class DirectoryTarget(Target):
         return Path(self.address)
 
     def check(self) -> None:
+        if "://" in self.address and not self.directory.exists():
+            raise KvbenchError(
+                f"the directory {self.address} does not exist: files lie in a directory; where this is an address in a "
+                "bucket, set kind=object of the last tier, or choose an --engine that keeps objects"
+            )
         check_directory(self.directory)
 
     def describe(self) -> Volume:

@@ -16,6 +16,8 @@ _PREFIX: Final = "tokio-"
 """What the threads of the library's runtime are called."""
 _THREAD_CLOCK: Final = 6
 """What the kernel marks the number of a single thread's clock with (include/linux/posix-timers.h)."""
+_QUIET_S: Final = 0.02
+_MOST_S: Final = 2.0
 
 
 class LibraryThreads:
@@ -27,6 +29,16 @@ class LibraryThreads:
         self._had_ns: dict[str, int] = {}
         """What each had when it was last read."""
         self._gone_ns = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether one of them runs, or is ready to."""
+        for thread, clock in self._clocks.items():
+            if clock is not None:
+                with suppress(OSError), open(f"{_TASKS}/{thread}/stat", encoding="utf-8") as status:
+                    if status.read().rpartition(")")[2].split()[0] == "R":
+                        return True
+        return False
 
     def spent_ns(self) -> int:
         """What they have spent until now, all together."""
@@ -53,6 +65,22 @@ def _clock_of(thread: str) -> int | None:
             return (~int(thread) << 3) | _THREAD_CLOCK if name.read().startswith(_PREFIX) else None
     except OSError:
         return None
+
+
+def wait_until_quiet(most_s: float = _MOST_S) -> bool:
+    """Wait until the library's threads have nothing to do, for `most_s` seconds at most; returns whether that is so.
+
+    To be called before the interpreter ends. They tell Python of each answer, also, a moment later, of requests that
+    were given up, and Python ends a thread that comes to it then in a way that aborts the process.
+    """
+    threads = LibraryThreads()
+    until_s, spent_ns = time.monotonic() + most_s, threads.spent_ns()
+    while time.monotonic() < until_s:
+        time.sleep(_QUIET_S)
+        before_ns, spent_ns = spent_ns, threads.spent_ns()
+        if spent_ns == before_ns and not threads.running:
+            return True
+    return False
 
 
 class HelperTime:

@@ -3,12 +3,15 @@
 Its own retries are switched off: those are counted here (`requests`).
 """
 
+import atexit
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvbench.errors import KvbenchError
 from kvbench.tiers.object.address import Address, is_plain
+from kvbench.tiers.object.helpers import wait_until_quiet
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
@@ -25,9 +28,16 @@ _WHOLE_H: Final = 24
 def load_library() -> Any:
     """The module `obstore`. Raises KvbenchError where it is not installed."""
     try:
-        return import_module("obstore")
+        library = import_module("obstore")
     except ImportError as error:
         raise KvbenchError(f"an object tier needs obstore ({error}): pip install 'kvbench[object]'") from error
+    _end_after_its_threads()
+    return library
+
+
+@cache
+def _end_after_its_threads() -> None:
+    atexit.register(wait_until_quiet)
 
 
 def open_store(address: Address) -> "Store":
