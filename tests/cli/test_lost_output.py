@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from every_command import RUN_FILE, makers_of_files, makers_of_folders, only_printing, placed
+from every_command import RUN_FILE, makers_of_files, makers_of_folders, only_printing, placed, study_of_engines
 from kvbench_command import ENDLESS, KVBENCH, Command, Ended, attributes, column, objects
 
 from kvbench.commands.table import COMMANDS
@@ -23,6 +23,7 @@ LOST = "kvbench: cannot write to standard output: No space left on device"
 TABLE = [words for words, entry in COMMANDS.items() if entry.place]
 MAKERS = {
     *makers_of_files(Path(), Path()),
+    "study engines",
     *(name for name in makers_of_folders(Path(), Path(), Path()) if name in TABLE),
 }
 
@@ -134,6 +135,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "report": home / "page.html",
         "study copy-path": home / "study.h5",
         "study scaling": home / "scaling.csv",
+        "study engines": home / "engines.csv",
         "mlperf run": home / "results",
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",
@@ -148,6 +150,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
     try:
         lines = {**makers_of_files(cache, home), **makers_of_folders(cache, home, made["mlperf run"])}
         del lines["report --png"]
+        lines["study engines"] = study_of_engines(cache)
         done = {name: call(tuple(placed(words, made[name])), "full") for name, words in lines.items()}
         assert all(made[name].exists() for name in lines)
         return done | {name: call(words, "full") for name, words in only_printing(folder, made).items()}

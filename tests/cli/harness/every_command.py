@@ -52,6 +52,15 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
     }
 
 
+def study_of_engines(folder: Path) -> tuple[object, ...]:
+    """Five short runs of one engine; OUTPUT stands for the table."""
+    return (
+        *("study", "engines", "--dir", folder, "--engines", "lmcache-disk", "--out", OUTPUT, "--overwrite"),
+        *overrides("model={layers: 1, kv_heads: 1, head_dim: 16}", "workload.users=1", "tiers.0.capacity_bytes=16MiB"),
+        *overrides("calibration.seconds=0"),
+    )
+
+
 def rehearsal(cache: Path, results: Path) -> tuple[object, ...]:
     """A sequence of MLPerf Storage with one trial of one option."""
     words = ("--division", "open", "--system", "box", "--submitter", "Example", "--rehearsal")
