@@ -92,7 +92,7 @@ def test_which_engine_it_is_a_twin_of_is_no_part_of_the_work() -> None:
 @pytest.mark.parametrize(
     ("source", "engine", "overrides", "message"),
     [
-        ("conversations", "wrong", (), "there are: hicache-file, nixl-obj"),
+        ("conversations", "wrong", (), "there are: hicache-file, lmcache-disk"),
         ("conversations", "missing.yaml", (), "cannot read it: No such file"),
         ("smoke", "vllm-fs", (), "have blocks that it could keep: sessions"),
         ("conversations", "vllm-fs", ("tiers=[{kind: null, capacity_bytes: 1GiB}]",), "it lies on a file tier"),
