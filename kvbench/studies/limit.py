@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from kvbench.errors import KvbenchError
+from kvbench.tiers.arena import anonymous_memory
 from kvbench.units import MIB, SEGMENT_BYTES, format_bytes
 
 THREADS: Final = 16
@@ -46,7 +47,7 @@ def measure_limit(directory: Path, nbytes: int = FILE_BYTES) -> Limit:
         try:
             _fill(writing, nbytes)
             direct = len(reading) > 1 and _can_be_read(reading[0])
-            buffers = [_touched() for _ in range(THREADS)]
+            buffers = _buffers()
             chosen = reading[0] if direct else reading[-1]
             return Limit(max(_read_once(chosen, nbytes, direct, buffers) for _ in range(ROUNDS)), direct)
         except OSError as error:
@@ -102,14 +103,15 @@ def _can_be_read(direct: int) -> bool:
     return True
 
 
-def _touched() -> mmap.mmap:
-    """Memory for a piece, whose pages are there."""
-    buffer = mmap.mmap(-1, SEGMENT_BYTES)
-    buffer[:] = b"\1" * SEGMENT_BYTES
-    return buffer
+def _buffers() -> list[memoryview]:
+    """Memory for a piece of each thread, whose pages are there: huge ones, as a run's arena has them. Into small ones a
+    drive gets more and smaller requests, and gives less than it can."""
+    whole = np.frombuffer(anonymous_memory(THREADS * SEGMENT_BYTES), dtype=np.uint8)
+    whole.fill(1)
+    return [whole.data[start : start + SEGMENT_BYTES] for start in range(0, len(whole), SEGMENT_BYTES)]
 
 
-def _read_once(descriptor: int, nbytes: int, direct: bool, buffers: Sequence[mmap.mmap]) -> float:
+def _read_once(descriptor: int, nbytes: int, direct: bool, buffers: Sequence[memoryview]) -> float:
     """GiB/s, with a thread for each of `buffers`."""
     if not direct:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -117,7 +119,7 @@ def _read_once(descriptor: int, nbytes: int, direct: bool, buffers: Sequence[mma
     lock = threading.Lock()
     problems: list[OSError] = []
 
-    def work(buffer: mmap.mmap) -> None:
+    def work(buffer: memoryview) -> None:
         while not problems:
             with lock:
                 start = next(starts, None)
