@@ -15,6 +15,7 @@ ORDER = Order(
     directory="/mnt/" + os.fsdecode(b"\xff not text"),
     out=Path("kvbench-out/run.h5"),
     overrides=("workload.users=4", "io.threads=2"),
+    engine="vllm-fs",
     overwrite=True,
     gather="nodes",
     gather_memory_bytes=1 << 20,
