@@ -88,7 +88,7 @@ def wanted(run: SyntheticRun, row: dict[Any, Any], by: tuple[str, ...], *, told:
     return "batches", shares | {"helper": int(mine["helper_ns"].sum()) / batches}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     shares=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(KINDS), max_size=len(KINDS)),
     told=st.booleans(),
@@ -286,6 +286,7 @@ def test_repeats_whose_operations_overlap_are_compared_by_the_sums_of_all_of_the
     assert (row["baseline_runs"], row["target_runs"]) == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "sampled", "histogram"])
 def test_reports_show_batches_or_say_what_is_not_known(
     mixed: SyntheticRun, plain: SyntheticRun, mode: Any, tmp_path: FilePath

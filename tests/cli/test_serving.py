@@ -391,9 +391,9 @@ def test_a_block_that_the_filesystem_does_not_know_ends_the_run(
     "more",
     [
         (),
-        ("io.sync=none", "io.read_path=mmap-touch"),
-        ("io.sync=end", "io.read_path=direct", "io.write_path=direct"),
-        ("cache.split.layers=2", "cache.promote_on_hit=true"),
+        pytest.param(("io.sync=none", "io.read_path=mmap-touch"), marks=pytest.mark.slow),
+        pytest.param(("io.sync=end", "io.read_path=direct", "io.write_path=direct"), marks=pytest.mark.slow),
+        pytest.param(("cache.split.layers=2", "cache.promote_on_hit=true"), marks=pytest.mark.slow),
     ],
     ids=["synced", "touched", "direct", "promoted"],
 )
@@ -420,9 +420,9 @@ def test_blocks_lie_in_slots_of_one_file(
     "more",
     [
         (),
-        ("io.sync=batch", "io.read_path=mmap-touch"),
-        ("io.sync=batch", "io.read_path=direct", "io.write_path=direct"),
-        ("cache.split.layers=2", "cache.promote_on_hit=true", "io.sync=none"),
+        pytest.param(("io.sync=batch", "io.read_path=mmap-touch"), marks=pytest.mark.slow),
+        pytest.param(("io.sync=batch", "io.read_path=direct", "io.write_path=direct"), marks=pytest.mark.slow),
+        pytest.param(("cache.split.layers=2", "cache.promote_on_hit=true", "io.sync=none"), marks=pytest.mark.slow),
     ],
     ids=["synced", "touched", "direct", "promoted"],
 )
@@ -445,7 +445,10 @@ def test_blocks_are_appended_to_buckets(
     assert not list(tmp_path.rglob("*.bucket"))
 
 
-@pytest.mark.parametrize("layout", ["{}", "{levels: 1, rename: true}", "{kind: slab}"])
+@pytest.mark.parametrize(
+    "layout",
+    ["{}", *(pytest.param(each, marks=pytest.mark.slow) for each in ("{levels: 1, rename: true}", "{kind: slab}"))],
+)
 def test_each_batch_of_blocks_is_synced(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, layout: str
 ) -> None:
@@ -506,7 +509,9 @@ def test_what_is_not_heeded_is_refused(kvbench: Call, trace: Path, change: str, 
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("layout", ["file", "slab", "bucket"])
+@pytest.mark.parametrize(
+    "layout", ["file", *(pytest.param(each, marks=pytest.mark.slow) for each in ("slab", "bucket"))]
+)
 def test_what_is_in_flight_together_is_what_was_planned(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, layout: str
 ) -> None:
