@@ -186,8 +186,9 @@ class TestObjectTier:
         tier.delete(new_cell(), 20)
         batch = new_batch(tier, Op.READ, leases, payload)
         tier.run(batch)
-        depth = tier._depth
-        assert batch.begun == min(5, depth)
+        # Others of those in flight may be done before the first is known to fail, and be followed by the next.
+        assert min(5, tier._depth) <= batch.begun <= 5
+        assert batch.begun == 1 or tier._depth > 1
         assert {number: error.errno for number, error in batch.errors.items()} == {0: errno.ENOENT}
         assert rows_of(batch)["errno"].tolist() == [errno.ENOENT, 0, 0, 0, 0]
 
