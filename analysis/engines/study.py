@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.tables.of_study import read_study_table
 from kvbench_analysis.tables.statistics import bootstrap_interval
 from kvbench_analysis.text import overlapping, units
 from kvbench_analysis.text.safe import safe_text
@@ -52,12 +53,7 @@ class EngineFigures:
 
 def load_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the table of a study of engines. Raises KvbenchError naming what is wrong with it."""
-    try:
-        table = pd.read_csv(path)
-    except OSError as error:
-        raise KvbenchError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, UnicodeError) as error:
-        raise KvbenchError(f"{path} is not the table of a study of engines: {error}") from error
+    table = read_study_table(path, "a study of engines")
     missing = [name for name in _WANTED if name not in table]
     if missing or not len(table):
         lacks = f"the columns {', '.join(missing)}" if missing else "any row"

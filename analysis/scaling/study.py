@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from kvbench_analysis.scaling.usl import UslFit, fit_usl
+from kvbench_analysis.tables.of_study import read_study_table
 from kvbench_analysis.tables.statistics import bootstrap_interval
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text
@@ -50,12 +51,7 @@ class ScalingFigures:
 
 def load_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the table of a scaling study. Raises KvbenchError naming what is wrong with it."""
-    try:
-        table = pd.read_csv(path)
-    except OSError as error:
-        raise KvbenchError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, UnicodeError) as error:
-        raise KvbenchError(f"{path} is not the table of a scaling study: {error}") from error
+    table = read_study_table(path, "a scaling study")
     missing = [name for name in _WANTED if name not in table]
     if missing:
         raise KvbenchError(f"{path} is not the table of a scaling study: it has no column {', '.join(missing)}")

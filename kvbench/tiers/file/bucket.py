@@ -12,12 +12,12 @@ from pathlib import Path as FilePath
 from typing import Final, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Memory, anonymous_memory
-from kvbench.tiers.contract import Chore, Tier, Upkeep
+from kvbench.tiers.contract import Chore, Upkeep
+from kvbench.tiers.file.batched import BatchedFiles
 from kvbench.tiers.file.buckets import Bucket, Buckets, Move, Place
 from kvbench.tiers.file.naming import bucket_name
 from kvbench.tiers.file.overlapping import Names
@@ -29,12 +29,9 @@ _MAPPED: Final = (Path.MMAP_TOUCH, Path.MMAP_COPY)
 _SYNCED: Final = ("object", "batch")
 
 
-class BucketTier(Tier):
+class BucketTier(BatchedFiles):
     """Files in `directory`, which must exist and belong to this rank of this run alone. The read paths of numpy are not
     for it."""
-
-    kind = "file"
-    storage = True
 
     def __init__(
         self,
@@ -52,6 +49,7 @@ class BucketTier(Tier):
         """`capacity_bytes` of live objects, at most `bucket_bytes` of them in a file, of which the share `garbage` may
         be of deleted objects. With `sync` `object` a bucket is synced before each write into it ends. With `rings` what
         a batch reads or writes is in flight together; the tier closes them."""
+        super().__init__(rings, io_bytes, drop_page_cache)
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = min(capacity_bytes, bucket_bytes)
@@ -59,8 +57,6 @@ class BucketTier(Tier):
         self._rings = rings
         self.moves_together = rings is not None
         self._directory = directory
-        self._io_bytes = io_bytes
-        self._drop_page_cache = drop_page_cache
         self._direct_reads = timed_io.DIRECT if read_path == Path.DIRECT else 0
         self._make_flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._make_flags |= os.O_DIRECT if write_path == Path.DIRECT else 0
@@ -164,18 +160,6 @@ class BucketTier(Tier):
             np.array([place.offset for place in places], np.int64),
             np.array(descriptors, np.int64),
         )
-
-    @property
-    def unregistered_errno(self) -> int:
-        return 0 if self._rings is None else self._rings.unregistered_errno
-
-    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
-        if self._rings is not None:
-            self._rings.open(memory)
-
-    def end_thread(self) -> None:
-        if self._rings is not None:
-            self._rings.close_own()
 
     def _close_what_is_full(self) -> None:
         """Raises OSError, of the first, where that tells of a write that went wrong late."""
@@ -308,8 +292,7 @@ class BucketTier(Tier):
         return self._directory / bucket_name(bucket.number)
 
     def close(self) -> None:
-        if self._rings is not None:
-            self._rings.close()
+        super().close()
         for descriptor in self._buckets.close():
             with suppress(OSError):  # nobody asks any more whether it was written
                 os.close(descriptor)

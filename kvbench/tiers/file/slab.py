@@ -20,8 +20,8 @@ from kvbench import timed_io
 from kvbench.errors import KvbenchError
 from kvbench.records.schema import RECORD_DTYPE, Op, Path
 from kvbench.tiers.arena import Extents, Memory
-from kvbench.tiers.contract import Tier
-from kvbench.tiers.file.in_turn import ONE_CALL_PATHS, run_in_turn
+from kvbench.tiers.file.batched import BatchedFiles
+from kvbench.tiers.file.in_turn import ONE_CALL_PATHS
 from kvbench.tiers.file.overlapping import Names, Overlapping
 from kvbench.tiers.memory import RangeAllocator, part_of
 from kvbench.tiers.transfer import Batch, Cell, Part
@@ -31,12 +31,9 @@ _NOTHING: Final = Memory(np.empty(0, dtype=np.uint8), np.empty((0, 2), dtype=np.
 _MAPPED: Final = (Path.MMAP_TOUCH, Path.MMAP_COPY)
 
 
-class SlabTier(Tier):
+class SlabTier(BatchedFiles):
     """`capacity_bytes` (rounded down to sectors) of what is at `path` and belongs to this rank of this run alone: a
     file, which is made, or a device. The read paths of numpy are not for it."""
-
-    kind = "file"
-    storage = True
 
     def __init__(
         self,
@@ -55,6 +52,7 @@ class SlabTier(Tier):
         objects may lie. With `overlapping` what a batch reads or writes is in flight together; the tier closes that.
         `in_memory`: the filesystem is the page cache itself, where nothing is dropped or looked at. Raises OSError, and
         KvbenchError where there is no room for the file."""
+        super().__init__(overlapping, io_bytes, drop_page_cache, in_memory)
         self.read_path = read_path
         self.write_path = write_path
         self.most_bytes = capacity_bytes // SECTOR_BYTES * SECTOR_BYTES
@@ -62,17 +60,13 @@ class SlabTier(Tier):
         self._path = path
         self._name = path.name
         self._first_byte = first_byte or 0
-        self._io_bytes = io_bytes
-        self._drop_page_cache = drop_page_cache
         self._read_flags = timed_io.IN_PLACE
         self._write_flags = timed_io.IN_PLACE | (0 if sync == "object" else timed_io.NO_SYNC)
         self._ranges = RangeAllocator(self.most_bytes)
         self._objects: dict[int, Extents] = {}
         self._lock = threading.Lock()
         self._open: list[int] = []
-        self._overlapping = overlapping
         self.moves_together = read_path in ONE_CALL_PATHS
-        self._in_memory = in_memory
         self._dirfd = self._opened(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             make = os.O_CREAT | os.O_EXCL if first_byte is None else 0
@@ -166,15 +160,8 @@ class SlabTier(Tier):
         if places is None:
             super().run(batch)
             return
-        flags = self._read_flags if reads else self._write_flags
-        if reads and not self._in_memory:
-            flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
-        batch.landed_there = reads
-        descriptor = self._reads if reads else self._writes
-        moves = run_in_turn if self._overlapping is None else self._overlapping.run
-        moves(batch, descriptor, Names(), self._io_bytes, flags, self.where, places)
-        if reads and self._in_memory:
-            batch.all_resident()
+        descriptor, flags = (self._reads, self._read_flags) if reads else (self._writes, self._write_flags)
+        self._move(batch, descriptor, Names(), flags, self.where, places)
 
     def _starts(self, keys: Sequence[int]) -> npt.NDArray[np.int64] | None:
         """Where objects begin; None where one is not there, or not in one piece."""
@@ -182,18 +169,6 @@ class SlabTier(Tier):
         if any(places is None or len(places) != 1 for places in found):
             return None
         return np.array([places[0, 0] + self._first_byte for places in found if places is not None], np.int64)
-
-    @property
-    def unregistered_errno(self) -> int:
-        return 0 if self._overlapping is None else self._overlapping.unregistered_errno
-
-    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
-        if self._overlapping is not None:
-            self._overlapping.open(memory)
-
-    def end_thread(self) -> None:
-        if self._overlapping is not None:
-            self._overlapping.close_own()
 
     def _pieces(self, cell: Cell, key: int, part: Part, memory: Memory) -> Iterator[tuple[int, Memory, int]]:
         """Where in the file the bytes of `part` lie, where in memory, and the flags that make one row of all. Raises
@@ -285,8 +260,7 @@ class SlabTier(Tier):
         return f"object {key & 0xFFFFFFFFFFFFFFFF:016x} in {self._path}{at}"
 
     def close(self) -> None:
-        if self._overlapping is not None:
-            self._overlapping.close()
+        super().close()
         while self._open:
             os.close(self._open.pop())
 

@@ -20,8 +20,9 @@ from kvbench import timed_io
 from kvbench.config.run_config import Layout
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Memory
-from kvbench.tiers.contract import NotAsWrittenError, Tier
-from kvbench.tiers.file.in_turn import ONE_CALL_PATHS, run_in_turn
+from kvbench.tiers.contract import NotAsWrittenError
+from kvbench.tiers.file.batched import BatchedFiles
+from kvbench.tiers.file.in_turn import ONE_CALL_PATHS
 from kvbench.tiers.file.naming import Naming
 from kvbench.tiers.file.overlapping import Names, Overlapping
 from kvbench.tiers.transfer import Batch, Cell, Part
@@ -34,11 +35,8 @@ _ALL: Final = 100
 """Per cent."""
 
 
-class FileTier(Tier):
+class FileTier(BatchedFiles):
     """Files named after their keys in `directory`, which must exist and belong to this rank of this run alone."""
-
-    kind = "file"
-    storage = True
 
     def __init__(
         self,
@@ -57,13 +55,13 @@ class FileTier(Tier):
         files lie in and whether they are renamed; with `sync` `object` each is synced before its write ends. With
         `overlapping` what a batch reads or writes is in flight together; the tier closes that. `in_memory`: the
         filesystem is the page cache itself, where nothing is dropped or looked at: all of it is there."""
+        super().__init__(overlapping, io_bytes, drop_page_cache, in_memory)
         self.read_path = read_path
         self.write_path = write_path
         self._as_npy = read_path in _NUMPY_PATHS
         self.in_parts = not self._as_npy
         self.moves_together = read_path in ONE_CALL_PATHS
         self.syncs_batches = sync == "batch"
-        self._overlapping = overlapping
         self._naming = Naming(".npy" if self._as_npy else ".kv", layout.levels, layout.width)
         self._write_flags = (
             (timed_io.DIRECT if write_path == Path.DIRECT else 0)
@@ -74,9 +72,6 @@ class FileTier(Tier):
         )
         self._directory = directory
         self._dirfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        self._io_bytes = io_bytes
-        self._drop_page_cache = drop_page_cache
-        self._in_memory = in_memory
         self._sizes: dict[int, int] = {}
         self._folder_of = folder_of
         self._folder = ""
@@ -214,29 +209,11 @@ class FileTier(Tier):
         flags = self._write_flags
         if reads:
             flags = timed_io.DIRECT if self.read_path == Path.DIRECT else 0
-            if not self._in_memory:
-                flags |= timed_io.LOOK | (timed_io.DROP if self._drop_page_cache else 0)
         names = Names(self._folder, self._naming.suffix, self._naming.levels, self._naming.width)
-        batch.landed_there = reads
-        moves = run_in_turn if self._overlapping is None or not (reads or writes) else self._overlapping.run
-        moves(batch, self._dirfd, names, self._io_bytes, flags, self._name)
-        if reads and self._in_memory:
-            batch.all_resident()
+        self._move(batch, self._dirfd, names, flags, self._name)
         if not (reads or writes):
             for key in batch.keys[: batch.begun - len(batch.errors)]:
                 self._sizes.pop(key, None)
-
-    @property
-    def unregistered_errno(self) -> int:
-        return 0 if self._overlapping is None else self._overlapping.unregistered_errno
-
-    def begin_thread(self, memory: npt.NDArray[np.uint8]) -> None:
-        if self._overlapping is not None:
-            self._overlapping.open(memory)
-
-    def end_thread(self) -> None:
-        if self._overlapping is not None:
-            self._overlapping.close_own()
 
     def delete(self, cell: Cell, key: int) -> None:
         timed_io.unlink(cell.rows, cell.row, self._dirfd, self._name(key))
@@ -283,8 +260,7 @@ class FileTier(Tier):
         return os.path.normpath(self._directory / self._name(key))
 
     def close(self) -> None:
-        if self._overlapping is not None:
-            self._overlapping.close()
+        super().close()
         if self._dirfd >= 0:
             os.close(self._dirfd)
             self._dirfd = -1
