@@ -42,9 +42,12 @@ def _cannot(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """Chromium of this machine, with a new and empty profile."""
+    """Chromium of this machine, with a new and empty profile.
+
+    It ends with the module: until then this thread has a running event loop, and other tests run loops of their own.
+    """
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415
     except ImportError:
