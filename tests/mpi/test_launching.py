@@ -77,7 +77,7 @@ def test_ranks_that_do_not_answer_are_waited_for_and_that_is_said(
     def ask() -> None:
         while not there.exists():
             threading.Event().wait(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("kvbench.cluster.launch.mpirun.say", say)
     monkeypatch.setattr("kvbench.cluster.launch.mpirun._ANSWER_S", 0)
