@@ -194,7 +194,6 @@ static void go_on_with(flight_t *flight, int64_t number)
 /* Begins the next object; its first part is put in by whoever asks for the next part. */
 static void begin_next(flight_t *flight)
 {
-    enum { LONG_OPEN_NS = 20000 };
     char name[NAME_BYTES];
     int64_t number = flight->next++;
     object_t *object = &flight->objects[number];
@@ -213,9 +212,6 @@ static void begin_next(flight_t *flight)
     else if (!is_stopped(flight->batch->files.stop)) {
         name_object(name, &flight->batch->files, number);
         object->error = open_next(flight, object, name);
-        /* What was put in need not wait for a slow filesystem's next file. */
-        if (flight->ring->to_submit && clock_ns(CLOCK_MONOTONIC) - object->start_ns > LONG_OPEN_NS)
-            flight->end->broken = ring_enter(flight->ring, 0);
     }
     if (is_stopped(flight->batch->files.stop))
         object->error = object->error ? object->error : ECANCELED;
@@ -232,10 +228,15 @@ static int may_begin(const flight_t *flight)
            (flight->next == 0 || !is_stopped(flight->batch->files.stop)) && !is_too_late(flight->next, flight->batch->files.until_ns);
 }
 
-/* As much as may be in flight. */
+/* As much as may be in flight. What was put in is handed over before more is: a device that has little to do begins at
+ * once, and no request waits for the next file of a slow filesystem. */
 static void fill(flight_t *flight)
 {
     while (flight->in_flight < flight->batch->depth && flight->free_count) {
+        if (flight->ring->to_submit)
+            flight->end->broken = ring_enter(flight->ring, 0);
+        if (flight->end->broken)
+            return;
         if (flight->current < 0) {
             if (!may_begin(flight))
                 return;
@@ -290,7 +291,8 @@ static void fly(flight_t *flight)
     flight->current = -1;
     fill(flight);
     while (flight->in_flight && !flight->end->broken) {
-        flight->end->broken = ring_enter(flight->ring, 1);
+        if (flight->ring->to_submit || !ring_completion(flight->ring))
+            flight->end->broken = ring_enter(flight->ring, 1);
         while ((completion = ring_completion(flight->ring))) {
             int32_t slot = (int32_t)completion->user_data, result = completion->res;
             ring_seen(flight->ring);
