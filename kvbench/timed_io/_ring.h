@@ -243,6 +243,7 @@ static int ring_open(ring_t *ring, unsigned entries, char *memory, int64_t nbyte
         note_strangers();
         error = ring_wake_worker(ring);
         know_own_worker(&ring->workers);
+        workers_since(&ring->workers);
         pthread_mutex_unlock(&workers_lock);
     }
     *fixed_error = error || !nbytes ? 0 : ring_fix_memory(ring, memory, nbytes);

@@ -330,7 +330,6 @@ static void run_ring_batch(ring_t *ring, ring_batch_t *batch, ring_end_t *end)
             flight.free_parts[flight.free_count++] = (int32_t)i;
         outcome_t outcome = {.span_ns = SAME};
         meter_t meter;
-        workers_since(&ring->workers);
         end->broken = start_meter(&meter);
         end->split.t_start_ns = meter.start_ns;
         if (!end->broken)

@@ -130,7 +130,8 @@ static void add_worker(void *context, int tid, const char *name)
 }
 
 /* What the workers have done since this was asked last, in ns; 0 where their names or their times are not known. One that
- * ended in between had waited for seconds before it did. */
+ * ended in between had waited for seconds before it did. Between two batches they have nothing to do, so a batch asks
+ * once, at its end. */
 static int64_t workers_since(workers_t *workers)
 {
     struct stat status;
