@@ -4,8 +4,8 @@ A call that names no test runs all of them, in some more processes than there ar
 start ranks wait for the most part. A call that names a folder, a file or a test, or that is about single ones (-k, -x,
 --lf, --pdb, -s), runs in its own process; `-n 0` and `-n 3` say otherwise.
 
-A process takes one room after the other. A room is what the same costly things are made for: a file, and all that is
-about several ranks or nodes.
+A process takes one room after the other. A room is what the same costly things are made for: a file, all that is about
+several ranks or nodes, and all that is about one sequence of trials.
 """
 
 import os
@@ -28,6 +28,8 @@ MOST: Final = 5
 """Processes: there are not many more rooms that take long."""
 RANKS: Final = ("tests/mpi/", "tests/faults/")
 """One room, as they share the nodes of the test bed."""
+TRIALS: Final = "tests/mlperf/trials/"
+"""One room, as they share a sequence."""
 LONG: Final = (*RANKS, "tests/browser/", "tests/cli/", "tests/studies/", "tests/mlperf/", "tests/analysis/")
 """What is begun first, so that at the end no process has a long room to itself."""
 QUICK_STARTS: Final = {"OMPI_MCA_btl": "^ofi", "OMPI_MCA_mtl": "^ofi", "OPENBLAS_NUM_THREADS": "1"}
@@ -85,7 +87,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Load
 def room(nodeid: str) -> str:
     """The room that a test is in."""
     file = nodeid.partition("::")[0]
-    return RANKS[0] if file.startswith(RANKS) else file
+    if file.startswith(RANKS):
+        return RANKS[0]
+    return TRIALS if file.startswith(TRIALS) else file
 
 
 def _is_of_all(config: pytest.Config) -> bool:

@@ -88,6 +88,7 @@ def wanted(run: SyntheticRun, row: dict[Any, Any], by: tuple[str, ...], *, told:
     return "batches", shares | {"helper": int(mine["helper_ns"].sum()) / batches}
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     shares=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=len(KINDS), max_size=len(KINDS)),

@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from kvbench_command import Command, Ended, attributes, column, overrides
+from samples import sample_trace
 
 from kvbench.records.schema import Op
 from kvbench.units import MIB
-from kvbench.workload.trace_samples import write_samples
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
@@ -41,7 +40,7 @@ def devices(tmp_path: Path) -> Iterator[list[Path]]:
 
 
 def settings(tmp_path: Path, *more: str) -> list[str]:
-    trace = write_samples(tmp_path, np.random.default_rng(7), requests=150)["deltas"]
+    trace = sample_trace(tmp_path, "deltas", requests=150)
     return overrides(
         f"workload.path={trace}",
         "workload.format=deltas",
@@ -113,7 +112,7 @@ def test_a_device_that_holds_a_filesystem_is_left_alone(kvbench: Call, devices: 
     assert device.read_bytes() == before
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_each_rank_needs_a_device_of_its_own(start: Start, devices: list[Path], tmp_path: Path, own: bool) -> None:
     given = tmp_path / ("dev{local_rank}" if own else "dev0")
     consent = [word for device in devices for word in ("--consent-device", device)]

@@ -43,7 +43,13 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize(("layout", "words"), LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        pytest.param(*LAYOUTS[name], id=name, marks=[pytest.mark.slow] * (name not in ("both", "bucket")))
+        for name in LAYOUTS
+    ],
+)
 def test_a_run_is_verified_leaves_nothing_and_says_how_objects_lay(
     kvbench: Call, folder: Path, tmp_path: Path, layout: str, words: str
 ) -> None:
@@ -86,7 +92,9 @@ def test_what_buckets_make_necessary_is_shown_beside_what_the_workload_wrote(
     assert times in " ".join(ended.out.split())
 
 
-@pytest.mark.parametrize("sync", ["none", "object", "batch", "end"])
+@pytest.mark.parametrize(
+    "sync", ["batch", "end", *(pytest.param(each, marks=pytest.mark.slow) for each in ("none", "object"))]
+)
 def test_a_run_says_when_what_was_written_was_synced(kvbench: Call, folder: Path, tmp_path: Path, sync: str) -> None:
     out = tmp_path / "run.h5"
     ended = run(kvbench, folder, out, f"io.sync={sync}")

@@ -102,7 +102,9 @@ def test_a_duration_that_is_none_is_refused(key: str, value: str) -> None:
         load_config("smoke", (f"{key}={value}",))
 
 
-@pytest.mark.parametrize("options", [(), ("--ranks", 2)], ids=["one rank", "two ranks"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--ranks", 2), marks=pytest.mark.slow)], ids=["one rank", "two ranks"]
+)
 def test_a_process_without_a_home_runs_as_any_other(start: Start, tmp_path: Path, options: tuple[object, ...]) -> None:
     out = tmp_path / "run.h5"
     words = ("run", "null", "--out", out, *overrides("duration_s=0.2", "pacing={mode: asap}"), *options)

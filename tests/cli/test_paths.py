@@ -70,6 +70,7 @@ def no_text(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_run_and_what_reads_it_take_names_that_are_no_text(kvbench: Call, no_text: Path, spills: Path) -> None:
     spill, out = spills / NO_TEXT, no_text / "run.h5"
     spill.mkdir()

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, column, decisions, overrides
+from samples import sample_trace
 from transfer_library import need_nixl
 
 from kvbench.cluster.launch.mpirun import Mpirun, mpirun_command, mpirun_environment
 from kvbench.records.schema import Op, label
 from kvbench.units import KIB, MIB
-from kvbench.workload.trace_samples import write_samples
 
 Call = Callable[..., Ended]
 Start = Callable[..., Command]
@@ -31,7 +31,7 @@ TIERS_OF_MEMORY = "tiers=[{kind: memory, capacity_bytes: 1MiB}, {kind: file}]"
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    return write_samples(tmp_path, np.random.default_rng(7), requests=400)["mooncake"]
+    return sample_trace(tmp_path, "mooncake", requests=400)
 
 
 def settings(trace: Path, *more: str) -> tuple[str, ...]:
@@ -119,8 +119,10 @@ def planned_by(figures: dict[str, Any]) -> dict[tuple[str, int], tuple[int, ...]
     [
         (1, "asap", "sync"),
         (1, "open", "sync"),
-        (1, "asap", "nixl"),
-        *(pytest.param(4, pacing, "sync", marks=pytest.mark.slow) for pacing in ("asap", "open")),
+        *(
+            pytest.param(ranks, pacing, engine, marks=pytest.mark.slow)
+            for ranks, pacing, engine in [(1, "asap", "nixl"), (4, "asap", "sync"), (4, "open", "sync")]
+        ),
     ],
 )
 def test_a_run_does_what_was_planned(
@@ -169,7 +171,7 @@ GPU = (
 
 def test_a_run_keeps_answers_as_was_planned(start_run: Start, kvbench: Call, tmp_path: Path) -> None:
     """Where a trace knows what answers said, their blocks are written, and found by the turn behind."""
-    trace = write_samples(tmp_path, np.random.default_rng(7), requests=400)["deltas"]
+    trace = sample_trace(tmp_path, "deltas", requests=400)
     more = (
         *settings(trace, "workload.format=deltas", "pacing.mode=asap"),
         "tiers=[{kind: file, capacity_bytes: 8MiB}]",
@@ -309,7 +311,9 @@ def test_a_range_that_is_none_is_one_message(kvbench: Call, trace: Path, words: 
     assert message in ended.err
 
 
-@pytest.mark.parametrize("tiers", [("tiers.0={kind: file, capacity_bytes: 2MiB}",), GPU])
+@pytest.mark.parametrize(
+    "tiers", [("tiers.0={kind: file, capacity_bytes: 2MiB}",), pytest.param(GPU, marks=pytest.mark.slow)]
+)
 def test_an_export_has_the_operations_of_a_run_one_by_one(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, tiers: tuple[str, ...]
 ) -> None:
@@ -354,6 +358,7 @@ def test_fio_replays_what_the_storage_is_asked_for(kvbench: Call, trace: Path, t
     assert sum(job["write"]["io_bytes"] for job in jobs) == tier["written_bytes"]
 
 
+@pytest.mark.slow
 def test_the_order_of_a_run_changes_no_decision(start_run: Start, trace: Path, tmp_path: Path) -> None:
     common = (*settings(trace), *QUICK, "io.threads=2", "duration_s=null", "tiers.0={kind: file, capacity_bytes: 3MiB}")
     for name, more in (("one", ("io.threads=1",)), ("two", ("io.threads=2", "pacing.mode=asap"))):

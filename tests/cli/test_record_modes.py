@@ -9,8 +9,7 @@ import kvbench_analysis as ka
 import numpy as np
 import pytest
 from kvbench_command import QUICK, Command, remains
-
-from kvbench.workload.trace_samples import write_samples
+from samples import sample_trace
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +21,7 @@ RANKS = 4
 @pytest.fixture
 def files(under_mpirun: Start, folder: Path, tmp_path: Path) -> dict[str, Path]:
     """One trace, replayed as fast as possible, once in each mode: every run makes the same operations."""
-    trace = write_samples(tmp_path, np.random.default_rng(7))["mooncake"]
+    trace = sample_trace(tmp_path, "mooncake")
     found = {}
     for mode in MODES:
         found[mode] = tmp_path / f"{mode}.h5"

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from kvbench_command import QUICK, Command, Ended, attributes, column, overrides
+from samples import sample_trace
 
 from kvbench import timed_io
 from kvbench.records.schema import Op, TimedBy, label
 from kvbench.tiers.file.tier import FileTier
 from kvbench.units import KIB
-from kvbench.workload.trace_samples import write_samples
 from kvbench.workload.traces.read import read_trace
 
 Call = Callable[..., Ended]
@@ -34,7 +34,7 @@ TIERS = ("tiers.0={kind: memory, capacity_bytes: 16MiB}", "tiers.1={kind: file, 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """Sessions, whose later turns hold the earlier ones."""
-    return write_samples(tmp_path, np.random.default_rng(7), requests=150)["deltas"]
+    return sample_trace(tmp_path, "deltas", requests=150)
 
 
 def settings(trace: Path, *more: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def check_alike(file: Path, figures: dict[str, Any]) -> None:
         assert written == tier["written_bytes"]
 
 
-@pytest.mark.parametrize("pacing", ["asap", "open"])
+@pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_blocks_are_cut_into_layers_keys_and_values(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
 ) -> None:
@@ -90,7 +90,7 @@ def test_blocks_are_cut_into_layers_keys_and_values(
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("pacing", ["asap", "open"])
+@pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_ranks_that_serve_together_have_a_part_of_every_block(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, ranks: int, pacing: str
 ) -> None:
@@ -110,6 +110,7 @@ def test_ranks_that_serve_together_have_a_part_of_every_block(
     assert column(file, "prefix/blocks")[looked_up].sum() == figures["blocks"]
 
 
+@pytest.mark.slow
 def test_a_request_waits_for_the_slowest_of_the_ranks_that_serve_it(
     start_run: Start, trace: Path, tmp_path: Path
 ) -> None:
@@ -139,7 +140,7 @@ def regular(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("pacing", ["asap", "open"])
+@pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_blocks_come_up_before_the_next_turn_as_was_planned(
     start_run: Start, kvbench: Call, regular: Path, tmp_path: Path, pacing: str
 ) -> None:
@@ -158,12 +159,12 @@ def test_blocks_come_up_before_the_next_turn_as_was_planned(
     assert column(file, "requests/operations").sum() < len(column(file, "records/op"))
 
 
-@pytest.mark.parametrize("last", ['"null"', "file"])
+@pytest.mark.parametrize("last", [pytest.param('"null"', marks=pytest.mark.slow), "file"])
 def test_chains_longer_than_a_modelled_tier_come_up_through_it(
     start_run: Start, kvbench: Call, tmp_path: Path, last: str
 ) -> None:
     """What one block of a chain pushes out of it, another block of the chain, must not wait for all blocks to come."""
-    trace = write_samples(tmp_path, np.random.default_rng(119), requests=25)["bailian"]
+    trace = sample_trace(tmp_path, "bailian", requests=25, seed=119)
     tiers = "{kind: gpu, capacity_bytes: 64KiB}, {kind: memory, capacity_bytes: 64KiB}"
     words: tuple[str, ...] = (f"workload.path={trace}", "workload.format=bailian", MODEL, "pacing.mode=asap")
     words += (
@@ -180,6 +181,7 @@ def test_chains_longer_than_a_modelled_tier_come_up_through_it(
         assert written == figures["tiers"][2]["written_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_an_export_has_each_object_of_each_rank(start_run: Start, kvbench: Call, trace: Path, tmp_path: Path) -> None:
     """Where a block is several objects and several ranks have a part of it, an operation is still a row of a run."""
     words = settings(trace, "tensor_parallel=2", "cache.split.layers=2", "pacing.mode=asap")
@@ -288,7 +290,7 @@ def test_what_does_not_fit_is_one_message(kvbench: Call, trace: Path, change: st
 
 
 def test_sessions_that_are_not_there_cannot_be_waited_for(kvbench: Call, tmp_path: Path) -> None:
-    trace = write_samples(tmp_path, np.random.default_rng(7), requests=20)["mooncake"]
+    trace = sample_trace(tmp_path, "mooncake", requests=20)
     words = (f"workload.path={trace}", "pacing.mode=closed", "workload.deal=session")
     ended = kvbench("plan", "mooncake", *overrides(*words))
     assert ended.code != 0
@@ -301,7 +303,7 @@ def look_ups_expected(kvbench: Call, words: tuple[str, ...], ranks: int = 1) -> 
     return figures["tiers"][1]["hit_blocks"], figures["requests"]
 
 
-@pytest.mark.parametrize("pacing", ["asap", "open"])
+@pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_the_filesystem_is_asked_for_what_is_found_there_and_for_the_first_that_is_missing(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
 ) -> None:

@@ -46,7 +46,13 @@ def planned(kvbench: Call, *words: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("ranks", "pacing"),
-    [(1, "asap"), (2, "open"), *(pytest.param(4, pacing, marks=pytest.mark.slow) for pacing in ("asap", "open"))],
+    [
+        (1, "asap"),
+        *(
+            pytest.param(ranks, *pacing, marks=pytest.mark.slow)
+            for ranks, *pacing in [(2, "open"), (4, "asap"), (4, "open")]
+        ),
+    ],
 )
 def test_a_run_does_what_was_planned(start_run: Start, kvbench: Call, tmp_path: Path, ranks: int, pacing: str) -> None:
     more = (*SMALL, f"pacing.mode={pacing}", "pacing.speedup=100", "tiers=[{kind: file, capacity_bytes: 3MiB}]")
@@ -66,6 +72,7 @@ def test_a_run_does_what_was_planned(start_run: Start, kvbench: Call, tmp_path: 
     assert attributes["fingerprint"] == figures["fingerprint"]
 
 
+@pytest.mark.slow
 def test_turns_that_wait_for_answers_are_all_asked(start_run: Start, kvbench: Call, tmp_path: Path) -> None:
     more = (*SMALL, "pacing.mode=closed", "pacing.speedup=1000", "tiers=[{kind: file, capacity_bytes: 8MiB}]")
     quick = (*QUICK, "duration_s=null", "io.threads=2", "payload.verify=full")
@@ -77,6 +84,7 @@ def test_turns_that_wait_for_answers_are_all_asked(start_run: Start, kvbench: Ca
     assert tokens.sum() == figures["input_tokens"]
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_make_the_sessions_that_one_process_makes_for_them(
     start: Start, mpirun: Mpirun, kvbench: Call
 ) -> None:

@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from kvbench_command import QUICK, Command, Ended, attributes, column, remains
+from samples import sample_trace
 
 from kvbench.records.schema import Locality, Op
-from kvbench.workload.trace_samples import write_samples
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +21,7 @@ SHARED = (*QUICK, "namespace=shared", "tiers=[{kind: file, capacity_bytes: 64MiB
 @pytest.fixture
 def replay(tmp_path: Path) -> tuple[str, ...]:
     """Settings for a trace whose requests share blocks, dealt round-robin."""
-    trace = write_samples(tmp_path, np.random.default_rng(7))["mooncake"]
+    trace = sample_trace(tmp_path, "mooncake")
     return (
         f"workload={{kind: trace, path: {trace}, max_requests: 40, serving: reference}}",
         "pacing.mode=asap",

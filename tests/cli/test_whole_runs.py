@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kvbench_command import KVBENCH, QUICK, Command, Ended, attributes, column, decisions, overrides, remains
+from samples import sample_trace
 
 from kvbench.units import MIB
 from kvbench.workload.trace_samples import write_samples
@@ -25,7 +26,7 @@ DATA = Path(os.environ.get("KVBENCH_DATA", Path(__file__).resolve().parents[2] /
 def trace(tmp_path: Path) -> Path:
     """The real trace where its folder is there, else the sample that kvbench makes itself."""
     real = DATA / "mooncake_synthetic.jsonl"
-    return real if real.exists() else write_samples(tmp_path, np.random.default_rng(7))["mooncake"]
+    return real if real.exists() else sample_trace(tmp_path, "mooncake")
 
 
 def replay(trace: Path, *settings: str) -> tuple[str, ...]:
@@ -198,6 +199,7 @@ def test_the_run_file_is_replaced_when_asked_to(kvbench: Call, folder: Path, tmp
     assert remains(out.parent) == ["run.h5"]
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_directory_fit_and_a_missing_one_not(start: Start, folder: Path, tmp_path: Path) -> None:
     fit = start(*KVBENCH, "doctor", "--dir", folder, environment={"COLUMNS": "200"}).ended()
     assert fit.code == 0, fit.out

@@ -163,7 +163,7 @@ def test_what_was_canceled_is_not_synced(folder: FilePath, wide: Arena, payload:
     rank.close()
 
 
-@pytest.mark.parametrize("promote", [False, True])
+@pytest.mark.parametrize("promote", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sync", ["object", "batch"])
 def test_a_load_does_the_same_in_buckets_as_in_files(
     folder: FilePath, wide: Arena, payload: Payload, promote: bool, sync: str

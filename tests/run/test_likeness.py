@@ -128,6 +128,7 @@ def agentic() -> Trace:
     return read_trace(folder)
 
 
+@pytest.mark.slow
 def test_what_fits_the_agentic_traces_is_found_again_nearly_as_often(agentic: Trace) -> None:
     config = config_of(fit(agentic).workload.model_dump(mode="json"))
     compared = likeness(agentic, config, populations=4)

@@ -208,6 +208,7 @@ print(len(trace.hash_ids), max(most, own_mib()) - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_ids(tmp_path: Path) -> None:
     """200 MiB of ids: read, turned around and written, in less than that."""
     if id_store.temporary_place() is None:
