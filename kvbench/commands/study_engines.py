@@ -23,10 +23,11 @@ def _list_engines(console: Console) -> None:
         twin, engine = read_engine(name)
         checked = "checked" if twin.checked else "unchecked"
         block = f"{engine.cache['block_tokens']} tokens"
+        threads = f"{engine.io['threads']} thread{'' if engine.io['threads'] == 1 else 's'}"
         if engine.tier == "object":
-            layout, moves = "object", f"{engine.io['depth']} requests, {engine.io['threads']} threads"
+            layout, moves = "object", f"{engine.io['depth']} requests, {threads}"
         else:
-            layout, moves = engine.layout.text, f"{engine.io['read_path']}, {engine.io['threads']} threads"
+            layout, moves = engine.layout.text, f"{engine.io['read_path']}, {threads}"
         rows.append((safe_text(name), f"{twin.package} {twin.version}", checked, block, layout, moves))
     print_table(console, "Twins of engines", ("engine", "of", "", "block", "layout", "moves"), rows, left=6)
 
