@@ -199,8 +199,8 @@ def test_numbers_of_another_tools_metadata_are_looked_at_as_well(tmp_path: Path)
     set_at(path, "args", "inter_option_delay", to=-20)
     found = {(f.id, f.found) for f in check_tree(made.root).violations if f.path.endswith(path.name)}
     assert found == {
-        ("kvcacheClosedSequenceLocks", "seed NaN"),
-        ("kvcacheClosedSequenceLocks", "delay_between_options_s -20"),
+        ("kvcacheClosedSequenceLocks", "seed NaN in args.seed"),
+        ("kvcacheClosedSequenceLocks", "delay_between_options_s -20 in args.inter_option_delay"),
     }
 
 

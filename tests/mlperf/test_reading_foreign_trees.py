@@ -16,7 +16,7 @@ from made_tree import STAMP, Made, foreign_tree, write_json
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.check.checker import Verdict, check_tree
 from kvbench.mlperf.check.results_table import FORMATS, table_rows
-from kvbench.mlperf.tree.code_hash import code_files, code_hash
+from kvbench.mlperf.tree.code_hash import OLD_ALGORITHM, code_files, code_hash
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, number, read_json, read_yaml, shown, whole
 
 pytestmark = pytest.mark.slow
@@ -232,9 +232,18 @@ def test_another_tools_metadata_is_checked_where_it_is_there(tmp_path: Path) -> 
     made = foreign_tree(tmp_path)
     path = made.run / f"kvcache_metadata_{STAMP}.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {"args": content["args"] | {"seed": 7, "enable_autoscaling": True}, "hosts": content["hosts"]})
-    broken = whatever_happens(made.root).broken
-    assert {"kvcacheClosedSequenceLocks", "kvcacheAutoscalingProhibited"} <= broken
+    write_json(path, {"args": content["args"] | {"seed": 7}, "hosts": content["hosts"]})
+    assert "kvcacheClosedSequenceLocks" in whatever_happens(made.root).broken
+
+
+def test_defaults_that_another_tool_writes_down_are_not_believed(tmp_path: Path) -> None:
+    made = foreign_tree(tmp_path)
+    path = made.run / f"kvcache_metadata_{STAMP}.json"
+    before = whatever_happens(made.root).broken
+    content = json.loads(path.read_text(encoding="utf-8"))
+    unused = {"enable_autoscaling": True, "npernode": 7, "num_users": 100, "num_processes": None}
+    write_json(path, content | unused | {"args": content["args"] | unused, "parameters": unused})
+    assert whatever_happens(made.root).broken == before
 
 
 @pytest.mark.parametrize("delay_s", [20, 90])
@@ -249,20 +258,24 @@ def test_both_delays_pass_and_it_is_said_which(clean: dict[str, Made], scratch: 
     assert {20: "that of 6.6.1", 90: "that of 6.3.2.1"}[delay_s] in note.wanted
 
 
-def test_the_hash_counts_names_and_content_and_leaves_out_what_it_says(tmp_path: Path) -> None:
+def test_the_hash_of_drafts_counts_names_and_content_and_leaves_out_what_it_says(tmp_path: Path) -> None:
     for name in ("b.py", "a/z.py", "a.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name, encoding="utf-8")
     (tmp_path / "empty").mkdir()
-    before = code_hash(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in code_files(tmp_path)] == ["a.py", "a/z.py", "b.py"]
+    before = code_hash(tmp_path, OLD_ALGORITHM)
+    assert [path.relative_to(tmp_path).as_posix() for path in code_files(tmp_path, OLD_ALGORITHM)] == [
+        "a.py",
+        "a/z.py",
+        "b.py",
+    ]
     for name in (".hidden", "tests/t.py", "a/test/t.py", "__pycache__/x.py", "x.egg-info/y", "a/c.pyc", ".git/z"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("left out", encoding="utf-8")
     (tmp_path / "link.py").symlink_to("a.py")
-    assert code_hash(tmp_path) == before
+    assert code_hash(tmp_path, OLD_ALGORITHM) == before
     (tmp_path / "new.py").touch()
-    assert code_hash(tmp_path) != before
+    assert code_hash(tmp_path, OLD_ALGORITHM) != before
 
 
 def test_yaml_that_would_grow_or_run_something_is_refused(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from kvbench.mlperf.rules.registry import Problem, rule
-from kvbench.mlperf.tree.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash, is_git_sha, is_hash
+from kvbench.mlperf.tree.code_hash import HASH_NAME, OLD_ALGORITHM, code_files, code_hash, is_git_sha, is_hash
+from kvbench.mlperf.tree.document import read_document
 from kvbench.mlperf.tree.parts import WORKLOAD, Run, Submitter
 from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.tree_reading import read_document
 from kvbench.mlperf.tree.untrusted import Unreadable, dig, shown
 
 
@@ -43,8 +43,8 @@ def _check(code: Path, runs: list[Run]) -> Iterator[Problem]:
     recorded = dig(content, "hash")
     if not is_hash(recorded):
         yield Problem(path, f"hash {shown(recorded)}", "32 hexadecimal digits in lower case")
-    if (algorithm := dig(content, "algorithm")) != ALGORITHM:
-        yield Problem(path, f"algorithm {shown(algorithm)}", ALGORITHM)
+    if (algorithm := dig(content, "algorithm")) != OLD_ALGORITHM:
+        yield Problem(path, f"algorithm {shown(algorithm)}", OLD_ALGORITHM)
     if not _is_utc(captured := dig(content, "captured_at")):
         yield Problem(path, f"captured_at {shown(captured)}", "a time in UTC in ISO 8601, such as 2026-06-16T15:42:11Z")
     version = dig(content, "mlpstorage_version")
@@ -53,10 +53,10 @@ def _check(code: Path, runs: list[Run]) -> Iterator[Problem]:
     git_sha = dig(content, "git_sha")
     if git_sha is not None and not is_git_sha(git_sha):
         yield Problem(path, f"git_sha {shown(git_sha)}", "40 hexadecimal digits, or null")
-    if not code_files(code):
+    if not code_files(code, OLD_ALGORITHM):
         yield Problem(code, "no source code", "the source that ran")
     try:
-        found = code_hash(code)
+        found = code_hash(code, OLD_ALGORITHM)
     except Unreadable as error:
         yield Problem(code, str(error), "code that can be read")
         return

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree.document import read_document
 from kvbench.mlperf.tree.parts import DIVISIONS, WORKLOAD, Division, Submitter, System, Tree, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.tree_reading import read_document
 from kvbench.mlperf.tree.untrusted import Entry, Unreadable, opened, shown
 
 _NO_NAME: Final = re.compile(r"[\s\x00-\x1f\x7f/\\]")
