@@ -62,6 +62,8 @@ class Order:
     spill: SpillOrder = field(default_factory=SpillOrder)
     consent_devices: tuple[str, ...] = ()
     """Block devices that may be overwritten, each named as it is given as `directory`."""
+    run_id: str = ""
+    """Of `new_run_id`, where whoever orders has to know it beforehand; "": the run makes one."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""
@@ -156,11 +158,16 @@ def _planned(order: Order, config: RunConfig, trace: Trace | None, ranks: int) -
     return Plan(
         order,
         config,
-        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        run_id=order.run_id or new_run_id(now),
         fingerprint=config.fingerprint(ranks, "" if trace is None else trace.digest),
         started_at=now.isoformat(timespec="seconds"),
         trace=facts,
     )
+
+
+def new_run_id(now: datetime.datetime) -> str:
+    """The name of a run that begins at `now` (UTC)."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _check_roles(config: RunConfig, ranks: int) -> None:

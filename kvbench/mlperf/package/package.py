@@ -14,16 +14,17 @@ from typing import Any, Final
 
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
+from kvbench.mlperf.package.code_pool import Source, make_image, new_parts, point_at
+from kvbench.mlperf.package.manifest import check_manifest, write_manifest
 from kvbench.mlperf.package.report_pdf import write_pdf
-from kvbench.mlperf.package.source_copy import copy_source
 from kvbench.mlperf.package.system_description import as_yaml, describe
-from kvbench.mlperf.tree.code_hash import HASH_NAME
 from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
 from kvbench.mlperf.tree.document import Document
 from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Run, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.tree_reading import find_runs, read_run
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, shown
+from kvbench.mlperf.trials.run_summary import SUMMARY_NAME
 from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.unfinished import SUFFIX, unfinished_folder
 
@@ -49,12 +50,6 @@ class _Group:
     system: str
     runs: tuple[Run, ...]
 
-    @property
-    def source(self) -> tuple[str, str | None]:
-        """The version and the commit of kvbench that ran."""
-        version, git_sha = (Recorded(self.runs[-1])[name] for name in ("kvbench_version", "git_sha"))
-        return version if isinstance(version, str) else "", git_sha if isinstance(git_sha, str) else None
-
 
 def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bool = True) -> list[Packaged]:
     """Make `out`/<submitter>/<division>/<submitter>/... of the sequences in `results` (all, or those of `stamps`).
@@ -76,14 +71,26 @@ def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bo
     if any(run.path == place or run.path in place.parents for run in runs):
         raise KvbenchError(f"{out} is in the results that the tree is to be made of: give another tree with -o")
     there = [path for group in groups for path in _targets(group, out) if os.path.lexists(path)]
+    for group in groups:
+        check_manifest(_home(group, out))
     if there:
         names = "\n  ".join(shown(str(path)) for path in there)
         raise KvbenchError(f"already there, and left as it is:\n  {names}\nGive another tree with -o, or move it away")
     make_folder(out, "the tree", "choose another -o")
     try:
         with unfinished_folder(out, _FOLDER_PREFIX) as folder:
-            made = [_make(group, folder, records) for group in groups]
-            return [_move(group, folder, out, parts) for group, parts in zip(groups, made, strict=True)]
+            images: dict[tuple[str, Source], str] = {}
+            made = [_make(group, folder, records, images) for group in groups]
+            return [
+                _move(
+                    group,
+                    folder,
+                    out,
+                    parts,
+                    [digest for (name, _), digest in images.items() if name == group.submitter],
+                )
+                for group, parts in zip(groups, made, strict=True)
+            ]
     except OSError as error:
         raise KvbenchError(f"cannot write {error.filename or out}: {error.strerror}") from error
 
@@ -137,8 +144,11 @@ def _lacks(run: Run) -> Iterator[str]:
                 unread = [rank.number for rank in there.ranks.values() if not rank.file.readable]
                 if ranks or unread:
                     yield f"{name} has no result of rank {', '.join(map(str, [*ranks, *unread][:_MOST_NAMED]))}"
-    if len(run.summaries) != 1 or not run.summaries[0].readable:
-        yield f"{where}: no run summary"
+    if not any(summary.path.name == SUMMARY_NAME and summary.readable for summary in run.summaries):
+        before = ", but one of an earlier kvbench, which has to package it" if run.summaries else ""
+        yield f"{where}: no {SUMMARY_NAME}{before}"
+    elif len(run.metadata_files) != 1:
+        yield f"{where}: {len(run.metadata_files)} metadata files, not one"
     if not is_stamp(run.path.name):
         yield f"{where}: the name of the directory is no time (YYYYMMDD_HHmmss)"
 
@@ -147,20 +157,6 @@ def _groups(runs: Iterable[Run]) -> list[_Group]:
     found: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     for run in runs:
         found[run.division, run.submitter, run.system].append(run)
-    # One directory holds the code of all: of a submitter in closed, of a system in open.
-    for place in {names[:2] if names[0] == "closed" else names for names in found}:
-        sources = {
-            (str(Recorded(run)["kvbench_version"]), str(Recorded(run)["git_sha"]))
-            for names, of in found.items()
-            if names[: len(place)] == place
-            for run in of
-        }
-        if len(sources) > 1:
-            told = ", ".join(f"kvbench {version}, commit {git_sha}" for version, git_sha in sorted(sources))
-            raise KvbenchError(
-                f"the results of {shown('/'.join(place))} are of different sources ({told}): rule 2.1.6 "
-                "codeDirectoryContents wants one; package them one by one with --sequence, into different trees"
-            )
     return [_Group(*names, tuple(of)) for names, of in found.items()]
 
 
@@ -168,61 +164,52 @@ def _home(group: _Group, out: Path) -> Path:
     return out / group.submitter / group.division / group.submitter
 
 
+def _leaf(run: Run, group: _Group, out: Path) -> Path:
+    """Where a run stands in the tree: as in the results, below kv_cache, MODEL/run/STAMP."""
+    return _home(group, out) / "results" / group.system / WORKLOAD / Path(*run.path.parts[-3:])
+
+
+def _source(run: Run) -> Source:
+    """The version and the commit of kvbench that ran."""
+    version, git_sha = (Recorded(run)[name] for name in ("kvbench_version", "git_sha"))
+    return version if isinstance(version, str) else "", git_sha if isinstance(git_sha, str) else None
+
+
 def _targets(group: _Group, out: Path) -> list[Path]:
-    """What a group becomes; nothing of it may be there. Code of the closed division is looked at when it is moved."""
-    home = _home(group, out)
-    parts = [home / "systems" / f"{group.system}{suffix}" for suffix in (".yaml", ".pdf")]
-    workload = home / "results" / group.system / WORKLOAD
-    parts += [workload / run.path.name for run in group.runs]
-    return [*parts, workload / "code"] if group.division == "open" else parts
+    """What a group becomes; nothing of it may be there. Images are looked at when they are moved."""
+    systems = _home(group, out) / "systems"
+    descriptions = [systems / f"{group.system}{suffix}" for suffix in (".yaml", ".pdf")]
+    return [*descriptions, *(_leaf(run, group, out) for run in group.runs)]
 
 
-def _make(group: _Group, folder: Path, records: bool) -> list[Path]:
-    """The group's parts below `folder`, with the paths that they will have below the tree."""
-    home = _home(group, folder)
+def _make(group: _Group, folder: Path, records: bool, images: dict[tuple[str, Source], str]) -> list[Path]:
+    """The group's parts below `folder`, with the paths that they will have below the tree; `images` is added to."""
     told: dict[str, Any] = group.runs[-1].sequence.content
-    workload = home / "results" / group.system / WORKLOAD
     ignore = shutil.ignore_patterns(".*", f"*{SUFFIX}", *(() if records else (RUN_FILE_NAME,)))
     for run in group.runs:
-        shutil.copytree(run.path, workload / run.path.name, ignore=ignore)
-    code = home / "code" if group.division == "closed" else workload / "code"
-    if not code.exists():
-        copy_source(code, *group.source)
+        leaf, source = _leaf(run, group, folder), _source(run)
+        shutil.copytree(run.path, leaf, ignore=ignore)
+        if (group.submitter, source) not in images:
+            images[group.submitter, source] = make_image(folder / group.submitter, source)
+        point_at(leaf, images[group.submitter, source])
     text = as_yaml(describe(told))
-    description = home / "systems" / f"{group.system}.yaml"
+    description = _home(group, folder) / "systems" / f"{group.system}.yaml"
     description.parent.mkdir(parents=True, exist_ok=True)
     description.write_text(text, encoding="utf-8")
     write_pdf(description.with_suffix(".pdf"), f"{group.submitter}: {group.system}", text, group.runs)
     return [path.relative_to(folder) for path in _targets(group, folder)]
 
 
-def _move(group: _Group, folder: Path, out: Path, parts: Sequence[Path]) -> Packaged:
+def _move(group: _Group, folder: Path, out: Path, parts: Sequence[Path], digests: Sequence[str]) -> Packaged:
+    submitter = Path(group.submitter)
+    pool = [submitter / part for part in new_parts(out / submitter, digests)]
     moved = []
-    if group.division == "closed":
-        code = (_home(group, folder) / "code").relative_to(folder)
-        if (folder / code).exists() and not _same_code(folder / code, out / code):
-            parts = [*parts, code]
-    for part in parts:
+    for part in [*pool, *parts]:
         target = out / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             raise KvbenchError(f"{target} has appeared meanwhile, and is left as it is")
         (folder / part).rename(target)
         moved.append(target)
-    return Packaged(out / group.submitter, tuple(moved))
-
-
-def _same_code(made: Path, there: Path) -> bool:
-    """Whether the code of the division is there already. Raises KvbenchError where that is another."""
-    if not os.path.lexists(there):
-        return False
-    try:
-        hashes = [dig(read_json(place / HASH_NAME), "hash") for place in (made, there)]
-    except Unreadable:
-        hashes = ["", None]
-    if hashes[0] != hashes[1]:
-        raise KvbenchError(
-            f"{there} holds other source than these results were made with: rule 2.1.6 codeDirectoryContents wants one "
-            "for all results of a submitter; package into another tree"
-        )
-    return True
+    moved.append(write_manifest(_home(group, out), group.division))
+    return Packaged(out / submitter, tuple(moved))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvbench.mlperf.tree.numbers import AMOUNT, BadNumber, Number, NumberList, Section, always
-from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json
+from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, whole
 
 _LISTS: Final = (
     "end_to_end_latencies",
@@ -31,13 +31,23 @@ _BANDWIDTH: Final = ("kvcacheAggregateBandwidth",)
 _THROUGHPUT: Final = ("kvcacheAggregateThroughput",)
 _LATENCY: Final = ("kvcacheAggregateDeviceLatency",)
 _SCALE_UP: Final = ("kvcacheScaleUpModel",)
+_ENTRIES: Final = ("prefill_writes", "offloads_cpu")
+"""New entries, and those of them that went to memory."""
 _VERB: Final = {"read": "read", "write": "written"}
 
 
 def _moved_nothing(direction: str) -> Callable[[Any], bool]:
-    """Whether a result says that nothing was read from storage (or written to it): then it has no percentile."""
+    """Whether a result says that nothing was read from storage (or written to it): then it has no percentile.
+
+    Bytes written count what memory hands down, and percentiles do not: where every entry went to memory first there is
+    none of those either.
+    """
 
     def answer(content: Any) -> bool:
+        if direction == "write":
+            entries, to_memory = (whole(dig(content, *_STATS.split("."), key)) for key in _ENTRIES)
+            if entries is not None and entries == to_memory:
+                return True
         keys = ("storage_entries", f"tier_storage_kv_bytes_{_VERB[direction]}_gb")
         stats = dig(content, *_STATS.split("."))
         return any(RANK_RESULT[f"{_STATS}.{key}"].read(dig(stats, key)) == 0 for key in keys)

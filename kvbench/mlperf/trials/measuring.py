@@ -8,8 +8,9 @@ which need not be where another rank sees them.
 import os
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -23,23 +24,31 @@ from kvbench.cluster.topology import Topology, discover
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.tree.parts import RUN_FILE_NAME
 from kvbench.mlperf.trials.choices import Choices, check_choices, preset_name
-from kvbench.mlperf.trials.run_summary import summary_of
+from kvbench.mlperf.trials.leaf_metadata import metadata_name, metadata_of
+from kvbench.mlperf.trials.run_summary import SUMMARY_NAME, summary_of
 from kvbench.mlperf.trials.sequence import (
     TrialSequence,
     TrialStep,
     begin_or_resume,
+    local_stamp,
     new_sequence,
     now,
     steps_as_json,
     write_json,
 )
-from kvbench.mlperf.trials.surroundings import cache_is_empty, clients_per_node, drop_page_cache, look_around
+from kvbench.mlperf.trials.surroundings import (
+    cache_is_empty,
+    clear_lost,
+    clients_per_node,
+    drop_page_cache,
+    look_around,
+)
 from kvbench.mlperf.trials.trial_results import ranks_of, result_of
 from kvbench.records.outputs import alone_in
-from kvbench.records.reader import open_run
+from kvbench.records.reader import open_run, read_columns
 from kvbench.run import runner
 from kvbench.run.addresses import literal
-from kvbench.run.order import Order
+from kvbench.run.order import Order, new_run_id
 
 _POLL_S: Final = 0.05
 _OVERHEAD_S: Final = 10.0
@@ -86,6 +95,7 @@ def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path
 
         sequence, resumed = agreement.on_first("check", begin) or (None, False)
         quiet_barrier(comm)
+        clear_lost(topology, agreement, choices.cache, share(comm, sequence and sequence.note_lost()))
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
         trials = _Trials(topology, agreement, choices, sequence, _Clock([TrialStep(**step) for step in told]), console)
         trials.announce(resumed)
@@ -150,20 +160,22 @@ class _Trials:
         if sequence is not None:
             out = sequence.unfinished_directory(step.option, step.trial) / RUN_FILE_NAME
             self._say(self._clock.heading(place, step.seconds))
-        self._agreement.on_first("results", lambda: self._begin(step, dropped))
+        run_id = new_run_id(datetime.now(UTC))
+        self._agreement.on_first("results", lambda: self._begin(step, dropped, run_id))
         order = Order(
             source=preset_name(step.option),
             directory=literal(str(self._choices.cache.absolute())),
             out=out,
             overrides=self._choices.overrides(),
             overwrite=True,
+            run_id=run_id,
         )
         try:
             heading = self._clock.heading
             runner.run(self._topology.comm, order, self._console, lambda left_s: heading(place, left_s)).close()
+            self._agreement.on_first("results", lambda: self._keep(step, out))
         except KvbenchError as error:
             self._note_failure(step, error)
-        self._agreement.on_first("results", lambda: self._keep(step, out))
         self._clock.overheads_s.append(max(0.0, time.monotonic() - begun_s - step.seconds))
         self._check_emptied(step)
         self._agreement.on_first("results", self._summarize)
@@ -175,12 +187,14 @@ class _Trials:
         self._say(f"complete: {self._sequence.directory}")
         return self._sequence.directory
 
-    def _begin(self, step: TrialStep, dropped: bool) -> None:
+    def _begin(self, step: TrialStep, dropped: bool, run_id: str) -> None:
         if self._sequence is None:
             return
         folder = self._sequence.unfinished_directory(step.option, step.trial)
-        if folder.exists():
-            shutil.rmtree(folder)
+        # A job that ended between giving a trial its name and noting it leaves that one; it counts in nothing yet.
+        for attempt in (folder, self._sequence.trial_directory(step.option, step.trial)):
+            if attempt.exists():
+                shutil.rmtree(attempt)
         folder.mkdir(parents=True)
         content = self._sequence.content
         content["page_cache_dropped_between_trials"] = dropped and content["page_cache_dropped_between_trials"] in (
@@ -188,12 +202,10 @@ class _Trials:
             True,
         )
         again = self._sequence.trial(step.option, step.trial)["status"] != "pending"
-        self._sequence.update(
+        self._sequence.begin_trial(
             step.option,
             step.trial,
-            status="running",
-            started_at=now(),
-            ended_at=None,
+            run_id=run_id,
             delay_before_s=step.delay_s,
             repeated=step.repeated or again,
             page_cache_dropped=dropped,
@@ -214,8 +226,10 @@ class _Trials:
             "run_id": run.attributes["run_id"],
             "fingerprint": run.attributes["fingerprint"],
         }
-        started = self._sequence.trial(step.option, step.trial)["started_at"]
-        stamp = started[:19].translate(str.maketrans({"-": None, ":": None, "T": "_"}))
+        stamp = local_stamp(self._sequence.trial(step.option, step.trial)["started_at"])
+        clients = self._sequence.content["total_ranks"]
+        if (kept := len(read_columns(run, "ranks", ("rank",))["rank"])) != clients:
+            raise KvbenchError(f"{out} has records of {kept} of {clients} clients, and a trial counts with all or not")
         for rank in ranks_of(out):
             folder = out.parent / f"rank_{rank.rank}"
             folder.mkdir()
@@ -240,10 +254,12 @@ class _Trials:
             sequence.update(step.option, step.trial, cache_emptied=emptied)
 
     def _summarize(self) -> None:
-        """Rank 0: the figures of all trials so far, so that a sequence that ends early has some too."""
+        """Rank 0: what the leaf is, and the figures of all trials so far, so that a sequence that ends early has some
+        too."""
         if self._sequence is not None:
-            path = self._sequence.directory / f"kvcache_run_summary_{self._sequence.stamp}.json"
-            write_json(path, summary_of(self._sequence))
+            directory = self._sequence.directory
+            write_json(directory / metadata_name(self._sequence), metadata_of(self._sequence))
+            write_json(directory / SUMMARY_NAME, summary_of(self._sequence))
 
     def _note_failure(self, step: TrialStep, error: KvbenchError) -> NoReturn:
         """Rank 0: a trial that failed or was interrupted."""
@@ -251,6 +267,9 @@ class _Trials:
         message = str(error)
         status = "interrupted" if isinstance(error, RunInterrupted) else "failed"
         self._sequence.update(step.option, step.trial, status=status, ended_at=now(), message=message)
+        # What went wrong first is what is said, also where nothing can be written any more.
+        with suppress(KvbenchError):
+            self._summarize()
         self._give_up(f"option {step.option}, trial {step.trial + 1} of {step.trials}: {message}")
 
     def _give_up(self, what: str) -> NoReturn:

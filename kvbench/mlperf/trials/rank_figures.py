@@ -195,9 +195,14 @@ def cache_stats(rows: RankRows, moved: _Moved) -> dict[str, Any]:
         "write_iops": int(moved.writes.sum()),
         "storage_tokens_processed": moved.tokens(read["storage"] | written["storage"] | demoted),
     }
+    # Bytes of a tier count what memory hands down, as read there and written here. The latencies below do not.
+    carried = {
+        "read": {**read, "cpu": read["cpu"] | demoted},
+        "write": {**written, "storage": written["storage"] | demoted},
+    }
     for tier in ("gpu", "cpu", "storage"):
-        for name, verb, by_tier in (("read", "read", read), ("write", "written", written)):
-            gib = moved.nbytes(by_tier[tier]) / GIB if tier in by_tier else 0.0
+        for name, verb in (("read", "read"), ("write", "written")):
+            gib = moved.nbytes(carried[name][tier]) / GIB if tier in carried[name] else 0.0
             stats[f"tier_{tier}_kv_bytes_{verb}_gb"] = gib
             stats[f"tier_{tier}_{name}_bandwidth_gbps"] = gib / rows.elapsed_s
     for tier in ("cpu", "storage"):

@@ -1,6 +1,7 @@
-"""kvcache_run_summary_<stamp>.json: the figures of the options as the rules define them, and beside them ours.
+"""summary.json: the figures of the options as the rules define them, and beside them ours.
 
-The rules add up and average figures of ranks, and take the largest of their percentiles (6.3.4). Below `kvbench` stand
+The rules add up and average figures of ranks, and take the largest of their percentiles (6.3.4). Figures are of trials
+in which every rank has its result: what is left of one in which ranks died is added up nowhere. Below `kvbench` stand
 percentiles of all operations of all ranks and trials together, the times that the kernel accounts, and each node.
 """
 
@@ -20,6 +21,7 @@ from kvbench.mlperf.trials.trial_results import KERNEL_TIMES, RankTrial, ranks_o
 from kvbench.records.schema import Op
 from kvbench.units import GIB
 
+SUMMARY_NAME: Final = "summary.json"
 SCHEMA_VERSION: Final = "1.0"
 _OPERATIONS: Final = (("read", Op.READ), ("write", Op.WRITE), ("demote", Op.DEMOTE))
 
@@ -37,6 +39,7 @@ def summary_of(sequence: TrialSequence) -> dict[str, Any]:
         "trials_per_option": max(len(option["trials"]) for option in told["options"]),
         "options": options,
         "partial_failure": any(option["partial_failure"] for option in options.values()),
+        "trial_failures": sequence.failures(),
         "kvbench": {
             "rehearsal": told["rehearsal"],
             "division": told["division"],
@@ -52,14 +55,13 @@ def rank_result_path(sequence: TrialSequence, option: int, trial: int, rank: int
     return next(iter(sorted(folder.glob("kvcache_results_*.json"))), None)
 
 
-def within_trials(trials: Sequence[Sequence[Mapping[str, Any]]], figure: Figure) -> float:
-    """A figure over the ranks of each trial and then over the trials. A rank that never touched storage has no
-    percentile, and counts as 0."""
+def within_trials(trials: Sequence[Sequence[Mapping[str, Any]]], figure: Figure) -> float | None:
+    """A figure over the ranks of each trial and then over the trials; None without a trial. A rank that never touched
+    storage has no percentile, and counts as 0."""
     values = [
-        [number(found) or 0.0 for found in (dig(result, *figure.source.split(".")) for result in results)]
-        for results in trials
+        figure.within(number(dig(result, *figure.source.split("."))) or 0.0 for result in results) for results in trials
     ]
-    return float(figure.across([figure.within(found) if found else 0.0 for found in values]))
+    return float(figure.across(values)) if values else None
 
 
 def _option(sequence: TrialSequence, option: int) -> dict[str, Any]:
@@ -79,12 +81,13 @@ def _option(sequence: TrialSequence, option: int) -> dict[str, Any]:
             if dig(result, "summary", "cache_stats", "storage_entries") == 0:
                 in_memory.append(str(path.relative_to(sequence.directory)))
             results.append(result)
-        trials.append(results)
+        if len(results) == sequence.content["total_ranks"]:
+            trials.append(results)
     return {
         "option": option,
         **{figure.name: within_trials(trials, figure) for figure in FIGURES},
         "rank_count": sequence.content["total_ranks"],
-        "trial_count": len(numbers),
+        "trial_count": len(trials),
         "partial_failure": bool(missing),
         "missing_files": missing,
         "cpu_tier_ranks": in_memory,

@@ -1,7 +1,8 @@
 """kvbench_sequence.json: what was asked for, where, and what has become of each trial. Rank 0 alone has it.
 
 The file is written anew, through a temporary name, whenever something changes, so that a sequence that ended early
-can be gone on with: a complete trial is never carried out again.
+can be gone on with: a complete trial is never carried out again. A trial that was running when its job ended without a
+word, as when a node is lost, is `lost`. Times in the file are UTC; those in names are local, as the rules have them.
 """
 
 import json
@@ -25,6 +26,12 @@ FORMAT: Final = "kvbench-mlperf-sequence"
 VERSION: Final = 1
 
 _POLL_S: Final = 0.05
+_OF_AN_ATTEMPT: Final = ("status", "started_at", "ended_at", "run_id", "message")
+
+COMMAND: Final = "run"
+"""The directory between that of the model and those of the sequences."""
+_OWN_MODEL: Final = "custom"
+"""The directory of a geometry without a name, in open."""
 
 _IDENTITY: Final = (
     "division",
@@ -101,25 +108,56 @@ class TrialSequence:
         """The trials that are not complete, in their order."""
         steps: list[TrialStep] = []
         before: int | None = None
+        ended_at: str | None = None
         resumed = any(trial["status"] != "pending" for trial in self._trials())
         for option in self.content["options"]:
             for trial in option["trials"]:
                 if trial["status"] == "complete":
+                    before, ended_at = option["option"], trial["ended_at"]
                     continue
                 next_option = before is not None and before != option["option"]
-                delay_s = self.content["delay_between_options_s" if next_option else "delay_between_trials_s"]
+                delay_s = float(self.content["delay_between_options_s" if next_option else "delay_between_trials_s"])
+                if before is None:
+                    delay_s = 0.0
+                elif not steps and ended_at is not None:
+                    # What of the delay has gone by since the sequence ended early.
+                    delay_s = min(delay_s, max(0.0, delay_s - _seconds_since(ended_at)))
                 steps.append(
                     TrialStep(
                         option["option"],
                         trial["trial"],
                         len(option["trials"]),
-                        0.0 if before is None else delay_s,
+                        delay_s,
                         option["settings"]["duration_s"],
-                        repeated=before is None and resumed,
+                        repeated=not steps and resumed,
                     )
                 )
                 before = option["option"]
         return steps
+
+    def begin_trial(self, option: int, trial: int, **values: Any) -> None:
+        """Note that a trial runs from now on; what became of it before is kept as an attempt. Raises KvbenchError."""
+        told = self.trial(option, trial)
+        if told["status"] != "pending":
+            attempt = {name: told.pop(name, None) for name in _OF_AN_ATTEMPT}
+            told.setdefault("earlier_attempts", []).append(attempt)
+        self.update(option, trial, status="running", started_at=now(), ended_at=None, **values)
+
+    def note_lost(self) -> list[str]:
+        """Mark what was running when its job ended without a word as lost; the runs of all lost trials."""
+        for trial in self._trials():
+            if trial["status"] == "running":
+                trial |= {"status": "lost", "message": "the job ended without a word, as when a node is lost"}
+        return [trial["run_id"] for trial in self._trials() if trial["status"] == "lost" and trial.get("run_id")]
+
+    def failures(self) -> dict[str, str]:
+        """What went wrong with the trials that are neither complete nor still to come, by `option_O/trial_T`."""
+        return {
+            f"option_{option['option']}/trial_{trial['trial']}": f"{trial['status']}: {trial.get('message') or ''}"
+            for option in self.content["options"]
+            for trial in option["trials"]
+            if trial["status"] not in ("pending", "running", "complete")
+        }
 
     def update(self, option: int, trial: int, **values: Any) -> None:
         """Change what stands of a trial, in the file as well. Raises KvbenchError."""
@@ -145,6 +183,7 @@ def new_sequence(
 ) -> TrialSequence:
     """The sequence that `choices` ask for; nothing is written yet. `around` is what `surroundings.look_around` gave."""
     configs = {option: choices.config(option) for option in choices.options}
+    begun_at = now()
     names = [entry["node"]["host"] for entry in around]
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -153,6 +192,7 @@ def new_sequence(
         "submitter": choices.submitter,
         "system": choices.system,
         "rehearsal": choices.rehearsal,
+        "begun_at": begun_at,
         "invocation": list(choices.invocation),
         "changes": list(choices.overrides()),
         "kvbench_version": kvbench.__version__,
@@ -186,7 +226,9 @@ def new_sequence(
         "autoscaling": False,
         "config_file": None,
     }
-    return TrialSequence(choices.results / WORKLOAD / _stamp(), content)
+    model = next(iter(configs.values())).model
+    home = choices.results / WORKLOAD / (model if isinstance(model, str) else _OWN_MODEL) / COMMAND
+    return TrialSequence(home / local_stamp(begun_at), content)
 
 
 def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
@@ -197,14 +239,16 @@ def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
     for path in sorted(wanted.directory.parent.glob(f"*/{SEQUENCE_NAME}"), reverse=True):
         found = read_sequence(path)
         if not found.complete and found.same_work(wanted):
-            again = {"at": now(), "invocation": wanted.content["invocation"]}
-            found.content.setdefault("resumed", []).append(again)
+            again = {"at": now(), "invocation": wanted.content["invocation"], "hosts": wanted.content["hosts"]}
+            changed = (name for name in ("nodes", "filesystems") if wanted.content[name] != found.content[name])
+            found.content.setdefault("resumed", []).append(again | {name: wanted.content[name] for name in changed})
             return found, True
     try:
         while wanted.directory.exists():
             # Another was begun in this second.
             time.sleep(_POLL_S)
-            wanted.directory = wanted.directory.with_name(_stamp())
+            wanted.content["begun_at"] = now()
+            wanted.directory = wanted.directory.with_name(local_stamp(wanted.content["begun_at"]))
         wanted.directory.mkdir(parents=True)
     except OSError as error:
         raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
@@ -229,8 +273,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_output(check_output(path, JSON), text.encode(), JSON)
 
 
-def _stamp() -> str:
-    return datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+def local_stamp(time_utc: str) -> str:
+    """A recorded time as names have it: local, YYYYMMDD_HHmmss."""
+    return datetime.fromisoformat(time_utc).astimezone().strftime("%Y%m%d_%H%M%S")
+
+
+def _seconds_since(time_utc: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(time_utc)).total_seconds()
 
 
 def now() -> str:

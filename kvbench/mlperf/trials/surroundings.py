@@ -4,7 +4,11 @@ What travels: one row of 16 KiB a node to rank 0, once; one sum of an integer be
 """
 
 import json
+import os
 import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +26,17 @@ from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.tables import as_rows
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.kinds import target_at
-from kvbench.tiers.target import Volume
+from kvbench.tiers.target import Target, Volume
 
 _ROW: Final = np.dtype([("node", "<i8"), ("text", "S16384")])
 _MOST_LINKS: Final = 16
+_LONGEST_PRELOAD: Final = 1024
 DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 """The kernel's switch; only root may use it."""
 _PAGE_CACHE: Final = "1"
+_LOCKS_S: Final = 60.0
+"""GlusterFS gives up a client that does not answer after 42 s, other filesystems earlier."""
+_POLL_S: Final = 0.5
 
 
 def look_around(topology: Topology, agreement: Agreement, cache: Path, results: Path) -> list[dict[str, Any]]:
@@ -81,6 +89,28 @@ def cache_is_empty(topology: Topology, directory: Path, run_id: str) -> bool:
     return total(topology.comm, left)[0] == 0
 
 
+def clear_lost(topology: Topology, agreement: Agreement, directory: Path, run_ids: Sequence[str]) -> None:
+    """Remove what lost trials of the sequence left below `directory`, whose ranks had no time to. Collective.
+
+    Storage that several nodes share may take a lost node for alive for a while: that is waited for. Raises KvbenchError
+    where ranks of a lost trial are still at work.
+    """
+
+    def clear() -> None:
+        if topology.local_rank != 0 or not run_ids:
+            return
+        patient_until_s = time.monotonic() + _LOCKS_S
+        while left := _left_of(target_at(str(directory)), run_ids):
+            if time.monotonic() > patient_until_s:
+                raise KvbenchError(
+                    f"{left} is of a trial that was lost, and ranks of it are still at work: end them, and start the "
+                    "same command again"
+                )
+            time.sleep(_POLL_S)
+
+    agreement.run("check", clear)
+
+
 def git_sha() -> str | None:
     """The commit of the source that runs; None where it is no checkout, or one with changes that no commit has."""
     root = Path(kvbench.__file__).resolve().parent.parent
@@ -88,6 +118,18 @@ def git_sha() -> str | None:
         return None
     sha = _git(root, "rev-parse", "HEAD")
     return sha or None if _git(root, "status", "--porcelain", "--untracked-files=no") == "" else None
+
+
+def _left_of(target: Target, run_ids: Sequence[str]) -> str:
+    """Remove what runs left in `target`; the first that stays, "" where none does. Nodes that share it meet here, and
+    may not find what they want to remove: that is for another look."""
+    with suppress(KvbenchError):
+        for leftover in target.leftovers():
+            ours = leftover.run_id in run_ids and leftover.state != "not ours"
+            if ours and target.remove_leftover(leftover, even_unknown=True).state == "in use":
+                return leftover.text
+        return ""
+    return str(target.address)
 
 
 def _git(root: Path, *words: str) -> str | None:
@@ -112,7 +154,8 @@ def _check_clients(topology: Topology) -> None:
 def _node_facts() -> dict[str, Any]:
     node = asdict(describe_node())
     del node["memory_available_bytes"]
-    return node | {"network": network_links()[:_MOST_LINKS]}
+    preloaded = os.environ.get("LD_PRELOAD", "")[:_LONGEST_PRELOAD]
+    return node | {"network": network_links()[:_MOST_LINKS], "ld_preload": preloaded or None}
 
 
 def _facts(filesystem: Volume | None) -> dict[str, Any] | None:

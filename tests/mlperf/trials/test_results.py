@@ -21,6 +21,7 @@ from sequence_harness import Done
 from kvbench.mlperf.tree.parts import RUN_FILE_NAME
 from kvbench.mlperf.trials.trial_results import ranks_of, result_of
 from kvbench.records.schema import TimedBy
+from kvbench.run.drive import DRAIN_S, LAST_WORD_S
 
 GIB = 1024**3
 READ, WRITE, DEMOTE, DELETE = 0, 1, 2, 4
@@ -156,8 +157,11 @@ def test_every_figure_of_the_summary_follows_from_the_run_files(done: Done, tria
     tokens = [sum(row["output_tokens"] for row in trial.done) for trial in mine]
     storage_s = [sum(seconds_in_storage(trial).values()) for trial in mine]
 
-    def gib_per_s(op: int) -> float:
-        return fmean(sum(row["nbytes"] for row in t.on_storage(op)) / GIB / t.elapsed_s for t in mine)
+    def gib_per_s(*ops: int) -> float:
+        return fmean(sum(r["nbytes"] for op in ops for r in t.on_storage(op)) / GIB / t.elapsed_s for t in mine)
+
+    def request_p95_ms(trial: Trial) -> float:
+        return p95([seconds * 1e3 for seconds in seconds_in_storage(trial).values()])
 
     def span_p95_ms(op: int) -> float:
         return max(p95([row["span_ns"] / 1e6 for row in trial.on_storage(op)]) for trial in mine)
@@ -168,11 +172,11 @@ def test_every_figure_of_the_summary_follows_from_the_run_files(done: Done, tria
         if entries_on_storage(trial) == 0
         for path in (done.directory / f"option_{option}" / f"trial_{number}").glob("rank_*/kvcache_results_*.json")
     ]
-    summary = done.read("kvcache_run_summary_*.json")["options"][str(option)]
+    summary = done.read("summary.json")["options"][str(option)]
     assert {key: value for key, value in summary.items() if key != "kvbench"} == {
         "option": option,
         "aggregated_read_bandwidth_gbps": close(gib_per_s(READ)),
-        "aggregated_write_bandwidth_gbps": close(gib_per_s(WRITE)),
+        "aggregated_write_bandwidth_gbps": close(gib_per_s(WRITE, DEMOTE)),
         "aggregated_avg_throughput_tokens_per_sec": close(
             fmean(count / trial.elapsed_s for count, trial in zip(tokens, mine, strict=True))
         ),
@@ -192,7 +196,7 @@ def test_every_figure_of_the_summary_follows_from_the_run_files(done: Done, tria
 @pytest.mark.parametrize("option", OPTIONS)
 def test_our_own_figures_of_the_summary_are_of_all_operations_together(done: Done, trials: Trials, option: int) -> None:
     mine = [trials[option, trial] for trial in TRIALS]
-    ours = done.read("kvcache_run_summary_*.json")["options"][str(option)]["kvbench"]
+    ours = done.read("summary.json")["options"][str(option)]["kvbench"]
     columns = {"wall": "wall_ns", "span": "span_ns"} | {f"kernel_{k}": f"{k}_ns" for k in ("device", "host", "runq")}
     wanted = {}
     for name, op in (("read", READ), ("write", WRITE), ("demote", DEMOTE)):
@@ -233,6 +237,37 @@ def test_a_ranks_figures_follow_from_its_rows(done: Done, trials: Trials, option
         assert stats.get(key) == (close(p95(values)) if values else None)
     moved = [*trial.on_storage(READ), *trial.on_storage(WRITE), *trial.on_storage(DEMOTE)]
     assert stats["storage_tokens_processed"] == sum(row["tokens"] for row in moved)
+
+
+def test_bytes_of_a_tier_count_what_memory_hands_down_and_latencies_do_not(done: Done, trials: Trials) -> None:
+    trial = trials[2, 0]
+    stats = done.read("option_2", "trial_0", "rank_0", "kvcache_results_*.json")["summary"]["cache_stats"]
+    demoted = sum(row["nbytes"] for row in trial.on_storage(DEMOTE))
+    assert demoted, "so little memory that entries leave it"
+    new = {
+        storage: sum(r["nbytes"] for r in trial.records if r["op"] == WRITE and r["storage"] is storage)
+        for storage in (True, False)
+    }
+    read = sum(row["nbytes"] for row in trial.on_storage(READ))
+    assert stats["tier_storage_kv_bytes_written_gb"] == close((new[True] + demoted) / GIB)
+    assert stats["tier_cpu_kv_bytes_written_gb"] == close(new[False] / GIB)
+    assert stats["total_write_gb"] == close((new[True] + new[False]) / GIB)
+    assert stats["tier_storage_kv_bytes_read_gb"] == close(read / GIB)
+    assert stats["tier_cpu_kv_bytes_read_gb"] == close((stats["total_read_bytes"] - read + demoted) / GIB)
+    for tier in ("cpu", "storage"):
+        for verb, name in (("read", "read"), ("written", "write")):
+            gib = stats[f"tier_{tier}_kv_bytes_{verb}_gb"]
+            assert stats[f"tier_{tier}_{name}_bandwidth_gbps"] == close(gib / trial.elapsed_s)
+    assert ("storage_write_p95_ms" in stats) == bool(trial.on_storage(WRITE))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_no_request_outlives_its_trial(done: Done, option: int) -> None:
+    for trial in TRIALS:
+        result = done.read(f"option_{option}", f"trial_{trial}", "rank_0", "kvcache_results_*.json")
+        elapsed_s = result["summary"]["elapsed_time"]
+        assert elapsed_s <= 0.8 + DRAIN_S + LAST_WORD_S
+        assert max(result["end_to_end_latencies"]) <= elapsed_s
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sequence_harness import leaves_in
 
 from kvbench.cluster.launch.mpirun import find_mpirun
 from kvbench.errors import KvbenchError
@@ -56,7 +57,7 @@ def test_two_clients_on_this_host_leave_a_result_each(shm: Path, tmp_path: Path)
     ended = start(*words)
     assert ended.returncode == 0, ended.stderr
     assert "option 1, trial 1 of 1, " in ended.stdout
-    (directory,) = (tmp_path / "kv_cache").iterdir()
+    (directory,) = leaves_in(tmp_path)
     sequence = json.loads((directory / "kvbench_sequence.json").read_text(encoding="utf-8"))
     assert sequence["invocation"] == ["kvbench", "mlperf", "run", *map(str, words)]
     assert (sequence["npernode"], sequence["total_ranks"]) == (2, 2)
@@ -66,8 +67,7 @@ def test_two_clients_on_this_host_leave_a_result_each(shm: Path, tmp_path: Path)
         results.append(json.loads(path.read_text(encoding="utf-8")))
     assert [result["seed"] for result in results] == [42, 43]
     assert len({result["kvbench"]["cache_directory"] for result in results}) == 2
-    (path,) = directory.glob("kvcache_run_summary_*.json")
-    option = json.loads(path.read_text(encoding="utf-8"))["options"]["1"]
+    option = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["options"]["1"]
     assert (option["rank_count"], option["partial_failure"]) == (2, False)
     stats = [result["summary"]["cache_stats"] for result in results]
     read = sum(one["tier_storage_read_bandwidth_gbps"] for one in stats)

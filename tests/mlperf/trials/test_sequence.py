@@ -1,23 +1,29 @@
 """The order of a sequence, what it records, what becomes of trials that fail, and where it may run at all."""
 
+import json
 import re
 import socket
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from sequence_harness import Done, choices_in
+from sequence_harness import Done, choices_in, leaves_in
 
 from kvbench.cluster.agree import RunInterrupted
 from kvbench.cluster.comm import SerialComm
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.trials import surroundings
+from kvbench.mlperf.trials import measuring, surroundings
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
+from kvbench.mlperf.trials.sequence import TrialSequence
 from kvbench.records.outputs import Written
 from kvbench.records.reader import open_run
 from kvbench.run import runner
+from kvbench.run.order import Order
 from kvbench.tiers.file.filesystem import filesystem_of
 
 QUIET = Console(quiet=True)
@@ -82,8 +88,11 @@ def test_each_rank_has_its_own_cache_directory_which_is_gone_afterwards(done: Do
 def test_names_carry_times_as_the_rules_write_them(done: Done) -> None:
     stamp = r"\d{8}_\d{6}"
     assert re.fullmatch(stamp, done.directory.name)
-    assert [path.name for path in done.directory.glob("kvcache_run_summary_*")] == [
-        f"kvcache_run_summary_{done.directory.name}.json"
+    assert done.directory.parts[-4:-1] == ("kv_cache", "custom", "run")
+    assert sorted(path.name for path in done.directory.iterdir() if path.is_file() and path.name[0] != ".") == [
+        f"kv_cache_{done.directory.name}_metadata.json",
+        "kvbench_sequence.json",
+        "summary.json",
     ]
     results = list(done.directory.glob("option_*/trial_*/rank_*/*"))
     assert len(results) == 6
@@ -129,11 +138,13 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
     monkeypatch.setattr(runner, "run", fails_once)
     with pytest.raises(KvbenchError, match=r"option 1, trial 2 of 2: the drive is gone\nThe same command goes on with"):
         run(choices)
-    (directory,) = (tmp_path / "kv_cache").iterdir()
+    (directory,) = leaves_in(tmp_path)
     done = Done(directory, choices, "")
     first, second = trials_of(done.read("kvbench_sequence.json"))
     assert (first["status"], second["status"], second["message"]) == ("complete", "failed", "the drive is gone")
-    assert done.read("kvcache_run_summary_*.json")["partial_failure"] is True
+    summary = done.read("summary.json")
+    assert (summary["partial_failure"], summary["options"]["1"]["trial_count"]) == (True, 1)
+    assert summary["trial_failures"] == {"option_1/trial_1": "failed: the drive is gone"}
     before = {path: path.read_bytes() for path in (directory / "option_1" / "trial_0").rglob("*") if path.is_file()}
 
     assert run(choices) == directory
@@ -141,9 +152,117 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
     assert {path: path.read_bytes() for path in before} == before
     first, second = trials_of(done.read("kvbench_sequence.json"))
     assert (second["status"], second["repeated"], first["repeated"]) == ("complete", True, False)
-    summary = done.read("kvcache_run_summary_*.json")
+    summary = done.read("summary.json")
     assert (summary["partial_failure"], summary["options"]["1"]["missing_files"]) == (False, [])
+    assert (summary["trial_failures"], second["earlier_attempts"][0]["message"]) == ({}, "the drive is gone")
     assert not list(directory.rglob("*.unfinished"))
+
+
+def test_an_option_of_which_no_trial_is_complete_has_no_figures(
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> Path:
+        raise KvbenchError("the drive is gone")
+
+    monkeypatch.setattr(runner, "run", fails)
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1)
+    with pytest.raises(KvbenchError, match="the drive is gone"):
+        run(choices)
+    option = Done(leaves_in(tmp_path)[0], choices, "").read("summary.json")["options"]["1"]
+    assert {value for key, value in option.items() if key.startswith("aggregated_")} == {None}
+    assert option["missing_files"] == ["option_1/trial_0/rank_0"]
+
+
+def test_a_trial_without_the_records_of_every_client_fails_and_nothing_is_summed_over_the_others(
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "clients_per_node", lambda topology: 2)
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
+    with pytest.raises(KvbenchError, match="has records of 1 of 2 clients, and a trial counts with all or not"):
+        run(choices)
+    done = Done(leaves_in(tmp_path)[0], choices, "")
+    assert trials_of(done.read("kvbench_sequence.json"))[0]["status"] == "failed"
+    assert done.read("summary.json")["options"]["1"]["aggregated_read_bandwidth_gbps"] is None
+
+
+def test_a_trial_whose_job_ended_without_a_word_is_lost_and_what_it_left_is_removed(
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
+    left = []
+
+    class Killed(BaseException):
+        pass
+
+    def is_killed(comm: object, order: Order, *others: object) -> Path:
+        # In a process that ends, as the locks on it end with that.
+        make = f"from kvbench.tiers.kinds import target_at; target_at({str(shm)!r}).area({order.run_id!r}, 0).create()"
+        subprocess.run([sys.executable, "-c", make], check=True)
+        left.append(choices.cache / f"kvbench-{order.run_id}")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run", is_killed)
+        with pytest.raises(Killed):
+            run(choices)
+    assert left[0].is_dir()
+    directory = run(choices)
+    assert not left[0].exists()
+    (trial,) = trials_of(Done(directory, choices, "").read("kvbench_sequence.json"))
+    assert (trial["status"], trial["repeated"]) == ("complete", True)
+    (attempt,) = trial["earlier_attempts"]
+    assert (attempt["status"], f"kvbench-{attempt['run_id']}") == ("lost", left[0].name)
+    assert trial["run_id"] != attempt["run_id"]
+
+
+def test_results_of_a_trial_that_was_not_noted_as_complete_are_made_anew(shm: Path, tmp_path: Path) -> None:
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
+    path = run(choices) / "kvbench_sequence.json"
+    first = trials_of(json.loads(path.read_text(encoding="utf-8")))[0]["run_id"]
+    # As if the job had ended between the trial's getting its name and its being noted.
+    sequence = json.loads(path.read_text(encoding="utf-8"))
+    trials_of(sequence)[0]["status"] = "running"
+    path.write_text(json.dumps(sequence), encoding="utf-8")
+    directory = run(choices)
+    (result,) = (directory / "option_1" / "trial_0").glob("rank_0/*.json")
+    assert json.loads(result.read_text(encoding="utf-8"))["kvbench"]["run_id"] != first
+
+
+@pytest.mark.parametrize(("gone_by_s", "waited_s"), [(20, 70), (100, 0), (-5, 90)])
+def test_a_sequence_that_goes_on_keeps_the_delay_between_options(gone_by_s: int, waited_s: int, tmp_path: Path) -> None:
+    ended = datetime.now(UTC) - timedelta(seconds=gone_by_s)
+    trial = {"trial": 0, "status": "complete", "ended_at": ended.isoformat()}
+    options = [
+        {"option": 1, "settings": {"duration_s": 300}, "trials": [trial]},
+        {"option": 2, "settings": {"duration_s": 300}, "trials": [{"trial": n, "status": "pending"} for n in (0, 1)]},
+    ]
+    content = {"options": options, "delay_between_options_s": 90, "delay_between_trials_s": 0}
+    first, second = TrialSequence(tmp_path, content).steps()
+    assert first.delay_s == pytest.approx(waited_s, abs=2)
+    assert (second.delay_s, first.repeated, second.repeated) == (0, True, False)
+
+
+def test_the_metadata_says_what_ran_and_nothing_that_did_not(done: Done) -> None:
+    metadata = done.read("*_metadata.json")
+    sequence = done.read("kvbench_sequence.json")
+    assert (metadata["benchmark_type"], metadata["command"], metadata["model"]) == ("kv_cache", "run", "custom")
+    assert (metadata["run_datetime"], metadata["num_processes"]) == (done.directory.name, 1)
+    assert metadata["result_dir"] == str(done.directory)
+    options = metadata["parameters"]["options"]
+    assert {option: values["num_users"] for option, values in options.items()} == {"1": 6, "2": 6, "3": 6}
+    assert options["2"]["duration"] == 0.8
+    assert metadata["parameters"]["sequence"] == {
+        "seed": 42,
+        "trials": 2,
+        "inter_option_delay_s": 0,
+        "config": "default",
+    }
+    (host,) = metadata["system_info"]["hosts"]
+    assert host["memory"]["total"] == metadata["system_info"]["total_memory_bytes"]
+    assert host["system"]["kernel_version"] == sequence["nodes"][0]["kernel"]
+    started, ended = (datetime.fromisoformat(metadata[f"invocation_{name}_time"]) for name in ("start", "end"))
+    assert started.strftime("%Y%m%d_%H%M%S") == done.directory.name
+    assert (ended - started).total_seconds() == metadata["runtime"]
 
 
 def test_an_interrupted_trial_says_so_and_the_next_start_goes_on(
@@ -158,7 +277,7 @@ def test_an_interrupted_trial_says_so_and_the_next_start_goes_on(
         patch.setattr(runner, "run", interrupted)
         with pytest.raises(KvbenchError, match="interrupted"):
             run(choices)
-    (directory,) = (tmp_path / "kv_cache").iterdir()
+    (directory,) = leaves_in(tmp_path)
     assert trials_of(Done(directory, choices, "").read("kvbench_sequence.json"))[0]["status"] == "interrupted"
     assert run(choices) == directory
     sequence = Done(directory, choices, "").read("kvbench_sequence.json")
@@ -176,10 +295,10 @@ def test_a_sequence_that_asks_for_something_else_begins_anew(
     for changes in ({"system": "one"}, {"system": "two"}, {"system": "two"}):
         with pytest.raises(KvbenchError, match="the drive is gone"):
             run(choices_in(shm, tmp_path / str(changes["system"]), options=(1,), **changes))
-    assert [len(list((tmp_path / name / "kv_cache").iterdir())) for name in ("one", "two")] == [1, 1]
+    assert [len(leaves_in(tmp_path / name)) for name in ("one", "two")] == [1, 1]
     with pytest.raises(KvbenchError, match="the drive is gone"):
         run(choices_in(shm, tmp_path / "one", options=(1,), system="one", trial_seconds=0.3))
-    sequences = [Done(path, choices_in(shm, tmp_path), "") for path in (tmp_path / "one" / "kv_cache").iterdir()]
+    sequences = [Done(path, choices_in(shm, tmp_path), "") for path in leaves_in(tmp_path / "one")]
     durations = [each.read("kvbench_sequence.json")["options"][0]["settings"]["duration_s"] for each in sequences]
     assert sorted(durations) == [0.3, 0.8]
 

@@ -36,6 +36,11 @@ class Done:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
+def leaves_in(results: Path) -> list[Path]:
+    """The directories of all sequences."""
+    return sorted(results.glob("kv_cache/*/run/*"))
+
+
 def choices_in(cache: Path, results: Path, **changes: Any) -> Choices:
     values: dict[str, Any] = {
         "division": "open",
