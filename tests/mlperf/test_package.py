@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from made_tree import SHA, STAMP, Made, Plan, edit, make_tree
+from made_tree import SHA, STAMP, Made, Plan, edit, make_tree, write_json
 from mutations import set_at
+from published_tree import MODEL
 
 from kvbench import __version__
 from kvbench.commands.main import commands
@@ -26,14 +27,19 @@ from kvbench.mlperf.package.source_copy import copy_source
 from kvbench.mlperf.package.system_description import describe
 from kvbench.mlperf.rules import RULES
 from kvbench.mlperf.rules.access import TO_FILL_IN
-from kvbench.mlperf.tree.code_hash import HASH_NAME, code_files
+from kvbench.mlperf.tree.code_hash import HASH_NAME, code_files, image_hashes
+
+LEAF = Path("kv_cache", MODEL, "run")
 
 
 def results_of(made: Made, folder: Path, stamp: str = STAMP) -> Path:
     """What `kvbench mlperf run` leaves in its results directory; the source is the one that is installed."""
-    place = folder / "kv_cache" / stamp
+    place = folder / LEAF / stamp
     shutil.copytree(made.run, place)
+    (place / made.summary.name).rename(place / "summary.json")
+    write_json(place / f"kv_cache_{stamp}_metadata.json", {"benchmark_type": "kv_cache", "run_datetime": stamp})
     set_at(place / "kvbench_sequence.json", "git_sha", to=None)
+    set_at(place / "kvbench_sequence.json", "kvbench_version", to=__version__)
     (place / "option_1" / ".trial_9.unfinished").mkdir()
     return folder
 
@@ -74,10 +80,13 @@ def test_a_packaged_rehearsal_breaks_nothing_but_that(tmp_path: Path) -> None:
 
 def test_results_are_copied_as_they_are_but_for_hidden_files(packaged: Path, clean: dict[str, Made]) -> None:
     made = clean["closed"]
-    copy = packaged / made.run.relative_to(made.root)
+    copy = packaged / "closed/acme/results/big-box" / LEAF / STAMP
     files = {path.relative_to(made.run) for path in made.run.rglob("*") if path.is_file()}
-    assert {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()} == files
-    for name in files - {Path("kvbench_sequence.json")}:
+    changed = {Path("kvbench_sequence.json"), Path(made.summary.name)}
+    beside = {Path(name) for name in ("kvbench_sequence.json", "summary.json", ".mlps-code-image")}
+    beside.add(Path(f"kv_cache_{STAMP}_metadata.json"))
+    assert {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()} == files - changed | beside
+    for name in files - changed:
         assert (copy / name).read_bytes() == (made.run / name).read_bytes()
 
 
@@ -115,25 +124,68 @@ def test_the_pdf_has_figures_the_system_and_plots(packaged: Path) -> None:
 @pytest.mark.usefixtures("no_plots")
 def test_the_tree_is_not_made_in_the_results_that_it_is_made_of(clean: dict[str, Made], tmp_path: Path) -> None:
     results = results_of(clean["open"], tmp_path / "results")
-    inside = results / "kv_cache" / STAMP / "tree"
+    inside = results / LEAF / STAMP / "tree"
     done = call("package", results, "-o", inside)
     assert done.exit_code == 1
     assert "is in the results that the tree is to be made of: give another tree with -o" in done.output
     assert not inside.exists()
 
 
-def test_the_code_is_the_source_with_its_hash(packaged: Path) -> None:
-    code = packaged / "closed/acme/code"
-    names = {path.relative_to(code).as_posix() for path in code_files(code)}
+def image_in(root: Path) -> Path:
+    (image,) = (root / "code-images").glob("code-*")
+    return image
+
+
+def test_the_code_is_one_image_of_the_source_that_every_leaf_points_at(packaged: Path) -> None:
+    image = image_in(packaged)
+    names = {path.relative_to(image).as_posix() for path in code_files(image)}
     assert {
         "kvbench/mlperf/package/package.py",
         "kvbench_analysis/tables/load.py",
         "kvbench_configs/mlperf/option-1.yaml",
     } <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
-    recorded = json.loads((code / HASH_NAME).read_text(encoding="utf-8"))
-    assert recorded["mlpstorage_version"] == f"kvbench {__version__}"
+    recorded = json.loads((image / HASH_NAME).read_text(encoding="utf-8"))
+    assert (recorded["algorithm"], recorded["mlpstorage_version"]) == ("md5-tree-v2", f"kvbench {__version__}")
     assert recorded["git_sha"] is None
+    assert image.name == f"code-{recorded['hash'][:8]}"
+    assert set(image_hashes(image)) == {recorded["hash"]}, "whichever way directories are left out"
+    pointers = [path.read_text(encoding="ascii") for path in packaged.rglob(".mlps-code-image")]
+    assert pointers == [f"md5-tree-v2:{recorded['hash']}"] * 2
+    marker = (packaged / "code-images/.mlps-image-pool").read_text(encoding="utf-8")
+    assert [line.partition("=")[0] for line in marker.splitlines()] == ["mlpstorage_version", "migration_completed_at"]
+
+
+def test_the_manifest_of_each_division_lists_its_leaves_systems_and_images(packaged: Path) -> None:
+    digest = json.loads((image_in(packaged) / HASH_NAME).read_text(encoding="utf-8"))["hash"]
+    for division in ("closed", "open"):
+        manifest = yaml.safe_load((packaged / division / "acme/submission.yaml").read_text(encoding="utf-8"))
+        assert (manifest["schema"], manifest["mode"]) == ("mlps-submission-manifest/1", division)
+        (run,) = manifest["runs"]
+        assert (run["leaf"], run["system"]) == (f"results/big-box/{LEAF}/{STAMP}", "big-box")
+        assert manifest["code_images"] == [run["code_image"]] == [f"md5-tree-v2:{digest}"]
+        assert manifest["systems"][0]["pdf"] == "systems/big-box.pdf"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_another_system_is_added_to_the_manifest(clean: dict[str, Made], tmp_path: Path) -> None:
+    for system in ("big-box", "small-box"):
+        results = results_of(clean["closed"], tmp_path / system)
+        set_at(results / LEAF / STAMP / "kvbench_sequence.json", "system", to=system)
+        (done,) = package(results, tmp_path / "tree")
+    manifest = yaml.safe_load((done.root / "closed/acme/submission.yaml").read_text(encoding="utf-8"))
+    assert [run["system"] for run in manifest["runs"]] == ["big-box", "small-box"]
+    assert len(manifest["code_images"]) == 1
+    assert check_tree(done.root).violations == ()
+
+
+def test_a_manifest_of_another_tool_is_left_as_it_is(clean: dict[str, Made], tmp_path: Path) -> None:
+    path = tmp_path / "tree/acme/closed/acme/submission.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("schema: mlps-submission-manifest/1\ngenerated_by: mlpstorage 3.1\n", encoding="utf-8")
+    with pytest.raises(KvbenchError, match="was not made by kvbench, and would not list what is added"):
+        package(results_of(clean["closed"], tmp_path / "results"), tmp_path / "tree")
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_is_there_is_never_written_over(packaged: Path, clean: dict[str, Made], tmp_path: Path) -> None:
@@ -146,12 +198,16 @@ def test_what_is_there_is_never_written_over(packaged: Path, clean: dict[str, Ma
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_code_of_other_results_is_not_replaced(packaged: Path, clean: dict[str, Made], tmp_path: Path) -> None:
+def test_an_image_of_the_same_name_and_another_hash_is_not_replaced(
+    packaged: Path, clean: dict[str, Made], tmp_path: Path
+) -> None:
     tree = tmp_path / "tree"
-    shutil.copytree(packaged / "closed/acme/code", tree / "acme/closed/acme/code")
-    set_at(tree / "acme/closed/acme/code" / HASH_NAME, "hash", to="0" * 32)
-    with pytest.raises(KvbenchError, match=r"holds other source .*2\.1\.6 codeDirectoryContents"):
+    shutil.copytree(packaged / "code-images", tree / "acme/code-images")
+    image = image_in(tree / "acme")
+    set_at(image / HASH_NAME, "hash", to=image.name.removeprefix("code-") + "0" * 24)
+    with pytest.raises(KvbenchError, match="is another image than that of the source of these results"):
         package(results_of(clean["closed"], tmp_path / "results"), tree)
+    assert not (tree / "acme/closed").exists()
 
 
 @pytest.mark.parametrize(
@@ -159,21 +215,23 @@ def test_code_of_other_results_is_not_replaced(packaged: Path, clean: dict[str, 
     [
         (lambda run: shutil.rmtree(run / "option_2" / "trial_3"), "option 2, trial 3 has no results"),
         (lambda run: shutil.rmtree(run / "option_3/trial_1/rank_1"), "option 3, trial 1 has no result of rank 1"),
-        (lambda run: (run / f"kvcache_run_summary_{STAMP}.json").unlink(), "no run summary"),
+        (lambda run: (run / "summary.json").unlink(), "no summary.json"),
+        (lambda run: (run / "summary.json").rename(run / "kvcache_run_summary_1.json"), "an earlier kvbench, which"),
+        (lambda run: (run / f"kv_cache_{STAMP}_metadata.json").unlink(), "0 metadata files, not one"),
         (
             lambda run: set_at(run / "kvbench_sequence.json", "options", 0, "trials", 1, "status", to="failed"),
             "option 1, trial 2 is failed",
         ),
         (lambda run: edit(run / "kvbench_sequence.json", lambda s: s["options"].pop()), "option 3 was not run"),
     ],
-    ids=["trial", "rank", "summary", "failed", "option"],
+    ids=["trial", "rank", "summary", "old", "metadata", "failed", "option"],
 )
 def test_incomplete_results_are_refused_with_what_they_lack(
     clean: dict[str, Made], tmp_path: Path, lacking: object, named: str
 ) -> None:
     results = results_of(clean["closed"], tmp_path / "results")
     assert callable(lacking)
-    lacking(results / "kv_cache" / STAMP)
+    lacking(results / LEAF / STAMP)
     with pytest.raises(KvbenchError, match=re.escape(named)):
         package(results, tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
@@ -183,7 +241,7 @@ def test_incomplete_results_are_refused_with_what_they_lack(
 def test_one_sequence_of_several_can_be_chosen(clean: dict[str, Made], tmp_path: Path) -> None:
     results = results_of(clean["closed"], tmp_path / "results")
     results_of(clean["closed"], results, "20260105_000000")
-    shutil.rmtree(results / "kv_cache" / STAMP / "option_1")
+    shutil.rmtree(results / LEAF / STAMP / "option_1")
     (done,) = package(results, tmp_path / "tree", stamps=["20260105_000000"], records=False)
     assert [path.name for path in done.parts if path.name.startswith("2026")] == ["20260105_000000"]
     assert not list(done.root.rglob("*.h5"))

@@ -12,6 +12,7 @@ import yaml
 
 import kvbench
 from kvbench.errors import KvbenchError
+from kvbench.mlperf.rules.provenance import EDITION
 from kvbench.mlperf.tree.code_hash import ALGORITHM
 from kvbench.mlperf.tree.code_images import read_pointer
 from kvbench.mlperf.tree.document import read_document
@@ -21,8 +22,6 @@ from kvbench.mlperf.tree.untrusted import dig
 from kvbench.records.outputs import Kind, check_output, write_output
 
 SCHEMA: Final = "mlps-submission-manifest/1"
-EDITION: Final = "3.0"
-"""Of the rules: the current one."""
 _LAYOUT: Final = 3
 _UNKNOWN: Final = "unknown"
 _US: Final = "kvbench "

@@ -20,11 +20,10 @@ from kvbench.mlperf.package.report_pdf import write_pdf
 from kvbench.mlperf.package.system_description import as_yaml, describe
 from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
 from kvbench.mlperf.tree.document import Document
-from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Run, is_stamp
+from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, SUMMARY_NAME, WORKLOAD, Run, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.tree_reading import find_runs, read_run
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, shown
-from kvbench.mlperf.trials.run_summary import SUMMARY_NAME
 from kvbench.records.outputs import check_folder, make_folder
 from kvbench.records.unfinished import SUFFIX, unfinished_folder
 

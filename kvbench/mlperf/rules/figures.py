@@ -1,21 +1,22 @@
 """Rules 6.3.4: every figure follows from the ranks' results, and those from the records where there are any."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import isclose
 from typing import Final
 
 from kvbench.mlperf.aggregation import FIGURES, READ_P95, WRITE_P95, aggregate, memory_only, results_of
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.declared import declared_options, summary_options
-from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp, no_results
+from kvbench.mlperf.tree.parts import SUMMARY_NAME, Rank, Run, Trial, is_stamp, no_results
 from kvbench.mlperf.tree.rank_result import RankFile
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.trial_records import RankRecords
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
+from kvbench.units import GIB
 
 _SAME: Final = 1e-6
 """Relative difference within which two figures are the same: what is computed twice differs in its last digits."""
-SUMMARY_NAME: Final = "summary.json"
 _STATS: Final = "summary.cache_stats"
 
 Derived = tuple[str, float | None]
@@ -26,7 +27,7 @@ Derived = tuple[str, float | None]
 def kvcache_aggregate_bandwidth(run: Run) -> Iterator[Problem]:
     """Bandwidth: the sum over ranks, the mean over trials; a rank's is its bytes over its time."""
     yield from _recomputed(run, "kvcacheAggregateBandwidth")
-    yield from _derived(run, _bandwidth)
+    yield from _derived(run, _bandwidth_of_before if run.old else _bandwidth)
     for _, trial in run.trials():
         yield from _records_belong(run, trial)
 
@@ -149,6 +150,11 @@ def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Der
         yield Problem(run.path, f"{without} trials without records of operations", "a run file", "not recorded")
 
 
+def _bandwidth_of_before(result: RankFile, records: RankRecords | None) -> list[Derived]:
+    """In drafts bytes written were those of new entries alone."""
+    return _bandwidth(result, None if records is None else replace(records, demoted_bytes=0))
+
+
 def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
     elapsed = result.number("summary.elapsed_time")
     derived: list[Derived] = []
@@ -159,9 +165,8 @@ def _bandwidth(result: RankFile, records: RankRecords | None) -> list[Derived]:
         name = "read" if direction == "read" else "written"
         gib = result.number(f"{_STATS}.tier_storage_kv_bytes_{name}_gb")
         if records is not None:
-            moved = records.reads if direction == "read" else records.writes
-            derived.append((f"{_STATS}.tier_storage_kv_bytes_{name}_gb", moved.gib))
-            gib = moved.gib
+            gib = records.reads.gib if direction == "read" else records.writes.gib + records.demoted_bytes / GIB
+            derived.append((f"{_STATS}.tier_storage_kv_bytes_{name}_gb", gib))
         bandwidth = gib / elapsed if gib is not None and elapsed else None
         derived.append((f"{_STATS}.tier_storage_{direction}_bandwidth_gbps", bandwidth))
     return derived

@@ -20,6 +20,7 @@ from kvbench.mlperf.tree.untrusted import MISSING, Entry
 DIVISIONS: Final = ("closed", "open")
 SEQUENCE_NAME: Final = "kvbench_sequence.json"
 RUN_FILE_NAME: Final = "kvbench_run.h5"
+SUMMARY_NAME: Final = "summary.json"
 WORKLOAD: Final = "kv_cache"
 
 _STAMP: Final = re.compile(r"\d{8}_\d{6}", re.ASCII)

@@ -22,10 +22,10 @@ from kvbench.cluster.comm import Communicator, detect_launcher, quiet_barrier
 from kvbench.cluster.signals import Interrupt
 from kvbench.cluster.topology import Topology, discover
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.tree.parts import RUN_FILE_NAME
+from kvbench.mlperf.tree.parts import RUN_FILE_NAME, SUMMARY_NAME
 from kvbench.mlperf.trials.choices import Choices, check_choices, preset_name
 from kvbench.mlperf.trials.leaf_metadata import metadata_name, metadata_of
-from kvbench.mlperf.trials.run_summary import SUMMARY_NAME, summary_of
+from kvbench.mlperf.trials.run_summary import summary_of
 from kvbench.mlperf.trials.sequence import (
     TrialSequence,
     TrialStep,

@@ -21,7 +21,6 @@ from kvbench.mlperf.trials.trial_results import KERNEL_TIMES, RankTrial, ranks_o
 from kvbench.records.schema import Op
 from kvbench.units import GIB
 
-SUMMARY_NAME: Final = "summary.json"
 SCHEMA_VERSION: Final = "1.0"
 _OPERATIONS: Final = (("read", Op.READ), ("write", Op.WRITE), ("demote", Op.DEMOTE))
 
