@@ -19,10 +19,10 @@ from kvbench.mlperf.audit.leaf import (
 from kvbench.mlperf.option_table import OPTIONS, wanted_settings
 from kvbench.mlperf.tree.commands import NOT_NAMED, Command, read_command
 from kvbench.mlperf.tree.declared import REQUEST_P95, declared_options, summary_of, summary_options
-from kvbench.mlperf.tree.description import Drives, Machine, description_of
-from kvbench.mlperf.tree.numbers import AMOUNT
+from kvbench.mlperf.tree.description import Machine, description_of
+from kvbench.mlperf.tree.numbers import AMOUNT, MOST
 from kvbench.mlperf.tree.parts import Option, Rank, Run, Tree, Trial
-from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.recorded import MOST_RANKS, Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, printable, shown, whole
 
 _STATS: Final = ("summary", "cache_stats")
@@ -270,7 +270,7 @@ def _hosts(run: Run, recorded: Recorded) -> tuple[HostFacts, ...]:
 
 def _memory(content: Any, hosts: Sequence[HostFacts]) -> tuple[float, float, float] | None:
     """Least, most and total memory of the hosts: as the tool adds it up, else of the hosts that are there."""
-    told = [number(dig(content, "system_info", f"{name}_memory_bytes")) for name in ("min", "max", "total")]
+    told = [AMOUNT.read(dig(content, "system_info", f"{name}_memory_bytes")) for name in ("min", "max", "total")]
     known = [value for value in told if value is not None]
     if len(known) == len(told):
         return known[0], known[1], known[2]
@@ -300,22 +300,26 @@ def _nodes(machine: Machine) -> NodesFacts:
         for network in machine.networks
         if network.state in (None, "up") and (not network.traffic or "data" in network.traffic)
     ]
-    # One whose speed is not told may carry anything.
-    known = [
-        each.gbit_per_s * each.count for each in carrying if each.gbit_per_s is not None and each.count is not None
-    ]
-    drives = [_drive(drive) for drive in machine.drives]
+    networks = [_all_of(network.gbit_per_s, network.count) for network in carrying]
+    drives = [_all_of(DRIVE_GB_PER_S.get((each.interface or "").lower()), each.count) for each in machine.drives]
     return NodesFacts(
-        count=machine.quantity or 1,
-        memory_gib=machine.memory_gib,
-        network_gbit_per_s=sum(known) if known and len(known) == len(carrying) else None,
-        drives_gb_per_s=sum(each for each in drives if each is not None) if drives and None not in drives else None,
+        count=machine.quantity if machine.quantity is not None and 0 < machine.quantity <= MOST_RANKS else 1,
+        memory_gib=_all_of(machine.memory_gib, 1),
+        network_gbit_per_s=_sum(networks),
+        drives_gb_per_s=_sum(drives),
     )
 
 
-def _drive(drives: Drives) -> float | None:
-    each = DRIVE_GB_PER_S.get((drives.interface or "").lower())
-    return None if each is None or drives.count is None else each * drives.count
+def _all_of(each: float | None, count: int | None) -> float | None:
+    """What `count` of them come to; None where either is not told, or cannot be."""
+    known = each is not None and count is not None and 0 < each < MOST and 0 < count <= MOST_RANKS
+    return each * count if known and each is not None and count is not None else None
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None where there are none, or one is not known: that one may carry anything."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _name(tree: Tree, path: Path) -> str:

@@ -1,8 +1,10 @@
 """Of an honest tree an audit finds nothing; of a dishonest one, what is dishonest about it, and nothing else."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from dishonesty import DISHONESTIES, leaf_of
@@ -12,6 +14,9 @@ from made_leaf import HASH, HONEST, Honest, Made, make
 
 from kvbench.mlperf.audit.audit import LeafAudit, audit_trees
 from kvbench.mlperf.audit.finding import KINDS
+from kvbench.mlperf.audit.markdown import as_markdown
+from kvbench.mlperf.audit.page import as_html
+from kvbench.mlperf.audit.shown import as_json
 
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 BESIDE = {
@@ -61,6 +66,35 @@ def test_every_kind_has_a_dishonesty() -> None:
 def test_code_that_is_not_upstreams_is_found() -> None:
     (finding,) = audited(Honest(), upstream="f" * 32).findings
     assert (finding.kind, finding.what) == ("code", "the code that ran is not upstream's as given")
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+"""JSON values of every kind, none of them expected anywhere."""
+
+
+@settings(max_examples=150)
+@given(odd=ODD, data=st.data())
+def test_whatever_stands_in_a_tree_ends_in_an_audit(odd: Any, data: st.DataObject) -> None:
+    with TemporaryDirectory(dir=FOLDER) as folder:
+        made = make(Path(folder), Honest())
+        paths = [made.summary, made.metadata, made.description, made.image, made.results(1)[0], made.results(2)[0]]
+        path = data.draw(st.sampled_from(paths))
+        content = json.loads(path.read_text())
+        place = content
+        while isinstance(place, dict | list) and place:
+            keys = list(place) if isinstance(place, dict) else range(len(place))
+            key = data.draw(st.sampled_from(keys))
+            if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.integers(0, 4)) == 0:
+                place[key] = odd
+                break
+            place = place[key]
+        path.write_text(json.dumps(content))
+        audits = audit_trees([made.root])
+        assert all(form(audits).encode() for form in (as_markdown, as_html, as_json))
 
 
 PARTS = ("summary", "metadata", "description", "image")
