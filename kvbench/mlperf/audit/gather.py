@@ -68,6 +68,7 @@ def _leaf(tree: Tree, run: Run, given: str) -> LeafFacts:
         trials_per_option=summary.count("trials_per_option"),
         trial_failures=_failures(dig(run.summary, "trial_failures")),
         delay_s=recorded.number("delay_between_options_s"),
+        ours=recorded.ours,
         rehearsal=recorded.rehearsal,
         map_by_node=any(_maps_by_node(command) for command in metadata.commands),
         options=options,
@@ -78,8 +79,9 @@ def _leaf(tree: Tree, run: Run, given: str) -> LeafFacts:
         hosts=hosts,
         hosts_seen=whole(dig(content, "system_info", "num_hosts")),
         memory_bytes=_memory(content, hosts),
+        memory_key="nodes.memory_bytes" if recorded.ours else "system_info.total_memory_bytes",
         description=_description(tree, run),
-        description_problem=run.description.problem,
+        description_problem=run.description.problem or "it has no system_under_test",
     )
 
 

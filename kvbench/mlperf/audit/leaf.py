@@ -157,6 +157,8 @@ class LeafFacts:
     trial_failures: tuple[str, ...] = ()
     delay_s: float | None = None
     """Between options, as declared."""
+    ours: bool = False
+    """Whether kvbench made the run: it starts all trials as one job."""
     rehearsal: bool = False
     map_by_node: bool = False
     """Whether ranks were dealt out to hosts in turn."""
@@ -174,6 +176,8 @@ class LeafFacts:
     """How many the tool says it saw."""
     memory_bytes: tuple[float, float, float] | None = None
     """Least, most and total memory of the hosts as the tool saw them."""
+    memory_key: str = "system_info.total_memory_bytes"
+    """Where in the metadata that stands."""
     description: DescriptionFacts | None = None
     description_problem: str = ""
     """Why there is none."""

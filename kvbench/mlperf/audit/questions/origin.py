@@ -88,9 +88,7 @@ def hosts(leaf: LeafFacts) -> Iterator[Answer]:
     """Hosts of a run that are not alike, or not as described."""
     if leaf.memory_bytes is not None and leaf.memory_bytes[0] < leaf.memory_bytes[1] * (1 - _MEMORY):
         least, most, _ = leaf.memory_bytes
-        evidence = (
-            Evidence(leaf.metadata_path, "system_info.min_memory_bytes, max_memory_bytes", f"{least:.0f}, {most:.0f}"),
-        )
+        evidence = (Evidence(leaf.metadata_path, leaf.memory_key, f"{least:.0f} to {most:.0f}"),)
         yield _differ(f"memory of the hosts from {least / 2**30:.4g} to {most / 2**30:.4g} GiB", evidence)
     for name, words in (("cpu", "processors"), ("cores", "numbers of cores"), ("kernel", "kernels")):
         groups: dict[object, list[HostFacts]] = {}
@@ -99,7 +97,7 @@ def hosts(leaf: LeafFacts) -> Iterator[Answer]:
                 groups.setdefault(value, []).append(host)
         if len(groups) > 1:
             among = tuple(
-                Evidence(leaf.metadata_path, "system_info.hosts", f"{', '.join(h.name for h in group[:4])}: {value}")
+                Evidence(leaf.metadata_path, "hosts", f"{', '.join(h.name for h in group[:4])}: {value}")
                 for value, group in groups.items()
             )
             yield _differ(f"{len(groups)} different {words} among the hosts", among)

@@ -65,7 +65,9 @@ def preloads(leaf: LeafFacts) -> Iterator[Answer]:
     for library, evidence in shown.items():
         yield _finding(leaf, library, few(evidence, 4))
     expected = (leaf.trials_per_option or 0) * len(leaf.options)
-    if not leaf.launches:
+    if leaf.ours:
+        yield NotAudited(KIND, "beyond the command line: the environment of the ranks is not recorded")
+    elif not leaf.launches:
         yield NotAudited(KIND, "no command line is recorded")
     elif leaf.commands < expected:
         yield NotAudited(KIND, f"{expected - leaf.commands} of {expected} trials have no command line in the tree")

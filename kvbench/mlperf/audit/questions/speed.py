@@ -42,7 +42,7 @@ def bounds_gib_per_s(description: DescriptionFacts) -> list[tuple[str, float]]:
 def page_cache_speed(leaf: LeafFacts) -> Iterator[Answer]:
     """A finding for each option that is faster than what is described can carry."""
     if leaf.description is None:
-        yield NotAudited(SPEED, f"no system description ({leaf.description_problem})")
+        yield NotAudited(SPEED, f"no system description that can be read ({leaf.description_problem})")
         return
     bounds = bounds_gib_per_s(leaf.description)
     if not bounds:
@@ -123,7 +123,7 @@ def hosts_memory_gib(leaf: LeafFacts) -> tuple[float, Evidence] | None:
     """The memory of all client hosts, and where that stands: as the tool saw it, else as described."""
     if leaf.memory_bytes is not None:
         total = leaf.memory_bytes[2] / GIB
-        return total, Evidence(leaf.metadata_path, "system_info.total_memory_bytes", f"{leaf.memory_bytes[2]:.0f}")
+        return total, Evidence(leaf.metadata_path, leaf.memory_key, f"{leaf.memory_bytes[2]:.0f} in all")
     if leaf.description is None or (total_described := _total(leaf.description.clients, "memory_gib")) is None:
         return None
     return total_described, Evidence(leaf.description.path, "clients' memory_capacity", f"{total_described:.6g} in all")
