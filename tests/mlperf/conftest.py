@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 
 from made_tree import Made, Plan, make_tree
+from published_tree import Published, make_published
+
+from kvbench.mlperf.tree.trial_records import TrialRecords, read_records
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +25,31 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """A clean tree of each division; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("clean")
     return {name: make_tree(folder / name, Plan(division=name)) for name in ("closed", "open")}
+
+
+@pytest.fixture(scope="session")
+def clean_published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Published]:
+    """The same in the form in which v3.0 was published."""
+    folder = tmp_path_factory.mktemp("published")
+    return {name: make_published(folder / name, Plan(division=name)) for name in ("closed", "open")}
+
+
+@pytest.fixture
+def records_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a check of a small tree is the reading of its run file: one that nobody changed is read once."""
+    monkeypatch.setattr("kvbench.mlperf.tree.tree_reading.read_records", _read_once)
+
+
+def _read_once(path: Path) -> TrialRecords:
+    if not path.is_file():
+        return read_records(path)
+    content = path.read_bytes()
+    if content not in _READ:
+        _READ[content] = read_records(path)
+    return replace(_READ[content], path=path)
+
+
+_READ: Final[dict[bytes, TrialRecords]] = {}
 
 
 @pytest.fixture

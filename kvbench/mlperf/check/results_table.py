@@ -16,9 +16,10 @@ from typing import Final
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.aggregation import HEADLINE, Figure, aggregate, results_of
 from kvbench.mlperf.check.checker import Finding, Verdict
+from kvbench.mlperf.tree.code_images import SHARED_POOL
 from kvbench.mlperf.tree.declared import declared_options, summary_of, summary_options
 from kvbench.mlperf.tree.numbers import Section
-from kvbench.mlperf.tree.parts import Run
+from kvbench.mlperf.tree.parts import DIVISIONS, Run
 from kvbench.mlperf.tree.untrusted import MISSING, printable, shown
 
 COLUMNS: Final = (
@@ -128,7 +129,8 @@ def _is_number(column: int) -> bool:
 
 
 def _rows(verdict: Verdict, run: Run, marks: Mapping[tuple[Path, int], str]) -> Iterator[Row]:
-    findings = [finding for finding in verdict.violations if _is_about(finding, run)]
+    runs = tuple(verdict.tree.runs())
+    findings = [finding for finding in verdict.violations if _is_about(finding, run, runs)]
     status = _status(findings)
     options = summary_options(run)
     for option in declared_options(run):
@@ -161,11 +163,19 @@ def _status(findings: Sequence[Finding]) -> str:
     return "; ".join(words) or "ok"
 
 
-def _is_about(finding: Finding, run: Run) -> bool:
+def _is_about(finding: Finding, run: Run, runs: Sequence[Run]) -> bool:
     """Whether a finding counts against the run: it is about it or what it is in, and not about another system."""
     if not run.path.is_relative_to(finding.part):
         return False
+    inside = next((other for other in runs if finding.place.is_relative_to(other.path)), None)
+    if inside is not None:
+        return inside is run
     parts = PurePosixPath(finding.path).parts
+    if parts and parts[0] not in DIVISIONS:
+        # About a pool of code images: that of all, or that of a submitter.
+        return parts[0] in (SHARED_POOL, printable(run.submitter))
+    if len(parts) >= 2 and parts[:2] != (run.division, printable(run.submitter)):
+        return False
     if len(parts) < 4:
         return True
     name = {"results": parts[3], "systems": PurePosixPath(parts[3]).stem}.get(parts[2])

@@ -79,7 +79,7 @@ def declared_options(run: Run) -> list[int]:
 def declared_trials(run: Run, option: int) -> list[int]:
     """The numbers of the trials of `option`: those of the sequence, else as many as the summary says, else those there.
 
-    The reference tool counts trials from 0, others from 1: whichever the directories do.
+    Trials are counted from 0, by some from 1: whichever the directories do, and from 0 where there are none.
     """
     told = sorted(Recorded(run).trials(option))
     there = sorted(run.options[option].trials) if option in run.options else []
@@ -89,7 +89,8 @@ def declared_trials(run: Run, option: int) -> list[int]:
     claims = (None if entry is None else entry.count("trial_count"), summary_of(run).count("trials_per_option"))
     for count in claims:
         if count is not None:
-            first = 0 if any(0 in other.trials for other in run.options.values()) else 1
+            numbers = [number for other in run.options.values() for number in other.trials]
+            first = 1 if numbers and 0 not in numbers else 0
             return list(range(first, first + count))
     return there
 

@@ -159,6 +159,8 @@ class Submitter:
     """results/results.json, the table of all its results."""
     tables: tuple[Document, ...]
     """results.json below the systems."""
+    pointers: tuple[Pointer, ...]
+    """Of all leaves of all workloads, to the images of their code."""
     old: bool = False
     """Whether it has the form of drafts: code directories in place of images, summaries of the old name."""
 

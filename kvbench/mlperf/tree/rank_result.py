@@ -68,6 +68,7 @@ RANK_RESULT: Final[Mapping[str, Number]] = {
     "summary.total_storage_io_time": Number(_THROUGHPUT),
     "summary.avg_throughput_tokens_per_sec": Number(_THROUGHPUT),
     "summary.storage_throughput_tokens_per_sec": Number(_THROUGHPUT),
+    "summary.storage_io_latency_ms.p95": Number(_LATENCY, absent=always),
     f"{_STATS}.storage_entries": Number(("kvcacheLatencyValidity",), whole=True),
     f"{_STATS}.tier_storage_kv_bytes_read_gb": Number(_BANDWIDTH),
     f"{_STATS}.tier_storage_kv_bytes_written_gb": Number(_BANDWIDTH),

@@ -55,7 +55,7 @@ SETTINGS_OF_THE_WRAPPER: Final = frozenset(
 """What a command of closed may set."""
 _DEFAULT_CONFIG: Final = "kv_cache_benchmark/config.yaml"
 """The file that the reference tool takes where none is given, and names in every command."""
-_AUTOSCALING: Final = "enable-autoscaling"
+AUTOSCALING: Final = "enable-autoscaling"
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _LONGEST_NUMBER: Final = 40
 
@@ -139,7 +139,7 @@ class Recorded:
             value = None if name == "config_file" and value == "default" else value
             found.append(Claim(value, f" in parameters.sequence.{_SEQUENCE[name]}"))
         if name == "autoscaling" and isinstance(metadata.features, dict):
-            value = metadata.features.get(_AUTOSCALING.replace("-", "_"), False)
+            value = metadata.features.get(AUTOSCALING.replace("-", "_"), False)
             found.append(Claim(value, " in parameters.features"))
         return found
 
@@ -235,7 +235,7 @@ def _in_command(command: Command, name: str) -> Any:
 
 
 def _autoscaling(command: Command) -> Any:
-    return command.settings.get(_AUTOSCALING, False) if command.settings else MISSING
+    return command.settings.get(AUTOSCALING, False) if command.settings else MISSING
 
 
 def _config_file(command: Command) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from kvbench.mlperf.tree.code_images import Pool, read_pointer, read_pools
+from kvbench.mlperf.tree.code_images import POINTER_NAME, Pointer, Pool, read_pointer, read_pools
 from kvbench.mlperf.tree.document import Document, absent, read_document
 from kvbench.mlperf.tree.metadata import metadata_of
 from kvbench.mlperf.tree.parts import (
@@ -39,6 +39,8 @@ TABLES: Final = frozenset({TABLE_NAME, "results.csv"})
 """Tables of results; they stand beside systems, models and runs."""
 _NO_RUNS: Final = frozenset({"code", "datasize", "datagen"})
 """Directories below kv_cache that hold no results."""
+_DEEPEST_LEAF: Final = 6
+"""Directories between results and a leaf of any workload: system, workload, model, command, time."""
 _DEEPEST_RUN: Final = 3
 """Directories between kv_cache and a run at most: other tools put the model and the command there."""
 
@@ -148,6 +150,7 @@ def _submitter(division: str, place: Entry) -> Submitter:
             if entry.kind == "directory" and not entry.hidden
             for path in _tables_below(entry.path, 1)
         ),
+        pointers=tuple(_pointers_below(place.path / "results", 0)) if "results" in real else (),
     )
 
 
@@ -174,6 +177,17 @@ def _tables_below(directory: Path, depth: int) -> Iterator[Path]:
             yield entry.path
         elif entry.kind == "directory" and not entry.hidden and depth <= _DEEPEST_RUN and not is_stamp(entry.name):
             yield from _tables_below(entry.path, depth + 1)
+
+
+def _pointers_below(directory: Path, depth: int) -> Iterator[Pointer]:
+    """The pointers of leaves, of any workload; what is inside of a leaf is not looked through."""
+    entries = entries_of(directory)
+    if any(entry.name == POINTER_NAME for entry in entries):
+        yield read_pointer(directory)
+    elif depth < _DEEPEST_LEAF:
+        for entry in entries:
+            if entry.kind == "directory" and not entry.hidden and not entry.name.startswith("option_"):
+                yield from _pointers_below(entry.path, depth + 1)
 
 
 def _system(division: str, submitter: Entry, place: Entry, described: bool) -> System:

@@ -52,7 +52,7 @@ def test_an_honest_tree_has_no_finding_and_all_of_it_is_looked_at(plan: Honest) 
 def test_each_dishonesty_is_found_and_nothing_else(name: str, plan: Honest) -> None:
     made = DISHONESTIES[name]
     audit = audited(plan, made.change)
-    found = [one for one in audit.findings if one.kind == made.kind and one.weight == made.weight_in(plan.division)]
+    found = [one for one in audit.findings if one.kind == made.kind and one.weight == made.weight]
     assert found, audit.findings
     assert all(one.evidence and one.effect for one in found)
     assert made.options == () or made.options in [one.options for one in found]

@@ -87,7 +87,7 @@ def test_ranks_that_died_and_the_leaf_beside_it(audits: dict[str, LeafAudit]) ->
     assert {one.options for one in audit.findings if one.kind == "outlived-trial"} == {(1,), (2,)}
     assert "duration 60 s by the command of option 3" in str(finding(audit, "outlived-trial", 1).evidence)
     assert "20260709_215000" in finding(audit, "twin-leaf").what
-    assert {one.weight for one in audit.findings if one.kind == "preloaded-library"} == {"distorts", "notable"}
+    assert {one.weight for one in audit.findings if one.kind == "preloaded-library"} == {"invalidates", "notable"}
     assert not audits["20260709_215000"].findings
 
 

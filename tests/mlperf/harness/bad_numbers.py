@@ -90,6 +90,7 @@ PLACES: Final = [
         "summary.avg_throughput_tokens_per_sec",
         "summary.storage_throughput_tokens_per_sec",
     ),
+    *_of("rank", "kvcacheAggregateDeviceLatency", "summary.storage_io_latency_ms.p95", optional=True),
     *_of("rank", "kvcacheLatencyValidity", f"{_STATS}.storage_entries", whole=True),
     *_of(
         "rank",

@@ -8,9 +8,9 @@ from typing import Final
 
 from kvbench.mlperf.audit.finding import Answer, Evidence, Finding, NotAudited, Weight, few
 from kvbench.mlperf.audit.leaf import LeafFacts
+from kvbench.mlperf.rules.preloads import ALLOCATOR, NO_DROP, NO_SYNC
 
 KIND: Final = "preloaded-library"
-_KEEPS: Final = re.compile(r"no[-_]?f?advi[sc]e|no[-_]?dontneed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +32,24 @@ _SYNC: Final = (
     "nothing made it durable (6.4.2); the P95 of writes is of calls that do nothing"
 )
 _KNOWN: Final = (
-    Known(_KEEPS, "invalidates", "makes posix_fadvise do nothing", _DROP),
-    Known(re.compile(r"eatmydata|no[-_]?f?sync"), "invalidates", "makes fsync and its like do nothing", _SYNC),
+    Known(NO_DROP, "invalidates", "makes posix_fadvise do nothing", _DROP),
+    Known(NO_SYNC, "invalidates", "makes fsync and its like do nothing", _SYNC),
     Known(
-        re.compile(r"tcmalloc|jemalloc|mimalloc|hoard|snmalloc|rpmalloc|hugetlbfs"),
+        ALLOCATOR,
         "notable",
         "is another allocator of memory",
         "the span of a load, which the rules call device time, holds the allocation of what is loaded: it is that of "
         "this allocator, and not of the one that others ran with",
     ),
     Known(
-        re.compile(r"pil4dfs|libioil|gkfs|unifyfs|hermes|intercept"),
+        re.compile(r"(?:lib)?(?:pil4dfs|ioil|gkfs|unifyfs|hermes|syscall_intercept)", re.ASCII),
         "notable",
         "takes over the file operations of the process",
         "figures are of this path to the storage and not of the mounted filesystem; whether it has a page cache that "
         "is dropped, and what its fsync does, the tree does not say",
     ),
     Known(
-        re.compile(r"libvma|xlio|onload"),
+        re.compile(r"(?:lib)?(?:vma|xlio|onload)", re.ASCII),
         "notable",
         "takes over the network of the process",
         "figures are of this path to the storage",
@@ -63,7 +63,7 @@ def preloads(leaf: LeafFacts) -> Iterator[Answer]:
     for one in leaf.preloads:
         shown.setdefault(one.library, []).append(Evidence(one.path, one.key, one.library))
     for library, evidence in shown.items():
-        yield _finding(leaf, library, few(evidence, 4))
+        yield _finding(library, few(evidence, 4))
     expected = (leaf.trials_per_option or 0) * len(leaf.options)
     if leaf.ours:
         yield NotAudited(KIND, "beyond the command line: the environment of the ranks is not recorded")
@@ -75,15 +75,13 @@ def preloads(leaf: LeafFacts) -> Iterator[Answer]:
 
 def keeps_the_page_cache(leaf: LeafFacts) -> bool:
     """Whether something was preloaded that keeps the page cache from being dropped."""
-    return any(_KEEPS.search(PurePosixPath(one.library).name.lower()) for one in leaf.preloads)
+    return any(NO_DROP.match(PurePosixPath(one.library).name) for one in leaf.preloads)
 
 
-def _finding(leaf: LeafFacts, library: str, evidence: tuple[Evidence, ...]) -> Finding:
+def _finding(library: str, evidence: tuple[Evidence, ...]) -> Finding:
     name = PurePosixPath(library).name
-    known = next((one for one in _KNOWN if one.name.search(name.lower())), None)
+    known = next((one for one in _KNOWN if one.name.match(name)), None)
     if known is None:
         does = "is preloaded, and what it does is not in the tree"
         return Finding("notable", KIND, f"{name} {does}", "unknown: it can change any call of the benchmark", evidence)
-    # In open much may be changed, so the figure is what it says: it just is no figure of the storage alone.
-    weight: Weight = "distorts" if leaf.division == "open" and known.weight == "invalidates" else known.weight
-    return Finding(weight, KIND, f"{name} is preloaded, which by its name {known.does}", known.effect, evidence)
+    return Finding(known.weight, KIND, f"{name} is preloaded, which by its name {known.does}", known.effect, evidence)

@@ -19,13 +19,7 @@ class Dishonesty:
     change: Callable[[Made], None]
     kind: str
     weight: str
-    """In closed."""
     options: tuple[int, ...] = ()
-    in_open: str = ""
-    """The weight in open, where it is another."""
-
-    def weight_in(self, division: str) -> str:
-        return self.in_open or self.weight if division == "open" else self.weight
 
 
 def _preloading(library: str, form: str = "-x LD_PRELOAD={}") -> Callable[[Made], None]:
@@ -217,18 +211,14 @@ def _few_writes_by_shape(made: Made) -> None:
 
 
 DISHONESTIES = {
-    "no drop of the page cache": Dishonesty(
-        _preloading("/x/libnofadvise.so"), "preloaded-library", "invalidates", (), "distorts"
-    ),
-    "no fsync": Dishonesty(_preloading("libeatmydata.so"), "preloaded-library", "invalidates", (), "distorts"),
+    "no drop of the page cache": Dishonesty(_preloading("/x/libnofadvise.so"), "preloaded-library", "invalidates"),
+    "no fsync": Dishonesty(_preloading("libeatmydata.so"), "preloaded-library", "invalidates"),
     "another allocator": Dishonesty(_preloading("/x/libtcmalloc_minimal.so.4"), "preloaded-library", "notable"),
     "an unknown library": Dishonesty(
         _preloading("/x/libfaster.so", "-genv LD_PRELOAD {}"), "preloaded-library", "notable"
     ),
-    "a library by argument": Dishonesty(_preloading_by_argument, "preloaded-library", "invalidates", (), "distorts"),
-    "a library by environment": Dishonesty(
-        _preloading_by_environment, "preloaded-library", "invalidates", (), "distorts"
-    ),
+    "a library by argument": Dishonesty(_preloading_by_argument, "preloaded-library", "invalidates"),
+    "a library by environment": Dishonesty(_preloading_by_environment, "preloaded-library", "invalidates"),
     "a late request": Dishonesty(_late_request, "outlived-trial", "distorts", (1,)),
     "a late request by its percentile": Dishonesty(_late_request_by_percentile, "outlived-trial", "distorts", (3,)),
     "late requests by the summary": Dishonesty(_late_requests_by_summary, "outlived-trial", "distorts", (3,)),
