@@ -8,11 +8,10 @@ from typing import Final
 from kvbench.mlperf.tree.commands import read_command
 from kvbench.mlperf.tree.parts import Run
 
-_VOIDS: Final = {
-    re.compile(r"(?:lib)?(?:eatmydata|nosync|nofsync)", re.ASCII): "fsync does nothing",
-    re.compile(r"(?:lib)?(?:nofadvise|keepcache)", re.ASCII): "posix_fadvise does not drop the page cache",
-}
-_ALLOCATOR: Final = re.compile(r"(?:lib)?(?:tcmalloc|jemalloc|mimalloc|hoard|tbbmalloc)", re.ASCII)
+NO_SYNC: Final = re.compile(r"(?:lib)?(?:eatmydata|nosync|nofsync)", re.ASCII)
+NO_DROP: Final = re.compile(r"(?:lib)?(?:nofadvise|keepcache)", re.ASCII)
+_VOIDS: Final = {NO_SYNC: "fsync does nothing", NO_DROP: "posix_fadvise does not drop the page cache"}
+ALLOCATOR: Final = re.compile(r"(?:lib)?(?:tcmalloc|jemalloc|mimalloc|hoard|tbbmalloc)", re.ASCII)
 
 
 def preloads(run: Run) -> dict[str, str]:
@@ -34,4 +33,4 @@ def voids(library: str) -> str | None:
 
 def is_allocator(library: str) -> bool:
     """Whether it is known to be another allocator of memory, and nothing else."""
-    return bool(_ALLOCATOR.match(PurePosixPath(library).name))
+    return bool(ALLOCATOR.match(PurePosixPath(library).name))
