@@ -90,20 +90,40 @@ def test_what_breaks_one_rule_is_refused_for_that_rule_alone(
     assert verdict.broken == {rule}, [finding.message for finding in verdict.violations]
 
 
-@pytest.mark.parametrize(("rule", "mutation"), IN_A_LEAF, ids=lambda value: getattr(value, "__name__", value))
+IN_A_REAL_LEAF = [
+    pytest.param(plan, rule, mutation, id=f"{plan.system}-{rule}-{mutation.__name__}")
+    for plan, needs_more_than_it_has in (
+        (Plan(submitter="Suzhou_Zishan_Longlin", system="GalaxSphere-1Tier0", ranks=1), set()),
+        # Of this one the results of rank 0 in option 1 are kept alone, and eight of nine commands.
+        (
+            Plan(submitter="HPE", system="K3000-kvcache", ranks=32),
+            {
+                published_mutations.another_seed_in_a_result,
+                published_mutations.more_clients_in_a_command,
+                published_mutations.a_rank_with_more_bandwidth,
+                published_mutations.a_rank_that_stayed_in_memory,
+                published_mutations.a_request_percentile_that_was_bettered,
+            },
+        ),
+    )
+    for rule, mutation in IN_A_LEAF
+    if mutation not in needs_more_than_it_has
+]
+
+
+@pytest.mark.parametrize(("plan", "rule", "mutation"), IN_A_REAL_LEAF)
 def test_what_breaks_one_rule_in_a_real_leaf_is_found_by_that_rule_alone(
-    published: Path, scratch: Path, rule: str, mutation: Mutation
+    published: Path, scratch: Path, plan: Plan, rule: str, mutation: Mutation
 ) -> None:
-    made = real_leaf(published, scratch)
+    made = real_leaf(published, scratch, plan)
     before = told(check_tree(made.root).violations)
     mutation(made)
     after = told(check_tree(made.root).violations)
     assert {name for name, _ in after - before} == {rule}, after - before
 
 
-def real_leaf(published: Path, scratch: Path) -> RealLeaf:
-    name = "Suzhou_Zishan_Longlin"
-    made = RealLeaf(published / name, Plan(submitter=name, system="GalaxSphere-1Tier0", ranks=1)).copy(scratch)
+def real_leaf(published: Path, scratch: Path, plan: Plan) -> RealLeaf:
+    made = RealLeaf(published / plan.submitter, plan).copy(scratch)
     for folder, _, files in os.walk(made.root):
         Path(folder).chmod(0o755)
         for file in files:
@@ -136,6 +156,9 @@ def test_a_leaf_whose_image_is_in_no_pool_is_told_so(published: Path) -> None:
     assert "64104f046ea4f45d52ae17edb072a0c7" in finding.found
     (unused,) = of(verdict, "codeImageUse")
     assert unused.weight == "not checked"
+    # The lists of latencies were cut, and nothing else tells one client's result from another's.
+    (alike,) = of(verdict, "kvcachePerClientIsolation")
+    assert (alike.weight, "of 3 ranks' results" in alike.found) == ("not recorded", True)
 
 
 def test_libraries_that_undo_the_io_are_told_and_an_allocator_is_noted(published: Path) -> None:
@@ -150,6 +173,16 @@ def test_libraries_that_undo_the_io_are_told_and_an_allocator_is_noted(published
         finding.found for finding in of(verdict, "kvcacheSharedResultsDir") if "partial_failure" in finding.found
     ]
     assert failures == ["partial_failure true", "partial_failure true of option 1", "partial_failure true of option 2"]
+
+
+@pytest.mark.parametrize("key", ["aggregated_p95_latency_ms", "aggregated_read_bandwidth_gbps"])
+def test_no_figure_is_less_than_what_the_ranks_that_are_there_have(published: Path, scratch: Path, key: str) -> None:
+    made = real_leaf(published, scratch, Plan(submitter="HPE", system="K3000-kvcache", ranks=32))
+    before = told(check_tree(made.root).violations)
+    set_at(made.summary, "options", "1", key, to=1.0)
+    ((rule, found),) = told(check_tree(made.root).violations) - before
+    assert rule in ("kvcacheAggregateDeviceLatency", "kvcacheAggregateBandwidth")
+    assert found == f"{key} 1 of option 1"
 
 
 def test_messages_name_only_files_that_are_there(published: Path, clean: dict[str, Made], tmp_path: Path) -> None:

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterator
 from math import isclose
 from typing import Final
 
-from kvbench.mlperf.aggregation import FIGURES, READ_P95, WRITE_P95, aggregate, memory_only, results_of
+from kvbench.mlperf.aggregation import (
+    FIGURES,
+    READ_P95,
+    WRITE_P95,
+    aggregate,
+    at_least,
+    memory_only,
+    results_of,
+    results_there,
+)
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.numbers import Section
 from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp, no_results
 from kvbench.mlperf.tree.rank_result import RankFile
 from kvbench.mlperf.tree.recorded import Recorded
@@ -107,6 +117,7 @@ def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
         if trials is None:
             found = f"option {option} without the results of every rank"
             yield Problem(place, found, "figures that can be recomputed", "not recorded")
+            yield from _too_little(run, option, entry, identifier)
             continue
         for figure in (figure for figure in FIGURES if figure.rule == identifier):
             wanted, found_value = aggregate(trials, figure), entry.number(figure.name)
@@ -116,6 +127,15 @@ def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
                     f"{figure.name} {found_value:.6g} of option {option}",
                     f"{wanted:.6g}, recomputed from the ranks' results",
                 )
+
+
+def _too_little(run: Run, option: int, entry: Section, identifier: str) -> Iterator[Problem]:
+    """Figures that are less than those of the ranks that are there, where not all are."""
+    for figure in (figure for figure in FIGURES if figure.rule == identifier):
+        found, least = entry.number(figure.name), at_least(results_there(run, option), figure)
+        if found is not None and found < least * (1 - _SAME):
+            claim = f"{figure.name} {found:.6g} of option {option}"
+            yield Problem(run.summaries[0].path, claim, f"{least:.6g} at least, by the ranks' results that are there")
 
 
 def _left_out(run: Run) -> Iterator[Problem]:
