@@ -33,13 +33,13 @@ _FORMS: Final[Mapping[str, tuple[Kind, Callable[[Sequence[LeafAudit]], str]]]] =
 @click.option(
     "--upstream", type=PATH, help="A checkout of the benchmark's code as its authors published it, to compare."
 )
-def audit(trees: tuple[Path, ...], to_json: bool, out: Path | None, upstream: Path | None) -> None:
+def audit(trees: tuple[Path, ...], to_json: bool, out: Path | None, upstream: Path | None) -> str | None:
     """Say what the figures in TREEs cover and what they do not, with the evidence: what the rules do not ask."""
     either("--json", to_json, "-o", out)
     if out is None:
         found = audit_trees(trees, _hashes(upstream))
         click.echo(as_json(found) if to_json else as_markdown(found), nl=False)
-        return
+        return None
     kind, form = _FORMS.get(out.suffix.lower(), _FORMS[".md"])
     for tree in trees:
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
@@ -47,6 +47,7 @@ def audit(trees: tuple[Path, ...], to_json: bool, out: Path | None, upstream: Pa
     output = check_output(out, kind)
     write_output(output, form(audit_trees(trees, _hashes(upstream))).encode(), kind)
     click.echo(out)
+    return f"{out} is complete"
 
 
 def _hashes(checkout: Path | None) -> tuple[str, ...]:

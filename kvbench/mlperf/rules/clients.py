@@ -91,7 +91,7 @@ def kvcache_scale_up_model(run: Run) -> Iterator[Problem]:
 @rule("6.3.3.3", "kvcachePerClientIsolation", Run, nothing=no_results)
 def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
     """No two clients share a result file or a cache directory."""
-    unsaid = 0
+    unsaid = alike = 0
     # Another tool's clients have a directory each below that of the command.
     told = any(command.text_of("rank-cache-base") for command in run.metadata.commands)
     base = told and not Recorded(run).ours
@@ -106,6 +106,7 @@ def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
             if len(rank.results) > 1:
                 names = ", ".join(shown(entry.name) for entry in rank.results)
                 yield Problem(rank.path, f"{len(rank.results)} results: {names}", "one result file, of this rank alone")
+            alike += rank.file.readable and not rank.file.measured
             if rank.file.measured:
                 other = outputs.setdefault(rank.file.measured, rank)
                 if other is not rank:
@@ -118,6 +119,9 @@ def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
                 if other is not rank:
                     found = f"cache directory {shown(cache)}, as rank_{other.number} has"
                     yield Problem(rank.file.path, found, "a cache directory of each rank's own")
+    if alike and declared_ranks(run) > 1:
+        what = f"the latencies of {alike} ranks' results, by which two are told apart, not recorded"
+        yield Problem(run.path, what, "a result of each rank's own", "not recorded")
     if unsaid:
         what = f"the cache directory of {unsaid} ranks' results not recorded"
         weight: Weight = "violation" if Recorded(run).ours else "not recorded"
