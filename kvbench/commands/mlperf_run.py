@@ -10,11 +10,13 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.launch.start import host_list, start_ranks, without_options
+from kvbench.cluster.signals import say
 from kvbench.commands.options import PATH, RANKS_PATH, Finite, either
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.mlperf.trials.choices import Choices
 from kvbench.mlperf.trials.measuring import run_sequence
+from kvbench.mlperf.trials.sequence import running_sequences
 
 _LAUNCH: tuple[str, ...] = ("--hosts", "--npernode", "--ranks", "--hostfile")
 
@@ -75,6 +77,8 @@ def run(
         placed = ",".join(f"{name}:{npernode or 1}" for name in names) if not ranks else hosts
         arguments = [*without_options(sys.argv[1:], _LAUNCH), "--invoked-as", json.dumps(invocation)]
         if code := start_ranks(count, arguments, placed or None, hostfile):
+            if lost := running_sequences(results, system):
+                say(f"the same command goes on with {lost[-1]}, without what is complete")
             sys.exit(code)
         return made
     asked = Choices(

@@ -93,6 +93,7 @@ def test_a_node_lost_in_the_middle_costs_the_trial_that_ran_and_the_tree_is_soun
     assert ended.code != 0
     assert f"{bed.name}-n2" in ended.err or f"{bed.subnet}.2" in ended.err
     (leaf,) = results.glob("kv_cache/*/run/*")
+    assert ended.messages[-1] == f"kvbench: the same command goes on with {leaf}, without what is complete"
     summary = json.loads((leaf / "summary.json").read_text(encoding="utf-8"))
     assert summary["options"]["1"]["partial_failure"] is False
     assert summary["options"]["2"]["aggregated_read_bandwidth_gbps"] is None, "nothing is summed over survivors"

@@ -8,6 +8,7 @@ word, as when a node is lost, is `lost`. Times in the file are UTC; those in nam
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,14 +103,14 @@ class TrialSequence:
     @property
     def complete(self) -> bool:
         """Whether every trial is."""
-        return all(trial["status"] == "complete" for trial in self._trials())
+        return all(trial["status"] == "complete" for trial in self.trials())
 
     def steps(self) -> list[TrialStep]:
         """The trials that are not complete, in their order."""
         steps: list[TrialStep] = []
         before: int | None = None
         ended_at: str | None = None
-        resumed = any(trial["status"] != "pending" for trial in self._trials())
+        resumed = any(trial["status"] != "pending" for trial in self.trials())
         for option in self.content["options"]:
             for trial in option["trials"]:
                 if trial["status"] == "complete":
@@ -145,10 +146,10 @@ class TrialSequence:
 
     def note_lost(self) -> list[str]:
         """Mark what was running when its job ended without a word as lost; the runs of all lost trials."""
-        for trial in self._trials():
+        for trial in self.trials():
             if trial["status"] == "running":
                 trial |= {"status": "lost", "message": "the job ended without a word, as when a node is lost"}
-        return [trial["run_id"] for trial in self._trials() if trial["status"] == "lost" and trial.get("run_id")]
+        return [trial["run_id"] for trial in self.trials() if trial["status"] == "lost" and trial.get("run_id")]
 
     def failures(self) -> dict[str, str]:
         """What went wrong with the trials that are neither complete nor still to come, by `option_O/trial_T`."""
@@ -173,7 +174,8 @@ class TrialSequence:
         settings = [[entry["config"] for entry in each.content["options"]] for each in (self, other)]
         return settings[0] == settings[1] and all(self.content[key] == other.content[key] for key in _IDENTITY)
 
-    def _trials(self) -> Iterator[dict[str, Any]]:
+    def trials(self) -> Iterator[dict[str, Any]]:
+        """What stands of each trial, in order."""
         for option in self.content["options"]:
             yield from option["trials"]
 
@@ -254,6 +256,20 @@ def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
         raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
     wanted.save()
     return wanted, False
+
+
+def running_sequences(results: Path, system: str) -> list[Path]:
+    """The directories of sequences of `system` in `results` of which a trial is running, as far as this host sees them:
+    once their jobs have ended, those that could say nothing at their end. Oldest first."""
+    found = []
+    for path in sorted(results.glob(f"{WORKLOAD}/*/{COMMAND}/*/{SEQUENCE_NAME}")):
+        with suppress(KvbenchError):
+            sequence = read_sequence(path)
+            if any(
+                trial["status"] == "running" for option in sequence.content["options"] for trial in option["trials"]
+            ):
+                found.append(path.parent)
+    return found
 
 
 def read_sequence(path: Path) -> TrialSequence:
