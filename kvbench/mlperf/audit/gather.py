@@ -1,6 +1,8 @@
 """The facts of every run of a tree (`leaf`), out of what `tree` read: what is audited, and nothing judged."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +27,8 @@ from kvbench.mlperf.tree.parts import Option, Rank, Run, Tree, Trial
 from kvbench.mlperf.tree.recorded import MOST_RANKS, Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, number, printable, shown, whole
 
+_OF_ENVIRONMENT: Final = "ld_preload"
+"""Of a node of kvbench's: LD_PRELOAD of its first client, null where that is not set."""
 _STATS: Final = ("summary", "cache_stats")
 _PERCENTILES: Final = ("p50", "p95", "p99", "p999", "p9999")
 _FIGURES: Final = (
@@ -74,7 +78,8 @@ def _leaf(tree: Tree, run: Run, given: str) -> LeafFacts:
         options=options,
         commands=len(metadata.commands),
         launches=len(launched),
-        preloads=tuple(_preloads(launched)),
+        preloads=(*_preloads(launched), *_preloads_of_nodes(tree, recorded)),
+        environment_recorded=_environment_recorded(recorded),
         listed_hosts=tuple(shown(host) for host in items(recorded["hosts"])),
         hosts=hosts,
         hosts_seen=whole(dig(content, "system_info", "num_hosts")),
@@ -99,7 +104,7 @@ def _option(tree: Tree, run: Run, option: int) -> OptionFacts:
         partial_failure=failed if isinstance(failed := dig(told, "partial_failure"), bool) else None,
         missing=tuple(shown(path) for path in items(dig(told, "missing_files"))),
         trial_count=whole(dig(told, "trial_count")),
-        trials=() if there is None else tuple(_trial(tree, each) for each in _in_order(there)),
+        trials=() if there is None else tuple(_trial(tree, run, option, each) for each in _in_order(there)),
     )
 
 
@@ -124,11 +129,15 @@ def _duration(run: Run, option: int) -> tuple[float | None, str]:
     return None, ""
 
 
-def _trial(tree: Tree, trial: Trial) -> TrialFacts:
+def _trial(tree: Tree, run: Run, option: int, trial: Trial) -> TrialFacts:
+    told = Recorded(run).trials(option).get(trial.number)
+    earlier = items(told["earlier_attempts"]) if told is not None else []
     return TrialFacts(
         number=trial.number,
         path=_name(tree, trial.path),
         began=min(trial.stamps, default=None),
+        ended=None if told is None else _as_local(told["ended_at"]),
+        attempts=tuple(shown(dig(attempt, "status")) for attempt in earlier),
         ranks=tuple(_rank(tree, rank) for _, rank in sorted(trial.ranks.items()) if rank.file.readable),
         repeated=tuple(_name(tree, rank.path) for rank in trial.ranks.values() if len(rank.results) > 1),
     )
@@ -227,6 +236,27 @@ def _preloads(launched: Sequence[tuple[str, str, Command]]) -> Iterator[Preload]
                 yield Preload(
                     "a library that the tree does not name" if library == NOT_NAMED else shown(library), path, key
                 )
+
+
+def _preloads_of_nodes(tree: Tree, recorded: Recorded) -> Iterator[Preload]:
+    for node in recorded.nodes() if recorded.ours else ():
+        words = node[_OF_ENVIRONMENT]
+        for library in re.split(r"[:\s]+", words.strip()) if isinstance(words, str) else ():
+            if library:
+                yield Preload(shown(library), _name(tree, recorded.where), f"nodes.{_OF_ENVIRONMENT}")
+
+
+def _environment_recorded(recorded: Recorded) -> bool:
+    nodes = recorded.nodes() if recorded.ours else []
+    return bool(nodes) and all(node[_OF_ENVIRONMENT] is not MISSING for node in nodes)
+
+
+def _as_local(value: Any) -> datetime | None:
+    """A recorded time as stamps have it: local, without a zone."""
+    try:
+        return datetime.fromisoformat(value).astimezone().replace(tzinfo=None) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _images(tree: Tree, run: Run) -> tuple[ImageFacts, ...]:

@@ -42,8 +42,12 @@ class TrialFacts:
     number: int
     path: str
     began: datetime | None
-    """By the stamp in the names of its results, local time."""
+    """By the stamp in the names of its results, local time; so is the next."""
     ranks: tuple[RankFacts, ...]
+    ended: datetime | None = None
+    """Where that is recorded; kvbench does."""
+    attempts: tuple[str, ...] = ()
+    """What became of it before it was complete: `lost`, `failed`, `interrupted`."""
     repeated: tuple[str, ...] = ()
     """Ranks with more than one result, as paths."""
 
@@ -168,6 +172,8 @@ class LeafFacts:
     launches: int = 0
     """How many places tell what was preloaded, with those."""
     preloads: tuple[Preload, ...] = ()
+    environment_recorded: bool = False
+    """Whether it is recorded what the environment of every host preloads."""
     listed_hosts: tuple[str, ...] = ()
     """Of the command lines or arguments."""
     hosts: tuple[HostFacts, ...] = ()

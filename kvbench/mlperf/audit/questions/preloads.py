@@ -65,6 +65,8 @@ def preloads(leaf: LeafFacts) -> Iterator[Answer]:
     for library, evidence in shown.items():
         yield _finding(library, few(evidence, 4))
     expected = (leaf.trials_per_option or 0) * len(leaf.options)
+    if leaf.ours and leaf.environment_recorded:
+        return
     if leaf.ours:
         yield NotAudited(KIND, "beyond the command line: the environment of the ranks is not recorded")
     elif not leaf.launches:

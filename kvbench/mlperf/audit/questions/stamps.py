@@ -17,6 +17,8 @@ DELAY: Final = "delay"
 DROPPED: Final = "dropped-runs"
 START_UP_S: Final = 60.0
 """What starting a trial, ending it and deleting its files may take before it is worth a word."""
+_TIMES_S: Final = 1.0
+"""Recorded times are of whole seconds."""
 CLOSED_DELAY_S: Final = 90.0
 """Rules.md 6.3.2.1."""
 
@@ -73,10 +75,25 @@ def room(leaf: LeafFacts) -> Iterator[Answer]:
     if unknown := tuple(option.number for option in leaf.options if not option.trials):
         yield NotAudited(DROPPED, "no trials in the tree", unknown)
     for option in leaf.options:
+        for trial in option.trials:
+            if trial.attempts:
+                yield Finding(
+                    "notable",
+                    DROPPED,
+                    f"option {option.number}: trial {trial.number} was carried out {len(trial.attempts) + 1} times, "
+                    f"before this: {', '.join(trial.attempts)}",
+                    "the figures are of the last of them; those before it did not come to their end",
+                    (
+                        Evidence(
+                            leaf.metadata_path, f"trial {trial.number}, earlier_attempts", ", ".join(trial.attempts)
+                        ),
+                    ),
+                    (option.number,),
+                )
         gaps = _gaps(_stamped(option))
         for place, (before, after, gap) in enumerate(gaps):
             usual = median([other[2] for number, other in enumerate(gaps) if number != place] or [gap])
-            if option.duration_s is not None and gap >= usual + option.duration_s:
+            if option.duration_s is not None and gap >= usual + option.duration_s and not after.attempts:
                 yield Finding(
                     "notable",
                     DROPPED,
@@ -118,8 +135,7 @@ def delays(leaf: LeafFacts) -> Iterator[Answer]:
     found = [(option, _stamped(option)) for option in leaf.options]
     unknown = []
     for (before, earlier), (after, later) in pairwise(found):
-        usual = [gap for _, _, gap in _gaps(earlier)]
-        known = delay_s(usual, _seconds(later[0]) - _seconds(earlier[-1])) if earlier and later else None
+        known = _delay(earlier, later) if earlier and later else None
         if known is None or wanted is None:
             unknown.append(after.number)
             continue
@@ -141,6 +157,15 @@ def delays(leaf: LeafFacts) -> Iterator[Answer]:
         yield NotAudited(DELAY, "no stamps of two trials before and of the first after it", tuple(unknown))
     elif len(found) < 2:
         yield NotAudited(DELAY, "fewer than two options")
+
+
+def _delay(earlier: list[TrialFacts], later: list[TrialFacts]) -> tuple[float, float] | None:
+    """(delay, uncertainty) in s, from the end of the last trial where that is recorded."""
+    ended = earlier[-1].ended
+    if ended is not None:
+        return _seconds(later[0]) - (ended - datetime.min).total_seconds(), _TIMES_S
+    usual = [gap for _, _, gap in _gaps(earlier)]
+    return delay_s(usual, _seconds(later[0]) - _seconds(earlier[-1]))
 
 
 def _stamped(option: OptionFacts) -> list[TrialFacts]:
