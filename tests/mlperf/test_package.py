@@ -287,6 +287,9 @@ def test_the_commit_that_ran_is_taken_from_the_checkout(
     assert recorded["git_sha"] == head
     assert (tmp_path / "code" / "setup.cfg").is_file()
     assert not (tmp_path / "code" / "tests").exists()
+    # Copied on by a tool that follows links, it is still what was hashed.
+    shutil.copytree(tmp_path / "code", tmp_path / "copied")
+    assert set(image_hashes(tmp_path / "copied")) == {recorded["hash"]}
 
 
 def test_check_ends_with_1_where_a_rule_is_broken(clean: dict[str, Made], scratch: Path) -> None:

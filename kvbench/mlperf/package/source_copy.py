@@ -85,11 +85,12 @@ def _git(*words: str) -> bytes | None:
 
 
 def _leave_out(target: Path) -> None:
-    """Remove what the hash does not count, so that the copy is what is hashed."""
+    """Remove what the hash does not count, so that the copy is what is hashed; links too, which become files where the
+    tree is copied on."""
     kept = set(code_files(target, ALGORITHM))
-    for directory, _, names in os.walk(target, topdown=False):
+    for directory, folders, names in os.walk(target, topdown=False):
         place = Path(directory)
-        for name in names:
+        for name in [*names, *(name for name in folders if (place / name).is_symlink())]:
             if place / name not in kept:
                 (place / name).unlink()
         if place != target and not any(place.iterdir()):
