@@ -140,10 +140,33 @@ def test_an_mpirun_of_another_library_is_pointed_out(tmp_path: Path, monkeypatch
     assert "every rank would be alone" in text_of(findings, "mpirun")
 
 
+@pytest.fixture
+def engines_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether rings and NIXL can be used is looked at on this machine, whatever node is described."""
+    monkeypatch.setattr(doctor, "ring_trouble", lambda depth: None)
+    monkeypatch.setattr(doctor, "_trial", lambda code: (0, ["nixl"]))
+
+
+@pytest.mark.usefixtures("engines_there")
 def test_a_healthy_node_gives_no_warning() -> None:
     assert {finding.state for finding in doctor._node(HEALTHY)} == {"ok"}
 
 
+def test_an_engine_that_is_not_installed_is_no_trouble_and_one_that_does_not_load_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "_trial", lambda code: (1, ["io.engine=nixl: a library is missing"]))
+    monkeypatch.setattr(doctor, "is_installed", lambda: True)
+    findings = list(doctor._node(HEALTHY))
+    assert state_of(findings, "NIXL") == "warn"
+    assert text_of(findings, "NIXL") == "io.engine=nixl cannot be used: a library is missing"
+    monkeypatch.setattr(doctor, "is_installed", lambda: False)
+    findings = list(doctor._node(HEALTHY))
+    assert state_of(findings, "NIXL") == "ok"
+    assert text_of(findings, "NIXL").startswith("not installed")
+
+
+@pytest.mark.usefixtures("engines_there")
 @pytest.mark.parametrize(
     ("node", "subject"),
     [

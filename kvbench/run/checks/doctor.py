@@ -24,6 +24,7 @@ from kvbench.config.run_config import Io
 from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.open_files import BESIDES, PER_THREAD
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
+from kvbench.tiers.file.nixl_library import is_installed
 from kvbench.tiers.file.rings import ring_trouble
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Finding, Target
@@ -169,6 +170,8 @@ def _node(node: Node) -> Iterator[Finding]:
 
 def _nixl() -> Finding:
     """Whether it is installed, and with which backends: they are loaded elsewhere, with all the libraries they need."""
+    if not is_installed():
+        return Finding("NIXL", "ok", "not installed; only io.engine=nixl needs it (pip install 'kvbench[nixl]')")
     status, output = _trial("from kvbench.tiers.file.nixl_library import tell; tell()")
     if status == 0 and output:
         return Finding("NIXL", "ok", f"io.engine=nixl can be used: {output[-1]}")
