@@ -22,6 +22,7 @@ from kvbench.records.condensed.population_schema import (
     KINDS_PER_TIER,
     LATE_DTYPE,
     MODELLED,
+    OF_SERVING,
     OPERATION_SUMS,
     POPULATION_DTYPE,
     QUANTITY_COLUMNS,
@@ -135,16 +136,20 @@ class Population:
             Quantity.REQUEST_STORAGE: done["storage_ns"],
             Quantity.REQUEST_PREFILL: done["modelled_prefill_ns"],
             Quantity.REQUEST_DECODE: done["modelled_decode_ns"],
+            Quantity.REQUEST_LOOK_UP: np.maximum(done["look_up_ns"], 0),
+            Quantity.REQUEST_LOAD: np.maximum(done["load_ns"], 0),
+            Quantity.REQUEST_FIRST_TOKEN: done["first_token_ns"],
         }
         found = {"requests": len(rows)}
         found |= {name: int(np.count_nonzero(rows["state"] == state)) for state, name in _STATES.items()}
         for name in ("hit_objects", "miss_objects", "hit_tokens", "miss_tokens"):
             found[name] = int(rows[name].sum(dtype=np.int64))
         # Every prefill computes something, so that one alone says whether compute is modelled.
-        computes = bool(done["modelled_prefill_ns"].any())
+        left_out: tuple[Quantity, ...] = () if done["modelled_prefill_ns"].any() else MODELLED
+        left_out += OF_SERVING if (done["load_ns"] < 0).any() else ()
         for quantity, name in REQUEST_QUANTITIES.items():
             found[name] = int(times[quantity].sum(dtype=np.int64))
-            if self.has_histograms and len(done) and (computes or quantity not in MODELLED):
+            if self.has_histograms and len(done) and quantity not in left_out:
                 self.histogram(quantity, qos).add(times[quantity])
         self.request_sums[qos] += [found[name] for name in REQUEST_SUMS]
         late = np.zeros(len(done), LATE_DTYPE)
