@@ -51,7 +51,7 @@ def figures(run: SyntheticRun, tmp_path: Path) -> FirstToken:
 
 def counted(run: SyntheticRun) -> NDArray[Any]:
     rows = run.requests
-    return rows[(rows["phase"] == Phase.MEASURE) & (rows["state"] == RequestState.DONE)]
+    return np.asarray(rows[(rows["phase"] == Phase.MEASURE) & (rows["state"] == RequestState.DONE)])
 
 
 def prefill_s(new: int, found: int) -> float:
