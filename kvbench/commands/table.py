@@ -48,6 +48,10 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Check this node, and DIRECTORY if given; exit 1 if a run would fail.", "kvbench.commands.look:doctor"
     ),
     "mlperf": Entry("MLPerf Storage, KV cache: the trials of a submission."),
+    "mlperf audit": Entry(
+        "Say what the figures in TREEs cover and what they do not, with the evidence: what the rules do not ask.",
+        "kvbench.commands.mlperf_audit:audit",
+    ),
     "mlperf check": Entry(
         "Check TREE, a submission of one submitter or a merged tree of many, by every rule of sections 2.1 and 6.",
         "kvbench.commands.mlperf_tree:check",
@@ -61,8 +65,8 @@ COMMANDS: Final[dict[str, Entry]] = {
         "kvbench.commands.mlperf_run:run",
     ),
     "mlperf table": Entry(
-        "Print the results of the systems in TREEs: headline figures and clients of each option, and what breaks "
-        "rules.",
+        "Print the results of the systems in TREEs: headline figures and clients of each option, what breaks rules, "
+        "and what an audit found.",
         "kvbench.commands.mlperf_tree:table",
     ),
     "plan": Entry(

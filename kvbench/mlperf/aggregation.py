@@ -81,7 +81,25 @@ WRITE_P95: Final = Figure(
     "write P95 ms",
 )
 
-FIGURES: Final = (READ_BANDWIDTH, WRITE_BANDWIDTH, AVG_THROUGHPUT, STORAGE_THROUGHPUT, READ_P95, WRITE_P95)
+REQUEST_P95: Final = Figure(
+    "aggregated_p95_latency_ms",
+    "summary.storage_io_latency_ms.p95",
+    max,
+    max,
+    "kvcacheAggregateDeviceLatency",
+    "request P95 ms",
+)
+"""Of the sum of all storage operations of a request, which is what published summaries have."""
+
+FIGURES: Final = (
+    READ_BANDWIDTH,
+    WRITE_BANDWIDTH,
+    AVG_THROUGHPUT,
+    STORAGE_THROUGHPUT,
+    READ_P95,
+    WRITE_P95,
+    REQUEST_P95,
+)
 HEADLINE: Final = (READ_BANDWIDTH, READ_P95, WRITE_P95, STORAGE_THROUGHPUT)
 """The four of 6.3.4.5, in its order."""
 
@@ -100,15 +118,26 @@ def rank_value(result: RankFile, figure: Figure) -> float | None:
 
 def results_of(run: Run, option: int) -> list[list[RankFile]] | None:
     """The results of every rank, trial by trial; None where one is missing or cannot be read."""
+    trials = results_there(run, option)
+    ranks = declared_ranks(run)
+    return trials if trials and ranks and all(len(results) == ranks for results in trials) else None
+
+
+def results_there(run: Run, option: int) -> list[list[RankFile]]:
+    """The results that can be read, of every trial that there should be."""
     trials = []
     for trial in declared_trials(run, option):
         there = run.options[option].trials.get(trial) if option in run.options else None
         ranks = there.ranks if there is not None else {}
         results = [ranks[rank].file for rank in range(declared_ranks(run)) if rank in ranks]
-        if len(results) < declared_ranks(run) or not all(result.readable for result in results):
-            return None
-        trials.append(results)
-    return trials if trials and all(trials) else None
+        trials.append([result for result in results if result.readable])
+    return trials
+
+
+def at_least(trials: Sequence[Sequence[RankFile]], figure: Figure) -> float:
+    """What the option's figure is at least, by the results that are there: no rank counts for less than nothing."""
+    present = [[value for result in results if (value := rank_value(result, figure)) is not None] for results in trials]
+    return figure.across([figure.within(values) if values else 0.0 for values in present] or [0.0])
 
 
 def aggregate(trials: Sequence[Sequence[RankFile]], figure: Figure) -> float | None:

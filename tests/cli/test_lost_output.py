@@ -136,6 +136,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "study copy-path": home / "study.h5",
         "study scaling": home / "scaling.csv",
         "study engines": home / "engines.csv",
+        "mlperf audit": home / "audit.md",
         "mlperf run": home / "results",
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",

@@ -12,9 +12,9 @@ from kvbench.mlperf.tree.declared import bad_numbers
 from kvbench.mlperf.tree.numbers import BadNumber
 from kvbench.mlperf.tree.parts import DIVISIONS, Division, Run, Submitter, System, Tree
 from kvbench.mlperf.tree.tree_reading import read_tree
-from kvbench.mlperf.tree.untrusted import printable
+from kvbench.mlperf.tree.untrusted import kind_of, printable
 
-WHERE_RUNS_ARE: Final = "a run is a directory {closed,open}/SUBMITTER/results/SYSTEM/kv_cache/YYYYMMDD_HHmmss"
+WHERE_RUNS_ARE: Final = "a run is a directory {closed,open}/SUBMITTER/results/SYSTEM/kv_cache/MODEL/run/YYYYMMDD_HHmmss"
 """For messages on trees that have none."""
 _SOMETHING: Final = "something to look at"
 
@@ -30,6 +30,8 @@ class Finding:
     """Relative to the tree; "." is the tree itself."""
     found: str
     wanted: str
+    place: Path
+    """The same in full."""
     part: Path
     """What the rule looked at as a whole: the tree, a division, a submitter, a system or a run."""
 
@@ -71,6 +73,11 @@ class Verdict:
         return sum(1 for _ in self.tree.runs())
 
     @property
+    def old(self) -> bool:
+        """Whether something in it has the form of before v3.0 was published: it was checked by the rules of that."""
+        return any(submitter.old for submitter in self.tree.submitters())
+
+    @property
     def passed(self) -> bool:
         """Whether it can be handed in. Without a run there is nothing that could."""
         return not self.violations and self.runs > 0
@@ -86,6 +93,7 @@ class Verdict:
         return {
             "tree": printable(str(self.tree.path)),
             "passed": self.passed,
+            "old": self.old,
             "runs": self.runs,
             "violations": len(self.violations),
             "rules": [
@@ -132,9 +140,18 @@ def in_order(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _finding(rule: Rule, part: Any, tree: Tree, problem: Problem) -> Finding:
-    path = printable(str(problem.path.relative_to(tree.path)))
-    found, wanted = printable(problem.found), printable(problem.wanted)
-    return Finding(rule.number, rule.id, problem.weight, path, found, wanted, part.path)
+    there = _that_exists(problem.path, tree.path)
+    path = printable(str(there.relative_to(tree.path)))
+    absent = "" if there == problem.path else f"{problem.path.relative_to(there)}: "
+    found, wanted = printable(f"{absent}{problem.found}"), printable(problem.wanted)
+    return Finding(rule.number, rule.id, problem.weight, path, found, wanted, there, part.path)
+
+
+def _that_exists(path: Path, root: Path) -> Path:
+    """`path`, or what it would stand in: messages name files of the tree alone."""
+    while path != root and kind_of(path) is None:
+        path = path.parent
+    return path
 
 
 def _bad_numbers(rule: Rule, part: Any, bad: Mapping[Path, Sequence[BadNumber]]) -> Iterator[Problem]:

@@ -36,6 +36,9 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print("Rules", style="italic")
     console.print(rules)
     for finding in verdict.findings:
+        if finding.weight == "not checked" and finding.id in verdict.unchecked:
+            # Its row says so, with the reason.
+            continue
         console.print()
         head = Text.assemble((finding.weight, _STYLES[finding.weight]), f"  {finding.number} {finding.id}")
         console.print(head, soft_wrap=True)
@@ -48,6 +51,11 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         console.print(Text(f"{tree}, {line}", _STYLES["violation"]), soft_wrap=True)
     elif verdict.passed:
         console.print(Text(f"{tree}, no violation", _STYLES["ok"]), soft_wrap=True)
+    if verdict.old:
+        line = (
+            "it has the form of drafts, and was checked by it: handed in as it is, it would be refused (see the notes)"
+        )
+        console.print(Text(line, _STYLES["not recorded"]), soft_wrap=True)
     if not verdict.runs:
         line = f"{tree} of the KV cache, so that nothing could be checked but the directories: {WHERE_RUNS_ARE}"
         console.print(Text(line, _STYLES["violation"]), soft_wrap=True)

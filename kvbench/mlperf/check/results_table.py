@@ -1,23 +1,26 @@
-"""The results of systems side by side: the four headline figures of 6.3.4.5 of each option, with the number of clients.
+"""The results of systems side by side: the four headline figures of 6.3.4.5 of each option, with the number of clients,
+and the bandwidth that each client and each host had of it.
 
-A row says beside its figures whether the tree that it is from can be handed in: what breaks rules is marked,
-not left out.
+A row says beside its figures whether the tree that it is from can be handed in, and what an audit says of them: what
+breaks rules is marked, not left out.
 """
 
 import csv
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.aggregation import HEADLINE
+from kvbench.mlperf.aggregation import HEADLINE, Figure, aggregate, results_of
 from kvbench.mlperf.check.checker import Finding, Verdict
+from kvbench.mlperf.tree.code_images import SHARED_POOL
 from kvbench.mlperf.tree.declared import declared_options, summary_of, summary_options
-from kvbench.mlperf.tree.parts import Run
-from kvbench.mlperf.tree.untrusted import printable, shown
+from kvbench.mlperf.tree.numbers import Section
+from kvbench.mlperf.tree.parts import DIVISIONS, Run
+from kvbench.mlperf.tree.untrusted import MISSING, printable, shown
 
 COLUMNS: Final = (
     "submitter",
@@ -27,10 +30,15 @@ COLUMNS: Final = (
     "option",
     "clients",
     "hosts",
-    *(figure.title for figure in HEADLINE),
+    HEADLINE[0].title,
+    "per client",
+    "per host",
+    *(figure.title for figure in HEADLINE[1:]),
     "status",
+    "audit",
 )
 _NUMBERS_FROM: Final = COLUMNS.index("option")
+_NUMBERS_TO: Final = COLUMNS.index("status")
 _REHEARSAL: Final = "kvbenchRehearsal"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -46,6 +54,8 @@ class Row:
     figures: tuple[float | None, ...]
     """In the order of HEADLINE; None for one that is no number."""
     status: str
+    marks: str = ""
+    """What an audit found of these figures; "" for nothing, or no audit."""
 
     @property
     def sound(self) -> bool:
@@ -56,11 +66,16 @@ class Row:
         """The row as text, in the order of COLUMNS."""
         names = (self.run.submitter, self.run.division, self.run.system, self.run.path.name)
         counts = (str(self.option), _text(self.clients), _text(self.hosts))
-        return [*map(shown, names), *counts, *(_text(value) for value in self.figures), self.status]
+        bandwidth, *others = self.figures
+        shares = (_share(bandwidth, count) for count in (self.clients, self.hosts))
+        figures = (_text(value) for value in (bandwidth, *shares, *others))
+        return [*map(shown, names), *counts, *figures, self.status, self.marks or "-"]
 
 
-def table_rows(verdicts: Iterable[Verdict]) -> list[Row]:
-    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first.
+def table_rows(verdicts: Iterable[Verdict], marks: Mapping[tuple[Path, int], str] | None = None) -> list[Row]:
+    """The rows of the trees, as their run summaries give the figures; by option, the most bandwidth first. Percentiles
+    that a summary does not have are computed from the ranks' results, as the rules do. `marks` is what an audit says of
+    a run's option.
 
     Raises KvbenchError where two trees hold the same run, which would stand there twice.
     """
@@ -71,13 +86,13 @@ def table_rows(verdicts: Iterable[Verdict]) -> list[Row]:
             same = seen.setdefault((run.submitter, run.division, run.system, run.path.name), run.path)
             if same is not run.path:
                 raise KvbenchError(f"{same} and {run.path} are the same run of one system: give each tree once")
-            rows += _rows(verdict, run)
+            rows += _rows(verdict, run, marks or {})
     return sorted(rows, key=lambda row: (row.option, -(row.figures[0] or 0.0), row.cells()))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """A table in Markdown."""
-    rule = ["---" if place < _NUMBERS_FROM or name == "status" else "---:" for place, name in enumerate(COLUMNS)]
+    rule = ["---:" if _is_number(place) else "---" for place in range(len(COLUMNS))]
     lines = [COLUMNS, rule, *([cell.replace("|", r"\|") for cell in row.cells()] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -106,12 +121,16 @@ FORMATS: Final = {"md": as_markdown, "csv": as_csv, "html": as_html}
 
 def _html_cells(cells: Sequence[str]) -> Iterator[str]:
     for place, cell in enumerate(cells):
-        numeric = _NUMBERS_FROM <= place < len(cells) - 1
-        yield f"<td{' class=n' if numeric else ''}>{html.escape(cell)}</td>"
+        yield f"<td{' class=n' if _is_number(place) else ''}>{html.escape(cell)}</td>"
 
 
-def _rows(verdict: Verdict, run: Run) -> Iterator[Row]:
-    findings = [finding for finding in verdict.violations if _is_about(finding, run)]
+def _is_number(column: int) -> bool:
+    return _NUMBERS_FROM <= column < _NUMBERS_TO
+
+
+def _rows(verdict: Verdict, run: Run, marks: Mapping[tuple[Path, int], str]) -> Iterator[Row]:
+    runs = tuple(verdict.tree.runs())
+    findings = [finding for finding in verdict.violations if _is_about(finding, run, runs)]
     status = _status(findings)
     options = summary_options(run)
     for option in declared_options(run):
@@ -121,9 +140,18 @@ def _rows(verdict: Verdict, run: Run) -> Iterator[Row]:
             option=option,
             clients=summary_of(run).count("total_ranks"),
             hosts=summary_of(run).count("host_count"),
-            figures=tuple(None if entry is None else entry.number(figure.name) for figure in HEADLINE),
+            figures=tuple(None if entry is None else _figure(run, option, entry, figure) for figure in HEADLINE),
             status=status,
+            marks=marks.get((run.path, option), ""),
         )
+
+
+def _figure(run: Run, option: int, entry: Section, figure: Figure) -> float | None:
+    """What the summary says; what it does not have, from the results of all ranks where they are there."""
+    if entry[figure.name] is not MISSING:
+        return entry.number(figure.name)
+    trials = results_of(run, option)
+    return None if trials is None else aggregate(trials, figure)
 
 
 def _status(findings: Sequence[Finding]) -> str:
@@ -135,15 +163,27 @@ def _status(findings: Sequence[Finding]) -> str:
     return "; ".join(words) or "ok"
 
 
-def _is_about(finding: Finding, run: Run) -> bool:
+def _is_about(finding: Finding, run: Run, runs: Sequence[Run]) -> bool:
     """Whether a finding counts against the run: it is about it or what it is in, and not about another system."""
     if not run.path.is_relative_to(finding.part):
         return False
+    inside = next((other for other in runs if finding.place.is_relative_to(other.path)), None)
+    if inside is not None:
+        return inside is run
     parts = PurePosixPath(finding.path).parts
+    if parts and parts[0] not in DIVISIONS:
+        # About a pool of code images: that of all, or that of a submitter.
+        return parts[0] in (SHARED_POOL, printable(run.submitter))
+    if len(parts) >= 2 and parts[:2] != (run.division, printable(run.submitter)):
+        return False
     if len(parts) < 4:
         return True
     name = {"results": parts[3], "systems": PurePosixPath(parts[3]).stem}.get(parts[2])
     return name is None or name == printable(run.system)
+
+
+def _share(value: float | None, count: int | None) -> float | None:
+    return None if value is None or not count else value / count
 
 
 def _text(value: float | None) -> str:
@@ -163,6 +203,7 @@ tr.broken td {{ color: #a33 }}
 <table><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table>
-<p>GiB/s and tokens/s: sum over clients, mean over trials. P95: the largest of all clients and trials.</p>
+<p>GiB/s and tokens/s: sum over clients, mean over trials. P95: the largest of all clients and trials. What the audit
+means: <code>kvbench mlperf audit</code>.</p>
 </body></html>
 """

@@ -19,7 +19,8 @@ from kvbench.mlperf.package.source_copy import copy_source
 from kvbench.mlperf.package.system_description import as_yaml, describe
 from kvbench.mlperf.tree.code_hash import HASH_NAME
 from kvbench.mlperf.tree.declared import declared_ranks, declared_trials
-from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Document, Run, is_stamp
+from kvbench.mlperf.tree.document import Document
+from kvbench.mlperf.tree.parts import DIVISIONS, RUN_FILE_NAME, SEQUENCE_NAME, WORKLOAD, Run, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
 from kvbench.mlperf.tree.tree_reading import find_runs, read_run
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json, shown

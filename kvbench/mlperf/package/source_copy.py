@@ -17,7 +17,7 @@ from typing import Final
 
 import kvbench
 from kvbench.errors import KvbenchError
-from kvbench.mlperf.tree.code_hash import ALGORITHM, HASH_NAME, code_files, code_hash, is_git_sha
+from kvbench.mlperf.tree.code_hash import HASH_NAME, OLD_ALGORITHM, code_files, code_hash, is_git_sha
 
 _PACKAGES: Final = ("kvbench", "kvbench_analysis", "kvbench_configs")
 _BUILT: Final = frozenset({".so", ".pyd"})
@@ -54,10 +54,10 @@ def copy_source(target: Path, version: str, git_sha: str | None) -> str:
     else:
         for name in _PACKAGES:
             _copy_package(name, target / name)
-    digest = code_hash(target)
+    digest = code_hash(target, OLD_ALGORITHM)
     content = {
         "hash": digest,
-        "algorithm": ALGORITHM,
+        "algorithm": OLD_ALGORITHM,
         "captured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "mlpstorage_version": f"kvbench {version}",
         "git_sha": git_sha if is_git_sha(git_sha) else None,
@@ -86,7 +86,7 @@ def _git(*words: str) -> bytes | None:
 
 def _leave_out(target: Path) -> None:
     """Remove what the hash does not count, so that the copy is what is hashed."""
-    kept = set(code_files(target))
+    kept = set(code_files(target, OLD_ALGORITHM))
     for directory, _, names in os.walk(target, topdown=False):
         place = Path(directory)
         for name in names:
@@ -102,7 +102,7 @@ def _copy_package(name: str, target: Path) -> None:
     if not places:
         raise KvbenchError(f"the source of {name} is not to be found: is kvbench installed?")
     source = Path(places[0])
-    for path in code_files(source):
+    for path in code_files(source, OLD_ALGORITHM):
         if path.suffix not in _BUILT:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from kvbench.mlperf.rules.preloads import preloads, voids
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.parts import Run
 from kvbench.mlperf.tree.recorded import Recorded
@@ -33,7 +34,8 @@ def _no_filesystems(run: Run) -> str:
 @rule("6.4.1", "kvcachePosixCacheDir", Run)
 def kvcache_posix_cache_dir(run: Run) -> Iterator[Problem]:
     """Cache and results directories are set, and on different filesystems."""
-    recorded, where = Recorded(run), run.sequence.path
+    recorded = Recorded(run)
+    where = recorded.where
     for name in ("cache_directory", "results_directory"):
         value = recorded[name]
         if value is MISSING and not recorded.ours:
@@ -41,6 +43,7 @@ def kvcache_posix_cache_dir(run: Run) -> Iterator[Problem]:
         elif not isinstance(value, str) or not value:
             yield Problem(where, f"{name} {recorded.absence if value is MISSING else shown(value)}", "a directory")
     yield from _elsewhere(run, recorded["cache_directory"])
+    yield from _inside(recorded)
     places = items(recorded["filesystems"])
     compared = 0
     for place in places:
@@ -63,9 +66,13 @@ def kvcache_posix_io_model(run: Run) -> Iterator[Problem]:
     dropped = recorded["page_cache_dropped"]
     if dropped is MISSING:
         found = f"page_cache_dropped {recorded.absence}"
-        yield Problem(run.sequence.path, found, "true", "violation" if recorded.ours else "not recorded")
+        yield Problem(recorded.where, found, "true", "violation" if recorded.ours else "not recorded")
     elif dropped is not True:
-        yield Problem(run.sequence.path, f"page_cache_dropped {shown(dropped)}", "true")
+        yield Problem(recorded.where, f"page_cache_dropped {shown(dropped)}", "true")
+    for library, where in preloads(run).items():
+        if (effect := voids(library)) is not None:
+            found = f"{shown(library)} preloaded {where}: {effect}"
+            yield Problem(recorded.where, found, "objects that are synced, and read without the page cache")
     for _, trial in run.trials():
         records = trial.records
         if records is None or not records.readable:
@@ -96,7 +103,7 @@ def kvcache_object_via_gateway(run: Run) -> Iterator[Problem]:
     """Object stores are reached as files, and the software of the gateway or of the NFS client is named."""
     cache = Recorded(run)["cache_directory"]
     if isinstance(cache, str) and "://" in cache:
-        yield Problem(run.sequence.path, f"cache directory {shown(cache)}", "a directory of a mounted filesystem")
+        yield Problem(Recorded(run).where, f"cache directory {shown(cache)}", "a directory of a mounted filesystem")
     for host, storage in _between(run):
         software = dig(run.description.content, "client_software")
         if not _is_said(software):
@@ -115,7 +122,7 @@ def kvcache_object_latency_scope(run: Run) -> Iterator[Problem]:
         if not names or absent:
             found = f"mount options {shown(options) if names else 'not recorded'} on {host}"
             wanted = f"with {', '.join(absent)}" if absent else "the options of the mount"
-            yield Problem(run.sequence.path, found, wanted)
+            yield Problem(Recorded(run).where, found, wanted)
 
 
 def _elsewhere(run: Run, cache: Any) -> Iterator[Problem]:
@@ -127,6 +134,23 @@ def _elsewhere(run: Run, cache: Any) -> Iterator[Problem]:
             own = rank.file["kvbench.cache_directory"]
             if isinstance(own, str) and not PurePosixPath(own).is_relative_to(cache):
                 yield Problem(rank.file.path, f"cache directory {shown(own)}", f"one in {shown(cache)}")
+
+
+def _inside(recorded: Recorded) -> Iterator[Problem]:
+    """A cache in the directory of the results, or results in the cache: they cannot be on different filesystems."""
+    caches = {claim.value: claim.of for claim in recorded.claims("cache_directory") if isinstance(claim.value, str)}
+    results = {claim.value for claim in recorded.claims("results_directory") if isinstance(claim.value, str)}
+    told = recorded.run.metadata.result_directory
+    for cache, of in caches.items():
+        for directory in sorted({*results, *((told,) if told and not recorded.ours else ())}):
+            if _is_below(cache, directory) or _is_below(directory, cache):
+                found = f"cache directory {shown(cache)}{of}, results in {shown(directory)}"
+                yield Problem(recorded.where, found, "neither in the other: different filesystems")
+                break
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path.startswith("/") and directory.startswith("/") and PurePosixPath(path).is_relative_to(directory)
 
 
 def _between(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:

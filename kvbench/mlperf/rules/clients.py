@@ -10,6 +10,7 @@ from kvbench.mlperf.tree.declared import (
     declared_options,
     declared_ranks,
     declared_trials,
+    summary_of,
     summary_options,
 )
 from kvbench.mlperf.tree.numbers import Section
@@ -24,7 +25,7 @@ _MOST_NAMED: Final = 20
 
 def _nobody_counts(run: Run) -> str:
     some = any(document.readable for document in (run.sequence, *run.summaries))
-    return "" if some else "no sequence and no run summary that says how many clients there are"
+    return "" if some or Recorded(run).claims("total_ranks") else "nothing that says how many clients there are"
 
 
 @rule("6.3.3.1", "kvcacheClientDefinition", Run, nothing=_nobody_counts)
@@ -36,16 +37,31 @@ def kvcache_client_definition(run: Run) -> Iterator[Problem]:
         if None not in (total, npernode, hosts) and (npernode or 0) * (hosts or 0) != total:
             claim = f"total_ranks {total} with npernode {npernode} on {hosts} hosts"
             yield Problem(document.path, claim, "total_ranks = npernode x hosts")
-    total = declared_ranks(run)
-    recorded = Recorded(run).number("total_ranks")
-    if run.summaries and recorded is not None and recorded != total:
-        yield Problem(run.sequence.path, f"total_ranks {recorded:.0f}", f"{total}, as in the summary")
+    total, recorded = declared_ranks(run), Recorded(run)
+    if run.summaries or not recorded.ours:
+        for told in recorded.claims("total_ranks"):
+            if (found := SEQUENCE["total_ranks"].read(told.value)) is not None and found != total:
+                yield Problem(recorded.where, f"total_ranks {found:.0f}{told.of}", f"{total}, as in the summary")
+    yield from _commands(run, recorded)
     for option, entry in summary_options(run).items():
         if (count := entry.count("rank_count")) not in (None, total):
             yield Problem(run.summaries[0].path, f"rank_count {count} of option {option}", f"total_ranks, {total}")
     for _, trial in run.trials():
         for rank in sorted(set(trial.ranks) - set(range(total))):
             yield Problem(trial.ranks[rank].path, f"a client beyond the {total}", f"rank_0 to rank_{total - 1}")
+
+
+def _commands(run: Run, recorded: Recorded) -> Iterator[Problem]:
+    """Clients, clients of a node and hosts as the commands of another tool have them."""
+    per_node = summary_of(run).count("npernode")
+    for command in run.metadata.commands if not recorded.ours else ():
+        of = f"in the command of option {command.option}, trial {command.trial}"
+        if None not in (command.npernode, per_node) and command.npernode != per_node:
+            yield Problem(recorded.where, f"npernode {command.npernode} {of}", f"{per_node}, as in the summary")
+        hosts = len(set(command.hosts))
+        if command.ranks and command.npernode and hosts and command.npernode * hosts != command.ranks:
+            found = f"{command.ranks} clients, {command.npernode} a node on {hosts} hosts {of}"
+            yield Problem(recorded.where, found, "clients = clients of a node x hosts")
 
 
 @rule("6.3.3.2", "kvcacheScaleUpModel", Run, nothing=no_results)
@@ -56,7 +72,9 @@ def kvcache_scale_up_model(run: Run) -> Iterator[Problem]:
     for option, trial in run.trials():
         told = recorded.options().get(option.number)
         for rank in trial.ranks.values():
-            unsaid += rank.file.readable and rank.file["kvbench"] is MISSING
+            # Another tool gives the same settings to each client of a command, and records the command.
+            told_for_all = told is not None and not recorded.ours
+            unsaid += rank.file.readable and rank.file["kvbench"] is MISSING and not told_for_all
             for name in ("users", "max_concurrent_allocs"):
                 found = rank.file.number(f"kvbench.{name}")
                 wanted = None if told is None else told.number(f"settings.{name}")
@@ -73,7 +91,10 @@ def kvcache_scale_up_model(run: Run) -> Iterator[Problem]:
 @rule("6.3.3.3", "kvcachePerClientIsolation", Run, nothing=no_results)
 def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
     """No two clients share a result file or a cache directory."""
-    unsaid = 0
+    unsaid = alike = 0
+    # Another tool's clients have a directory each below that of the command.
+    told = any(command.text_of("rank-cache-base") for command in run.metadata.commands)
+    base = told and not Recorded(run).ours
     for _, trial in run.trials():
         namespace = dig(trial.records.config, "namespace") if trial.records is not None else MISSING
         if namespace not in (MISSING, "private"):
@@ -85,18 +106,22 @@ def kvcache_per_client_isolation(run: Run) -> Iterator[Problem]:
             if len(rank.results) > 1:
                 names = ", ".join(shown(entry.name) for entry in rank.results)
                 yield Problem(rank.path, f"{len(rank.results)} results: {names}", "one result file, of this rank alone")
+            alike += rank.file.readable and not rank.file.measured
             if rank.file.measured:
                 other = outputs.setdefault(rank.file.measured, rank)
                 if other is not rank:
                     found = f"the same measurements as in rank_{other.number}"
                     yield Problem(rank.file.path, found, "a result of each rank's own")
             cache = rank.file["kvbench.cache_directory"]
-            unsaid += rank.file.readable and not isinstance(cache, str)
+            unsaid += rank.file.readable and not isinstance(cache, str) and not base
             if isinstance(cache, str):
                 other = caches.setdefault(cache.rstrip("/"), rank)
                 if other is not rank:
                     found = f"cache directory {shown(cache)}, as rank_{other.number} has"
                     yield Problem(rank.file.path, found, "a cache directory of each rank's own")
+    if alike and declared_ranks(run) > 1:
+        what = f"the latencies of {alike} ranks' results, by which two are told apart, not recorded"
+        yield Problem(run.path, what, "a result of each rank's own", "not recorded")
     if unsaid:
         what = f"the cache directory of {unsaid} ranks' results not recorded"
         weight: Weight = "violation" if Recorded(run).ours else "not recorded"
@@ -116,7 +141,7 @@ def kvcache_shared_results_dir(run: Run) -> Iterator[Problem]:
             status = MISSING if told is None else told["status"]
             if status not in (MISSING, "complete"):
                 found = f"trial {trial} of option {option} is {shown(status)}"
-                yield Problem(run.sequence.path, found, "complete trials; a failed one can be repeated alone")
+                yield Problem(recorded.where, found, "complete trials; a failed one can be repeated alone")
             if trial not in there:
                 place = run.path / f"option_{option}" / f"trial_{trial}"
                 yield Problem(place, "no such trial", f"the results of {total} ranks")
@@ -155,6 +180,8 @@ def _reported_failures(run: Run) -> Iterator[Problem]:
                 yield Problem(
                     summary.path, f"partial_failure {shown(dig(content, 'partial_failure'))}{name}", "no failure"
                 )
+            if (failures := dig(content, "trial_failures")) not in (MISSING, {}, [], None):
+                yield Problem(summary.path, f"trial_failures {shown(failures)}{name}", "no trial that failed")
             if items(missing := dig(content, "missing_files")):
                 yield Problem(summary.path, f"missing_files {shown(missing)}{name}", "no missing files")
 

@@ -13,10 +13,11 @@ from kvbench.mlperf.option_table import (
     option_preset,
     wanted_settings,
 )
+from kvbench.mlperf.rules.preloads import is_allocator, preloads, voids
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.numbers import AMOUNT
 from kvbench.mlperf.tree.parts import Run, no_results
-from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.recorded import AUTOSCALING, SETTINGS_OF_THE_WRAPPER, Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _CLOSED_OPTIONS: Final = frozenset(
@@ -52,11 +53,13 @@ _IO_MODEL: Final = frozenset({"cache.layout", "io.drop_page_cache", "io.sync"})
 @rule("6.6.1", "kvcacheClosedImmutable", Run, ("closed",))
 def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
     """Nothing was set but names, directories, hosts and the number of clients."""
-    recorded, where = Recorded(run), run.sequence.path
+    recorded = Recorded(run)
+    where = recorded.where
     if (division := recorded["division"]) not in (MISSING, "closed"):
         yield Problem(where, f"division {shown(division)}", '"closed"')
     invocation = recorded["invocation"]
-    if not isinstance(invocation, list):
+    yield from _commands(run)
+    if not isinstance(invocation, list) and (recorded.ours or not run.metadata.commands):
         yield Problem(where, f"invocation {recorded.absence}", "the command, and nothing set by it", "not recorded")
     allowed = _CLOSED_OPTIONS | (_REHEARSAL_OPTIONS if recorded.rehearsal else frozenset())
     again = [word for each in items(recorded["resumed"]) for word in items(dig(each, "invocation"))]
@@ -77,19 +80,21 @@ def kvcache_closed_immutable(run: Run) -> Iterator[Problem]:
 @rule("6.6.2", "kvcacheOpenAllowances", Run, ("open",))
 def kvcache_open_allowances(run: Run) -> Iterator[Problem]:
     """What open changes it says, and what it may not change it does not."""
-    recorded, where = Recorded(run), run.sequence.path
+    recorded = Recorded(run)
+    where = recorded.where
     if (division := recorded["division"]) not in (MISSING, "open"):
         yield Problem(where, f"division {shown(division)}", '"open"')
-    if not recorded.ours:
+    if not recorded.settings():
         yield Problem(where, f"the settings of the options {recorded.absence}", "what was changed", "not recorded")
     told = _told(recorded)
-    for option, entry in recorded.options().items():
+    for entry in recorded.settings():
+        option = entry.count("option")
         if option not in OPTIONS:
             continue
         allocations = "max_concurrent_allocs"
         found, wanted = entry.number(f"settings.{allocations}"), wanted_settings(option).max_concurrent_allocs
         if found not in (None, wanted):
-            claim = f"{allocations} {found:.0f} in option {option}"
+            claim = f"{allocations} {found:.0f}{entry.of}"
             yield Problem(where, claim, f"{shown(wanted)}: open does not change it")
     for option, path, config in _configurations(run):
         yield from _no_numbers(option, path, config)
@@ -109,9 +114,33 @@ def kvcache_open_invocation_note(run: Run) -> Iterator[Problem]:
     """The exact invocation is recorded."""
     recorded = Recorded(run)
     invocation = recorded["invocation"]
+    if not recorded.ours and any(not command.problem for command in run.metadata.commands):
+        return
     if not items(invocation) or not all(isinstance(word, str) for word in items(invocation)):
         found = recorded.absence if invocation is MISSING else shown(invocation)
-        yield Problem(run.sequence.path, f"invocation {found}", "the exact invocation, word by word")
+        yield Problem(recorded.where, f"invocation {found}", "the exact invocation, word by word")
+
+
+def _commands(run: Run) -> Iterator[Problem]:
+    """What another tool's commands set beside the options, and what they preload."""
+    where, metadata = Recorded(run).where, run.metadata
+    if Recorded(run).ours:
+        return
+    for command in metadata.commands:
+        if command.problem:
+            yield Problem(where, f"a command that is none: {command.problem}", "the exact command")
+        # Autoscaling has a rule of its own; a second model or seed is found by theirs.
+        for name in sorted(set(command.settings) - SETTINGS_OF_THE_WRAPPER - {AUTOSCALING}):
+            found = f"--{shown(name)} in the command of option {command.option}, trial {command.trial}"
+            yield Problem(where, found, "the seven settings of the option alone")
+    for name in sorted(metadata.features) if isinstance(metadata.features, dict) else ():
+        if name != AUTOSCALING.replace("-", "_"):
+            yield Problem(where, f"{shown(name)} in parameters.features", "nothing switched on")
+    for library, of in preloads(run).items():
+        if voids(library) is None:
+            known = is_allocator(library)
+            wanted = "no other library in closed" if not known else "worth knowing: launcher parameters are not fixed"
+            yield Problem(where, f"{shown(library)} preloaded {of}", wanted, "note" if known else "violation")
 
 
 def _nobody_says(run: Run) -> str:
@@ -124,7 +153,7 @@ def _nobody_says(run: Run) -> str:
 def kvbench_rehearsal(run: Run) -> Iterator[Problem]:
     """A rehearsal is no submission, wherever it says that it is one."""
     flags = [
-        (run.sequence.path, True if Recorded(run).rehearsal else MISSING),
+        (Recorded(run).where, True if Recorded(run).rehearsal else MISSING),
         (run.description.path, dig(run.description.content, "rehearsal")),
         *((summary.path, dig(summary.content, "kvbench", "rehearsal")) for summary in run.summaries),
         *((rank.file.path, rank.file["kvbench.rehearsal"]) for _, t in run.trials() for rank in t.ranks.values()),
@@ -145,7 +174,7 @@ def _configurations(run: Run) -> Iterator[tuple[int, Any, Any]]:
     """(option, path, configuration) of everything that ran: as the sequence says it, and as the run files do."""
     for option, entry in Recorded(run).options().items():
         if option in OPTIONS and isinstance(entry["config"], dict):
-            yield option, run.sequence.path, entry["config"]
+            yield option, Recorded(run).where, entry["config"]
     for option_results, trial in run.trials():
         if option_results.number in OPTIONS and trial.records is not None and trial.records.readable:
             yield option_results.number, trial.records.path, trial.records.config

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterator
 from math import isclose
 from typing import Final
 
-from kvbench.mlperf.aggregation import FIGURES, aggregate, memory_only, results_of
+from kvbench.mlperf.aggregation import (
+    FIGURES,
+    READ_P95,
+    WRITE_P95,
+    aggregate,
+    at_least,
+    memory_only,
+    results_of,
+    results_there,
+)
 from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.declared import declared_options, summary_options
+from kvbench.mlperf.tree.numbers import Section
 from kvbench.mlperf.tree.parts import Rank, Run, Trial, is_stamp, no_results
 from kvbench.mlperf.tree.rank_result import RankFile
 from kvbench.mlperf.tree.recorded import Recorded
@@ -15,6 +25,7 @@ from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 
 _SAME: Final = 1e-6
 """Relative difference within which two figures are the same: what is computed twice differs in its last digits."""
+SUMMARY_NAME: Final = "summary.json"
 _STATS: Final = "summary.cache_stats"
 
 Derived = tuple[str, float | None]
@@ -39,8 +50,12 @@ def kvcache_aggregate_throughput(run: Run) -> Iterator[Problem]:
 
 @rule("6.3.4.3", "kvcacheAggregateDeviceLatency", Run, nothing=no_results)
 def kvcache_aggregate_device_latency(run: Run) -> Iterator[Problem]:
-    """Device P95: the largest of all ranks and trials; a rank's is the percentile of its spans."""
+    """P95 of device spans: the largest of all ranks and trials; a rank's is the percentile of its spans.
+
+    Published summaries have that of the time of whole requests instead.
+    """
     yield from _recomputed(run, "kvcacheAggregateDeviceLatency")
+    yield from _left_out(run)
     yield from _derived(run, _latency)
 
 
@@ -71,14 +86,18 @@ def kvcache_latency_validity(run: Run) -> Iterator[Problem]:
 def kvcache_headline_result(run: Run) -> Iterator[Problem]:
     """One summary, with the four headline figures of every option and the number of clients."""
     if len(run.summaries) != 1:
-        yield Problem(run.path, f"{len(run.summaries)} run summaries", "one kvcache_run_summary_YYYYMMDD_HHmmss.json")
+        wanted = "one kvcache_run_summary_YYYYMMDD_HHmmss.json" if run.old else f"one {SUMMARY_NAME}"
+        yield Problem(run.path, f"{len(run.summaries)} run summaries", wanted)
         return
     summary = run.summaries[0]
     if not summary.readable:
         yield Problem(summary.path, summary.problem, "the run summary in JSON")
         return
     stamp = summary.path.name.removeprefix("kvcache_run_summary_").removesuffix(".json")
-    if not is_stamp(stamp):
+    if not run.old and summary.path.name != SUMMARY_NAME:
+        found = f"the name {shown(summary.path.name)}, which drafts had"
+        yield Problem(summary.path, found, f"{SUMMARY_NAME}: under another name no table has the leaf")
+    elif run.old and summary.path.name != SUMMARY_NAME and not is_stamp(stamp):
         yield Problem(summary.path, f"the name {shown(summary.path.name)}", "kvcache_run_summary_YYYYMMDD_HHmmss.json")
     if (version := dig(summary.content, "schema_version")) != "1.0":
         yield Problem(summary.path, f"schema_version {shown(version)}", '"1.0"')
@@ -98,6 +117,7 @@ def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
         if trials is None:
             found = f"option {option} without the results of every rank"
             yield Problem(place, found, "figures that can be recomputed", "not recorded")
+            yield from _too_little(run, option, entry, identifier)
             continue
         for figure in (figure for figure in FIGURES if figure.rule == identifier):
             wanted, found_value = aggregate(trials, figure), entry.number(figure.name)
@@ -107,6 +127,29 @@ def _recomputed(run: Run, identifier: str) -> Iterator[Problem]:
                     f"{figure.name} {found_value:.6g} of option {option}",
                     f"{wanted:.6g}, recomputed from the ranks' results",
                 )
+
+
+def _too_little(run: Run, option: int, entry: Section, identifier: str) -> Iterator[Problem]:
+    """Figures that are less than those of the ranks that are there, where not all are."""
+    for figure in (figure for figure in FIGURES if figure.rule == identifier):
+        found, least = entry.number(figure.name), at_least(results_there(run, option), figure)
+        if found is not None and found < least * (1 - _SAME):
+            claim = f"{figure.name} {found:.6g} of option {option}"
+            yield Problem(run.summaries[0].path, claim, f"{least:.6g} at least, by the ranks' results that are there")
+
+
+def _left_out(run: Run) -> Iterator[Problem]:
+    """The percentiles of the rules in options of which the summary has another; as the ranks have them."""
+    for option, entry in summary_options(run).items():
+        absent = [figure for figure in (READ_P95, WRITE_P95) if entry[figure.name] is MISSING]
+        trials = results_of(run, option) if absent else None
+        values = [(figure, aggregate(trials, figure)) for figure in absent] if trials else []
+        told = [f"{figure.title} {value:.6g}" for figure, value in values if value is not None]
+        if told:
+            found = f"no device P95 of option {option}"
+            yield Problem(
+                run.summaries[0].path, found, f"{', '.join(told)}, recomputed from the ranks' results", "note"
+            )
 
 
 def _derived(run: Run, derive: Callable[[RankFile, RankRecords | None], list[Derived]]) -> Iterator[Problem]:

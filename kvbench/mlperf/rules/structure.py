@@ -2,21 +2,23 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from kvbench.mlperf.rules.registry import Problem, rule
+from kvbench.mlperf.tree.code_images import SHARED_POOL
+from kvbench.mlperf.tree.document import read_document
 from kvbench.mlperf.tree.parts import DIVISIONS, WORKLOAD, Division, Submitter, System, Tree, is_stamp
 from kvbench.mlperf.tree.recorded import Recorded
-from kvbench.mlperf.tree.tree_reading import read_document
-from kvbench.mlperf.tree.untrusted import Entry, Unreadable, opened, shown
+from kvbench.mlperf.tree.tree_reading import MANIFEST_NAME, TABLES
+from kvbench.mlperf.tree.untrusted import MISSING, Entry, Unreadable, opened, shown
 
 _NO_NAME: Final = re.compile(r"[\s\x00-\x1f\x7f/\\]")
 """What a submitter's name cannot hold as a directory (2.1.1 has each replaced by a dash)."""
 _OTHER_WORKLOADS: Final = frozenset({"training", "checkpointing", "vector_database"})
-_CLOSED_DIRECTORIES: Final = ("code", "results", "systems")
-_OPEN_DIRECTORIES: Final = ("results", "systems")
+_DIRECTORIES: Final = ("results", "systems")
+_CLOSED_OF_BEFORE: Final = ("code", *_DIRECTORIES)
 
 
 def _no_submitter(tree: Tree) -> str:
@@ -39,7 +41,7 @@ def submitter_root_directory(tree: Tree) -> Iterator[Problem]:
         told = Recorded(run)["submitter"]
         if isinstance(told, str) and _NO_NAME.sub("-", told) != run.submitter:
             yield Problem(
-                run.sequence.path, f"the submitter {shown(told)}", f"{shown(run.submitter)}, as the directory"
+                Recorded(run).where, f"the submitter {shown(told)}", f"{shown(run.submitter)}, as the directory"
             )
     for name in dict.fromkeys([tree.path.name, *names] if names else ()):
         if _NO_NAME.search(name):
@@ -54,12 +56,14 @@ def submitter_root_directory(tree: Tree) -> Iterator[Problem]:
 
 @rule("2.1.2", "topLevelSubdirectories", Tree)
 def top_level_subdirectories(tree: Tree) -> Iterator[Problem]:
-    """`closed` and/or `open`, and nothing else but dot entries."""
-    wanted = "only the directories closed and open, one or both"
+    """`closed` and/or `open`, pools of code images, and nothing else but dot entries."""
+    wanted = f"only the directories closed and open, one or both, and pools of code images ({SHARED_POOL}, submitters)"
+    submitters = {submitter.name for submitter in tree.submitters()}
+    pools = {pool.name for pool in tree.pools if pool.shared or pool.name in submitters}
     if not tree.divisions:
         yield Problem(tree.path, "neither a directory closed nor one called open", wanted)
     for entry in tree.entries:
-        if not entry.hidden and not (entry.name in DIVISIONS and entry.kind == "directory"):
+        if not entry.hidden and not (entry.name in (*DIVISIONS, *pools) and entry.kind == "directory"):
             yield Problem(entry.path, _what(entry), wanted)
 
 
@@ -77,15 +81,15 @@ def closed_submitter_directory(division: Division) -> Iterator[Problem]:
 
 @rule("2.1.5.a", "requiredSubdirectoriesClosed", Submitter, ("closed",))
 def required_subdirectories_closed(submitter: Submitter) -> Iterator[Problem]:
-    """Exactly code, results and systems."""
-    yield from _exactly(submitter.path, submitter.entries, _CLOSED_DIRECTORIES)
+    """Exactly results and systems; in trees of before code as well."""
+    yield from _exactly(submitter, _CLOSED_OF_BEFORE if submitter.old else _DIRECTORIES)
 
 
 @rule("2.1.5.b", "requiredSubdirectoriesOpen", Submitter, ("open",))
 def required_subdirectories_open(submitter: Submitter) -> Iterator[Problem]:
-    """Exactly results and systems; the code stands at results/<system>/kv_cache/code."""
-    yield from _exactly(submitter.path, submitter.entries, _OPEN_DIRECTORIES)
-    for system in submitter.systems:
+    """Exactly results and systems; in trees of before the code stands at results/<system>/kv_cache/code."""
+    yield from _exactly(submitter, _DIRECTORIES)
+    for system in submitter.systems if submitter.old else ():
         if system.has_workload and not any(e.name == "code" and e.kind == "directory" for e in system.workload):
             yield Problem(
                 system.path / WORKLOAD / "code", "no such directory", "the code that ran, at each leaf of open"
@@ -127,8 +131,8 @@ def results_directory_systems(submitter: Submitter) -> Iterator[Problem]:
     }
     with_results = {system.name for system in submitter.systems}
     for entry in submitter.results:
-        if entry.kind != "directory" and not entry.hidden:
-            yield Problem(entry.path, _what(entry), "one directory per system, and nothing else")
+        if entry.kind != "directory" and not entry.hidden and not _is_table(entry):
+            yield Problem(entry.path, _what(entry), "one directory per system, tables of results, and nothing else")
     if not with_results:
         yield Problem(submitter.path / "results", "no results of any system", "one directory per system")
     if submitter.has("systems"):
@@ -146,7 +150,7 @@ def results_directory_systems(submitter: Submitter) -> Iterator[Problem]:
 
 def _runs_of(system: System) -> Iterator[Problem]:
     for entry in system.entries:
-        if entry.hidden or (entry.name == WORKLOAD and entry.kind == "directory"):
+        if entry.hidden or _is_table(entry) or (entry.name == WORKLOAD and entry.kind == "directory"):
             continue
         if entry.name in _OTHER_WORKLOADS and entry.kind == "directory":
             yield Problem(entry.path, "results of another workload", "checked by its own rules, not here", "note")
@@ -158,14 +162,15 @@ def _runs_of(system: System) -> Iterator[Problem]:
         yield Problem(system.path / WORKLOAD, "no run", "a directory named YYYYMMDD_HHmmss for each run")
     for stray in system.strays:
         yield Problem(stray, "no run in it", "only runs (and, in open, code)")
-    if system.division == "closed" and any(entry.name == "code" for entry in system.workload):
+    old = any(run.old for run in system.runs)
+    if old and system.division == "closed" and any(entry.name == "code" for entry in system.workload):
         yield Problem(
             system.path / WORKLOAD / "code", "code beside the runs", "code in the submitter's directory alone"
         )
     for run in system.runs:
         told = Recorded(run)["system"]
-        if run.sequence.readable and told != system.name:
-            yield Problem(run.sequence.path, f"the system {shown(told)}", f"{shown(system.name)}, as the directory")
+        if told != system.name and (Recorded(run).ours or told is not MISSING):
+            yield Problem(Recorded(run).where, f"the system {shown(told)}", f"{shown(system.name)}, as the directory")
         if not is_stamp(run.path.name):
             yield Problem(run.path, f"the name {shown(run.path.name)}", "the time of the run, YYYYMMDD_HHmmss")
 
@@ -179,15 +184,23 @@ def _only_submitters(division: Division) -> Iterator[Problem]:
         yield Problem(division.path, "no submitter's directory", wanted)
 
 
-def _exactly(path: Path, entries: Sequence[Entry], wanted: tuple[str, ...]) -> Iterator[Problem]:
+def _exactly(submitter: Submitter, wanted: tuple[str, ...]) -> Iterator[Problem]:
     text = f"exactly the directories {', '.join(wanted)}"
-    there = {entry.name: entry for entry in entries if not entry.hidden}
+    there = {entry.name: entry for entry in submitter.entries if not entry.hidden}
     for name in wanted:
         if name not in there:
-            yield Problem(path / name, "no such directory", text)
+            yield Problem(submitter.path / name, "no such directory", text)
     for name, entry in there.items():
-        if name not in wanted or entry.kind != "directory":
+        if name == MANIFEST_NAME and entry.kind == "file" and not submitter.old:
+            continue
+        # Code where drafts had it is the business of CHECK-04.
+        moved = name == "code" and entry.kind == "directory" and not submitter.old
+        if not moved and (name not in wanted or entry.kind != "directory"):
             yield Problem(entry.path, _what(entry), text)
+
+
+def _is_table(entry: Entry) -> bool:
+    return entry.name in TABLES and entry.kind == "file"
 
 
 def _what(entry: Entry) -> str:

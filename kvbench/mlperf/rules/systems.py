@@ -40,7 +40,9 @@ def identical_system_config(system: System) -> Iterator[Problem]:
 
 
 def _facts(run: Run) -> Iterator[tuple[str, Any, Path]]:
-    recorded, where = Recorded(run), run.sequence.path
+    recorded = Recorded(run)
+    where = recorded.where
+    yield from _facts_of_hosts(run, where)
     if isinstance(version := recorded["kvbench_version"], str):
         yield "kvbench_version", version, where
     for node in recorded.nodes():
@@ -53,6 +55,20 @@ def _facts(run: Run) -> Iterator[tuple[str, Any, Path]]:
     for _, trial in run.trials():
         if trial.records is not None and trial.records.readable:
             yield from _facts_of_records(trial.records)
+
+
+def _facts_of_hosts(run: Run, where: Path) -> Iterator[tuple[str, Any, Path]]:
+    """Of another tool's metadata. Memory is left out: the kernel has a little more or less after each start."""
+    for host in run.metadata.hosts:
+        facts = {
+            "cores": host.cores,
+            "cpu_model": host.cpu_model,
+            "kernel": host.kernel,
+            "operating system": host.os_name,
+        }
+        for name, value in facts.items():
+            if host.name is not None and value is not None:
+                yield f"{name} of {shown(host.name)}", value, where
 
 
 def _facts_of_node(node: Section, where: Path) -> Iterator[tuple[str, Any, Path]]:

@@ -9,18 +9,19 @@ from kvbench.mlperf.rules.registry import Problem, rule
 from kvbench.mlperf.tree.declared import declared_options, declared_trials, summary_of, summary_options
 from kvbench.mlperf.tree.numbers import AMOUNT
 from kvbench.mlperf.tree.parts import Run, Trial
-from kvbench.mlperf.tree.recorded import Recorded
+from kvbench.mlperf.tree.recorded import SEQUENCE, Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, items, shown
 
 SEED: Final = 42
 TRIALS: Final = 3
-DELAYS_S: Final = {90: "6.3.2.1", 20: "6.6.1"}
-"""The delay between options, and the rule that names it: the rules contradict each other, and either is accepted."""
+DELAY_S: Final = 90
+"""Between options. Drafts had 20 in one place, and no longer."""
 
 _CLOCK_S: Final = 1.0
 """Time stamps are of whole seconds: a gap is known to about one."""
 _LEAST_ROOM_S: Final = 60.0
 """Writing down the results, dropping caches: what a trial has before it at least, however short (rehearsals)."""
+_MOST_NAMED: Final = 20
 _ELAPSED: Final = 0.99
 """A rank that ran less than this part of its duration did not run it."""
 
@@ -45,15 +46,20 @@ def kvcache_fixed_workload_per_option(run: Run) -> Iterator[Problem]:
 def kvcache_closed_sequence_locks(run: Run) -> Iterator[Problem]:
     """Seed 42 (42 + r on rank r), 3 trials one after the other, the delay between options, no configuration file."""
     recorded = Recorded(run)
-    where = run.sequence.path
-    if recorded["seed"] is MISSING or recorded.number("seed") not in (None, SEED):
-        yield Problem(where, f"seed {_or_absent(recorded['seed'], recorded)}", str(SEED))
-    config_file = recorded["config_file"]
-    if config_file is not None:
-        yield Problem(where, f"configuration file {_or_absent(config_file, recorded)}", "none")
+    where = recorded.where
+    yield from _locked(recorded, "seed", SEED)
+    if not (files := recorded.claims("config_file")):
+        yield Problem(where, f"configuration file {recorded.absence}", "none")
+    for claim in files:
+        if claim.value is not None:
+            yield Problem(
+                where, f"configuration file {shown(claim.value)}{claim.of}", "none but that of the tool itself"
+            )
     yield from _seeds(run)
     yield from _trials(run)
-    yield from _delay(recorded)
+    if not recorded.ours:
+        yield from _locked(recorded, "trials", TRIALS)
+    yield from _locked(recorded, "delay_between_options_s", DELAY_S)
     yield from _order(recorded)
 
 
@@ -61,11 +67,11 @@ def kvcache_closed_sequence_locks(run: Run) -> Iterator[Problem]:
 def kvcache_autoscaling_prohibited(run: Run) -> Iterator[Problem]:
     """Autoscaling off, and no rank that tells of any."""
     recorded = Recorded(run)
-    autoscaling = recorded["autoscaling"]
-    if autoscaling is MISSING:
-        yield Problem(run.sequence.path, f"autoscaling {recorded.absence}", "false", "not recorded")
-    elif autoscaling is not False:
-        yield Problem(run.sequence.path, f"autoscaling {shown(autoscaling)}", "false")
+    if not (claims := recorded.claims("autoscaling")):
+        yield Problem(recorded.where, f"autoscaling {recorded.absence}", "false", "not recorded")
+    for claim in claims:
+        if claim.value is not False:
+            yield Problem(recorded.where, f"autoscaling {shown(claim.value)}{claim.of}", "false")
     for _, trial in run.trials():
         for rank in trial.ranks.values():
             for key in ("autoscaling_stats", "summary.autoscaling_stats", "summary.autoscaling_summary"):
@@ -75,18 +81,29 @@ def kvcache_autoscaling_prohibited(run: Run) -> Iterator[Problem]:
 
 def _settings(run: Run, recorded: Recorded, option: int) -> Iterator[Problem]:
     wanted = wanted_settings(option).as_dict()
-    entry = recorded.options().get(option)
-    if entry is None:
+    entries = [entry for entry in recorded.settings() if entry.count("option") == option]
+    if not entries:
         names = ", ".join(wanted)
-        yield Problem(run.path / f"option_{option}", f"{names} {recorded.absence}", _row(wanted))
+        yield Problem(recorded.where, f"{names} of option {option} {recorded.absence}", _row(wanted))
         return
-    for name, value in wanted.items():
-        found = entry[key := f"settings.{name}"]
-        bad = key in entry.table and entry.number(key) is None
-        short = name == "duration_s" and recorded.rehearsal
-        if not bad and not same(found, value) and not short:
-            problem = f"{name} {_or_absent(found, recorded)}"
-            yield Problem(run.sequence.path, f"{problem} in option {option}", f"{name} {shown(value)}")
+    for entry in entries[: 1 if recorded.ours else None]:
+        for name, value in wanted.items():
+            found = entry[key := f"settings.{name}"]
+            bad = key in entry.table and entry.number(key) is None
+            short = name == "duration_s" and recorded.rehearsal
+            if not bad and not same(found, value) and not short:
+                problem = f"{name} {_or_absent(found, recorded)}"
+                yield Problem(recorded.where, f"{problem}{entry.of}", f"{name} {shown(value)}")
+    yield from _trials_without_command(run, recorded, option)
+
+
+def _trials_without_command(run: Run, recorded: Recorded, option: int) -> Iterator[Problem]:
+    """Trials of another tool of which it is not said what they were run with."""
+    told = {command.trial for command in run.metadata.commands if command.option == option}
+    lost = [trial for trial in declared_trials(run, option) if trial not in told]
+    if told and lost and not recorded.ours:
+        found = f"the command of option {option}, trial {', '.join(map(str, lost[:_MOST_NAMED]))} {recorded.absence}"
+        yield Problem(recorded.where, found, "the command of every trial", "not recorded")
 
 
 def _run_file_settings(recorded: Recorded, option: int, trial: Trial) -> Iterator[Problem]:
@@ -131,20 +148,21 @@ def _trials(run: Run) -> Iterator[Problem]:
             yield Problem(option.trials[extra].path, f"a trial beyond the {len(declared)}", "no other trials")
 
 
-def _delay(recorded: Recorded) -> Iterator[Problem]:
-    where, name = recorded.run.sequence.path, "delay_between_options_s"
-    delay = recorded.number(name)
-    wanted = " or ".join(f"{seconds} s ({source})" for seconds, source in DELAYS_S.items())
-    if delay in DELAYS_S:
-        source = DELAYS_S[int(delay)]
-        yield Problem(where, f"a delay between options of {delay:g} s", f"{wanted}; this is that of {source}", "note")
-    elif recorded[name] is MISSING or (delay is not None and not recorded.rehearsal):
-        yield Problem(where, f"{name} {_or_absent(recorded[name], recorded)}", wanted)
+def _locked(recorded: Recorded, name: str, wanted: int) -> Iterator[Problem]:
+    """A number of the sequence that may have one value only, wherever it is said."""
+    claims = recorded.claims(name)
+    if not claims and name != "trials":
+        yield Problem(recorded.where, f"{name} {recorded.absence}", str(wanted))
+    for claim in claims:
+        number = AMOUNT.read(claim.value) if name == "trials" else SEQUENCE[name].read(claim.value)
+        short = name == "delay_between_options_s" and recorded.rehearsal
+        if (number is not None or name == "trials") and number != wanted and not short:
+            yield Problem(recorded.where, f"{name} {shown(claim.value)}{claim.of}", str(wanted))
 
 
 def _order(recorded: Recorded) -> Iterator[Problem]:
     """Trials follow each other in order; options with the delay between them, and with no room for other work."""
-    where = recorded.run.sequence.path
+    where = recorded.where
     before: tuple[int, int, datetime] | None = None
     for option, entry in sorted(recorded.options().items()):
         for trial, told in sorted(recorded.trials(option).items()):

@@ -1,9 +1,9 @@
 """Which trials and ranks a run ought to have, by what it says of itself; and what its summary says of each option."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
-from kvbench.mlperf.tree.numbers import BadNumber, Number, Section, all_bad
+from kvbench.mlperf.tree.numbers import BadNumber, Number, Section, all_bad, always
 from kvbench.mlperf.tree.parts import Run
 from kvbench.mlperf.tree.recorded import MOST_RANKS, MOST_TRIALS, NODE, Recorded
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
@@ -11,6 +11,15 @@ from kvbench.mlperf.tree.untrusted import MISSING, dig, items, shown
 _HEADLINE: Final = ("kvcacheHeadlineResult",)
 _CLIENTS: Final = ("kvcacheClientDefinition",)
 _TRIALS: Final = ("kvcacheClosedSequenceLocks", "kvcacheSharedResultsDir")
+
+_P95: Final = ("kvcacheAggregateDeviceLatency",)
+REQUEST_P95: Final = "aggregated_p95_latency_ms"
+"""What published summaries have in the place of the two percentiles of the rules."""
+
+
+def _as_published(option: Any) -> bool:
+    return dig(option, REQUEST_P95) is not MISSING
+
 
 SUMMARY: Final[Mapping[str, Number]] = {
     "npernode": Number(_CLIENTS, whole=True, positive=True, most=MOST_RANKS),
@@ -22,8 +31,9 @@ SUMMARY: Final[Mapping[str, Number]] = {
 SUMMARY_OPTION: Final[Mapping[str, Number]] = {
     "option": Number(_HEADLINE, whole=True),
     "aggregated_read_bandwidth_gbps": Number(_HEADLINE, title="read GiB/s"),
-    "aggregated_device_read_p95_ms": Number(_HEADLINE, title="read P95 ms"),
-    "aggregated_device_write_p95_ms": Number(_HEADLINE, title="write P95 ms"),
+    "aggregated_device_read_p95_ms": Number(_HEADLINE, title="read P95 ms", absent=_as_published),
+    "aggregated_device_write_p95_ms": Number(_HEADLINE, title="write P95 ms", absent=_as_published),
+    REQUEST_P95: Number(_P95, title="P95 of a request's storage time, ms", absent=always),
     "aggregated_storage_throughput_tokens_per_sec": Number(_HEADLINE, title="storage tokens/s"),
     "aggregated_write_bandwidth_gbps": Number(("kvcacheAggregateBandwidth",), title="write GiB/s"),
     "aggregated_avg_throughput_tokens_per_sec": Number(("kvcacheAggregateThroughput",), title="average tokens/s"),
@@ -69,7 +79,7 @@ def declared_options(run: Run) -> list[int]:
 def declared_trials(run: Run, option: int) -> list[int]:
     """The numbers of the trials of `option`: those of the sequence, else as many as the summary says, else those there.
 
-    The reference tool counts trials from 0, others from 1: whichever the directories do.
+    Trials are counted from 0, by some from 1: whichever the directories do, and from 0 where there are none.
     """
     told = sorted(Recorded(run).trials(option))
     there = sorted(run.options[option].trials) if option in run.options else []
@@ -79,7 +89,8 @@ def declared_trials(run: Run, option: int) -> list[int]:
     claims = (None if entry is None else entry.count("trial_count"), summary_of(run).count("trials_per_option"))
     for count in claims:
         if count is not None:
-            first = 0 if any(0 in other.trials for other in run.options.values()) else 1
+            numbers = [number for other in run.options.values() for number in other.trials]
+            first = 1 if numbers and 0 not in numbers else 0
             return list(range(first, first + count))
     return there
 

@@ -10,6 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from kvbench.mlperf.tree.code_images import Pointer, Pool
+from kvbench.mlperf.tree.document import Document
+from kvbench.mlperf.tree.metadata import Metadata
 from kvbench.mlperf.tree.rank_result import RankFile
 from kvbench.mlperf.tree.trial_records import TrialRecords
 from kvbench.mlperf.tree.untrusted import MISSING, Entry
@@ -23,20 +26,6 @@ _STAMP: Final = re.compile(r"\d{8}_\d{6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A JSON or YAML file; `content` is MISSING where `problem` says why it could not be read."""
-
-    path: Path
-    content: Any
-    problem: str = ""
-
-    @property
-    def readable(self) -> bool:
-        """Whether there is a content to look at."""
-        return not self.problem
-
-
-@dataclass(frozen=True, slots=True)
 class Rank:
     """rank_<N> of a trial."""
 
@@ -46,6 +35,15 @@ class Rank:
     """What is named like a rank's result."""
     file: RankFile
     """The result, of the first of them."""
+
+    @property
+    def stamp(self) -> datetime | None:
+        """When the launcher began the trial, by the name of the result: local time, the same on all ranks."""
+        return (
+            stamp_time(self.results[0].name.removeprefix("kvcache_results_").removesuffix(".json"))
+            if self.results
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,11 @@ class Trial:
     ranks: dict[int, Rank]
     records: TrialRecords | None
     """Of the run file, where there is one (kvbench's own)."""
+
+    @property
+    def stamps(self) -> tuple[datetime, ...]:
+        """The different times at which its ranks say that it began, in order; one where all is well."""
+        return tuple(sorted({stamp for rank in self.ranks.values() if (stamp := rank.stamp) is not None}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One sequence of options: a directory with a time stamp for a name, below results/<system>/kv_cache."""
+    """One sequence of options, a leaf: a directory with a time stamp for a name, below results/<system>/kv_cache."""
 
     division: str
     submitter: str
@@ -80,10 +83,30 @@ class Run:
     """systems/<system>.yaml."""
     sequence: Document
     """What kvbench records of a sequence; `no such file` for another tool's."""
-    metadata: Document
-    """What the reference tool records."""
+    metadata: Metadata
+    """What the reference tool records; of several files that which is called by the leaf's stamp, else the first."""
+    metadata_files: tuple[Entry, ...]
+    """All files that are called as its metadata is."""
+    pointer: Pointer
+    """To the image of the code that ran."""
+    provenance: Document
+    """provenance.json, which later tools write."""
     summaries: tuple[Document, ...]
     options: dict[int, Option]
+    old: bool = False
+    """Whether it stands in a tree of the form before v3.0 was published."""
+
+    @property
+    def model(self) -> str | None:
+        """The directory between kv_cache and `run`, which is called after a model; None where there is none."""
+        parts = self.path.parts
+        below = parts[len(parts) - parts[::-1].index(WORKLOAD) :] if WORKLOAD in parts else ()
+        return below[0] if len(below) > 1 else None
+
+    @property
+    def stamp(self) -> datetime | None:
+        """When it began, by its name: local time."""
+        return stamp_time(self.path.name)
 
     @property
     def summary(self) -> Any:
@@ -130,6 +153,16 @@ class Submitter:
     results: tuple[Entry, ...]
     """The entries of `results`."""
     systems: tuple[System, ...]
+    manifest: Document
+    """submission.yaml."""
+    rollup: Document
+    """results/results.json, the table of all its results."""
+    tables: tuple[Document, ...]
+    """results.json below the systems."""
+    pointers: tuple[Pointer, ...]
+    """Of all leaves of all workloads, to the images of their code."""
+    old: bool = False
+    """Whether it has the form of drafts: code directories in place of images, summaries of the old name."""
 
     def has(self, name: str) -> bool:
         """Whether it has a directory of that name."""
@@ -153,6 +186,8 @@ class Tree:
     path: Path
     entries: tuple[Entry, ...]
     divisions: tuple[Division, ...]
+    pools: tuple[Pool, ...] = ()
+    """Images of source code, beside the divisions."""
 
     def submitters(self) -> Iterator[Submitter]:
         """The submitters of all divisions."""
@@ -176,12 +211,16 @@ def no_results(run: Run) -> str:
     return "" if some else "no rank's result that can be read"
 
 
-def is_stamp(text: str) -> bool:
-    """Whether `text` is a time as the rules write it, YYYYMMDD_HHmmss, and on the calendar."""
+def stamp_time(text: str) -> datetime | None:
+    """The time that `text` is as the rules write it, YYYYMMDD_HHmmss; None where it is none on the calendar."""
     if not _STAMP.fullmatch(text):
-        return False
+        return None
     try:
-        datetime.strptime(text, "%Y%m%d_%H%M%S")
+        return datetime.strptime(text, "%Y%m%d_%H%M%S")
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def is_stamp(text: str) -> bool:
+    """Whether `text` is such a time."""
+    return stamp_time(text) is not None

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from kvbench.mlperf.tree.numbers import BadNumber, Number, NumberList, Section, always
+from kvbench.mlperf.tree.numbers import AMOUNT, BadNumber, Number, NumberList, Section, always
 from kvbench.mlperf.tree.untrusted import MISSING, Unreadable, dig, read_json
 
 _LISTS: Final = (
@@ -68,6 +68,7 @@ RANK_RESULT: Final[Mapping[str, Number]] = {
     "summary.total_storage_io_time": Number(_THROUGHPUT),
     "summary.avg_throughput_tokens_per_sec": Number(_THROUGHPUT),
     "summary.storage_throughput_tokens_per_sec": Number(_THROUGHPUT),
+    "summary.storage_io_latency_ms.p95": Number(_LATENCY, absent=always),
     f"{_STATS}.storage_entries": Number(("kvcacheLatencyValidity",), whole=True),
     f"{_STATS}.tier_storage_kv_bytes_read_gb": Number(_BANDWIDTH),
     f"{_STATS}.tier_storage_kv_bytes_written_gb": Number(_BANDWIDTH),
@@ -102,6 +103,14 @@ class RankFile:
     def __getitem__(self, key: str) -> Any:
         """The value at a dotted key, such as `kvbench.cache_directory`; MISSING where there is none."""
         return dig(self.content, *key.split("."))
+
+    @property
+    def longest_request_s(self) -> float | None:
+        """The longest latency of a request, by the classes of service in its summary; None where none is told."""
+        classes = dig(self.content, "summary", "qos_metrics")
+        each = classes.values() if isinstance(classes, dict) else ()
+        longest = [ms for of in each if (ms := AMOUNT.read(dig(of, "latency_ms", "max"))) is not None]
+        return max(longest) / 1000 if longest else None
 
     def number(self, key: str) -> float | None:
         """The number at a key of RANK_RESULT; None where it is bad (then it is among `bad`) or absent."""

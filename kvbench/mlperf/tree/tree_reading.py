@@ -1,16 +1,20 @@
 """Reading a submission tree into its parts (`tree`). Links are not followed, and what is broken is kept as such."""
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from kvbench.mlperf.tree.code_images import POINTER_NAME, Pointer, Pool, read_pointer, read_pools
+from kvbench.mlperf.tree.document import Document, absent, read_document
+from kvbench.mlperf.tree.metadata import metadata_of
 from kvbench.mlperf.tree.parts import (
     DIVISIONS,
     RUN_FILE_NAME,
     SEQUENCE_NAME,
     WORKLOAD,
     Division,
-    Document,
     Option,
     Rank,
     Run,
@@ -22,13 +26,21 @@ from kvbench.mlperf.tree.parts import (
 )
 from kvbench.mlperf.tree.rank_result import read_rank_file
 from kvbench.mlperf.tree.trial_records import read_records
-from kvbench.mlperf.tree.untrusted import MISSING, Entry, Unreadable, entries_of, read_json, read_yaml
+from kvbench.mlperf.tree.untrusted import Entry, entries_of
 
 _SUMMARY: Final = re.compile(r"(?:kvcache_run_summary.*|summary)\.json", re.DOTALL)
+_OLD_SUMMARY: Final = re.compile(r"kvcache_run_summary.*\.json", re.DOTALL)
 _METADATA: Final = re.compile(r".*metadata.*\.json", re.DOTALL)
 _RANK_RESULT: Final = re.compile(r"kvcache_results.*\.json", re.DOTALL)
+TABLE_NAME: Final = "results.json"
+MANIFEST_NAME: Final = "submission.yaml"
+PROVENANCE_NAME: Final = "provenance.json"
+TABLES: Final = frozenset({TABLE_NAME, "results.csv"})
+"""Tables of results; they stand beside systems, models and runs."""
 _NO_RUNS: Final = frozenset({"code", "datasize", "datagen"})
 """Directories below kv_cache that hold no results."""
+_DEEPEST_LEAF: Final = 6
+"""Directories between results and a leaf of any workload: system, workload, model, command, time."""
 _DEEPEST_RUN: Final = 3
 """Directories between kv_cache and a run at most: other tools put the model and the command there."""
 
@@ -37,10 +49,13 @@ def read_tree(path: Path) -> Tree:
     """What stands at `path`; an empty tree where that is no directory."""
     root = path.resolve()
     entries = tuple(entries_of(root))
+    pools = read_pools(entries, DIVISIONS)
     divisions = tuple(
-        _division(entry.name, entry.path) for entry in entries if entry.name in DIVISIONS and entry.kind == "directory"
+        _division(entry.name, entry.path, pools)
+        for entry in entries
+        if entry.name in DIVISIONS and entry.kind == "directory"
     )
-    return Tree(root, entries, divisions)
+    return Tree(root, entries, divisions, pools)
 
 
 def find_runs(directory: Path) -> tuple[list[Path], list[Path]]:
@@ -48,7 +63,7 @@ def find_runs(directory: Path) -> tuple[list[Path], list[Path]]:
     runs: list[Path] = []
     strays: list[Path] = []
     for entry in entries_of(directory):
-        if entry.hidden or entry.name in _NO_RUNS:
+        if entry.hidden or entry.name in _NO_RUNS or (entry.name in TABLES and entry.kind == "file"):
             continue
         below = _runs_below(entry, 1)
         runs += below
@@ -57,18 +72,12 @@ def find_runs(directory: Path) -> tuple[list[Path], list[Path]]:
     return runs, strays
 
 
-def read_document(path: Path, *, as_yaml: bool = False) -> Document:
-    """The file at `path`, or why it cannot be read."""
-    try:
-        return Document(path, read_yaml(path) if as_yaml else read_json(path))
-    except Unreadable as error:
-        return Document(path, MISSING, str(error))
-
-
 def read_run(path: Path, division: str, submitter: str, system: str, description: Document) -> Run:
     """The run in the directory `path`, which is known to be one of `system`."""
     entries = [entry for entry in entries_of(path) if not entry.hidden]
-    metadata = [entry.path for entry in entries if _METADATA.fullmatch(entry.name)]
+    metadata = tuple(entry for entry in entries if _METADATA.fullmatch(entry.name))
+    # Of several that which is called as the leaf is; that there are several is said by a rule.
+    chosen = sorted(metadata, key=lambda entry: path.name not in entry.name)
     return Run(
         division=division,
         submitter=submitter,
@@ -76,7 +85,10 @@ def read_run(path: Path, division: str, submitter: str, system: str, description
         path=path,
         description=description,
         sequence=read_document(path / SEQUENCE_NAME),
-        metadata=read_document(metadata[0]) if metadata else Document(path, MISSING, "no such file"),
+        metadata=metadata_of(read_document(chosen[0].path) if chosen else absent(path)),
+        metadata_files=metadata,
+        pointer=read_pointer(path),
+        provenance=read_document(path / PROVENANCE_NAME),
         summaries=tuple(read_document(entry.path) for entry in entries if _SUMMARY.fullmatch(entry.name)),
         options={
             number: Option(number, place, {trial: _trial(trial, below) for trial, below in _numbered(place, "trial_")})
@@ -102,9 +114,13 @@ def _marks_a_run(entry: Entry) -> bool:
     return entry.name == SEQUENCE_NAME or bool(_SUMMARY.fullmatch(entry.name))
 
 
-def _division(name: str, path: Path) -> Division:
+def _division(name: str, path: Path, pools: Sequence[Pool]) -> Division:
     entries = tuple(entries_of(path))
-    submitters = tuple(_submitter(name, entry) for entry in entries if entry.kind == "directory" and not entry.hidden)
+    submitters = tuple(
+        _in_its_form(_submitter(name, entry), pools)
+        for entry in entries
+        if entry.kind == "directory" and not entry.hidden
+    )
     return Division(name, path, entries, submitters)
 
 
@@ -126,13 +142,58 @@ def _submitter(division: str, place: Entry) -> Submitter:
             for entry in results
             if entry.kind == "directory" and not entry.hidden
         ),
+        manifest=read_document(place.path / MANIFEST_NAME, as_yaml=True),
+        rollup=read_document(place.path / "results" / TABLE_NAME) if "results" in real else absent(place.path),
+        tables=tuple(
+            read_document(path)
+            for entry in results
+            if entry.kind == "directory" and not entry.hidden
+            for path in _tables_below(entry.path, 1)
+        ),
+        pointers=tuple(_pointers_below(place.path / "results", 0)) if "results" in real else (),
     )
+
+
+def _in_its_form(submitter: Submitter, pools: Sequence[Pool]) -> Submitter:
+    """`submitter`, marked as old where it has what only drafts had, and nothing of what came in its place."""
+    runs = [run for system in submitter.systems for run in system.runs]
+    newer = any(pool.name == submitter.name for pool in pools) or any(run.pointer.document.exists for run in runs)
+    named = any(_OLD_SUMMARY.fullmatch(summary.path.name) for run in runs for summary in run.summaries)
+    code = submitter.has("code") or any(
+        entry.name == "code" for system in submitter.systems for entry in system.workload
+    )
+    if newer or not (named or code):
+        return submitter
+    systems = tuple(
+        replace(system, runs=tuple(replace(run, old=True) for run in system.runs)) for system in submitter.systems
+    )
+    return replace(submitter, old=True, systems=systems)
+
+
+def _tables_below(directory: Path, depth: int) -> Iterator[Path]:
+    """The tables of results between a system and its runs."""
+    for entry in entries_of(directory):
+        if entry.name == TABLE_NAME:
+            yield entry.path
+        elif entry.kind == "directory" and not entry.hidden and depth <= _DEEPEST_RUN and not is_stamp(entry.name):
+            yield from _tables_below(entry.path, depth + 1)
+
+
+def _pointers_below(directory: Path, depth: int) -> Iterator[Pointer]:
+    """The pointers of leaves, of any workload; what is inside of a leaf is not looked through."""
+    entries = entries_of(directory)
+    if any(entry.name == POINTER_NAME for entry in entries):
+        yield read_pointer(directory)
+    elif depth < _DEEPEST_LEAF:
+        for entry in entries:
+            if entry.kind == "directory" and not entry.hidden and not entry.name.startswith("option_"):
+                yield from _pointers_below(entry.path, depth + 1)
 
 
 def _system(division: str, submitter: Entry, place: Entry, described: bool) -> System:
     entries = tuple(entries_of(place.path))
     path = submitter.path / "systems" / f"{place.name}.yaml"
-    description = read_document(path, as_yaml=True) if described else Document(path, MISSING, "no such file")
+    description = read_document(path, as_yaml=True) if described else absent(path)
     workload = place.path / WORKLOAD
     there = any(entry.name == WORKLOAD and entry.kind == "directory" for entry in entries)
     runs, strays = find_runs(workload) if there else ([], [])

@@ -14,13 +14,10 @@ from kvbench.config.load import load_config
 from kvbench.config.run_config import RunConfig
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
-from kvbench.mlperf.rules.workload import DELAYS_S, TRIALS
+from kvbench.mlperf.rules.workload import DELAY_S, TRIALS
 from kvbench.run.addresses import has_placeholders
 
 Division = Literal["closed", "open"]
-
-DELAY_S: Final = 20
-"""Between options where nothing else is asked for: that of 6.6.1 and of the reference tool."""
 
 _OPTION_TABLE: Final = ("model", "workload", "tiers", "io.max_concurrent_allocs", "duration_s", "pacing", "cache")
 """Keys of a configuration that the option table fixes, with all below them."""
@@ -106,9 +103,8 @@ def _refusals(choices: Choices) -> Iterator[tuple[str, str]]:
     if choices.options != OPTIONS:
         asked = " ".join(f"--option {option}" for option in choices.options)
         yield f"{asked} without --rehearsal: a submission has all three options", _TABLE_RULE
-    if choices.delay_s not in DELAYS_S:
-        wanted = " or ".join(str(delay) for delay in sorted(DELAYS_S))
-        yield f"--delay {choices.delay_s}, not {wanted}, without --rehearsal", _LOCKS_RULE
+    if choices.delay_s != DELAY_S:
+        yield f"--delay {choices.delay_s}, not {DELAY_S}, without --rehearsal", _LOCKS_RULE
 
 
 def _rule_of(key: str) -> str:

@@ -9,6 +9,8 @@ OLD = Path(__file__).parents[2] / "records" / "version-0.1"
 RUN_FILE = OLD / "run.h5"
 (SPILL,) = OLD.glob("*.spill")
 
+TREE = Path(__file__).parent / "tree"
+"""Of a submission, with a run that holds a summary and nothing else."""
 TRACE = Path(__file__).parent / "trace.jsonl"
 SESSIONS = Path(__file__).parent / "sessions.jsonl"
 """A trace that has them."""
@@ -36,6 +38,7 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
         ),
         "recover": ("recover", SPILL, "-o", OUTPUT, "--overwrite"),
         "report": ("report", RUN_FILE, "-o", OUTPUT),
+        "mlperf audit": ("mlperf", "audit", TREE, "-o", OUTPUT),
         "trace fit": ("trace", "fit", SESSIONS, "-o", OUTPUT, "--overwrite"),
         "trace generate": (
             *("trace", "generate", "sessions", "-o", OUTPUT, "--overwrite"),

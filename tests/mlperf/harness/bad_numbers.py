@@ -90,6 +90,7 @@ PLACES: Final = [
         "summary.avg_throughput_tokens_per_sec",
         "summary.storage_throughput_tokens_per_sec",
     ),
+    *_of("rank", "kvcacheAggregateDeviceLatency", "summary.storage_io_latency_ms.p95", optional=True),
     *_of("rank", "kvcacheLatencyValidity", f"{_STATS}.storage_entries", whole=True),
     *_of(
         "rank",
@@ -125,6 +126,7 @@ PLACES: Final = [
         "aggregated_device_write_p95_ms",
         "aggregated_storage_throughput_tokens_per_sec",
     ),
+    *_of("summary option", "kvcacheAggregateDeviceLatency", "aggregated_p95_latency_ms", optional=True),
     *_of("summary option", "kvcacheAggregateBandwidth", "aggregated_write_bandwidth_gbps"),
     *_of("summary option", "kvcacheAggregateThroughput", "aggregated_avg_throughput_tokens_per_sec"),
     *_of("summary option", "kvcacheClientDefinition", "rank_count", whole=True, positive=True),

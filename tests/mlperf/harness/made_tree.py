@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +84,10 @@ class Made:
     def rank(self, option: int = 1, trial: int = 1, rank: int = 0) -> Path:
         return self.trial(option, trial) / f"rank_{rank}" / f"kvcache_results_{STAMP}.json"
 
-    def copy(self, root: Path) -> "Made":
+    def copy(self, root: Path) -> Self:
         """The same tree below `root`, for itself."""
         shutil.copytree(self.root, root / self.root.name, symlinks=True)
-        return Made(root / self.root.name, self.plan)
+        return type(self)(root / self.root.name, self.plan)
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
@@ -139,7 +139,7 @@ def foreign_tree(folder: Path) -> Made:
         path.unlink()
     for path in made.run.rglob("kvcache_results_*.json"):
         edit(path, lambda result: result.pop("kvbench"))
-    arguments = {"seed": 42, "trials": 3, "inter_option_delay": 20, "config": None, "cache_dir": "/mnt/x"}
+    arguments = {"seed": 42, "trials": 3, "inter_option_delay": 90, "config": None, "cache_dir": "/mnt/x"}
     write_json(made.run / f"kvcache_metadata_{STAMP}.json", {"args": arguments, "hosts": ["node-a"]})
     return made
 
@@ -206,6 +206,7 @@ def _result(plan: Plan, option: int, trial: int, rows: NDArray[Any], asked: NDAr
             "avg_throughput_tokens_per_sec": tokens / elapsed,
             "total_storage_io_time": storage_time,
             "storage_throughput_tokens_per_sec": tokens / storage_time,
+            "storage_io_latency_ms": {"p95": float(np.percentile(rows["wall_ns"] / 1e6, 95))},
             "cache_stats": {
                 "storage_entries": 12,
                 "decode_reads": len(reads),

@@ -9,7 +9,7 @@ from sequence_harness import choices_in
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS, wanted_settings
 from kvbench.mlperf.rules import RULES
-from kvbench.mlperf.rules.workload import DELAYS_S
+from kvbench.mlperf.rules.workload import DELAY_S
 from kvbench.mlperf.trials.choices import Choices, check_choices
 
 
@@ -17,16 +17,15 @@ def closed(**changes: Any) -> Choices:
     as_the_rules_say: dict[str, Any] = {
         "division": "closed",
         "trials": 3,
-        "delay_s": 20,
+        "delay_s": DELAY_S,
         "trial_seconds": None,
         "changes": (),
     }
     return choices_in(Path("cache"), Path("results"), **(as_the_rules_say | changes))
 
 
-@pytest.mark.parametrize("delay_s", sorted(DELAYS_S))
-def test_a_sequence_as_the_rules_say_is_not_refused(delay_s: int) -> None:
-    choices = closed(delay_s=delay_s)
+def test_a_sequence_as_the_rules_say_is_not_refused() -> None:
+    choices = closed()
     check_choices(choices)
     assert choices.options == OPTIONS
     for option in OPTIONS:
@@ -45,7 +44,7 @@ def test_a_sequence_as_the_rules_say_is_not_refused(delay_s: int) -> None:
         ({"changes": ("seed=7",)}, "--set seed=7", "6.3.2.1 kvcacheClosedSequenceLocks"),
         ({"changes": ("io.read_path=direct",)}, "--set io.read_path=direct", "6.6.1 kvcacheClosedImmutable"),
         ({"trials": 2}, "--trials 2, not 3", "6.3.2.1 kvcacheClosedSequenceLocks"),
-        ({"delay_s": 21}, "--delay 21, not 20 or 90", "6.3.2.1 kvcacheClosedSequenceLocks"),
+        ({"delay_s": 20}, "--delay 20, not 90", "6.3.2.1 kvcacheClosedSequenceLocks"),
         ({"trial_seconds": 10.0}, "--trial-seconds 10 without --rehearsal", "6.3.1.1 kvcacheFixedWorkloadPerOption"),
         ({"options": (1,)}, "--option 1 without --rehearsal", "6.3.1.1 kvcacheFixedWorkloadPerOption"),
     ],
