@@ -72,7 +72,10 @@ def find_mpirun() -> Mpirun:
     version = answer.stdout + answer.stderr
     if "Open MPI" in version or "OpenRTE" in version:
         return Mpirun(Path(found), "openmpi")
-    if "HYDRA" in version or "Intel(R) MPI" in version:
+    if "Intel(R) MPI" in version:
+        # Its mpirun is a shell script, which dies of the signal that it should pass on.
+        return Mpirun(Path(shutil.which("mpiexec.hydra", path=str(Path(found).parent)) or found), "hydra")
+    if "HYDRA" in version:
         return Mpirun(Path(found), "hydra")
     said = " ".join(version.split())[:200] or f"nothing, exit code {answer.returncode}"
     raise KvbenchError(
