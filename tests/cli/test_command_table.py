@@ -57,6 +57,15 @@ def test_what_ranks_run_imports_nothing_that_is_there_to_print(words: str) -> No
     assert not ONLY_TO_PRINT & set(done.stdout.split())
 
 
+def test_a_rank_of_a_run_imports_nothing_that_only_the_first_or_an_object_store_needs() -> None:
+    program = "import sys, kvbench.commands.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "kvbench.run.runner" in loaded
+    first_only = {"rich", "kvbench.run.live", "kvbench.workload.traces.formats", "kvbench.cluster.launch.start"}
+    assert not loaded & (first_only | {"asyncio", "ssl", "numpy.ma"})
+
+
 def test_a_word_with_a_blank_is_no_command() -> None:
     context = click.Context(commands)
     assert commands.get_command(context, "study show") is None

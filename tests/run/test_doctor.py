@@ -128,6 +128,29 @@ def test_an_mpi_library_that_loads_and_does_not_start_is_a_failure(
     assert text_of(findings, "MPI") == "Open MPI v9 is there but does not start: no network"
 
 
+@pytest.mark.parametrize(
+    ("there", "state", "advice"),
+    [
+        ((), "warn", "install libpmix2, then ln -s libpmix.so.2"),
+        (("libpmix.so.2",), "warn", "not there: ln -s libpmix.so.2"),
+        (("libpmix.so.2", "libpmix.so"), "ok", "is there"),
+    ],
+)
+def test_a_slurm_whose_pmix_library_lacks_its_name_is_pointed_out(
+    tmp_path: Path, there: tuple[str, ...], state: str, advice: str
+) -> None:
+    for folder in ("slurm-wlm", "pmix2/lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert not list(doctor._slurm(f"{tmp_path}/slurm-wlm/mpi_pmix*.so"))
+    (tmp_path / "slurm-wlm" / "mpi_pmix_v4.so").touch()
+    for name in there:
+        (tmp_path / "pmix2" / "lib" / name).touch()
+    [finding] = doctor._slurm(f"{tmp_path}/slurm-wlm/mpi_pmix*.so")
+    assert (finding.subject, finding.state) == ("Slurm's PMIx", state)
+    assert advice in finding.text
+    assert f"{tmp_path}/pmix2/lib/libpmix.so" in finding.text
+
+
 def test_an_mpirun_of_another_library_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken_mpi(tmp_path, "print('Open MPI'); print('4.0'); print('Open MPI v9'); raise SystemExit('no network')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

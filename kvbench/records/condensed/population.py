@@ -89,7 +89,7 @@ class Population:
         if not len(rows):
             return
         kinds = kind_numbers(rows, self.tiers)
-        for kind in np.unique(kinds):
+        for kind in _occurring(kinds):
             self._take_kind(int(kind), rows[kinds == kind])
 
     def _take_kind(self, kind: int, rows: NDArray[np.void]) -> None:
@@ -125,7 +125,7 @@ class Population:
         rows = rows[rows["phase"] == Phase.MEASURE]
         if len(rows) and int(rows["qos"].max()) >= self.classes:
             raise ValueError(f"a request of class {rows['qos'].max()} where there are {self.classes}")
-        for qos in np.unique(rows["qos"]):
+        for qos in _occurring(rows["qos"]):
             self._take_class(int(qos), rows[rows["qos"] == qos])
 
     def _take_class(self, qos: int, rows: NDArray[np.void]) -> None:
@@ -307,6 +307,12 @@ def classes_or_kinds(rows: NDArray[np.void], tiers: int, classes: int) -> NDArra
         return kind_numbers(rows, tiers)
     _check_codes(rows["qos"], classes)
     return rows["qos"].astype(np.int64)
+
+
+def _occurring(codes: NDArray[Any]) -> NDArray[np.intp]:
+    """The numbers that occur among `codes`, which are small; without all that `numpy.unique` imports when it is first
+    called, which would be in the load."""
+    return np.flatnonzero(np.bincount(codes))
 
 
 def kind_numbers(rows: NDArray[np.void], tiers: int) -> NDArray[np.int64]:
