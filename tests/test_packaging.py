@@ -62,6 +62,9 @@ def test_the_version_stands_in_one_place(setup: configparser.ConfigParser) -> No
     assert released[0] == version
     job = (ROOT / "launch" / "mpijob.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"image: \S+/kvbench:(\S+)", job)) == {version}
+    for name in ("launch/containers/Dockerfile", "launch/containers/kvbench.def", "docs/installing.md"):
+        named = re.findall(r"kvbench[-:](\d+\.\d+\.\d+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert set(named) == {version}, name
 
 
 def test_extensions_are_built_for_every_python() -> None:
