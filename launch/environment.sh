@@ -63,8 +63,12 @@ fingerprint() {
 # The compiled stopwatch that .venv's Python would load.
 extension() {
     local suffix
-    suffix=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
-    [ ! -f "$ROOT/kvbench/timed_io/_stopwatch$suffix" ] || printf '_stopwatch%s' "$suffix"
+    for suffix in $("$VENV/bin/python" -c 'import importlib.machinery; print(*importlib.machinery.EXTENSION_SUFFIXES)'); do
+        if [ -f "$ROOT/kvbench/timed_io/_stopwatch$suffix" ]; then
+            printf '_stopwatch%s' "$suffix"
+            return
+        fi
+    done
 }
 
 # The first mpirun on the PATH that is not .venv's own.
