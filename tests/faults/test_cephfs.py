@@ -19,7 +19,7 @@ Tell = Callable[..., None]
 
 PATIENCE_S = 5
 MOST_SECONDS = 60
-AWAY_S = 3
+AWAY_S = 5
 ROOM_BYTES = 600 * 2**20
 WENT_ON = "none, the run goes on until it is asked to stop; the longest operation took {:.1f} s"
 
