@@ -223,3 +223,10 @@ def test_a_node_without_memory_for_one_rank_is_a_failure() -> None:
 )
 def test_a_filesystem_is_judged_by_kind_and_free_space(filesystem: Volume, subject: str, state: str) -> None:
     assert state_of(list(judge(filesystem)), subject) == state
+
+
+def test_a_client_whose_memory_cannot_be_dropped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvbench.tiers.file.examine.filesystem_of", lambda path: replace(DISK, kind="fuse.ceph-fuse"))
+    findings = list(examine_directory(tmp_path))
+    assert state_of(findings, "page cache") == "warn"
+    assert text_of(findings, "page cache").endswith("not from the memory of this filesystem's client: read direct")
