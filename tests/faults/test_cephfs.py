@@ -19,6 +19,8 @@ Tell = Callable[..., None]
 
 PATIENCE_S = 5
 MOST_SECONDS = 60
+FULL_SECONDS = 240
+"""How long it may take until a cluster is full, and empty again."""
 AWAY_S = 5
 ROOM_BYTES = 600 * 2**20
 WENT_ON = "none, the run goes on until it is asked to stop; the longest operation took {:.1f} s"
@@ -28,7 +30,7 @@ WENT_ON = "none, the run goes on until it is asked to stop; the longest operatio
 def on_cephfs(over_nodes: Break, ceph_bed: NodeBed) -> Iterator[Break]:
     """Like `victim`, two ranks on each node, in CephFS; whatever daemon was killed runs again afterwards."""
     # CephFS makes room some time after a file was deleted.
-    wait_until(lambda: free_bytes(ceph_bed) > ROOM_BYTES)
+    wait_until(lambda: free_bytes(ceph_bed) > ROOM_BYTES, FULL_SECONDS)
     yield lambda *settings: over_nodes(ceph_bed, PATIENCE_S, *settings, directory=ceph_bed.cephfs)
     for line in ceph_bed.call("status").splitlines():
         if "Ceph cluster: not running" in line:
@@ -36,9 +38,9 @@ def on_cephfs(over_nodes: Break, ceph_bed: NodeBed) -> Iterator[Break]:
     wait_until(lambda: "up:active" in ceph(ceph_bed, "mds", "stat"))
 
 
-def wait_until(done: Callable[[], object]) -> None:
+def wait_until(done: Callable[[], object], most_s: float = MOST_SECONDS) -> None:
     """Fails when it is not so after a while."""
-    until_s = time.monotonic() + MOST_SECONDS
+    until_s = time.monotonic() + most_s
     while not done():
         assert time.monotonic() < until_s
         time.sleep(0.2)
@@ -67,10 +69,10 @@ def check_went_on(outcome: Outcome, run_file: Path, bed: NodeBed) -> tuple[int, 
     return rows, float(np.max(column(run_file, "records/wall_ns"))) / 1e9
 
 
-def check_failed_on_nodes(outcome: Outcome, run_file: Path, words: str) -> int:
+def check_failed_on_nodes(outcome: Outcome, run_file: Path, words: str, most_s: float = MOST_SECONDS) -> int:
     """The run ended with one message; its file, marked `failed`, holds at least what there was. Returns its rows."""
     assert outcome.ended.code != 0
-    assert outcome.seconds < MOST_SECONDS
+    assert outcome.seconds < most_s
     assert len(outcome.ended.messages) == 1, outcome.ended.err
     assert words in outcome.message
     assert attributes(run_file)["status"] == "failed"
@@ -86,53 +88,20 @@ def clean_on(bed: NodeBed, node: int) -> list[str]:
     return bed.files(node, bed.cephfs)
 
 
-def test_an_osd_is_killed_and_the_run_goes_on_with_the_other_copy(
-    on_cephfs: Break, ceph_bed: NodeBed, run_file: Path, tell: Tell
-) -> None:
-    run = on_cephfs("io.read_path=direct", "io.write_path=direct")
-    run.break_it(lambda: ceph_bed.call("kill-ceph", "osd.1"))
-    run.command.wait_for(lambda: "1 up" in ceph(ceph_bed, "osd", "stat"))
-    run.go_on()
-    run.command.send(signal.SIGUSR1)
-    outcome = run.outcome()
-    rows, longest_s = check_went_on(outcome, run_file, ceph_bed)
-    tell("CephFS: one of two OSDs killed (2 copies)", outcome, rows, WENT_ON.format(longest_s))
-
-
-@pytest.mark.parametrize("daemon", ["mds.a", "osd.0 and osd.1"])
-def test_daemons_are_killed_and_started_again(
-    on_cephfs: Break, ceph_bed: NodeBed, run_file: Path, tell: Tell, daemon: str
-) -> None:
-    run = on_cephfs()
-
-    def kill_for_a_while() -> None:
-        for one in daemon.split(" and "):
-            ceph_bed.call("kill-ceph", one)
-        time.sleep(AWAY_S)
-        for one in daemon.split(" and "):
-            ceph_bed.call("restart-ceph", one)
-
-    run.break_it(kill_for_a_while)
-    run.go_on()
-    run.command.send(signal.SIGUSR1)
-    outcome = run.outcome()
-    rows, longest_s = check_went_on(outcome, run_file, ceph_bed)
-    done = f"CephFS: {daemon} killed, and started again after {AWAY_S} s"
-    tell(done, outcome, rows, WENT_ON.format(longest_s))
-
-
 def test_a_full_cluster(on_cephfs: Break, ceph_bed: NodeBed, run_file: Path, tell: Tell) -> None:
     run = on_cephfs()
     mine = ceph_bed.cephfs / "mine"
     run.break_it(
-        lambda: ceph_bed.call("exec", 1, "sh", "-c", f"! timeout 100 dd if=/dev/zero of={mine} bs=4M 2> /dev/null")
+        lambda: ceph_bed.call(
+            "exec", 1, "sh", "-c", f"! timeout {FULL_SECONDS} dd if=/dev/zero of={mine} bs=4M 2> /dev/null"
+        )
     )
     outcome = run.outcome()
-    rows = check_failed_on_nodes(outcome, run_file, "No space left on device; free space there")
+    rows = check_failed_on_nodes(outcome, run_file, "No space left on device; free space there", FULL_SECONDS)
     clean_on(ceph_bed, 2)
     assert ceph_bed.files(2, ceph_bed.cephfs) == ["mine"]
     ceph_bed.call("exec", 1, "rm", mine)
-    wait_until(lambda: "full" not in ceph(ceph_bed, "health"))
+    wait_until(lambda: "full" not in ceph(ceph_bed, "health"), FULL_SECONDS)
     tell("CephFS: the cluster filled by somebody else", outcome, rows)
 
 
@@ -169,3 +138,38 @@ def test_a_client_is_evicted(on_cephfs: Break, ceph_bed: NodeBed, run_file: Path
     rows = check_failed_on_nodes(outcome, run_file, "Cannot send after transport endpoint shutdown (this node's client")
     assert clean_on(ceph_bed, 2) == []
     tell("CephFS: node 2 evicted from the cluster", outcome, rows)
+
+
+def test_an_osd_is_killed_and_the_run_goes_on_with_the_other_copy(
+    on_cephfs: Break, ceph_bed: NodeBed, run_file: Path, tell: Tell
+) -> None:
+    run = on_cephfs("io.read_path=direct", "io.write_path=direct")
+    run.break_it(lambda: ceph_bed.call("kill-ceph", "osd.1"))
+    run.command.wait_for(lambda: "1 up" in ceph(ceph_bed, "osd", "stat"))
+    run.go_on()
+    run.command.send(signal.SIGUSR1)
+    outcome = run.outcome()
+    rows, longest_s = check_went_on(outcome, run_file, ceph_bed)
+    tell("CephFS: one of two OSDs killed (2 copies)", outcome, rows, WENT_ON.format(longest_s))
+
+
+@pytest.mark.parametrize("daemon", ["mds.a", "osd.0 and osd.1"])
+def test_daemons_are_killed_and_started_again(
+    on_cephfs: Break, ceph_bed: NodeBed, run_file: Path, tell: Tell, daemon: str
+) -> None:
+    run = on_cephfs()
+
+    def kill_for_a_while() -> None:
+        for one in daemon.split(" and "):
+            ceph_bed.call("kill-ceph", one)
+        time.sleep(AWAY_S)
+        for one in daemon.split(" and "):
+            ceph_bed.call("restart-ceph", one)
+
+    run.break_it(kill_for_a_while)
+    run.go_on()
+    run.command.send(signal.SIGUSR1)
+    outcome = run.outcome()
+    rows, longest_s = check_went_on(outcome, run_file, ceph_bed)
+    done = f"CephFS: {daemon} killed, and started again after {AWAY_S} s"
+    tell(done, outcome, rows, WENT_ON.format(longest_s))
