@@ -8,6 +8,9 @@ Python itself imports to find this module, only `python -P` keeps from there.
 **No threads beside its own.** numpy's OpenBLAS starts a thread for every processor, which spins for a while before it
 sleeps. kvbench asks it for nothing, and the ranks of a node of many processors would start thousands.
 
+**No plugins.** pydantic looks through all installed packages for plugins of its own. None has anything to do here, and
+every rank would open a file of each package.
+
 **Ctrl-C ends the program without a word.** Loading a command takes some tenths of a second, in which nothing is made.
 Until it is loaded Ctrl-C ends this program as it ends any other, without a traceback of Python's; from then on see
 `cluster.signals`.
@@ -21,6 +24,7 @@ def main() -> None:
     """Entry point of the command `kvbench`."""
     leave_out_working_directory()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     let_interrupts_end_at_once()
     from kvbench.commands.main import main as command  # noqa: PLC0415 - see above
 

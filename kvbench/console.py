@@ -2,6 +2,8 @@
 
 In a terminal, lines are folded at its width; every table fits into `TABLE_COLUMNS`. Elsewhere, in a pipe or a file, no
 line is ever folded. Chooses no words.
+
+The library that prints is loaded with the first console or table: the ranks of a run but the first make neither.
 """
 
 import codecs
@@ -9,13 +11,14 @@ import io
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kvbench.units import storable
+
+if TYPE_CHECKING:
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
 
 TABLE_COLUMNS: Final = 80
 """A terminal that is narrower folds the lines itself: fewer columns would cost figures."""
@@ -25,19 +28,36 @@ _RANK_COLUMNS: Final = "KVBENCH_TERMINAL_COLUMNS"
 _ESCAPING: Final = "kvbench-escaping"
 
 
-def make_console() -> Console:
+def make_console() -> "Console":
     """The console of a command that ranks are not started for."""
-    return Console(**_manner(_terminal_columns()))
+    return _console(**_manner(_terminal_columns()))
 
 
-def run_console(inside_launcher: bool) -> Console:
-    """Rank 0's console. A launcher may give a rank a terminal of its own whatever its output really goes to, so inside
-    one only who started it, and knows, can say that there is a terminal."""
+class NoConsole:
+    """That of a rank that prints nothing."""
+
+    is_interactive: Final = False
+
+    def print(self, *texts: object, **manner: object) -> None:
+        """Nothing."""
+
+
+def run_console(inside_launcher: bool, rank: int = 0) -> "Console":
+    """Rank 0's console; on other ranks a `NoConsole`. A launcher may give a rank a terminal of its own whatever its
+    output really goes to, so inside one only who started it, and knows, can say that there is a terminal."""
+    if rank:
+        return cast("Console", NoConsole())
     if not inside_launcher:
-        return Console(**_manner(_terminal_columns()))
+        return _console(**_manner(_terminal_columns()))
     told = os.environ.get(_RANK_COLUMNS, "")
     columns = int(told) if told.isdecimal() else None
-    return Console(force_terminal=columns is not None, no_color=columns is None, **_manner(columns))
+    return _console(force_terminal=columns is not None, no_color=columns is None, **_manner(columns))
+
+
+def _console(**manner: Any) -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - see above
+
+    return Console(**manner)
 
 
 def facts_for_ranks() -> dict[str, str]:
@@ -52,11 +72,13 @@ def facts_for_ranks() -> dict[str, str]:
     return facts
 
 
-def make_table(headings: Iterable[str], *, left: int = 1, lines: box.Box | None = None) -> Table:
+def make_table(headings: Iterable[str], *, left: int = 1, lines: "Box | None" = None) -> "Table":
     """An empty table whose first `left` columns are text and the others figures; `lines`: its lines, None for none.
 
     Give it no title, which it would fold at its own width. What is too wide for it is folded, never cut off.
     """
+    from rich.table import Table  # noqa: PLC0415 - see above
+
     table = Table(box=lines, show_header=any(headings := list(headings)))
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="left" if place < left else "right", overflow="fold")

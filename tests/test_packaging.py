@@ -1,11 +1,18 @@
-"""What is installed is what is in the folders: every package is listed, and every file that is no module."""
+"""What is installed is what is in the folders: every package is listed, and every file that is no module. And it has
+one version, and extensions for every Python."""
 
 import configparser
+import re
 import subprocess
+import sysconfig
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+import kvbench
+from kvbench import timed_io
+from kvbench.cache import chains
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"kvbench": "kvbench", "kvbench_analysis": "analysis", "kvbench_configs": "configs"}
@@ -46,3 +53,34 @@ def test_every_file_that_is_no_module_is_installed_with_its_package(setup: confi
         package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
         name = path.relative_to(package).as_posix()
         assert any(fnmatch(name, glob) for glob in data.get(package_of(package), [])), f"{path} is not installed"
+
+
+def test_the_version_stands_in_one_place(setup: configparser.ConfigParser) -> None:
+    version = setup["metadata"]["version"]
+    assert kvbench.__version__ == version, "install it again: pip install --no-deps -e ."
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert released[0] == version
+    job = (ROOT / "launch" / "mpijob.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"image: \S+/kvbench:(\S+)", job)) == {version}
+    for name in ("launch/containers/Dockerfile", "launch/containers/kvbench.def", "docs/installing.md"):
+        named = re.findall(r"kvbench[-:](\d+\.\d+\.\d+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert set(named) == {version}, name
+
+
+def test_extensions_are_built_for_every_python() -> None:
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("a Python of free threads has no limited API")
+    if timed_io.TIMER != "extension" or not chains.COMPILED:
+        pytest.skip("needs the extensions, which a C compiler builds")
+    built = [path.name for path in (ROOT / "kvbench").rglob("*.so")]
+    assert sorted(built) == ["_core.abi3.so", "_curves.abi3.so", "_stopwatch.abi3.so"]
+
+
+def test_every_extra_that_is_named_exists(setup: configparser.ConfigParser) -> None:
+    """In messages, documentation and scripts, as `kvbench[EXTRA]`."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    sources = [*(ROOT / "kvbench").rglob("*.py"), *(path for path in (ROOT / "launch").rglob("*") if path.is_file())]
+    texts = [path.read_text(encoding="utf-8") for path in [*pages, *sources]]
+    named = {name for text in texts for group in re.findall(r"kvbench\[([\w,]+)\]", text) for name in group.split(",")}
+    assert named
+    assert named <= set(setup["options.extras_require"])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from kvbench_analysis.condensed.operations import histograms, table_rows
 from kvbench_analysis.figures import requests
-from kvbench_analysis.figures.requests import ALL, MODELLED, STATES, class_name
+from kvbench_analysis.figures.requests import ALL, MODELLED, SERVED, STATES, class_name
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, backed_percentile
 from kvbench_analysis.tables.window import Window
@@ -20,6 +20,8 @@ from kvbench.records.schema import Quantity
 _PARTS: Final = {
     "latency": Quantity.REQUEST_LATENCY,
     "queue": Quantity.REQUEST_QUEUE,
+    "look_up": Quantity.REQUEST_LOOK_UP,
+    "load": Quantity.REQUEST_LOAD,
     "modelled_prefill": Quantity.REQUEST_PREFILL,
     "modelled_decode": Quantity.REQUEST_DECODE,
     "storage": Quantity.REQUEST_STORAGE,
@@ -49,8 +51,8 @@ def request_counts(run: Run, window: Window) -> pd.DataFrame:
 def request_latency(run: Run) -> pd.DataFrame:
     """As `requests.request_latency`; counts and means are of all requests."""
     found = histograms(run, "request_histograms") if run.mode == "histogram" else {}
-    told = requests.modelled_parts(run)
-    parts = {part: quantity for part, quantity in _PARTS.items() if part in told or part not in MODELLED}
+    told = (*requests.served_parts(run), *requests.modelled_parts(run))
+    parts = {part: quantity for part, quantity in _PARTS.items() if part in told or part not in (*SERVED, *MODELLED)}
     result: list[dict[str, Any]] = []
     for name, rows in _classes(run):
         done = int(rows["done"].sum())

@@ -21,15 +21,24 @@ STATES: Final = {state: label(state).replace("-", "_") for state in RequestState
 MODELLED: Final = ("modelled_prefill", "modelled_decode")
 """The parts of `request_latency` that are only where compute is modelled."""
 
+SERVED: Final = ("look_up", "load")
+"""Those that are only where requests are served as an engine does it."""
+
 
 def modelled_parts(run: Run) -> tuple[str, ...]:
     """Of MODELLED, those that the latencies of this run have in them: all or none."""
     return MODELLED if run.config.get("compute") else ()
 
 
+def served_parts(run: Run) -> tuple[str, ...]:
+    """Of SERVED, those of this run: all or none, as of an older file."""
+    told = "load_ns" in run.file.tables["requests"].columns
+    return SERVED if run.serves_as_engine and told else ()
+
+
 def _measured(run: Run) -> dict[str, NDArray[Any]]:
     names = ["qos", "state", "intended_ns", "start_ns", "end_ns", "storage_ns"]
-    names += [f"{part}_ns" for part in modelled_parts(run)]
+    names += [f"{part}_ns" for part in (*served_parts(run), *modelled_parts(run))]
     mask = run.columns(["phase"], "requests")["phase"] == Phase.MEASURE
     return {name: values[mask] for name, values in run.columns(names, "requests").items()}
 
@@ -66,16 +75,17 @@ def request_counts(run: Run, window: Window) -> pd.DataFrame:
 def request_latency(run: Run) -> pd.DataFrame:
     """Per QoS class, and `all`, and part: the distribution over the requests of the phase `measure` that were done.
 
-    `latency` is intended start to end, `queue` intended start to start, `storage` the sum of the wall times of the
-    request's storage operations (which overlap, so it can exceed the latency). Where compute is modelled, so are
-    `modelled_prefill` (its wait for the GPU included) and `modelled_decode`, which are in the latency: no one measured
-    them.
+    `latency` is intended start to end, `queue` intended start to start, and where requests are served as an engine does
+    it, `look_up` from then until they knew what there is, and `load` from then until that was loaded. `storage` is the
+    sum of the wall times of the request's storage operations (which overlap, so it can exceed the latency). Where
+    compute is modelled, so are `modelled_prefill` (its wait for the GPU included) and `modelled_decode`, which are in
+    the latency: no one measured them.
     """
     columns = _measured(run)
     parts = {
         "latency": columns["end_ns"] - columns["intended_ns"],
         "queue": columns["start_ns"] - columns["intended_ns"],
-        **{part: columns[f"{part}_ns"] for part in modelled_parts(run)},
+        **{part: columns[f"{part}_ns"] for part in (*served_parts(run), *modelled_parts(run))},
         "storage": columns["storage_ns"],
     }
     done = columns["state"] == RequestState.DONE

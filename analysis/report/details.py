@@ -20,7 +20,8 @@ PART_NAMES: Final = {
     "queue": "queued before", "helper": "helpers",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
-    "latency": "intended start to end", "queue": "waiting to start", "modelled_prefill": "prefill, modelled",
+    "latency": "intended start to end", "queue": "waiting to start", "look_up": "looking up", "load": "loading",
+    "modelled_prefill": "prefill, modelled",
     "modelled_decode": "decode, modelled", "storage": "storage operations, sum",
 }  # fmt: skip
 _RANKS: Final = 512

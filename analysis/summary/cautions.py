@@ -15,6 +15,8 @@ from kvbench_analysis.tables.percentiles import PERCENTILES, operations_needed
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import units
 
+from kvbench.records.caching_clients import CACHING_CLIENTS
+
 _STEAL_LIMIT_PCT = 1.0
 _CLOCK_LIMIT_NS = 1_000_000
 _APART_LIMIT_S = 1.0
@@ -158,6 +160,7 @@ def _measurement(run: Run, figures: OperationFigures, window: Window) -> Iterato
 
 
 def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
+    yield from _clients_cache(run, figures)
     checked, resident = figures.storage_reads_checked, figures.storage_reads_resident
     if not resident:
         return
@@ -172,6 +175,18 @@ def _page_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
     else:
         message += " although it was dropped: such reads measure memory, not storage"
     yield Caution("page-cache", message)
+
+
+def _clients_cache(run: Run, figures: OperationFigures) -> Iterator[Caution]:
+    caching = sorted(CACHING_CLIENTS & set(run.storages.get("filesystem", [])))
+    io = run.config.get("io")
+    direct = isinstance(io, dict) and io.get("read_path") == "direct"
+    if caching and not direct and figures.storage_reads_checked:
+        yield Caution(
+            "client-cache",
+            f"storage reads may be of the memory of the filesystem's client ({', '.join(caching)}), which kvbench can "
+            "neither drop nor look into: with io.read_path=direct they are not",
+        )
 
 
 def _memory(run: Run) -> Iterator[Caution]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
+from kvbench_analysis.summary.first_token_print import first_token_json, first_token_notes, first_token_table
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
 from kvbench_analysis.summary.summary import Summary, contains_modelled, what_was_measured
@@ -25,7 +26,8 @@ _PART_NAMES: Final = {
     "queue": "queued before", "helper": "helpers",
 }  # fmt: skip
 _REQUEST_PARTS: Final = {
-    "latency": "intended start to end", "queue": " waiting to start", "modelled_prefill": " prefill, modelled",
+    "latency": "intended start to end", "queue": " waiting to start", "look_up": " looking up", "load": " loading",
+    "modelled_prefill": " prefill, modelled",
     "modelled_decode": " decode, modelled", "storage": "storage operations, sum",
 }  # fmt: skip
 
@@ -43,6 +45,7 @@ def to_json(summary: Summary) -> str:
     tables = ("operations", "latency", "totals", "ranks", "nodes", "prefix", "look_ups", "load", "requests")
     for name in (*tables, "request_latency"):
         content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
+    content["first_token"] = plain(first_token_json(summary.first_token))
     content["sharing"] = sharing_json(summary.sharing)
     return json.dumps(plain(content), indent=2, allow_nan=False)
 
@@ -185,6 +188,14 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
         )
 
 
+def _first_token(summary: Summary, console: Console) -> None:
+    if summary.first_token is None:
+        return
+    print_table(console, *first_token_table(summary.first_token))
+    for line in first_token_notes(summary.first_token):
+        console.print(safe_text(line))
+
+
 def _look_ups(summary: Summary, console: Console) -> None:
     nothing = no_look_ups(summary)
     if nothing:
@@ -226,6 +237,7 @@ def _requests(summary: Summary, console: Console) -> None:
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
     )
+    _first_token(summary, console)
     classes = latency[(latency["qos"] != ALL) & (latency["part"] == "latency") & (latency["requests"] > 0)]
     if len(classes):
         print_table(

@@ -7,6 +7,7 @@ import pandas as pd
 from kvbench_analysis.condensed import operations as condensed
 from kvbench_analysis.condensed import requests as condensed_requests
 from kvbench_analysis.condensed import sharing as condensed_sharing
+from kvbench_analysis.figures.first_token import FirstToken, first_token
 from kvbench_analysis.figures.look_ups import look_up_figures, prefix_figures
 from kvbench_analysis.figures.offered import load_figures
 from kvbench_analysis.figures.operations import operation_figures
@@ -14,6 +15,7 @@ from kvbench_analysis.figures.requests import request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.cautions import cautions
+from kvbench_analysis.summary.first_token_print import first_token_headline
 from kvbench_analysis.summary.headlines import headlines
 from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
 from kvbench_analysis.tables.load import Run
@@ -85,6 +87,8 @@ class Summary:
     """Where ranks shared one key space: reads by who wrote the object, and how soon it could be read elsewhere."""
     request_latency: pd.DataFrame
     """Latency of requests, with its queue part and its storage part."""
+    first_token: FirstToken | None
+    """Time to first token, where compute is modelled."""
 
 
 def summarize(run: Run) -> Summary:
@@ -108,10 +112,11 @@ def summarize(run: Run) -> Summary:
     facts |= {f"{table}_sampled_1_in": run.sampled_1_in(table) for table in ("records", "requests")}
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
     sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
+    tokens = first_token(run, window)
     return Summary(
         source=str(run.path),
         run=facts,
-        headlines=tuple(headlines(figures.totals)),
+        headlines=(*headlines(figures.totals), *([first_token_headline(tokens)] if tokens else [])),
         warnings=cautions(run, figures, latency, window, sharing),
         operations=figures.operations,
         latency=figures.latency,
@@ -124,6 +129,7 @@ def summarize(run: Run) -> Summary:
         requests=request_counts(run, window) if of_rows else condensed_requests.request_counts(run, window),
         sharing=sharing,
         request_latency=latency,
+        first_token=tokens,
     )
 
 

@@ -8,7 +8,6 @@ import click
 
 from kvbench.cluster.comm import get_world, launcher_size
 from kvbench.cluster.gather import Way, read_memory
-from kvbench.cluster.launch.start import start_ranks, without_options
 from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.commands.options import (
     OUTPUT_FILE,
@@ -116,6 +115,8 @@ def run(
     if inside:
         refuse_to_start({"--ranks": ranks, "--hosts": hosts, "--hostfile": hostfile})
     if ranks is not None:
+        from kvbench.cluster.launch.start import start_ranks, without_options  # noqa: PLC0415 - no rank starts others
+
         arguments = without_options(sys.argv[1:], ("--ranks", "--hosts", "--hostfile"))
         if code := start_ranks(ranks, arguments, hosts, hostfile, patience_s=patience_s):
             sys.exit(code)
@@ -139,7 +140,7 @@ def run(
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
         consent_devices=consent_devices,
     )
-    console = run_console(inside)
+    console = run_console(inside, world.rank)
     with runner.run(world, order, console) as written:
         if world.rank == 0:
             from kvbench.commands.analysis import show_result  # noqa: PLC0415 - pandas, on the rank that prints alone

@@ -333,6 +333,8 @@ class Dispatcher:
 
     def _next_stage(self, active: ActiveRequest, now_ns: int) -> None:
         active.stage += 1
+        if active.load_ns < 0 <= active.loaded_at:
+            active.note_progress(max(now_ns, active.start_ns))
         if active.stage == len(active.stages) and not self._decide_more(active, max(now_ns, active.start_ns)):
             return
         if active.stage == active.computes_at:
@@ -350,6 +352,7 @@ class Dispatcher:
         assert self._books.gpu is not None
         end_ns = self._books.gpu.prefill(max(1, active.miss_tokens), active.hit_tokens, now_ns)
         active.prefill_ns = end_ns - now_ns
+        active.first_token_ns = end_ns - active.intended_ns
         self._timers.at(end_ns, lambda due_ns: self._open_stage(active, due_ns))
 
     def _decode(self, active: ActiveRequest, now_ns: int) -> None:

@@ -193,6 +193,16 @@ class ActiveRequest:
     """Modelled: from when it was ready for the GPU until it was computed, its wait for the GPU included."""
     decode_ns: int = 0
     """Modelled."""
+    looked_up_at: int = -1
+    """The stage before which it is known what there is; -1: it is not served as an engine does it."""
+    loaded_at: int = -1
+    """The stage before which that has been loaded."""
+    look_up_ns: int = -1
+    """From its start; -1: it has not come so far."""
+    load_ns: int = -1
+    """From then on."""
+    first_token_ns: int = 0
+    """From its intended start, modelled compute included; 0: there is none."""
     has_place: bool = False
     """It was given one of the places for writes of new entries, and has not decided on its write yet."""
     stage: int = -1
@@ -204,6 +214,13 @@ class ActiveRequest:
     hit_tokens: int = 0
     miss_tokens: int = 0
     state: RequestState = RequestState.DONE
+
+    def note_progress(self, now_ns: int) -> None:
+        """Stage `stage` is about to begin: what lies before it is over."""
+        if self.stage == self.looked_up_at:
+            self.look_up_ns = now_ns - self.start_ns
+        if self.stage == self.loaded_at:
+            self.load_ns = now_ns - self.start_ns - self.look_up_ns
 
     def miss_after_all(self, tokens: int) -> None:
         """An object of so many tokens, which was found when it was looked up, is not there to be read."""

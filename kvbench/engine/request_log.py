@@ -7,7 +7,7 @@ from kvbench.engine.operation import ActiveRequest
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import REQUEST_DTYPE
 
-_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBIqq")
+_REQUEST_ROW: Final = struct.Struct("<qqqqIIIIIIIIIIBBBBIqqqqq")
 assert _REQUEST_ROW.size == REQUEST_DTYPE.itemsize
 
 
@@ -39,5 +39,8 @@ def log_request(log: RowStore, rank: int, active: ActiveRequest, now_ns: int) ->
         0,
         active.prefill_ns,
         active.decode_ns,
+        active.look_up_ns,
+        active.load_ns,
+        active.first_token_ns,
     )
     log.commit()

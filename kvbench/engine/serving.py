@@ -58,10 +58,12 @@ class Serving:
         if active.phase == Phase.MEASURE:
             self._prefix_hits.add(found, self._cache.missed, tokens, request.context_tokens)
         add_stage(active, self._look_ups(active, chain, found))
+        active.looked_up_at = len(active.stages)
         reads, writes = self._line_up_bundles(active, chain, kinds) or self._line_up(active, chain)
         if reads and self._shape.ranks > 1:
             active.waits_at = len(active.stages)
         add_stage(active, reads)
+        active.loaded_at = len(active.stages)
         if self._shape.modelled:
             add_stage(active, [], self._shape.modelled_ns(int(np.count_nonzero(found == 0))))
         if self._computes:

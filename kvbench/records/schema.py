@@ -100,6 +100,9 @@ class Quantity(IntEnum):
     REQUEST_STORAGE = 10
     REQUEST_PREFILL = 11
     REQUEST_DECODE = 12
+    REQUEST_LOOK_UP = 13
+    REQUEST_LOAD = 14
+    REQUEST_FIRST_TOKEN = 15
 
 
 RESIDENT_UNKNOWN: Final = 255
@@ -173,19 +176,37 @@ REQUEST_DTYPE: Final = np.dtype(
         ("reserved2", "<u4"),
         ("modelled_prefill_ns", "<i8"),
         ("modelled_decode_ns", "<i8"),
+        ("look_up_ns", "<i8"),
+        ("load_ns", "<i8"),
+        ("first_token_ns", "<i8"),
     ]
 )
-"""96 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
+"""120 bytes. `operations` are those that the request waited for: what only makes room for them may end after it.
 `storage_ns` is the sum of the wall times of those of them on storage tiers (not memory). Modelled are a prefill, its
-wait for the GPU included, and a decode; 0 where compute is not modelled, or was not done."""
+wait for the GPU included, and a decode; 0 where compute is not modelled, or was not done. Of a request that is served
+as an engine does it, `look_up_ns` is from its start until it knew what there is, and `load_ns` from then until that was
+loaded; -1 where it is not, or did not come so far. `first_token_ns`, from its intended start to the first token,
+contains modelled compute; 0 where there is none."""
 
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 
-LATER_COLUMNS: Final = frozenset(("modelled_prefill_ns", "modelled_decode_ns", "batch"))
+LATER_COLUMNS: Final = frozenset(
+    ("modelled_prefill_ns", "modelled_decode_ns", "batch", "look_up_ns", "load_ns", "first_token_ns")
+)
 """Of records and requests, and of sums over them: files of version 0.1 do not have them, and their rows read as 0."""
 
 
-LATER_CODES: Final = {"quantity": frozenset((Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE))}
+LATER_CODES: Final = {
+    "quantity": frozenset(
+        (
+            Quantity.REQUEST_PREFILL,
+            Quantity.REQUEST_DECODE,
+            Quantity.REQUEST_LOOK_UP,
+            Quantity.REQUEST_LOAD,
+            Quantity.REQUEST_FIRST_TOKEN,
+        )
+    )
+}
 """By column: codes that the enumeration of older files does not have."""
 
 

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from kvbench.cluster.watch.watch import Watch
 from kvbench.engine.engine import Load
 from kvbench.engine.visibility import Looker
 from kvbench.run.bench import Bench
+from kvbench.run.counters import Counters, counters_width
 from kvbench.run.groups import GroupRounds
-from kvbench.run.live import Counters, View, counters_width
 from kvbench.run.shared_space import Rounds
+
+if TYPE_CHECKING:
+    from kvbench.run.live import View
 
 DRAIN_S: Final = 1.5
 """After the end of the load, operations in flight may end by themselves for so long; then they are canceled."""
@@ -38,7 +41,9 @@ what one wrote, others are to know soon."""
 class Drive:
     """The main thread's part while the workers work: progress, interrupts, the common end."""
 
-    def __init__(self, topology: Topology, bench: Bench, interrupt: Interrupt, watch: Watch, view: View | None) -> None:
+    def __init__(
+        self, topology: Topology, bench: Bench, interrupt: Interrupt, watch: Watch, view: "View | None"
+    ) -> None:
         self._topology = topology
         self._bench = bench
         self._interrupt = interrupt

@@ -1,10 +1,9 @@
 """What rank 0 shows while a run is under way: a table that is redrawn in a terminal, a plain line elsewhere.
 
-The figures come as one vector of counters that every rank fills from its own records and that is added up over the
-ranks; this module knows how to fill it and how to show the sum.
+The figures come as one vector of counters (`counters`), added up over the ranks. The other ranks do not load this
+module, nor the library that it prints with.
 """
 
-import errno
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,59 +16,10 @@ from rich.live import Live
 from rich.text import Text
 
 from kvbench.console import make_table
-from kvbench.records.recorder import RowStore
-from kvbench.records.schema import MOVING_OPS
+from kvbench.run.counters import tier_figures
 from kvbench.units import GIB
 
-_BINS: Final = 160
-_BINS_PER_OCTAVE: Final = 4
-_LOWEST_NS: Final = 256
-_WIDTH: Final = 3 + _BINS
-"""For each tier: operations, bytes, failed operations (which canceled ones are not), and a histogram of wall time in
-quarters of an octave."""
 _PLAIN_INTERVAL_S: Final = 5.0
-
-
-def counters_width(tiers: int) -> int:
-    """Numbers in the vector for so many tiers."""
-    return tiers * _WIDTH
-
-
-class Counters:
-    """Counts a rank's records as they come; one vector of int64 for all of its threads."""
-
-    def __init__(self, stores: Sequence[RowStore], tiers: int) -> None:
-        self._stores = stores
-        self._seen = [store.count for store in stores]
-        self._tiers = tiers
-        self.vector: npt.NDArray[np.int64] = np.zeros(counters_width(tiers), dtype=np.int64)
-
-    @property
-    def seen(self) -> list[int]:
-        """Rows of each store that are counted."""
-        return self._seen
-
-    def update(self) -> npt.NDArray[np.int64]:
-        """Take in the rows that were committed since the last call; returns the totals so far."""
-        for index, store in enumerate(self._stores):
-            for rows in store.views(self._seen[index]):
-                self._seen[index] += len(rows)
-                self._add(rows)
-        return self.vector
-
-    def _add(self, rows: npt.NDArray[np.void]) -> None:
-        # Column by column: to pick whole rows out would copy all of each, and cost the load more than to make them.
-        moves, errors = np.isin(rows["op"], MOVING_OPS), rows["errno"]
-        for tier in range(self._tiers):
-            part = self.vector[tier * _WIDTH : (tier + 1) * _WIDTH]
-            mine = moves & (rows["tier"] == tier)
-            done = mine & (errors == 0)
-            part[0] += np.count_nonzero(done)
-            part[1] += int(rows["nbytes"][done].sum())
-            part[2] += np.count_nonzero(mine & (errors != 0) & (errors != errno.ECANCELED))
-            octaves = np.log2(np.maximum(rows["wall_ns"][done], _LOWEST_NS) / _LOWEST_NS)
-            bins = np.minimum((octaves * _BINS_PER_OCTAVE).astype(np.int64), _BINS - 1)
-            part[3:] += np.bincount(bins, minlength=_BINS)
 
 
 class View:
@@ -129,20 +79,8 @@ class View:
         return heading + _clock(elapsed_s, duration_s)
 
     def _figures(self, totals: npt.NDArray[np.int64]) -> list[tuple[str, int, int, int, float]]:
-        rows = []
-        for tier, name in enumerate(self._tier_names):
-            part = totals[tier * _WIDTH : (tier + 1) * _WIDTH]
-            rows.append((name, int(part[0]), int(part[1]), int(part[2]), _percentile_ms(part[3:], 0.95)))
-        return rows
-
-
-def _percentile_ms(histogram: npt.NDArray[np.int64], quantile: float) -> float:
-    """Upper edge of the bin that holds the quantile: within 19 % of the figure in the file."""
-    total = int(histogram.sum())
-    if total == 0:
-        return 0.0
-    place = int(np.searchsorted(np.cumsum(histogram), quantile * total))
-    return float(_LOWEST_NS * 2 ** ((place + 1) / _BINS_PER_OCTAVE) / 1e6)
+        every = [(name, tier_figures(totals, tier)) for tier, name in enumerate(self._tier_names)]
+        return [(name, of.operations, of.nbytes, of.failed, of.p95_ms) for name, of in every]
 
 
 def _clock(elapsed_s: float, duration_s: float | None) -> str:

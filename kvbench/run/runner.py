@@ -7,11 +7,10 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RunInterrupted, together
@@ -35,7 +34,6 @@ from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.run.addresses import addresses_of_node
 from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
-from kvbench.run.live import View
 from kvbench.run.order import Order, Plan, make_plan
 from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
@@ -45,6 +43,9 @@ from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
 from kvbench.workload.request import Schedule
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 START_DELAY_S: Final = 0.1
 """Between the agreement to start and the common start, so that every rank has heard of it."""
 
@@ -52,7 +53,7 @@ _LONG_S: Final = 2.0
 """A calibration that takes so long is announced."""
 
 
-def run(comm: Communicator, order: Order, console: Console, heading: Callable[[float], str] | None = None) -> Written:
+def run(comm: Communicator, order: Order, console: "Console", heading: Callable[[float], str] | None = None) -> Written:
     """Carry out one run on all ranks of `comm`; returns the run file, which rank 0 has written and open.
 
     `heading` gives what progress says before its figures, from the seconds that the run still takes (rank 0's counts).
@@ -127,7 +128,7 @@ def _files_read(plan: Plan) -> list[str | Path]:
     return [plan.order.source, *([workload.path] if isinstance(workload, TraceWorkload) else [])]
 
 
-def _announce(console: Console, topology: Topology, plan: Plan) -> None:
+def _announce(console: "Console", topology: Topology, plan: Plan) -> None:
     if topology.rank == 0:
         ranks = f"{_count(topology.size, 'rank')} on {_count(topology.nodes, 'node')}"
         console.print(
@@ -149,7 +150,7 @@ def _load(
     bench: Bench,
     interrupt: Interrupt,
     watch: Watch,
-    console: Console,
+    console: "Console",
     heading: Callable[[float], str] | None,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
@@ -160,7 +161,11 @@ def _load(
         exchange_offsets(topology, sharing, before)
     calibration = _calibrate(topology, agreement, bench, interrupt, console)
     bench.note(clock_before=reading_as_list(before), calibration=calibration_as_list(calibration))
-    view = View(console, bench.tier_names, topology.size, heading) if topology.rank == 0 else None
+    view = None
+    if topology.rank == 0:
+        from kvbench.run.live import View  # noqa: PLC0415 - no other rank loads what it prints with
+
+        view = View(console, bench.tier_names, topology.size, heading)
     drive = Drive(topology, bench, interrupt, watch, view)
     in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
     watch.advice = _advice(topology, plan, bench.around.addresses, bench.spill)
@@ -211,7 +216,7 @@ def _load(
 
 
 def _calibrate(
-    topology: Topology, agreement: Agreement, bench: Bench, interrupt: Interrupt, console: Console
+    topology: Topology, agreement: Agreement, bench: Bench, interrupt: Interrupt, console: "Console"
 ) -> npt.NDArray[np.void]:
     seconds = bench.calibration_s(topology)
     if topology.rank == 0 and seconds >= _LONG_S:

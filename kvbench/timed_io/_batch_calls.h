@@ -144,12 +144,12 @@ static const char **get_listed(PyObject *object)
         PyErr_SetString(PyExc_TypeError, "names must be a tuple");
         return NULL;
     }
-    Py_ssize_t count = PyTuple_GET_SIZE(object);
+    Py_ssize_t count = PyTuple_Size(object);
     const char **names = PyMem_Calloc((size_t)count + 1, sizeof *names);
     if (!names)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; names && i < count; i++)
-        if (!get_name(PyTuple_GET_ITEM(object, i), &names[i])) {
+        if (!get_name(PyTuple_GetItem(object, i), &names[i])) {
             PyMem_Free(names);
             names = NULL;
         }
@@ -171,7 +171,7 @@ static PyObject *sync_files(PyObject *module, PyObject *const *args, Py_ssize_t 
         release_call(&call);
         return NULL;
     }
-    int64_t count = PyTuple_GET_SIZE(args[3]);
+    int64_t count = PyTuple_Size(args[3]);
     Py_BEGIN_ALLOW_THREADS
     row_t row = load_row(call.row_at);
     meter_t meter;

@@ -13,6 +13,8 @@
 set -euo pipefail
 # shellcheck source=launch/testbed/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/testbed/ceph-cluster.sh
+. "$HERE/ceph-cluster.sh"
 
 BUCKET=kvbench
 GATEWAY=client.rgw.a
@@ -35,43 +37,9 @@ check() {
         fail "missing: apt-get install --no-install-recommends $(printf '%s\n' "${MISSING[@]}" | sort --unique | tr '\n' ' ')"
 }
 
-# A few threads and a few groups of objects: what would serve a cluster takes longer to start than a test lasts.
-write_configuration() {
-    cat << END
-[global]
-fsid = $1
-mon host = v2:127.0.0.1:$((PORT + 1))/0
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
-ms bind msgr1 = false
-ms bind port min = $((PORT + 2))
-ms bind port max = $((PORT + 9))
-auth cluster required = cephx
-auth service required = cephx
-auth client required = cephx
-keyring = $STATE/keyring
-run dir = $STATE/run
-admin socket = $STATE/run/\$name.asok
-pid file = $STATE/run/\$name.pid
-log file = $STATE/log/\$name.log
-osd pool default size = 1
-osd pool default min size = 1
-osd pool default pg num = 1
-osd pool default pgp num = 1
-osd pool default pg autoscale mode = off
-osd crush chooseleaf type = 0
-mon allow pool size one = true
-mon warn on pool no redundancy = false
-mon max pg per osd = 1000
-mon data avail crit = 1
-[mon.a]
-mon data = $STATE/mon
-[mgr.a]
-mgr data = $STATE/mgr
-[osd.0]
-osd data = $STATE/osd
-osd objectstore = memstore
-memstore device bytes = $2
+# write_gateway: what the gateway is told.
+write_gateway() {
+    cat >> "$CEPH_CONF" << END
 [$GATEWAY]
 rgw data = $STATE/rgw
 rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
@@ -79,8 +47,12 @@ debug rgw = 0/0
 END
 }
 
+on_server() {
+    "$@"
+}
+
 up() {
-    local memory=8G bytes fsid osd
+    local memory=8G bytes
     PORT=17480
     while [ $# -gt 0 ]; do
         case $1 in
@@ -102,20 +74,15 @@ up() {
     mkdir -m 700 "$STATE" || fail "cannot make $STATE"
     touch "$STATE/$S3_MARKER"
     umask 077
-    mkdir "$STATE/mon" "$STATE/mgr" "$STATE/osd" "$STATE/rgw" "$STATE/run" "$STATE/log"
+    mkdir "$STATE/rgw"
     echo "$PORT" > "$STATE/port"
-    fsid=$(cat /proc/sys/kernel/random/uuid)
-    osd=$(cat /proc/sys/kernel/random/uuid)
-    write_configuration "$fsid" "$bytes" > "$CEPH_CONF"
-    make_keys
-    quietly monmaptool --create --addv a "[v2:127.0.0.1:$((PORT + 1))]" --fsid "$fsid" "$STATE/monmap"
-    quietly ceph-mon --mkfs -i a --monmap "$STATE/monmap" --keyring "$STATE/keyring"
-    quietly ceph-mon -i a
-    wait_for 30 timeout 10 ceph -s || fail "the monitor does not start: see $STATE/log"
-    quietly ceph-mgr -i a
-    quietly ceph osd new "$osd"
-    quietly ceph-osd -i 0 --mkfs --osd-uuid "$osd"
-    quietly ceph-osd -i 0
+    use_ports
+    prepare_cluster 1
+    prepare_osd 0 "osd objectstore = memstore
+memstore device bytes = $bytes"
+    write_gateway
+    make_key "$GATEWAY" --cap mon 'allow rw' --cap osd 'allow rwx' --cap mgr 'allow rw'
+    start_cluster 1
     start_gateway
     # It makes up the keys itself: given on its command line, every user of the machine could read them.
     radosgw-admin user create --uid kvbench --display-name kvbench > "$STATE/user.json" 2> "$STATE/log/radosgw-admin.out" ||
@@ -126,15 +93,6 @@ up() {
     say "an S3 server is up on 127.0.0.1:$PORT: . $STATE/env.sh; kvbench doctor --dir s3://$BUCKET"
 }
 
-make_keys() {
-    local keys=$STATE/keyring
-    quietly ceph-authtool --create-keyring "$keys" --gen-key -n mon. --cap mon 'allow *'
-    quietly ceph-authtool "$keys" --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'
-    quietly ceph-authtool "$keys" --gen-key -n mgr.a --cap mon 'allow profile mgr' --cap osd 'allow *'
-    quietly ceph-authtool "$keys" --gen-key -n osd.0 --cap mon 'allow profile osd' --cap mgr 'allow profile osd' --cap osd 'allow *'
-    quietly ceph-authtool "$keys" --gen-key -n "$GATEWAY" --cap mon 'allow rw' --cap osd 'allow rwx' --cap mgr 'allow rw'
-}
-
 # made_key NAME: a key of the user.
 made_key() {
     # In JSON a slash may have a backslash before it, which no key has.
@@ -142,7 +100,7 @@ made_key() {
 }
 
 start_gateway() {
-    quietly radosgw -n "$GATEWAY"
+    on_ceph radosgw -n "$GATEWAY"
     wait_for 90 answers || fail "the gateway does not start: see $STATE/log"
 }
 
@@ -169,11 +127,6 @@ export AWS_ACCESS_KEY_ID=$1 AWS_SECRET_ACCESS_KEY=$2
 END
 }
 
-# quietly COMMAND...: what it says is kept, and told when it fails.
-quietly() {
-    "$@" >> "$STATE/log/$1.out" 2>&1 || fail "$1 failed: $(tail -n 3 "$STATE/log/$1.out")"
-}
-
 # undo CODE: a half-made server is taken away; what went wrong has been said.
 undo() {
     trap - EXIT
@@ -181,31 +134,6 @@ undo() {
     say "not up; taking away what was made" >&2
     down
     exit "$(($1 == 0 ? 1 : $1))"
-}
-
-# daemon_pid DAEMON: its process, if it is one of this server's; its number may be another's by now.
-daemon_pid() {
-    local pid
-    pid=$(cat "$STATE/run/$1.pid" 2> /dev/null) || return 1
-    grep -qzF "CEPH_CONF=$CEPH_CONF" "/proc/$pid/environ" 2> /dev/null || return 1
-    echo "$pid"
-}
-
-# signal_daemon DAEMON SIGNAL
-signal_daemon() {
-    local pid
-    pid=$(daemon_pid "$1") || return 1
-    kill "-$2" "$pid"
-}
-
-is_gone() {
-    ! daemon_pid "$1"
-}
-
-end_daemon() {
-    # It may stand still.
-    signal_daemon "$1" KILL 2> /dev/null || return 0
-    wait_for 20 is_gone "$1" || fail "$1 does not end"
 }
 
 down() {
@@ -230,6 +158,11 @@ status() {
     done
 }
 
+# use_ports: those of the cluster, behind the gateway's.
+use_ports() {
+    CEPH_PORT=$((PORT + 1)) CEPH_PORTS=8
+}
+
 main() {
     local name=main arguments=()
     while [ $# -gt 0 ]; do
@@ -244,6 +177,7 @@ main() {
     use_name "$name"
     STATE=$TESTBED_ROOT/$NAME.s3
     S3_MARKER=kvbench-s3
+    CEPH=$STATE CEPH_ADDRESS=127.0.0.1
     export CEPH_CONF=$STATE/ceph.conf
     local command=$1
     shift

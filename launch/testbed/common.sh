@@ -45,7 +45,7 @@ need() {
     type -P "$1" > /dev/null || MISSING+=("$2")
 }
 
-# check_machine GLUSTER: every package that is missing, in one message.
+# check_machine GLUSTER CEPH (yes or no): every package that is missing, in one message.
 check_machine() {
     MISSING=()
     need ip iproute2
@@ -61,12 +61,13 @@ check_machine() {
         need mount.glusterfs glusterfs-client
         need getfattr attr
     fi
+    [ "$2" = no ] || check_ceph
     if [ ${#MISSING[@]} -gt 0 ]; then
         mapfile -t MISSING < <(printf '%s\n' "${MISSING[@]}" | sort --unique)
         fail "missing: apt-get install --no-install-recommends ${MISSING[*]} (those are Debian's and Ubuntu's names)"
     fi
     [ -e /proc/self/ns/time ] || fail "this kernel ($(uname -r)) has no time namespaces: use Linux 5.6 or newer"
-    [ "$1" = no ] || [ -c /dev/fuse ] || fail "there is no /dev/fuse for GlusterFS: modprobe fuse, or use --no-gluster"
+    [ "$1$2" = nono ] || [ -c /dev/fuse ] || fail "there is no /dev/fuse for the shared filesystems: modprobe fuse, or use --no-gluster alone"
     local words
     words=$(unshare --net --uts --ipc --mount --pid --fork --time true 2>&1) || fail "this root may not make namespaces (a container's?): $words"
 }

@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# The multi-node comparison: node-local disk against GlusterFS, 2 nodes x 2 ranks, on a test bed made for it. Needs root.
+# The multi-node comparison: node-local disk against GlusterFS and CephFS, 2 nodes x 2 ranks, on a test bed made for it.
+# Needs root.
 #
-#   compare-storage.sh [--repeats N] [--out DIR] [--paths "buffered direct"] [options of `kvbench run`, such as --set ...]
+#   compare-storage.sh [--repeats N] [--out DIR] [--paths "buffered direct"] [--shared "gluster cephfs"]
+#                      [options of `kvbench run`, such as --set ...]
 #
-# Runs take turns between the two, N times (5 without the option), for each read path. Leaves the run files in DIR
-# (kvbench-out/compare-storage) and prints the table of docs/findings.md, made from what `kvbench compare` says. Both are
-# on the same disk of this machine, so the difference is GlusterFS: its network, its processes, and where it caches.
+# Runs take turns between the storages, N times (5 without the option), for each read path. On each shared one the ranks of
+# a node then read what those of the other have just written. Leaves the run files in DIR (kvbench-out/compare-storage) and
+# prints the tables of docs/findings.md, made from what `kvbench compare` and `kvbench summary` say. All are on the same
+# disk of this machine, one copy of each object: the difference is the filesystem, its network, its processes, and where it
+# caches. `kvbench compare` refuses runs that did not do the same work.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd -- "$here/../.." && pwd -P)
-repeats=5 out=kvbench-out/compare-storage paths='buffered direct' name=compare
+repeats=5 out=kvbench-out/compare-storage paths='buffered direct' shared='gluster cephfs' name=compare
 
 while [ $# -gt 0 ]; do
     case $1 in
         --repeats) repeats=$2 && shift 2 ;;
         --out) out=$2 && shift 2 ;;
         --paths) paths=$2 && shift 2 ;;
+        --shared) shared=$2 && shift 2 ;;
         *) break ;;
     esac
 done
@@ -28,23 +33,36 @@ testbed() {
     bash "$here/testbed.sh" --name "$name" "$@"
 }
 
+options=()
+[[ " $shared " == *' gluster '* ]] || options+=(--no-gluster)
+[[ " $shared " != *' cephfs '* ]] || options+=(--cephfs --ceph-copies 1)
+for target in $shared; do
+    [[ $target =~ ^(gluster|cephfs)$ ]] || { echo "compare-storage: --shared $target: give gluster, cephfs or both" >&2 && exit 1; }
+done
+
 trap 'testbed down' EXIT
-testbed up --nodes 2 --slots 2
+testbed up --nodes 2 --slots 2 "${options[@]}"
 # shellcheck source=/dev/null
 . "${KVBENCH_TESTBED_ROOT:-/var/tmp/kvbench-testbed}/$name/env.sh"
-# With O_DIRECT the server reads from its disk too, and not from its memory.
-testbed exec storage gluster --mode=script volume set kvbench performance.strict-o-direct on > /dev/null
-testbed exec storage gluster --mode=script volume set kvbench network.remote-dio disable > /dev/null
+if [[ " $shared " == *' gluster '* ]]; then
+    # With O_DIRECT the server reads from its disk too, and not from its memory.
+    testbed exec storage gluster --mode=script volume set kvbench performance.strict-o-direct on > /dev/null
+    testbed exec storage gluster --mode=script volume set kvbench network.remote-dio disable > /dev/null
+fi
 
 # run TARGET PATH REPEAT [options]: one run. On a machine that is busy beyond measure, mpirun may not get its nodes to start
 # in time: that is tried again.
 run() {
-    local target=$1 path=$2 label=$1-$2-$3 directory=$KVBENCH_TESTBED_LOCAL attempt
+    local target=$1 path=$2 label=$1-$2-$3 directory expected=shared attempt
     shift 3
-    [ "$target" = local ] || directory=$KVBENCH_TESTBED_SHARED
+    case $target in
+        local) directory=$KVBENCH_TESTBED_LOCAL expected=local ;;
+        gluster) directory=$KVBENCH_TESTBED_SHARED ;;
+        cephfs) directory=$KVBENCH_TESTBED_CEPHFS ;;
+    esac
     for attempt in 1 2 3; do
         if mpirun --hostfile "$KVBENCH_TESTBED/hosts" -n 4 kvbench run "$here/compare-storage.yaml" --dir "$directory" \
-            --expect "$target" --out "$out/$label.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
+            --expect "$expected" --out "$out/$label.h5" --overwrite --set "io.read_path=$path" --set "io.write_path=$path" \
             "$@" > "$out/$label.txt" 2> "$out/$label.err"; then
             echo "compare-storage: $label: $(sed -n "s/^\(storage reads: .*\) (device.*/\1/p" "$out/$label.txt")"
             return
@@ -58,17 +76,25 @@ run() {
 
 for ((repeat = 1; repeat <= repeats; repeat++)); do
     for path in $paths; do
-        for target in local shared; do
+        for target in local $shared; do
             run "$target" "$path" "$repeat" "$@"
         done
     done
 done
-
-tables=()
-for path in $paths; do
-    kvbench compare "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.txt"
-    kvbench compare --json "$out"/local-"$path"-*.h5 --vs "$out"/shared-"$path"-*.h5 > "$out/compare-$path.json"
-    tables+=("$path=$out/compare-$path.json")
+for target in $shared; do
+    run "$target" direct across-nodes "$@" --set namespace=shared --set roles=prefill=0-1,decode=2-3
 done
-python3 "$here/compare_table.py" "${tables[@]}" | tee "$out/table.md"
+
+tables=() across=()
+for target in $shared; do
+    kvbench summary --json "$out/$target-direct-across-nodes.h5" > "$out/$target-across-nodes.json"
+    across+=("$target=$out/$target-across-nodes.json")
+    for path in $paths; do
+        compared=("$out"/local-"$path"-[0-9]*.h5 --vs "$out/$target-$path"-[0-9]*.h5)
+        kvbench compare "${compared[@]}" > "$out/compare-$target-$path.txt"
+        kvbench compare --json "${compared[@]}" > "$out/compare-$target-$path.json"
+        tables+=("$target,$path=$out/compare-$target-$path.json")
+    done
+done
+python3 "$here/compare_table.py" "${tables[@]}" --across-nodes "${across[@]}" | tee "$out/table.md"
 echo "compare-storage: the run files, and all that kvbench compare says of them, are in $out"

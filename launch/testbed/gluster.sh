@@ -8,7 +8,6 @@ VOLUME=kvbench
 
 start_storage() {
     mkdir -p "$STATE/brick"
-    start_node "$STORAGE"
     in_node "$STORAGE" glusterd
     wait_for 30 gluster volume list || fail "glusterd does not start: $(tail -n 1 "$STATE/nodes/$STORAGE/glusterfs/glusterd.log")"
     gluster volume create "$VOLUME" "$(address "$STORAGE"):$STATE/brick" force > /dev/null
@@ -22,12 +21,7 @@ gluster() {
 
 mount_shared() {
     in_node "$1" mount -t glusterfs "$(address "$STORAGE"):/$VOLUME" "$SHARED"
-    has_shared "$1" || fail "the volume cannot be mounted on node $1: see $STATE/nodes/$1/glusterfs"
-}
-
-# has_shared NODE: whether the volume is mounted there, by the kernel's table: it answers while the server does not.
-has_shared() {
-    grep -qF " $SHARED " "/proc/$(node_pid "$1")/mountinfo"
+    has_mounted "$1" "$SHARED" || fail "the volume cannot be mounted on node $1: see $STATE/nodes/$1/glusterfs"
 }
 
 # signal_storage SIGNAL: to the server's processes, not to process 1 of their node.

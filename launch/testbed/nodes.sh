@@ -103,10 +103,15 @@ in_node() {
     nsenter --target "$pid" --net --uts --ipc --mount --pid "${clock[@]}" -- "$@"
 }
 
+# has_mounted NODE DIRECTORY: by the kernel's table, which answers while the server does not.
+has_mounted() {
+    grep -qF " $2 " "/proc/$(node_pid "$1")/mountinfo"
+}
+
 # need_node NODE
 need_node() {
     [ -n "${1:-}" ] || fail "name a node: 1 to $(cat "$STATE/node_count"), or $STORAGE"
-    [ -d "$STATE/nodes/$1" ] || fail "test bed $NAME has no node $1: it has 1 to $(cat "$STATE/node_count"), and $STORAGE with GlusterFS"
+    [ -d "$STATE/nodes/$1" ] || fail "test bed $NAME has no node $1: it has 1 to $(cat "$STATE/node_count"), and $STORAGE with a shared filesystem"
 }
 
 # kill_nodes [NODE]: ends the node, or all, with every process in them.

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Several client nodes on one Linux machine, with a GlusterFS volume that they share. Needs root. See docs/testbed.md.
+# Several client nodes on one Linux machine, with a GlusterFS volume, CephFS or both that they share. Needs root. See
+# docs/testbed.md.
 #
-#   testbed.sh up [--nodes M] [--slots S] [--no-gluster] [--local-size SIZE]   bring it up (2 nodes, 2 slots each)
-#   testbed.sh check [--no-gluster]     whether this machine has what it takes; says what is missing
+#   testbed.sh up [--nodes M] [--slots S] [--local-size SIZE] [--no-gluster]   bring it up (2 nodes, 2 slots each)
+#              [--cephfs] [--ceph-copies N] [--ceph-size SIZE]   with a Ceph cluster (2 copies, 2 OSDs of 4G each)
+#   testbed.sh check [--no-gluster] [--cephfs]     whether this machine has what it takes; says what is missing
 #   testbed.sh down | status | list
 #   testbed.sh run OPTIONS...           mpirun with the test bed's hostfile and environment
 #   testbed.sh exec NODE COMMAND...     a command on a node (1 to M, or storage)
 #   testbed.sh cut NODE | restore NODE  pull its network cable, and put it back
 #   testbed.sh kill NODE                end the node and all that runs on it, at once
 #   testbed.sh start NODE               start a killed node again
-#   testbed.sh mount NODE | unmount NODE                              the shared volume
-#   testbed.sh stop-storage | continue-storage                        the server stands still, and goes on
-#   testbed.sh kill-storage | restart-storage                         the server dies, and is started again
+#   testbed.sh mount NODE [cephfs] | unmount NODE [cephfs]            the shared volume, or CephFS
+#   testbed.sh stop-storage | continue-storage                        the GlusterFS server stands still, and goes on
+#   testbed.sh kill-storage | restart-storage                         it dies, and is started again
+#   testbed.sh stop-ceph DAEMON | continue-ceph DAEMON                the same for a daemon of the Ceph cluster: mon.a,
+#   testbed.sh kill-ceph DAEMON | restart-ceph DAEMON                 mgr.a, mds.a, osd.0, osd.1
 #
 # Before the command's own arguments: --name NAME, for several test beds at a time ("main" without it). All it makes
 # is below /var/tmp/kvbench-testbed/NAME (or KVBENCH_TESTBED_ROOT), in namespaces, and network interfaces kvb-NAME*.
@@ -22,26 +26,34 @@ set -euo pipefail
 . "$HERE/nodes.sh"
 # shellcheck source=launch/testbed/gluster.sh
 . "$HERE/gluster.sh"
+# shellcheck source=launch/testbed/ceph-cluster.sh
+. "$HERE/ceph-cluster.sh"
+# shellcheck source=launch/testbed/cephfs.sh
+. "$HERE/cephfs.sh"
 
 usage() {
     sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'
 }
 
 up() {
-    local nodes=2 slots=2 with_gluster=yes local_size='' node
+    local nodes=2 slots=2 with_gluster=yes with_ceph=no ceph_copies=2 ceph_size=4G local_size='' node
     while [ $# -gt 0 ]; do
         case $1 in
             --nodes) nodes=${2:-} && shift ;;
             --slots) slots=${2:-} && shift ;;
             --local-size) local_size=${2:-} && shift ;;
             --no-gluster) with_gluster=no ;;
+            --cephfs) with_ceph=yes ;;
+            --ceph-copies) ceph_copies=${2:-} && shift ;;
+            --ceph-size) ceph_size=${2:-} && shift ;;
             *) fail "up: unknown option $1" ;;
         esac
         shift
     done
     [[ $nodes =~ ^[1-9][0-9]?$ ]] || fail "--nodes $nodes: give a number from 1 to 99"
     [[ $slots =~ ^[1-9][0-9]{0,3}$ ]] || fail "--slots $slots: give the number of ranks of a node"
-    check_machine "$with_gluster"
+    [[ $ceph_copies =~ ^[12]$ ]] || fail "--ceph-copies $ceph_copies: give 1 or 2, as there are 2 OSDs"
+    check_machine "$with_gluster" "$with_ceph"
     [ -z "$local_size" ] || type -P mkfs.ext4 > /dev/null || fail "missing: apt-get install e2fsprogs"
     ! exists || fail "test bed $NAME is there already: \`testbed.sh down --name $NAME\` first, or take another --name"
     ! ip link show "$BRIDGE" > /dev/null 2>&1 || fail "there is a network interface $BRIDGE already: take another --name"
@@ -59,25 +71,39 @@ up() {
     echo "$SUBNET" > "$STATE/subnet"
     exec 9<&-
     echo "$nodes" > "$STATE/node_count"
-    mkdir "$STATE/local" "$STATE/shared" "$STATE/nodes"
+    use_ceph
+    mkdir "$STATE/local" "$STATE/shared" "$STATE/cephfs" "$STATE/nodes"
     make_keys
-    write_names "$nodes" "$with_gluster" > "$STATE/etc-hosts"
+    write_names "$nodes" "$with_gluster$with_ceph" > "$STATE/etc-hosts"
     make_bridge
+    [ "$with_gluster$with_ceph" = nono ] || start_node "$STORAGE"
     [ "$with_gluster" = no ] || start_storage
+    [ "$with_ceph" = no ] || start_ceph "$ceph_copies" "$ceph_size"
     for ((node = 1; node <= nodes; node++)); do
         prepare_ssh "$node"
         [ -z "$local_size" ] || make_local_image "$node" "$local_size"
         start_node "$node"
-        [ "$with_gluster" = no ] || mount_shared "$node"
+        mount_all "$node"
     done
     write_hosts "$nodes" "$slots" > "$STATE/hosts"
-    write_environment "$with_gluster" > "$STATE/env.sh"
+    write_environment > "$STATE/env.sh"
     for ((node = 1; node <= nodes; node++)); do
         wait_for 20 ssh -F "$STATE/ssh_config" "$(address "$node")" true || fail "no ssh to node $node: see $STATE/nodes/$node/log/sshd"
     done
     trap - EXIT INT TERM HUP
     say "$nodes nodes are up: . $STATE/env.sh; mpirun --hostfile $STATE/hosts -n $((nodes * slots)) kvbench run CONFIG --dir $LOCAL"
     [ "$with_gluster" = no ] || say "the GlusterFS volume that they share: --dir $SHARED"
+    [ "$with_ceph" = no ] || say "the CephFS that they share: --dir $CEPHFS"
+}
+
+has_gluster() {
+    [ -d "$STATE/brick" ]
+}
+
+# mount_all NODE: what the nodes share.
+mount_all() {
+    ! has_gluster || mount_shared "$1"
+    ! has_ceph || mount_cephfs "$1"
 }
 
 make_state() {
@@ -139,14 +165,14 @@ make_local_image() {
     mkfs.ext4 -q -m 0 "$STATE/nodes/$1/local.img"
 }
 
-# write_names NODES GLUSTER: the nodes' /etc/hosts.
+# write_names NODES SHARED: the nodes' /etc/hosts; SHARED is `nono` where there is no storage node.
 write_names() {
     local node
     printf '127.0.0.1 localhost\n'
     for ((node = 1; node <= $1; node++)); do
         printf '%s %s\n' "$(address "$node")" "$(host_name "$node")"
     done
-    [ "$2" = no ] || printf '%s %s\n' "$(address "$STORAGE")" "$(host_name "$STORAGE")"
+    [ "$2" = nono ] || printf '%s %s\n' "$(address "$STORAGE")" "$(host_name "$STORAGE")"
 }
 
 write_hosts() {
@@ -159,7 +185,8 @@ write_hosts() {
 write_environment() {
     cat << END
 # What Open MPI has to be told to start ranks on the nodes of test bed $NAME; to be sourced.
-export KVBENCH_TESTBED='$STATE' KVBENCH_TESTBED_LOCAL='$LOCAL' KVBENCH_TESTBED_SHARED='$([ "$1" = no ] || printf '%s' "$SHARED")'
+export KVBENCH_TESTBED='$STATE' KVBENCH_TESTBED_LOCAL='$LOCAL' KVBENCH_TESTBED_SHARED='$(! has_gluster || printf '%s' "$SHARED")'
+export KVBENCH_TESTBED_CEPHFS='$(! has_ceph || printf '%s' "$CEPHFS")'
 export PRTE_MCA_plm_ssh_args='-F $STATE/ssh_config'
 export PRTE_MCA_prte_if_include='$SUBNET.0/24'
 export OMPI_MCA_btl_tcp_if_include='$SUBNET.0/24'
@@ -201,10 +228,15 @@ status() {
         else
             state="running"
         fi
-        if [ "$node" != "$STORAGE" ] && [ -d "$STATE/brick" ] && [[ $state == running* ]]; then
-            state+=", volume $(has_shared "$node" || printf 'not ')mounted"
+        if [ "$node" != "$STORAGE" ] && [[ $state == running* ]]; then
+            ! has_gluster || state+=", volume $(has_mounted "$node" "$SHARED" || printf 'not ')mounted"
+            ! has_ceph || state+=", CephFS $(has_mounted "$node" "$CEPHFS" || printf 'not ')mounted"
         fi
         say "node $node ($(host_name "$node"), $(address "$node"), clock ahead by $(cat "$home/clock_offset_s" 2> /dev/null || echo 0) s): $state"
+    done
+    has_ceph || return 0
+    for node in $(ceph_daemons); do
+        say "$node of the Ceph cluster: $(daemon_pid "$node" > /dev/null 2>&1 && echo running || echo 'not running')"
     done
 }
 
@@ -237,16 +269,21 @@ main() {
         list) list && return ;;
         up | check | down | status | run | exec | cut | restore | kill | start | mount | unmount) ;;
         stop-storage | continue-storage | kill-storage | restart-storage) ;;
+        stop-ceph | continue-ceph | kill-ceph | restart-ceph) ;;
         *) fail "no command $command; testbed.sh help tells all" ;;
     esac
     need_root
     case $command in
         up) up "$@" && return ;;
-        check) check_machine "$([ "${1:-}" = --no-gluster ] && echo no || echo yes)" && return ;;
+        check)
+            check_machine "$([[ " $* " == *' --no-gluster '* ]] && echo no || echo yes)" "$([[ " $* " == *' --cephfs '* ]] && echo yes || echo no)"
+            return
+            ;;
         down) down && return ;;
     esac
     need_state
     SUBNET=$(cat "$STATE/subnet")
+    use_ceph
     case $command in
         status) status ;;
         run)
@@ -264,14 +301,25 @@ main() {
             wait_for 10 no_cable "$1" || ip link delete "$(cable "$1")"
             rm -f "$STATE/nodes/$1/connected"
             start_node "$1"
-            if [ "$1" = "$STORAGE" ]; then restart_storage; elif [ -d "$STATE/brick" ]; then mount_shared "$1"; fi
+            [ "$1" != "$STORAGE" ] || ! has_gluster || restart_storage
+            [ "$1" != "$STORAGE" ] || ! has_ceph || restart_ceph
+            [ "$1" = "$STORAGE" ] || mount_all "$1"
             ;;
-        mount) need_node "${1:-}"; mount_shared "$1" ;;
-        unmount) need_node "${1:-}"; in_node "$1" umount "$SHARED" ;;
+        mount) need_node "${1:-}"; if [ "${2:-}" = cephfs ]; then mount_cephfs "$1"; else mount_shared "$1"; fi ;;
+        unmount) need_node "${1:-}"; in_node "$1" umount "$([ "${2:-}" = cephfs ] && echo "$CEPHFS" || echo "$SHARED")" ;;
         stop-storage) need_node "$STORAGE"; signal_storage STOP ;;
         continue-storage) need_node "$STORAGE"; signal_storage CONT ;;
         kill-storage) need_node "$STORAGE"; kill_storage ;;
         restart-storage) need_node "$STORAGE"; restart_storage ;;
+        *-ceph)
+            need_daemon "${1:-}"
+            case $command in
+                stop-ceph) signal_daemon "$1" STOP || fail "$1 does not run" ;;
+                continue-ceph) signal_daemon "$1" CONT || fail "$1 does not run" ;;
+                kill-ceph) ! is_gone "$1" || fail "$1 does not run"; end_daemon "$1" ;;
+                restart-ceph) is_gone "$1" || fail "$1 runs"; start_daemon "$1" ;;
+            esac
+            ;;
     esac
 }
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import kvbench
 from kvbench.records.file import RunFileWriter
 from kvbench.records.schema import (
     RECORD_DTYPE,
@@ -141,7 +142,7 @@ def request_rows(
 def run_attributes(ranks: int, nodes: int, **changes: str | int | float) -> dict[str, str | int | float]:
     """Every attribute of a complete run, which is another one each time."""
     attributes: dict[str, str | int | float] = {
-        "kvbench_version": "0.1.0",
+        "kvbench_version": kvbench.__version__,
         "run_id": f"synthetic-{next(_NUMBERS)}",
         "status": "complete",
         "status_message": "",

@@ -198,7 +198,8 @@ def test_forced_it_is_compared_and_the_differences_are_listed(tmp_path: FilePath
 
 
 def test_different_work_of_one_configuration_is_put_down_to_the_version(tmp_path: FilePath) -> None:
-    files = written(tmp_path, a_run(1), a_run(2, attributes={"fingerprint": "f" * 16, "kvbench_version": "0.2.0"}))
+    then, now = {"kvbench_version": "0.1.0"}, {"fingerprint": "f" * 16, "kvbench_version": "0.2.0"}
+    files = written(tmp_path, a_run(1, attributes=then), a_run(2, attributes=now))
     with pytest.raises(KvbenchError, match=r"no key of the configuration; made by kvbench 0\.1\.0, 0\.2\.0"):
         ka.compare({"a": files[:1], "b": files[1:]})
 

@@ -372,6 +372,17 @@ def test_reads_from_the_page_cache_are_warned_of_with_their_number(
     assert reason in found["page-cache"]
 
 
+@pytest.mark.parametrize(("read_path", "warns"), [("buffered", True), ("mmap-touch", True), ("direct", False)])
+def test_a_client_that_keeps_what_it_read_is_warned_of_where_reads_may_be_of_its_memory(
+    truth: SyntheticRun, tmp_path: FilePath, read_path: str, warns: bool
+) -> None:
+    config = {"config_json": json.dumps({"io": {"read_path": read_path}})}
+    of_ext4 = truth.changed(attributes=config)
+    of_cephfs = of_ext4.changed(tables={"nodes": node(filesystem=["ext4", "fuse.ceph-fuse"])})
+    assert ("fuse.ceph-fuse" in warned(of_cephfs, tmp_path).get("client-cache", "")) == warns
+    assert "client-cache" not in warned(of_ext4, tmp_path)
+
+
 def test_operations_timed_around_python_calls_are_warned_of(tmp_path: FilePath) -> None:
     rows = record_rows(np.random.default_rng(1), 100, path=Path.DOUBLE_COPY)
     run = SyntheticRun(rows, np.empty(0, REQUEST_DTYPE), run_attributes(1, 1))

@@ -1,6 +1,7 @@
 """The table of commands says of each what it is for and where it is, and it is there."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -55,6 +56,31 @@ def test_what_ranks_run_imports_nothing_that_is_there_to_print(words: str) -> No
     program = f"import sys, {PLACES[words].place.partition(':')[0]}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not ONLY_TO_PRINT & set(done.stdout.split())
+
+
+def test_a_rank_of_a_run_imports_nothing_that_only_the_first_or_an_object_store_needs() -> None:
+    program = "import sys, kvbench.commands.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "kvbench.run.runner" in loaded
+    first_only = {"rich", "kvbench.run.live", "kvbench.workload.traces.formats", "kvbench.cluster.launch.start"}
+    assert not loaded & (first_only | {"asyncio", "ssl", "numpy.ma"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("kvbench tr", {"trace"}),
+        ("kvbench trace s", {"sample", "slice"}),
+        ("kvbench run --gat", {"--gather", "--gather-memory"}),
+        ("kvbench run --gather n", {"nodes"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_their_values(typed: str, offered: set[str]) -> None:
+    asked = {"_KVBENCH_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    command = Path(sys.executable).with_name("kvbench")
+    done = subprocess.run([command], env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered
 
 
 def test_a_word_with_a_blank_is_no_command() -> None:

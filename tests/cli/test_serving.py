@@ -261,6 +261,12 @@ def test_compute_is_modelled_between_what_is_read_and_what_is_written(
     assert (prefill > 0).all()
     assert (decode[column(file, "requests/output_tokens") > 1] > 0).all()
     assert (end - start >= prefill + decode).all()
+    look_up, load, first, intended = (
+        column(file, f"requests/{name}") for name in ("look_up_ns", "load_ns", "first_token_ns", "intended_ns")
+    )
+    assert (look_up >= 0).all()
+    assert (load[column(file, "requests/hit_objects") > 0] > 0).all()
+    assert first.tolist() == (start - intended + look_up + load + prefill).tolist()
 
 
 @pytest.mark.parametrize(

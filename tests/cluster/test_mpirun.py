@@ -93,13 +93,28 @@ def test_without_mpirun_the_message_says_how_to_get_one(monkeypatch: pytest.Monk
         find_mpirun()
 
 
-def test_a_foreign_mpirun_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    foreign = tmp_path / "mpirun"
-    foreign.write_text("#!/bin/sh\necho LAM 7.1\n")
-    foreign.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(KvbenchError, match=r"neither Open MPI's nor MPICH's .*LAM 7\.1"):
-        find_mpirun()
+def test_of_another_launcher_nothing_is_asked_but_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mpiexec = tmp_path / "mpiexec"
+    mpiexec.write_text("#!/bin/sh\necho mpiexec version 1.2.12\n", encoding="utf-8")
+    mpiexec.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = find_mpirun()
+    assert found == Mpirun(mpiexec, "other")
+    assert mpirun_command(found, 4, exports=["A"]) == [str(mpiexec), "-n", "4"]
+    assert mpirun_environment(found, {"HOME": "/x"}) == {"HOME": "/x"}
+    with pytest.raises(KvbenchError, match=r"does not know how it is told of hosts: leave out --hosts"):
+        mpirun_command(found, 4, ["a", "b"])
+
+
+def test_of_intel_mpi_the_program_is_started_that_passes_signals_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("mpirun", "mpiexec.hydra"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'Intel(R) MPI Library for Linux* OS'\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert find_mpirun() == Mpirun(tmp_path / "mpiexec.hydra", "hydra")
 
 
 def test_ranks_on_other_hosts_from_a_path_that_a_shell_takes_apart_are_refused(tmp_path: Path) -> None:

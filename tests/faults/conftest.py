@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -144,7 +144,43 @@ def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def ceph_bed(mpirun: Mpirun) -> Iterator[NodeBed]:
+    """Two client nodes of two slots that share a CephFS of two copies on two small OSDs, brought up once for all."""
+    need_reach(mpirun)
+    checked = call_testbed("check", "--no-gluster", "--cephfs")
+    if checked.returncode != 0:
+        _skip(f"a test bed of nodes with CephFS: {checked.stderr.strip()}")
+    with brought_up(f"c{os.getpid() % 10**7}", "--no-gluster", "--cephfs", "--ceph-size", "1536M") as made:
+        yield made
+
+
+@pytest.fixture
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where rank 0 writes: nodes have /tmp in common with this machine, and not /dev/shm."""
+    return tmp_path_factory.mktemp("out") / "run.h5"
+
+
 Break = Callable[..., Victim]
+
+
+@pytest.fixture
+def over_nodes(victim: Break, mpirun: Mpirun, run_file: Path) -> Break:
+    """Like `victim`, over both nodes of the test bed `bed` by `mpirun --hostfile`, or by `kvbench run` itself if `own`;
+    a rank is missed after `patience_s`, which the caller gives."""
+
+    def begin(
+        bed: NodeBed, patience_s: int, *settings: str, directory: Path, own: bool = False, **others: object
+    ) -> Victim:
+        options: tuple[object, ...] = ("--patience", patience_s)
+        words: dict[str, Any] = {"ranks": 4, "environment": bed.environment, "directory": directory, "out": run_file}
+        if own:
+            options = ("--hostfile", bed.hostfile, *options)
+        else:
+            words["launcher"] = (str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", "4")
+        return victim(*settings, options=options, **words, **others)
+
+    return begin
 
 
 @pytest.fixture

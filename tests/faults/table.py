@@ -18,12 +18,12 @@ _PLACES = (
     (r"s3://kvbench/[a-z-]+", "ADDRESS"),
     (r"\S*/mounted-\d+/run\.h5", "OUT"),
     (r"'?/\S*/under test'?", "DIR"),
-    (r"/\S*/(?:mounted-\d+|failing|local|shared)(?=[/'` ])", "DIR"),
+    (r"/\S*/(?:mounted-\d+|failing|local|shared|cephfs)(?=[/'` ])", "DIR"),
     (r" HNP daemon .*", ""),
     (r"/\S*/spill\d+|/\S*/mounted-\d+", "SPILL"),
     (r"/\S*/run\.h5", "OUT"),
     (r"\d{8}-\d{6}-[0-9a-f]{6}", "RUN"),
-    (r"\bf\d{1,7}-n(\d)", r"node\1"),
+    (r"\b[cf]\d{1,7}-n(\d)", r"node\1"),
 )
 """What differs from call to call: directories, run ids, names of nodes; and what mpirun adds to a message."""
 

@@ -13,8 +13,6 @@ from kvbench_command import attributes, column
 from laid_out import LAYOUTS, SHORT_CONTEXTS
 from node_bed import NodeBed
 
-from kvbench.cluster.launch.mpirun import Mpirun
-
 pytestmark = pytest.mark.slow
 
 Break = Callable[..., Victim]
@@ -32,23 +30,11 @@ KILLED = {"files": ("", ()), "bucket-rings": ("buckets on rings: ", LAYOUTS["buc
 
 
 @pytest.fixture
-def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where rank 0 writes: nodes have /tmp in common with this machine, and not /dev/shm."""
-    return tmp_path_factory.mktemp("out") / "run.h5"
+def on_nodes(over_nodes: Break, bed: NodeBed) -> Iterator[Break]:
+    """Like `victim`, over both nodes, on their local directories where nothing else is said."""
 
-
-@pytest.fixture
-def on_nodes(victim: Break, bed: NodeBed, mpirun: Mpirun, run_file: Path) -> Iterator[Break]:
-    """Like `victim`, over both nodes by `mpirun --hostfile`, or by `kvbench run` itself if `own`."""
-
-    def begin(*settings: str, directory: Path = bed.local, own: bool = False, **others: object) -> Victim:
-        options: tuple[object, ...] = ("--patience", PATIENCE_S)
-        words: dict[str, object] = {"ranks": 4, "environment": bed.environment, "directory": directory, "out": run_file}
-        if own:
-            options = ("--hostfile", bed.hostfile, *options)
-        else:
-            words["launcher"] = (str(mpirun.path), "--hostfile", str(bed.hostfile), "-n", "4")
-        return victim(*settings, options=options, **words, **others)
+    def begin(*settings: str, directory: Path = bed.local, own: bool = False) -> Victim:
+        return over_nodes(bed, PATIENCE_S, *settings, directory=directory, own=own)
 
     yield begin
     for node in (1, 2):

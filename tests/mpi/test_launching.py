@@ -1,6 +1,7 @@
 """kvbench's own launcher: exit codes, hosts, Ctrl-C, and what happens when it dies."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kvbench.cluster.launch.mpirun import launch
+from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, launch, mpirun_command, mpirun_environment
 
 Start = Callable[..., Any]
 
@@ -89,6 +90,42 @@ def test_ranks_that_do_not_answer_are_waited_for_and_that_is_said(
         "stopping; what was measured is written (again to end the ranks at once)",
         "the ranks have not answered yet (again to end them at once)",
     ]
+
+
+STRICT = """#!/bin/bash
+# A launcher that knows `-n` and no other option, as some sites have; ranks are started by a real one.
+[ "$1" != --version ] || { echo "mpiexec version 1.2.12"; exit; }
+[[ $1 == -n && $3 != -* ]] || { echo "mpiexec: unrecognized option $1 $3" >&2; exit 64; }
+ranks=$2
+shift 2
+exec REAL "$@"
+"""
+
+
+@pytest.fixture
+def strict(mpirun: Mpirun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a Python whose mpirun rejects what it does not know."""
+    real = shlex.join(mpirun_command(mpirun, 2)).replace("-n 2", '-n "$ranks"')
+    launcher = tmp_path / "mpiexec"
+    launcher.write_text(STRICT.replace("REAL", real))
+    launcher.chmod(0o700)
+    for name, value in mpirun_environment(mpirun, os.environ).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("kvbench.cluster.launch.mpirun.shutil.which", lambda name, path=None: str(launcher))
+    return launcher
+
+
+def test_a_launcher_that_rejects_options_that_it_does_not_know_starts_ranks(
+    strict: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = [sys.executable, str(Path(__file__).parent / "programs" / "places.py")]
+    code = launch(2, [], [], program=program)
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert sorted(out.splitlines())[1].startswith("rank 1 of 2: node 0 of 1, local 1 of 2")
+    assert find_mpirun() == Mpirun(strict, "other")
+    rejected = subprocess.run([strict, "--mca", "a", "b", "true"], capture_output=True, text=True, check=False)
+    assert (rejected.returncode, rejected.stderr) == (64, "mpiexec: unrecognized option --mca b\n")
 
 
 @pytest.mark.parametrize("further", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGHUP]])

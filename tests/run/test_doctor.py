@@ -128,6 +128,29 @@ def test_an_mpi_library_that_loads_and_does_not_start_is_a_failure(
     assert text_of(findings, "MPI") == "Open MPI v9 is there but does not start: no network"
 
 
+@pytest.mark.parametrize(
+    ("there", "state", "advice"),
+    [
+        ((), "warn", "install libpmix2, then ln -s libpmix.so.2"),
+        (("libpmix.so.2",), "warn", "not there: ln -s libpmix.so.2"),
+        (("libpmix.so.2", "libpmix.so"), "ok", "is there"),
+    ],
+)
+def test_a_slurm_whose_pmix_library_lacks_its_name_is_pointed_out(
+    tmp_path: Path, there: tuple[str, ...], state: str, advice: str
+) -> None:
+    for folder in ("slurm-wlm", "pmix2/lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert not list(doctor._slurm(f"{tmp_path}/slurm-wlm/mpi_pmix*.so"))
+    (tmp_path / "slurm-wlm" / "mpi_pmix_v4.so").touch()
+    for name in there:
+        (tmp_path / "pmix2" / "lib" / name).touch()
+    [finding] = doctor._slurm(f"{tmp_path}/slurm-wlm/mpi_pmix*.so")
+    assert (finding.subject, finding.state) == ("Slurm's PMIx", state)
+    assert advice in finding.text
+    assert f"{tmp_path}/pmix2/lib/libpmix.so" in finding.text
+
+
 def test_an_mpirun_of_another_library_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken_mpi(tmp_path, "print('Open MPI'); print('4.0'); print('Open MPI v9'); raise SystemExit('no network')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -140,10 +163,33 @@ def test_an_mpirun_of_another_library_is_pointed_out(tmp_path: Path, monkeypatch
     assert "every rank would be alone" in text_of(findings, "mpirun")
 
 
+@pytest.fixture
+def engines_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether rings and NIXL can be used is looked at on this machine, whatever node is described."""
+    monkeypatch.setattr(doctor, "ring_trouble", lambda depth: None)
+    monkeypatch.setattr(doctor, "_trial", lambda code: (0, ["nixl"]))
+
+
+@pytest.mark.usefixtures("engines_there")
 def test_a_healthy_node_gives_no_warning() -> None:
     assert {finding.state for finding in doctor._node(HEALTHY)} == {"ok"}
 
 
+def test_an_engine_that_is_not_installed_is_no_trouble_and_one_that_does_not_load_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "_trial", lambda code: (1, ["io.engine=nixl: a library is missing"]))
+    monkeypatch.setattr(doctor, "is_installed", lambda: True)
+    findings = list(doctor._node(HEALTHY))
+    assert state_of(findings, "NIXL") == "warn"
+    assert text_of(findings, "NIXL") == "io.engine=nixl cannot be used: a library is missing"
+    monkeypatch.setattr(doctor, "is_installed", lambda: False)
+    findings = list(doctor._node(HEALTHY))
+    assert state_of(findings, "NIXL") == "ok"
+    assert text_of(findings, "NIXL").startswith("not installed")
+
+
+@pytest.mark.usefixtures("engines_there")
 @pytest.mark.parametrize(
     ("node", "subject"),
     [
@@ -177,3 +223,10 @@ def test_a_node_without_memory_for_one_rank_is_a_failure() -> None:
 )
 def test_a_filesystem_is_judged_by_kind_and_free_space(filesystem: Volume, subject: str, state: str) -> None:
     assert state_of(list(judge(filesystem)), subject) == state
+
+
+def test_a_client_whose_memory_cannot_be_dropped_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvbench.tiers.file.examine.filesystem_of", lambda path: replace(DISK, kind="fuse.ceph-fuse"))
+    findings = list(examine_directory(tmp_path))
+    assert state_of(findings, "page cache") == "warn"
+    assert text_of(findings, "page cache").endswith("not from the memory of this filesystem's client: read direct")

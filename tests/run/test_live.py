@@ -10,7 +10,8 @@ from rich.console import Console
 
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, Op
-from kvbench.run.live import Counters, View, counters_width
+from kvbench.run.counters import Counters, counters_width
+from kvbench.run.live import View
 from kvbench.units import GIB
 
 PER_TIER = counters_width(1)

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from kvbench.tiers.file import filesystem
-from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
+from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem, reach_of
 from kvbench.tiers.target import Volume
 
 
@@ -26,6 +26,11 @@ def test_a_filesystem_is_the_one_that_a_path_is_on(tmp_path: Path) -> None:
 def test_a_filesystem_is_named_as_in_the_mount_table() -> None:
     assert filesystem_of(Path("/proc")).kind == "proc"
     assert not filesystem_of(Path("/proc/self")).in_memory
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "ceph", "fuse.ceph-fuse", "fuse.glusterfs"])
+def test_what_several_machines_mount_is_known_by_its_name(kind: str) -> None:
+    assert reach_of(kind) == "network"
 
 
 def test_a_link_leads_to_the_filesystem_of_its_target(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_without_pyarrow_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     for read in (lambda: read_trace(samples["baseten"]), lambda: encode(trace)):
         with pytest.raises(
-            KvbenchError, match=r"needs pyarrow, which is not installed: pip install 'kvbench\[parquet\]'"
+            KvbenchError, match=r"needs pyarrow, which is not installed: pip install 'kvbench\[export\]'"
         ):
             read()
 

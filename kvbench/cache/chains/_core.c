@@ -66,22 +66,23 @@ static int check_settings(PyObject *settings)
 static int take_tiers(cache_t *cache, PyObject *settings)
 {
     PyObject *tiers = PyObject_GetAttrString(settings, "tiers");
-    PyObject *fast = tiers ? PySequence_Fast(tiers, "tiers must be a sequence") : NULL;
-    Py_XDECREF(tiers);
-    if (!fast)
+    Py_ssize_t count = tiers ? PySequence_Size(tiers) : -1;
+    if (count < 0) {
+        Py_XDECREF(tiers);
         return 0;
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(fast);
+    }
     int done = count >= 1 && count <= MOST_TIERS ? 1 : is_refused("too many tiers, or none");
     for (Py_ssize_t tier = 0; done && tier < count; tier++) {
-        PyObject *item = PySequence_Fast_GET_ITEM(fast, tier);
+        PyObject *item = PySequence_GetItem(tiers, tier);
         int64_t capacity;
         int is_modelled;
-        done = take_integer(item, "blocks", &capacity) && take_truth(item, "modelled", &is_modelled) &&
+        done = item && take_integer(item, "blocks", &capacity) && take_truth(item, "modelled", &is_modelled) &&
                (capacity >= 0 || is_refused("a tier has 0 blocks or more"));
         if (done)
             set_up_tier(&cache->tiers[tier], (int)tier, cache->policy, (uint64_t)capacity, is_modelled);
+        Py_XDECREF(item);
     }
-    Py_DECREF(fast);
+    Py_DECREF(tiers);
     cache->tier_count = (int)count;
     return done;
 }
@@ -132,8 +133,9 @@ static int chain_cache_init(PyObject *object, PyObject *args, PyObject *named)
 static void chain_cache_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
+    freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
     free_cache(&((chain_cache_t *)object)->cache);
-    type->tp_free(object);
+    free_object(object);
     Py_DECREF(type);
 }
 
@@ -218,7 +220,7 @@ static PyObject *serve_one(cache_t *cache, request_t *request, PyObject *(*told)
     PyObject *found = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)request->lookup);
     if (!found)
         return NULL;
-    request->found_on = (int8_t *)PyByteArray_AS_STRING(found);
+    request->found_on = (int8_t *)PyByteArray_AsString(found);
     cache->keeps_steps = 1;
     if (!serve_request(cache, request))
         cache->is_out_of_memory = 1;
@@ -336,10 +338,8 @@ static PyObject *get_held(PyObject *object, void *unused)
     PyObject *list = is_free(self) ? PyList_New(self->cache.tier_count) : NULL;
     for (int tier = 0; list && tier < self->cache.tier_count; tier++) {
         PyObject *item = PyLong_FromUnsignedLongLong(self->cache.tiers[tier].held);
-        if (!item)
+        if (!item || PyList_SetItem(list, tier, item) < 0)
             Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, tier, item);
     }
     return list;
 }

@@ -20,11 +20,8 @@ static PyObject *list_of_steps(const cache_t *cache)
     for (uint64_t at = 0; list && at < cache->step_count; at++) {
         const step_t *step = &cache->steps[at];
         PyObject *tuple = Py_BuildValue("(iKii)", step->op, (unsigned long long)step->key, step->source, step->target);
-        if (!tuple) {
+        if (!tuple || PyList_SetItem(list, (Py_ssize_t)at, tuple) < 0)
             Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)at, tuple);
     }
     return list;
 }
@@ -71,9 +68,8 @@ static int fill_kinds(const cache_t *cache, kind_t *kinds, int count)
     for (uint64_t at = 0; at < cache->step_count; at++) {
         last = kind_of(kinds, &count, &cache->steps[at], last);
         PyObject *key = PyLong_FromUnsignedLongLong(cache->steps[at].key);
-        if (!key)
+        if (!key || PyList_SetItem(kinds[last].keys, kinds[last].filled++, key) < 0)
             return 0;
-        PyList_SET_ITEM(kinds[last].keys, kinds[last].filled++, key);
     }
     return 1;
 }
@@ -87,10 +83,8 @@ static PyObject *list_of_kinds(const cache_t *cache)
     for (int kind = 0; list && kind < count; kind++) {
         const step_t *like = &kinds[kind].like;
         PyObject *tuple = Py_BuildValue("(iiiO)", like->op, like->source, like->target, kinds[kind].keys);
-        if (!tuple)
+        if (!tuple || PyList_SetItem(list, kind, tuple) < 0)
             Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, kind, tuple);
     }
     for (int kind = 0; kind < count; kind++)
         Py_XDECREF(kinds[kind].keys);

@@ -39,7 +39,8 @@ PYTHON: Final = (sys.executable, "-P")
 """How an interpreter is started here: without the working directory, where others may have put modules of theirs, on
 its path of imports."""
 
-Family = Literal["openmpi", "hydra"]
+Family = Literal["openmpi", "hydra", "other"]
+"""Whose options it takes; of an `other`, such as a site's own, nothing is known but `-n`."""
 
 _ANSWER_S: Final = 2.0
 """Ranks that are there have ended or said what they wait for, so long after they were asked to stop."""
@@ -56,10 +57,10 @@ class Mpirun:
 def find_mpirun() -> Mpirun:
     """The mpirun beside this Python, whose MPI library mpi4py loads first, or else the one on the PATH.
 
-    Raises KvbenchError where there is none, or one that is neither Open MPI's nor Hydra's (MPICH, Intel MPI).
+    Where there is no mpirun, an mpiexec does. Raises KvbenchError where there is none, or it does not run.
     """
     beside = shutil.which("mpirun", path=str(Path(sys.executable).parent))
-    found = beside or shutil.which("mpirun")
+    found = beside or shutil.which("mpirun") or shutil.which("mpiexec")
     if found is None:
         raise KvbenchError(
             f"no mpirun beside {sys.executable} or on the PATH: install one with `{sys.executable} -m pip install "
@@ -72,12 +73,12 @@ def find_mpirun() -> Mpirun:
     version = answer.stdout + answer.stderr
     if "Open MPI" in version or "OpenRTE" in version:
         return Mpirun(Path(found), "openmpi")
-    if "HYDRA" in version or "Intel(R) MPI" in version:
+    if "Intel(R) MPI" in version:
+        # Its mpirun is a shell script, which dies of the signal that it should pass on.
+        return Mpirun(Path(shutil.which("mpiexec.hydra", path=str(Path(found).parent)) or found), "hydra")
+    if "HYDRA" in version:
         return Mpirun(Path(found), "hydra")
-    said = " ".join(version.split())[:200] or f"nothing, exit code {answer.returncode}"
-    raise KvbenchError(
-        f"{found} is neither Open MPI's nor MPICH's mpirun (it says: {said}); start kvbench with it by hand"
-    )
+    return Mpirun(Path(found), "other")
 
 
 def spread(ranks: int, hosts: Sequence[str]) -> list[str]:
@@ -104,7 +105,8 @@ def mpirun_command(
     """mpirun and its options for `ranks` ranks, to be followed by the program; `exports`: variables for all ranks.
 
     Open MPI passes only what is named here (and its own variables) to other hosts. Ranks are not bound to cores (their
-    threads would share one), and may be more than a host has cores.
+    threads would share one), and may be more than a host has cores. Another launcher than Open MPI's and Hydra's gets
+    no option but `-n`, as it ends at one that it does not know; KvbenchError where hosts are asked of it.
     """
     command = [str(mpirun.path), "-n", str(ranks)]
     if mpirun.family == "openmpi":
@@ -113,10 +115,15 @@ def mpirun_command(
         command += ["--hostfile", str(hostfile)] if hostfile else []
         for name in exports:
             command += ["-x", name]
-    else:
+    elif mpirun.family == "hydra":
         command += ["-hosts", ",".join(spread(ranks, hosts))] if hosts else []
         command += ["-f", str(hostfile)] if hostfile else []
         # Hydra passes the whole environment on by itself; naming variables would pass only those.
+    elif hosts or hostfile:
+        raise KvbenchError(
+            f"{mpirun.path} is neither Open MPI's nor Hydra's, and kvbench does not know how it is told of hosts: "
+            "leave out --hosts and --hostfile, or start kvbench with it by hand"
+        )
     return command
 
 

@@ -28,6 +28,9 @@ ADVICE = (
     "'kvbench recover' makes a run file of what was measured, 'kvbench clean' deletes the cache files that are left"
 )
 
+_DIED_OF_IT = (-signal.SIGUSR1, 128 + signal.SIGUSR1, int(signal.SIGUSR1))
+"""mpirun itself, a rank as Open MPI tells it, and a rank as Hydra does."""
+
 _KILL_AFTER_S = 5.0
 _ASK_AGAIN_S = 0.5
 _POLL_S = 0.05
@@ -69,7 +72,7 @@ def main() -> int:
     if code == 0 and terminated_s is not None:
         # Open MPI's mpirun ends with 0 when it was terminated.
         return 128 + signal.SIGTERM
-    if asked_s is not None and code in (-signal.SIGUSR1, 128 + signal.SIGUSR1):
+    if asked_s is not None and code in _DIED_OF_IT:
         return 1
     if code < 0 and terminated_s is None and not killed:
         name = signal.Signals(-code).name

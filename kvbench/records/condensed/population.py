@@ -22,6 +22,7 @@ from kvbench.records.condensed.population_schema import (
     KINDS_PER_TIER,
     LATE_DTYPE,
     MODELLED,
+    OF_SERVING,
     OPERATION_SUMS,
     POPULATION_DTYPE,
     QUANTITY_COLUMNS,
@@ -88,7 +89,7 @@ class Population:
         if not len(rows):
             return
         kinds = kind_numbers(rows, self.tiers)
-        for kind in np.unique(kinds):
+        for kind in _occurring(kinds):
             self._take_kind(int(kind), rows[kinds == kind])
 
     def _take_kind(self, kind: int, rows: NDArray[np.void]) -> None:
@@ -124,7 +125,7 @@ class Population:
         rows = rows[rows["phase"] == Phase.MEASURE]
         if len(rows) and int(rows["qos"].max()) >= self.classes:
             raise ValueError(f"a request of class {rows['qos'].max()} where there are {self.classes}")
-        for qos in np.unique(rows["qos"]):
+        for qos in _occurring(rows["qos"]):
             self._take_class(int(qos), rows[rows["qos"] == qos])
 
     def _take_class(self, qos: int, rows: NDArray[np.void]) -> None:
@@ -135,16 +136,20 @@ class Population:
             Quantity.REQUEST_STORAGE: done["storage_ns"],
             Quantity.REQUEST_PREFILL: done["modelled_prefill_ns"],
             Quantity.REQUEST_DECODE: done["modelled_decode_ns"],
+            Quantity.REQUEST_LOOK_UP: np.maximum(done["look_up_ns"], 0),
+            Quantity.REQUEST_LOAD: np.maximum(done["load_ns"], 0),
+            Quantity.REQUEST_FIRST_TOKEN: done["first_token_ns"],
         }
         found = {"requests": len(rows)}
         found |= {name: int(np.count_nonzero(rows["state"] == state)) for state, name in _STATES.items()}
         for name in ("hit_objects", "miss_objects", "hit_tokens", "miss_tokens"):
             found[name] = int(rows[name].sum(dtype=np.int64))
         # Every prefill computes something, so that one alone says whether compute is modelled.
-        computes = bool(done["modelled_prefill_ns"].any())
+        left_out: tuple[Quantity, ...] = () if done["modelled_prefill_ns"].any() else MODELLED
+        left_out += OF_SERVING if (done["load_ns"] < 0).any() else ()
         for quantity, name in REQUEST_QUANTITIES.items():
             found[name] = int(times[quantity].sum(dtype=np.int64))
-            if self.has_histograms and len(done) and (computes or quantity not in MODELLED):
+            if self.has_histograms and len(done) and quantity not in left_out:
                 self.histogram(quantity, qos).add(times[quantity])
         self.request_sums[qos] += [found[name] for name in REQUEST_SUMS]
         late = np.zeros(len(done), LATE_DTYPE)
@@ -302,6 +307,12 @@ def classes_or_kinds(rows: NDArray[np.void], tiers: int, classes: int) -> NDArra
         return kind_numbers(rows, tiers)
     _check_codes(rows["qos"], classes)
     return rows["qos"].astype(np.int64)
+
+
+def _occurring(codes: NDArray[Any]) -> NDArray[np.intp]:
+    """The numbers that occur among `codes`, which are small; without all that `numpy.unique` imports when it is first
+    called, which would be in the load."""
+    return np.flatnonzero(np.bincount(codes))
 
 
 def kind_numbers(rows: NDArray[np.void], tiers: int) -> NDArray[np.int64]:

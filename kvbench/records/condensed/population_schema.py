@@ -27,11 +27,17 @@ REQUEST_QUANTITIES: Final = {
     Quantity.REQUEST_STORAGE: "storage_ns",
     Quantity.REQUEST_PREFILL: "modelled_prefill_ns",
     Quantity.REQUEST_DECODE: "modelled_decode_ns",
+    Quantity.REQUEST_LOOK_UP: "look_up_ns",
+    Quantity.REQUEST_LOAD: "load_ns",
+    Quantity.REQUEST_FIRST_TOKEN: "first_token_ns",
 }
 """The column of REQUEST_POPULATION_DTYPE that holds the sum of each quantity of requests."""
 
-MODELLED: Final = (Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE)
+MODELLED: Final = (Quantity.REQUEST_PREFILL, Quantity.REQUEST_DECODE, Quantity.REQUEST_FIRST_TOKEN)
 """Those that are only where compute is modelled, and then of every request that was done."""
+
+OF_SERVING: Final = (Quantity.REQUEST_LOOK_UP, Quantity.REQUEST_LOAD)
+"""Those that are only where requests are served as an engine does it, and then of every request that was done."""
 
 OPERATION_SUMS: Final = (
     "operations", "nbytes", "tokens", *(name for name in QUANTITY_COLUMNS.values() if name != "nbytes"),

@@ -4,6 +4,7 @@
 nothing but a directory of its own in the directory under test, which it removes.
 """
 
+import glob
 import importlib.metadata
 import os
 import platform
@@ -24,6 +25,7 @@ from kvbench.config.run_config import Io
 from kvbench.run.addresses import address_of, placeholders
 from kvbench.run.checks.open_files import BESIDES, PER_THREAD
 from kvbench.tiers.arena import MINIMUM_ARENA_BYTES
+from kvbench.tiers.file.nixl_library import is_installed
 from kvbench.tiers.file.rings import ring_trouble
 from kvbench.tiers.kinds import target_at
 from kvbench.tiers.target import Finding, Target
@@ -48,6 +50,8 @@ import h5py, hdf5plugin
 if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the Blosc2 filter is not registered")
 print(h5py.version.hdf5_version)
 """
+_SLURM_PLUGINS: Final = "/usr/lib/*-linux-gnu/slurm-wlm/mpi_pmix*.so"
+"""Of Debian's and Ubuntu's packages."""
 _TRY_SECONDS: Final = 60
 _MOST_RANKS: Final = 256
 _MOST_SHOWN: Final = 8
@@ -60,7 +64,7 @@ def examine(given: str | None) -> list[Finding]:
     (`addresses`), of which those are looked at that are there. Raises KvbenchError for placeholders that are none."""
     targets = [] if given is None else _targets(given)
     node = describe_node()
-    findings = [*_software(), *_mpi(), *_node(node)]
+    findings = [*_software(), *_mpi(), *_slurm(), *_node(node)]
     if given is not None and placeholders(given):
         there = ", ".join(target.address for target in targets[:_MOST_SHOWN])
         more = f" and {len(targets) - _MOST_SHOWN} more" if len(targets) > _MOST_SHOWN else ""
@@ -129,6 +133,20 @@ def _mpi() -> Iterator[Finding]:
         yield Finding("mpirun", "ok", f"{mpirun}: {version}")
 
 
+def _slurm(plugins: str = _SLURM_PLUGINS) -> Iterator[Finding]:
+    """Of Debian's Slurm, whether it finds the library of `srun --mpi=pmix`: it opens `libpmix.so` in a folder that it
+    was built with, a name that the package of the library does not have."""
+    for plugin in sorted(glob.glob(plugins))[:1]:
+        folder = Path(plugin).parents[1] / "pmix2" / "lib"
+        wanted = folder / "libpmix.so"
+        if wanted.exists():
+            yield Finding("Slurm's PMIx", "ok", f"{wanted} is there for srun --mpi=pmix")
+            continue
+        first = "" if (folder / "libpmix.so.2").exists() else "install libpmix2, then "
+        text = f"srun --mpi=pmix opens {wanted}, which is not there: {first}ln -s libpmix.so.2 {wanted}, on every node"
+        yield Finding("Slurm's PMIx", "warn", text)
+
+
 def _node(node: Node) -> Iterator[Finding]:
     caches = format_bytes(node.llc_bytes) if node.llc_bytes else "an unknown amount"
     yield Finding("processors", "ok", f"{node.cpus} x {node.cpu_model}, {caches} of last-level cache")
@@ -169,6 +187,8 @@ def _node(node: Node) -> Iterator[Finding]:
 
 def _nixl() -> Finding:
     """Whether it is installed, and with which backends: they are loaded elsewhere, with all the libraries they need."""
+    if not is_installed():
+        return Finding("NIXL", "ok", "not installed; only io.engine=nixl needs it (pip install 'kvbench[nixl]')")
     status, output = _trial("from kvbench.tiers.file.nixl_library import tell; tell()")
     if status == 0 and output:
         return Finding("NIXL", "ok", f"io.engine=nixl can be used: {output[-1]}")

@@ -27,6 +27,7 @@ from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
 from kvbench.records.tables import as_columns, clock_columns, number_rows
 from kvbench.tiers.target import Volume
 from kvbench.units import storable
+from kvbench.workload.compute_time import compute_model
 from kvbench.workload.request import QOS_CLASSES
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def description(config: RunConfig, ranks: int, nodes: int, timer: str) -> dict[s
         "bytes_per_token": config.geometry.bytes_per_token,
         "model": config.model if isinstance(config.model, str) else "custom",
         "qos_classes_json": json.dumps(QOS_CLASSES),
+        "compute_model_json": "" if config.compute is None else compute_model(config).to_json(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "mpi": mpi_version(),

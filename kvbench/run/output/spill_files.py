@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, Final
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed
 from kvbench.cluster.broadcast import total
@@ -25,6 +23,9 @@ from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.tiers.file.filesystem import filesystem_of, on_one_filesystem
 from kvbench.tiers.target import Target, Volume
 from kvbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _USUAL_PLACES: Final = ("/var/tmp", tempfile.gettempdir, "/dev/shm")
 
@@ -101,7 +102,7 @@ def open_spill(place: SpillPlace, header: SpillHeader, pulse: Callable[[], Mappi
 
 
 def announce(
-    console: Console, topology: Topology, order: SpillOrder, place: SpillPlace | None, spill_bytes: int
+    console: "Console", topology: Topology, order: SpillOrder, place: SpillPlace | None, spill_bytes: int
 ) -> None:
     """Say on rank 0 where records go; `spill_bytes` is what this rank's file may need. Collective."""
     nowhere, needed = total(topology.comm, place is None, spill_bytes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kvbench.config.run_config import Calibration
 from kvbench.errors import KvbenchError
+from kvbench.records.caching_clients import CACHING_CLIENTS
 from kvbench.tiers.file.filesystem import filesystem_of
 from kvbench.tiers.file.probe import direct_alignment, probe_paths, resident_after_drop
 from kvbench.tiers.file.run_directory import check_directory
@@ -40,7 +41,10 @@ def examine(directory: Path) -> Iterator[Finding]:
         yield Finding("O_DIRECT alignment", "warn", "no direct I/O here with 512 or 4096 bytes")
     else:
         yield Finding("O_DIRECT alignment", "ok", f"{alignment} bytes")
-    if resident_pct == 0:
+    if resident_pct == 0 and filesystem.kind in CACHING_CLIENTS:
+        text = "a file can be dropped from it, but not from the memory of this filesystem's client: read direct"
+        yield Finding("page cache", "warn", text)
+    elif resident_pct == 0:
         yield Finding("page cache", "ok", "a file can be dropped from it, so that reads are cold")
     else:
         text = f"{resident_pct} % of a file stays in it after it was dropped: reads will not be cold"

@@ -21,8 +21,9 @@ _LOCAL: Final = frozenset((
 """Filesystems that one machine alone has mounted at a time, whatever the device lies on."""
 
 _NETWORK: Final = frozenset((
-    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.dfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
-    "fuse.sshfs", "gfs2", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "wekafs",
+    "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.ceph-fuse", "fuse.dfuse", "fuse.glusterfs", "fuse.juicefs",
+    "fuse.s3fs", "fuse.sshfs", "gfs2", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3",
+    "wekafs",
 ))  # fmt: skip
 """Filesystems that are there for being mounted by several machines."""
 

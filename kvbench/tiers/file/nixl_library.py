@@ -42,6 +42,15 @@ class Library:
         return self.api.nixl_agent(name, self.api.nixl_agent_config(enable_prog_thread=False, backends=[]))
 
 
+def is_installed() -> bool:
+    """Whether there is such a package, of whatever version; loads nothing."""
+    try:
+        version("nixl")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 @cache
 def load() -> Library:
     """Raises KvbenchError where it is not installed, too old, or does not load."""

@@ -40,7 +40,7 @@ def pyarrow(what: str) -> Any:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")
     except ImportError as error:
-        raise KvbenchError(f"{what} needs pyarrow, which is not installed: pip install 'kvbench[parquet]'") from error
+        raise KvbenchError(f"{what} needs pyarrow, which is not installed: pip install 'kvbench[export]'") from error
 
 
 def parquet_file(stream: TraceStream) -> Any:

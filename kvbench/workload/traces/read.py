@@ -9,13 +9,19 @@ from kvbench.workload.traces import parquet
 from kvbench.workload.traces.fields import first_objects
 from kvbench.workload.traces.files import trace_files
 from kvbench.workload.traces.format import TraceFormat
-from kvbench.workload.traces.formats import FORMATS
 from kvbench.workload.traces.id_store import NONE, IdStore
 from kvbench.workload.traces.merge import merged, repeated
 from kvbench.workload.traces.stream import TraceStream
 from kvbench.workload.traces.trace import Trace
 
 _BOM = b"\xef\xbb\xbf"
+
+
+def _formats() -> dict[str, TraceFormat]:
+    """The table of formats, by name. Only the rank that reads a trace loads their readers."""
+    from kvbench.workload.traces.formats import FORMATS  # noqa: PLC0415 - see above
+
+    return FORMATS
 
 
 def load_trace(workload: TraceWorkload) -> Trace:
@@ -49,7 +55,7 @@ def read_files(files: list[Path], source: str, trace_format: str = "auto", *, sk
     ids = IdStore(source)
     for index, file in enumerate(files):
         with TraceStream(file, index) as stream:
-            known = recognised(stream) if trace_format == "auto" else FORMATS[trace_format]
+            known = recognised(stream) if trace_format == "auto" else _formats()[trace_format]
             if parts and known.name != parts[0].format:
                 raise KvbenchError(
                     f"{file} is of the {known.name} format, but {files[0]} beside it of {parts[0].format}: one trace "
@@ -79,15 +85,16 @@ def recognised(stream: TraceStream) -> TraceFormat:
         raise KvbenchError(f"trace {stream.path} is empty")
     if start.startswith(parquet.START):
         return _by_columns(stream)
+    formats = _formats()
     for fields in first_objects(start):
-        for trace_format in FORMATS.values():
+        for trace_format in formats.values():
             if trace_format.fits is not None and trace_format.fits(fields):
                 return trace_format
-    for trace_format in FORMATS.values():
+    for trace_format in formats.values():
         if trace_format.recognises(start):
             return trace_format
-    shapes = ", ".join(known.shape for known in FORMATS.values() if known.shape)
-    headers = " or ".join(known.header for known in FORMATS.values() if known.header)
+    shapes = ", ".join(known.shape for known in formats.values() if known.shape)
+    headers = " or ".join(known.header for known in formats.values() if known.header)
     raise KvbenchError(
         f"{stream.path}, line 1: no known trace format: expected {shapes}, or a CSV header {headers}; "
         f"found {start.splitlines()[0][:40]!r}"
@@ -95,12 +102,12 @@ def recognised(stream: TraceStream) -> TraceFormat:
 
 
 def _by_columns(stream: TraceStream) -> TraceFormat:
-    there = set(parquet.parquet_file(stream).schema_arrow.names)
-    for trace_format in FORMATS.values():
+    there, formats = set(parquet.parquet_file(stream).schema_arrow.names), _formats()
+    for trace_format in formats.values():
         if trace_format.columns and trace_format.columns <= there:
             return trace_format
     needed = " or ".join(
-        f"{', '.join(sorted(known.columns))} ({known.name})" for known in FORMATS.values() if known.columns
+        f"{', '.join(sorted(known.columns))} ({known.name})" for known in formats.values() if known.columns
     )
     raise KvbenchError(
         f"{stream.path}: no known trace format: a Parquet file needs the columns {needed}, and has "

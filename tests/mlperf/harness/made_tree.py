@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic import SyntheticRun, record_rows, request_rows, run_attributes, run_tables
 
+import kvbench
 from kvbench.mlperf.option_table import OPTIONS, option_preset, wanted_settings
 from kvbench.records.schema import Op
 
@@ -269,7 +270,7 @@ def _sequence(plan: Plan) -> dict[str, Any]:
         "system": plan.system,
         "rehearsal": plan.rehearsal,
         "invocation": words + rehearsal,
-        "kvbench_version": "0.1.0",
+        "kvbench_version": kvbench.__version__,
         "git_sha": SHA,
         "npernode": plan.ranks // len(plan.hosts),
         "hosts": list(plan.hosts),

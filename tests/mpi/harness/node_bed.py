@@ -36,7 +36,7 @@ def need_reach(mpirun: Mpirun) -> None:
 
 @dataclass(frozen=True)
 class NodeBed:
-    """A test bed that is up: two nodes of two slots, `NAME-n1` and `NAME-n2`, and their GlusterFS volume."""
+    """A test bed that is up: two nodes of two slots, `NAME-n1` and `NAME-n2`, and what they share."""
 
     name: str
     state: Path
@@ -64,8 +64,13 @@ class NodeBed:
 
     @property
     def shared(self) -> Path:
-        """The directory on the volume that all nodes share."""
+        """The directory on the GlusterFS volume that all nodes share."""
         return self.state / "shared"
+
+    @property
+    def cephfs(self) -> Path:
+        """The directory on the CephFS that all nodes share, where the test bed was brought up with `--cephfs`."""
+        return self.state / "cephfs"
 
     @cached_property
     def environment(self) -> dict[str, str]:

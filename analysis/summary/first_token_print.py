@@ -1,0 +1,88 @@
+"""Time to first token, as text: each part says whether it was measured or modelled. Makes no figures."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+from kvbench_analysis.figures.first_token import BreakEven, FirstToken
+from kvbench_analysis.summary.sharing_print import TextTable
+from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
+from kvbench_analysis.text import units
+
+_NAMES: Final = {
+    "first_token": "time to first token",
+    "queue": " waiting to start",
+    "look_up": " looking up",
+    "load": " loading",
+    "modelled_compute": " computing the rest, modelled",
+    "modelled_recompute": "computing all, alone, modelled",
+    "modelled_uncached": "if nothing were cached, modelled",
+}
+
+
+def first_token_table(found: FirstToken) -> TextTable:
+    """All parts."""
+    whole = found.parts["mean_ns"].iloc[0]
+    rows = []
+    for row in found.parts.to_dict("records"):
+        inside = row["part"] not in ("modelled_recompute", "modelled_uncached")
+        times = [
+            units.percentile(row[column], row["percentiles_of"], operations_needed(percentile))
+            for percentile, column in zip(PERCENTILES, PERCENTILE_COLUMNS, strict=True)
+        ]
+        share = units.share(row["mean_ns"] / whole) if inside and whole else ""
+        rows.append([_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *times])
+    of = f"{units.count(found.requests)} requests done" + (" (a sample)" if found.sampled_1_in > 1 else "")
+    title = f"Time to first token ({of}; compute modelled as of {found.gpu}, the rest measured)"
+    return title, ["part", "mean", "of it", *(f"P{percentile:g}" for percentile in PERCENTILES)], rows
+
+
+def first_token_headline(found: FirstToken) -> str:
+    """In a sentence."""
+    row = found.parts.iloc[0]
+    p50, p95 = (
+        units.percentile(row[f"p{percentile}_ns"], row["percentiles_of"], operations_needed(percentile))
+        for percentile in (50, 95)
+    )
+    loading = f"look-ups and loads {units.share(found.load_share)} of it"
+    return f"time to first token: P50 {p50}, P95 {p95}, {loading} (compute modelled: {found.gpu})"
+
+
+def first_token_notes(found: FirstToken) -> Iterator[str]:
+    """What storage is worth, in sentences."""
+    if found.found:
+        yield (
+            f"{units.count(found.slower)} of {units.count(found.found)} requests that found something waited longer "
+            "for it than computing it takes (modelled, alone on the GPU)."
+        )
+        saved = units.digits(found.gpu_s_saved_per_hour)
+        yield f"What was found saved {saved} GPU-seconds of prefill in an hour of this load (modelled)."
+    if found.break_even is not None:
+        yield _break_even(found.break_even)
+    elif found.found:
+        yield "No break-even: too few requests found something, or all found equally much."
+
+
+def _break_even(found: BreakEven) -> str:
+    longest = units.count(found.longest)
+    span = f"{units.count(found.shortest)} to {longest} tokens were found"
+    if found.tokens is None:
+        return f"Break-even: at no length up to {longest} tokens is loading faster than computing ({span})."
+    low, high = (f"beyond {longest}" if end is None else units.count(end) for end in (found.low, found.high))
+    return (
+        f"Break-even: prefixes from {units.count(found.tokens)} tokens on ({low} to {high}, 95 %) are loaded faster "
+        f"than they are computed (modelled); load by a straight line, {span}."
+    )
+
+
+def first_token_json(found: FirstToken | None) -> dict[str, Any] | None:
+    """As docs/summary.md says; None where there is none."""
+    if found is None:
+        return None
+    facts = {
+        name: getattr(found, name) for name in ("gpu", "requests", "sampled_1_in", "load_share", "found", "slower")
+    }
+    facts["gpu_s_saved_per_hour"] = found.gpu_s_saved_per_hour
+    facts["parts"] = found.parts.to_dict("records")
+    facts["break_even"] = None if found.break_even is None else asdict(found.break_even)
+    return facts
