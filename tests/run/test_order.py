@@ -23,6 +23,7 @@ ORDER = Order(
     patience_s=2.5,
     spill=SpillOrder(False, Path("/var/tmp")),
     consent_devices=("/dev/disk-under-test",),
+    run_id="20260102-030405-0123ab",
 )
 """Nothing in it is as it would be if it were not said."""
 
