@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from kvbench.records.reader import Attribute, RunFile, open_run, read_columns
 from kvbench.records.schema import CODES, labels
+
+CODED_TABLES: Final = ("records", "requests", "batches")
+"""Those whose codes are shown by their names."""
 
 
 class Run:
@@ -121,7 +124,8 @@ class Run:
 
     @cached_property
     def batches(self) -> pd.DataFrame:
-        """One row per batch of two operations and more, or of a sample of them (`batches_sampled_1_in`)."""
+        """One row per batch of two operations and more, or of a sample of them (`batches_sampled_1_in`); columns that
+        hold codes are categorical."""
         return self._frame("batches")
 
     @cached_property
@@ -160,22 +164,27 @@ class Run:
         if table not in self.file.tables:
             return pd.DataFrame()
         arrays = read_columns(self.file, table)
-        coded = table in ("records", "requests")
         # Without a copy pandas keeps each column as it was read: joining them would take the memory twice.
         return pd.DataFrame(
-            {name: self._categorical(name, values) if coded else values for name, values in arrays.items()}, copy=False
+            {name: self._categorical(table, name, values) for name, values in arrays.items()}, copy=False
         )
 
-    def _categorical(self, column: str, codes: NDArray[Any]) -> NDArray[Any] | pd.Categorical:
+    def names_of(self, table: str, column: str) -> list[str]:
+        """What the codes in `column` of `table` stand for, in their order; none where it holds no codes, or those of
+        another table than /records, /requests and /batches."""
+        if table not in CODED_TABLES:
+            return []
         if column == "tier":
-            names = list(self.tiers["name"])
-        elif column in CODES:
-            names = list(labels(column).values())
-        elif column == "qos" and len(codes) and codes.max() < len(self.qos_classes):
-            names = list(self.qos_classes)
-        else:
+            return list(self.tiers["name"])
+        if column == "qos":
+            return list(self.qos_classes)
+        return list(labels(column).values()) if column in CODES else []
+
+    def _categorical(self, table: str, column: str, codes: NDArray[Any]) -> NDArray[Any] | pd.Categorical:
+        names: list[Any] = self.names_of(table, column)
+        # The reader has checked the codes that it knows, which are not those of batches and classes.
+        if not names or codes.dtype != np.uint8 or (len(codes) and codes.max() >= len(names)):
             return codes
-        # The reader has checked that the codes are within the names.
         signed: NDArray[Any] = codes.view(np.int8) if len(names) < 128 else codes.astype(np.int16)
         return pd.Categorical.from_codes(signed, pd.Index(names))
 

@@ -47,6 +47,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "doctor": Entry(
         "Check this node, and DIRECTORY if given; exit 1 if a run would fail.", "kvbench.commands.look:doctor"
     ),
+    "export": Entry(
+        "Write every table of RUN_FILE into a new folder of Parquet files, for programs that query more than memory "
+        "holds.",
+        "kvbench.commands.export:export",
+    ),
     "mlperf": Entry("MLPerf Storage, KV cache: the trials of a submission."),
     "mlperf audit": Entry(
         "Say what the figures in TREEs cover and what they do not, with the evidence: what the rules do not ask.",

@@ -137,6 +137,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "study scaling": home / "scaling.csv",
         "study engines": home / "engines.csv",
         "mlperf audit": home / "audit.md",
+        "export": home / "tables",
         "mlperf run": home / "results",
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,44 @@ def test_pictures_that_find_no_room_are_not_left_half_and_are_what_is_named(
     assert (tmp_path / "page.html").exists()
 
 
+def test_tables_that_find_no_room_are_not_left_half(
+    kvbench: Call, mounted: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    place = mounted("tmpfs", "size=64k")
+    ended = kvbench("export", RUN_FILE, "-o", place / "tables")
+    assert ended.code == 1
+    (message,) = ended.messages
+    assert message.startswith(f"kvbench: cannot write into {place}/tables: No space left on device")
+    assert not list(place.iterdir())
+
+
+def test_tables_go_into_no_folder_that_holds_something(kvbench: Call, tmp_path: Path) -> None:
+    place = tmp_path / "tables"
+    place.mkdir()
+    (place / "mine").write_text("precious")
+    ended = kvbench("export", RUN_FILE, "-o", place)
+    assert ended.code == 1
+    assert f"cannot write into {place}: it is not empty; give the name of a new folder" in ended.err
+    assert remains(tmp_path) == ["tables", "tables/mine"]
+
+
+def test_tables_of_no_run_file_leave_no_folder(kvbench: Call, tmp_path: Path) -> None:
+    (tmp_path / "run.h5").write_text("no run file")
+    ended = kvbench("export", tmp_path / "run.h5", "-o", tmp_path / "tables")
+    assert ended.code == 1
+    (message,) = ended.messages
+    assert f"{tmp_path}/run.h5 is no HDF5 file" in message
+    assert remains(tmp_path) == ["run.h5"]
+
+
+def test_tables_say_what_they_need(kvbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    ended = kvbench("export", RUN_FILE, "-o", tmp_path / "tables")
+    assert ended.code == 1
+    assert "making parquet files needs pyarrow, which is not installed: pip install" in ended.err
+    assert remains(tmp_path) == []
+
+
 MAY_MAKE_FILES = {
     "analysis/plots/figure.py": "a picture in memory",
     "kvbench/mlperf/package/package.py": "a folder of its own, and its move into the tree",
@@ -181,6 +220,7 @@ MAY_MAKE_FILES = {
     "kvbench/mlperf/trials/measuring.py": "the folder of a trial gets its name",
     "kvbench/mlperf/trials/surroundings.py": "the kernel's switch",
     "kvbench/records/file.py": "the run file gets its name, where it may",
+    "kvbench/records/new_folder.py": "a folder gets its name",
     "kvbench/records/outputs.py": "every other file of a command",
     "kvbench/tiers/file/probe.py": "in a folder of its own",
     "kvbench/tiers/file/nixl_transfers.py": "an object gets its name, below the folder of a run",

@@ -78,6 +78,7 @@ def makers_of_folders(folder: Path, results: Path, done: Path) -> Mapping[str, t
     return {
         "report --png": ("report", RUN_FILE, "-o", results / "page.html", "--png", OUTPUT),
         "mlperf run": rehearsal(folder, Path(OUTPUT)),
+        "export": ("export", RUN_FILE, "-o", OUTPUT),
         "mlperf package": ("mlperf", "package", done, "-o", OUTPUT),
     }
 
