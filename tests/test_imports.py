@@ -30,6 +30,7 @@ ANALYSIS_FLOORS: Final = (
     ("condensed",),
     ("plots", "summary"),
     ("compare", "copy_path", "engines", "export", "scaling"),
+    ("history",),
     ("__init__",),
     ("report",),
 )

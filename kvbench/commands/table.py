@@ -52,6 +52,11 @@ COMMANDS: Final[dict[str, Entry]] = {
         "holds.",
         "kvbench.commands.export:export",
     ),
+    "history": Entry(
+        "List the runs of all run files below FOLDERS, in order of time: when, where and what, and how fast storage "
+        "was.",
+        "kvbench.commands.history:history",
+    ),
     "mlperf": Entry("MLPerf Storage, KV cache: the trials of a submission."),
     "mlperf audit": Entry(
         "Say what the figures in TREEs cover and what they do not, with the evidence: what the rules do not ask.",

@@ -1,12 +1,13 @@
 """Reading a run file, whoever made it: everything is checked before it is believed, and nothing in a file is executed.
 
-`open_run` checks the structure and reads the attributes; `read_columns` reads only the columns that are asked for, and
-checks that codes are within their enumerations. The file is open only during a call.
+`open_run` checks the structure, or the part of it that is asked for, and reads the attributes; `read_columns` reads
+only the columns that are asked for, and checks that codes are within their enumerations. The file is open only during
+a call.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +108,31 @@ class RunFile:
         return tuple(bool(tier.get("storage", tier["kind"] != "memory")) for tier in self.tiers)
 
 
-def open_run(path: str | os.PathLike[str], source: str | os.PathLike[str] | None = None) -> RunFile:
+def open_run(
+    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None = None,
+    *,
+    only: Mapping[str, Collection[str]] | None = None,
+) -> RunFile:
     """Check the run file at `path` and read its attributes. Raises KvbenchError naming the file and what is wrong.
 
-    `source`: what the file is opened by, where that is something else than its name.
+    `source`: what the file is opened by, where that is something else than its name. `only`: the columns, by table,
+    that will be read; others are neither checked nor known: to look at every one takes longer than to read a few.
     """
     name, opened_by = Path(path), Path(path if source is None else source)
     with _opened(name, opened_by) as file:
         attributes = _attributes(name, file)
         nbytes = opened_by.stat().st_size
-        tables = {table: _table(name, table, group, nbytes) for table, group in _hard_links(name, file).items()}
+        groups = _hard_links(name, file, only)
+        there = set(file)
+        tables = {
+            table: _table(name, table, group, nbytes, None if only is None else only[table])
+            for table, group in groups.items()
+        }
     run = RunFile(name, attributes, tables, opened_by)
     _check_attributes(run)
     for table in _required(run):
-        if table not in tables:
+        if table not in there:
             raise _refuse(name, f"/{table} is missing")
     return run
 
@@ -176,23 +188,26 @@ def _opened(path: Path, source: Path) -> Iterator[Any]:
         raise KvbenchError(f"{path} is no HDF5 file, or is truncated or damaged: {reason}") from error
 
 
-def _hard_links(path: Path, group: Any) -> dict[str, Any]:
-    """The members of `group`. Links to elsewhere are refused: they would have other files read."""
-    for name in group:
+def _hard_links(path: Path, group: Any, wanted: Collection[str] | None = None) -> dict[str, Any]:
+    """The members of `group`, or those of them that are `wanted`. Links to elsewhere are refused: they would have other
+    files read."""
+    names = [name for name in group if wanted is None or name in wanted]
+    for name in names:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise _refuse(path, f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
-    return {name: group[name] for name in group}
+    return {name: group[name] for name in names}
 
 
 def _attributes(path: Path, file: Any) -> dict[str, Attribute]:
-    if "format_version" not in file.attrs:
+    attrs = file.attrs
+    if "format_version" not in attrs:
         raise _refuse(path, "the attribute format_version is missing, so kvbench did not write it")
     result: dict[str, Attribute] = {}
-    for name in file.attrs:
-        identifier = file.attrs.get_id(name)
+    for name in attrs:
+        identifier = attrs.get_id(name)
         if identifier.shape != () or identifier.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
             raise _refuse(path, f"the attribute {name} is not a single value")
-        value = file.attrs[name]
+        value = attrs[name]
         if isinstance(value, bytes | str):
             result[name] = value.decode("utf-8") if isinstance(value, bytes) else value
         elif isinstance(value, np.integer | np.bool_):
@@ -245,10 +260,10 @@ def _json_attribute(run: RunFile, name: str) -> Any:
         raise _refuse(run.path, f"the attribute {name} is not JSON") from error
 
 
-def _table(path: Path, name: str, group: Any, nbytes: int) -> Table:
+def _table(path: Path, name: str, group: Any, nbytes: int, wanted: Collection[str] | None) -> Table:
     if not isinstance(group, h5py.Group):
         raise _refuse(path, f"/{name} is not a group of columns")
-    datasets = _hard_links(path, group)
+    datasets = _hard_links(path, group, wanted)
     for column, dataset in datasets.items():
         _check_dataset(path, f"/{name}/{column}", dataset, nbytes)
     lengths = {len(dataset) for dataset in datasets.values()}
@@ -262,6 +277,7 @@ def _table(path: Path, name: str, group: Any, nbytes: int) -> Table:
     columns = tuple(datasets)
     if name in _LAYOUTS:
         dtype, columns = _LAYOUTS[name]
+        columns = tuple(column for column in columns if wanted is None or column in wanted)
         columns = tuple(column for column in columns if column in datasets or column not in LATER_COLUMNS)
         for column in columns:
             _check_column(path, name, column, datasets.get(column), dtype[column])

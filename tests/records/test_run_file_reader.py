@@ -44,6 +44,39 @@ def replaced(file: Any, name: str, values: Any, **options: Any) -> None:
     file.create_dataset(name, data=values, **options)
 
 
+def test_only_what_is_asked_for_is_checked_and_known(good: Path, tmp_path: Path) -> None:
+    only = {"records": ("nbytes", "op"), "ranks": ("host", "missing"), "nodes": ("host",)}
+    run = open_run(good, only=only)
+    assert {name: set(table.columns) for name, table in run.tables.items()} == {
+        "records": {"nbytes", "op"},
+        "ranks": {"host"},
+    }
+    assert read_columns(run, "records")["nbytes"].tolist() == read_columns(open_run(good), "records")["nbytes"].tolist()
+    path = tmp_path / "run.h5"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        replaced(file, "records/wall_ns", np.zeros(7, np.int64))
+    with pytest.raises(KvbenchError, match="differ in length"):
+        open_run(path)
+    assert open_run(path, only=only).tables["records"].rows == 200
+    with h5py.File(path, "r+") as file:
+        replaced(file, "records/nbytes", np.zeros(200, np.float32))
+    with pytest.raises(KvbenchError, match="records/nbytes has type float32"):
+        open_run(path, only=only)
+
+
+@pytest.mark.parametrize("table", ["records", "requests"])
+def test_a_file_without_its_large_tables_is_refused_whatever_is_asked_for(
+    good: Path, tmp_path: Path, table: str
+) -> None:
+    path = tmp_path / "run.h5"
+    shutil.copy(good, path)
+    with h5py.File(path, "r+") as file:
+        del file[table]
+    with pytest.raises(KvbenchError, match=f"/{table} is missing"):
+        open_run(path, only={"ranks": ("host",)})
+
+
 def test_selected_rows_of_selected_columns_are_read(good: Path) -> None:
     run = open_run(good)
     everything = read_columns(run, "records")

@@ -91,6 +91,7 @@ def only_printing(folder: Path, made: Mapping[str, Path]) -> Mapping[str, tuple[
         "configs": ("configs",),
         "datasize": ("datasize", "smoke"),
         "doctor": ("doctor",),
+        "history": ("history", made["run"]),
         "mlperf check": ("mlperf", "check", made["mlperf package"] / "Example"),
         "mlperf table": ("mlperf", "table", made["mlperf package"] / "Example"),
         "plan": ("plan", "mooncake", *overrides(f"workload.path={made['trace']}")),
