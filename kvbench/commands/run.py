@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -25,8 +25,21 @@ from kvbench.commands.paths import absolute_place
 from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.console import run_console
 from kvbench.run import runner
+from kvbench.run.metrics import read_address
 from kvbench.run.order import Order
 from kvbench.run.output.spill_files import SpillOrder
+
+
+class _Listening(click.types.StringParamType):
+    """Where to listen: an address, which may be left out, and a port."""
+
+    name = "[ADDRESS]:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return read_address(str(value))
+        except ValueError as error:
+            return self.fail(str(error), param, ctx)
 
 
 @click.command(cls=RanksCommand)
@@ -81,6 +94,11 @@ from kvbench.run.output.spill_files import SpillOrder
     show_default=True,
     help="Seconds without a sign of life of a node or rank after which all ranks end.",
 )
+@click.option(
+    "--metrics",
+    type=_Listening(),
+    help="Rank 0 tells live figures to Prometheus there; to its own node alone unless an address is given.",
+)
 def run(
     config: str,
     directory: str | None,
@@ -99,6 +117,7 @@ def run(
     hosts: str | None,
     hostfile: Path | None,
     patience_s: float,
+    metrics: tuple[str, int] | None,
 ) -> str:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
@@ -139,6 +158,7 @@ def run(
         patience_s=patience_s,
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
         consent_devices=consent_devices,
+        metrics=metrics,
     )
     console = run_console(inside, world.rank)
     with runner.run(world, order, console) as written:

@@ -20,6 +20,9 @@ _WIDTH: Final = 3 + _BINS
 """For each tier: operations, bytes, failed operations (which canceled ones are not), and a histogram of wall time in
 quarters of an octave."""
 
+HISTOGRAM_EDGES_S: Final = _LOWEST_NS * 2.0 ** np.arange(1, _BINS // _BINS_PER_OCTAVE + 1) / 1e9
+"""Upper edges of `octaves`; in the last is all that is longer, too."""
+
 
 def counters_width(tiers: int) -> int:
     """Numbers in the vector for so many tiers."""
@@ -85,3 +88,9 @@ def _percentile_ms(histogram: npt.NDArray[np.int64], quantile: float) -> float:
         return 0.0
     place = int(np.searchsorted(np.cumsum(histogram), quantile * total))
     return float(_LOWEST_NS * 2 ** ((place + 1) / _BINS_PER_OCTAVE) / 1e6)
+
+
+def octaves(totals: npt.NDArray[np.int64], tier: int) -> npt.NDArray[np.int64]:
+    """How many operations of a tier there are in each octave of wall time, whose edges are HISTOGRAM_EDGES_S."""
+    histogram = totals[tier * _WIDTH : (tier + 1) * _WIDTH][3:]
+    return np.asarray(histogram.reshape(-1, _BINS_PER_OCTAVE).sum(axis=1))

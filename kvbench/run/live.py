@@ -6,7 +6,7 @@ module, nor the library that it prints with.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,30 @@ from kvbench.units import GIB
 _PLAIN_INTERVAL_S: Final = 5.0
 
 
+class Listener(Protocol):
+    """Who hears what is shown."""
+
+    def begin_load(self, tier_names: Sequence[str]) -> None:
+        """The next counters begin at 0; they are of these tiers."""
+
+    def show(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> None:
+        """The summed counters of a load after `elapsed_s`."""
+
+
 class View:
     """Shows progress on `console` (rank 0). Use as a context manager."""
 
     def __init__(
-        self, console: Console, tier_names: Sequence[str], ranks: int, heading: Callable[[float], str] | None = None
+        self,
+        console: Console,
+        tier_names: Sequence[str],
+        ranks: int,
+        heading: Callable[[float], str] | None = None,
+        listener: Listener | None = None,
     ) -> None:
-        """`heading`: from the seconds that the load still takes, what to say of it before its own figures."""
+        """`heading`: from the seconds that the load still takes, what to say of it before its own figures. `listener`
+        is told whatever is shown, more often than a plain line is printed."""
+        self._listener = listener
         self._heading = heading
         self._console = console
         self._tier_names = tier_names
@@ -39,6 +56,8 @@ class View:
     def __enter__(self) -> "View":
         if self._live:
             self._live.start()
+        if self._listener:
+            self._listener.begin_load(self._tier_names)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,6 +66,8 @@ class View:
 
     def show(self, totals: npt.NDArray[np.int64], elapsed_s: float, duration_s: float | None) -> None:
         """Show the summed counters `elapsed_s` after the start of the load."""
+        if self._listener:
+            self._listener.show(totals, elapsed_s, duration_s)
         if self._live:
             # The last line is an empty one: launchers hand lines on, and keep back what has no end yet.
             self._live.update(Group(self._table(totals, elapsed_s, duration_s), ""), refresh=True)

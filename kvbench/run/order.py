@@ -64,6 +64,8 @@ class Order:
     """Block devices that may be overwritten, each named as it is given as `directory`."""
     run_id: str = ""
     """Of `new_run_id`, where whoever orders has to know it beforehand; "": the run makes one."""
+    metrics: tuple[str, int] | None = None
+    """Address and port that rank 0 tells live figures at; None: nowhere."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""

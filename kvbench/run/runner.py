@@ -34,6 +34,7 @@ from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.run.addresses import addresses_of_node
 from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
+from kvbench.run.metrics import Metrics, serve
 from kvbench.run.order import Order, Plan, make_plan
 from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
@@ -82,13 +83,16 @@ def run(comm: Communicator, order: Order, console: "Console", heading: Callable[
         wishes = order.gather, order.gather_memory_bytes
         gathering = agreement.run("check", lambda: choose_gathering(topology, *wishes))
         _announce(console, topology, plan)
+        metrics = agreement.on_first("check", lambda: _metrics(stack, console, topology, plan))
         sharing = join(topology, plan.config, work.part)
         addresses = addresses_of_node(topology, order.directory)
         watch.advice = _advice(topology, plan, addresses)
         with Bench.build(topology, agreement, plan, addresses, work.schedule, sharing) as bench:
             watch.before_end.append(lambda: bench.farewell(FAREWELL_S))
             announce(console, topology, order.spill, bench.around.spill, bench.sizes.spill_bytes)
-            outcome = _load(topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading)
+            outcome = _load(
+                topology, agreement, plan, work.schedule, bench, interrupt, watch, console, heading, metrics
+            )
             interrupt.waits_for = f"writing {order.out}"
             with saying_what_is_left(topology, bench.spill, plan.run_id, order.out, writes=True):
                 status = gather_outcome(topology, agreement, plan, bench, outcome, writer, gathering)
@@ -139,6 +143,17 @@ def _announce(console: "Console", topology: Topology, plan: Plan) -> None:
         )
 
 
+def _metrics(stack: ExitStack, console: "Console", topology: Topology, plan: Plan) -> Metrics | None:
+    """Rank 0's live figures for others, until `stack` is left."""
+    if plan.order.metrics is None:
+        return None
+    facts = {"run_id": plan.run_id, "configuration": plan.config.name, "fingerprint": plan.fingerprint}
+    metrics = Metrics({name: printable(value) for name, value in facts.items()}, topology.size)
+    url = serve(stack, metrics, plan.order.metrics)
+    console.print(f"live figures for Prometheus: {url}", soft_wrap=True, highlight=False)
+    return metrics
+
+
 # Load
 
 
@@ -152,6 +167,7 @@ def _load(
     watch: Watch,
     console: "Console",
     heading: Callable[[float], str] | None,
+    metrics: Metrics | None,
 ) -> Outcome:
     """Calibrate, precondition, warm up and measure; returns what came of it on this rank, also when it ended early."""
     config = plan.config
@@ -165,7 +181,7 @@ def _load(
     if topology.rank == 0:
         from kvbench.run.live import View  # noqa: PLC0415 - no other rank loads what it prints with
 
-        view = View(console, bench.tier_names, topology.size, heading)
+        view = View(console, bench.tier_names, topology.size, heading, metrics)
     drive = Drive(topology, bench, interrupt, watch, view)
     in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
     watch.advice = _advice(topology, plan, bench.around.addresses, bench.spill)

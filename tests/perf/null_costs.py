@@ -54,12 +54,14 @@ def main() -> int:
     return 0 if ratio >= choices.at_least else 1
 
 
-def operations_per_processor_s(command: Path, config: str, seconds: float, settings: Sequence[str]) -> float:
-    """Run the command once. Raises SystemExit where it fails."""
+def operations_per_processor_s(
+    command: Path, config: str, seconds: float, settings: Sequence[str], options: Sequence[str] = ()
+) -> float:
+    """Run the command once, with these `options`. Raises SystemExit where it fails."""
     with tempfile.TemporaryDirectory(prefix="kvbench-null-") as folder:
         out = Path(folder) / "run.h5"
         changes = [part for each in (*_USUAL, f"duration_s={seconds}", *settings) for part in ("--set", each)]
-        readings = watched([str(command.absolute()), "run", config, *changes, "--out", str(out)], folder)
+        readings = watched([str(command.absolute()), "run", config, *changes, "--out", str(out), *options], folder)
         with h5py.File(out) as file:
             starts_ns = file["records/t_start_ns"][:]
     first_ns, last_ns = int(starts_ns.min() + _MARGIN_S * 1e9), int(starts_ns.max() - _MARGIN_S * 1e9)

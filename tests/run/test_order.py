@@ -24,6 +24,7 @@ ORDER = Order(
     spill=SpillOrder(False, Path("/var/tmp")),
     consent_devices=("/dev/disk-under-test",),
     run_id="20260102-030405-0123ab",
+    metrics=("::1", 9464),
 )
 """Nothing in it is as it would be if it were not said."""
 
