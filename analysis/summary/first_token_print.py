@@ -32,7 +32,7 @@ def first_token_table(found: FirstToken) -> TextTable:
         ]
         share = units.share(row["mean_ns"] / whole) if inside and whole else ""
         rows.append([_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *times])
-    of = f"{units.count(found.requests)} requests done" + (" (a sample)" if found.sampled_1_in > 1 else "")
+    of = f"{units.count_of(found.requests, 'request')} done" + (" (a sample)" if found.sampled_1_in > 1 else "")
     title = f"Time to first token ({of}; compute modelled as of {found.gpu}, the rest measured)"
     return title, ["part", "mean", "of it", *(f"P{percentile:g}" for percentile in PERCENTILES)], rows
 
@@ -67,7 +67,8 @@ def _break_even(found: BreakEven) -> str:
     longest = units.count(found.longest)
     span = f"{units.count(found.shortest)} to {longest} tokens were found"
     if found.tokens is None:
-        return f"Break-even: at no length up to {longest} tokens is loading faster than computing ({span})."
+        chance = "" if found.low is None else f", though it may be from {units.count(found.low)} tokens on (95 %)"
+        return f"Break-even: at no length up to {longest} tokens is loading faster than computing{chance} ({span})."
     low, high = (f"beyond {longest}" if end is None else units.count(end) for end in (found.low, found.high))
     return (
         f"Break-even: prefixes from {units.count(found.tokens)} tokens on ({low} to {high}, 95 %) are loaded faster "

@@ -233,7 +233,7 @@ def _requests(summary: Summary, console: Console) -> None:
         return
     print_table(
         console,
-        f"Time per request ({units.count(every[0]['requests'])} requests done{contains_modelled(summary)})",
+        f"Time per request ({units.count_of(every[0]['requests'], 'request')} done{contains_modelled(summary)})",
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
     )
