@@ -128,7 +128,8 @@ def _timed(run: Run) -> dict[str, NDArray[Any]]:
 
 def _done(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
     mask = (columns["phase"] == Phase.MEASURE) & (columns["state"] == RequestState.DONE)
-    return mask & (columns["first_token_ns"] > 0) & (columns["load_ns"] >= 0)
+    mask &= (columns["first_token_ns"] > 0) & (columns["load_ns"] >= 0)
+    return np.asarray(mask, np.bool_)
 
 
 def _comes_by_itself(run: Run) -> bool:
