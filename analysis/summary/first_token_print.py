@@ -48,8 +48,13 @@ def first_token_headline(found: FirstToken) -> str:
     return f"time to first token: P50 {p50}, P95 {p95}, {loading} (compute modelled: {found.gpu})"
 
 
-def first_token_notes(found: FirstToken) -> Iterator[str]:
-    """What storage is worth, in sentences."""
+def first_token_notes(found: FirstToken, never_begun: float = 0) -> Iterator[str]:
+    """What storage is worth, in sentences; `never_begun`: requests that came and are in no row (NaN: it is unknown)."""
+    if never_begun > 0 and (found.parts["part"] == "modelled_uncached").any():
+        yield (
+            f"{units.count_of(never_begun, 'request')} had not begun: none is among these times, and the queue without "
+            "a cache lacks them, so that it is too short."
+        )
     if found.found:
         yield (
             f"{units.count(found.slower)} of {units.count(found.found)} requests that found something waited longer "

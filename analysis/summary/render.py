@@ -192,7 +192,9 @@ def _first_token(summary: Summary, console: Console) -> None:
     if summary.first_token is None:
         return
     print_table(console, *first_token_table(summary.first_token))
-    for line in first_token_notes(summary.first_token):
+    load = summary.load
+    never_begun = float(load.loc[load["unit"] == "requests", "waiting"].sum(skipna=False))
+    for line in first_token_notes(summary.first_token, never_begun):
         console.print(safe_text(line))
 
 

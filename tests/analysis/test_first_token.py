@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import kvbench_analysis as ka
 import numpy as np
+import pandas as pd
 import pytest
 from condensing import condensed, within_window
 from kvbench_analysis.figures.first_token import BreakEven, FirstToken
@@ -157,10 +158,13 @@ def test_what_never_pays_and_what_always_does(tmp_path: Path) -> None:
     assert always.tokens == 1
 
 
-def test_a_break_even_that_only_chance_denies_is_not_denied_flatly() -> None:
+def test_notes_deny_no_break_even_that_chance_allows_and_name_who_had_not_begun() -> None:
     never = BreakEven(tokens=None, low=3699.0, high=None, shortest=512, longest=5632, load_s_per_token=4e-6, load_s=0.0)
     found = SimpleNamespace(found=100, slower=50, gpu_s_saved_per_hour=1.0, break_even=never)
-    said = list(first_token_notes(cast(FirstToken, found)))[-1]
+    found.parts = pd.DataFrame({"part": ["first_token", "modelled_uncached"]})
+    assert next(first_token_notes(cast(FirstToken, found), 105)).startswith("105 requests had not begun")
+    *others, said = first_token_notes(cast(FirstToken, found), float("nan"))
+    assert not any("begun" in other for other in others)
     assert "faster than computing, though it may be from 3 699 tokens on (95 %) (512 to 5 632 tokens" in said
 
 
