@@ -76,7 +76,9 @@ def first_token(run: Run, window: Window) -> FirstToken | None:
     model = compute_model_of(run.attributes.get("compute_model_json"))
     if model is None:
         return None
-    columns = _done(run)
+    every = _timed(run)
+    done = _done(every)
+    columns = {name: values[done] for name, values in every.items()}
     requests = len(columns["first_token_ns"])
     if not requests:
         return None
@@ -96,7 +98,8 @@ def first_token(run: Run, window: Window) -> FirstToken | None:
     }
     sampled = run.sampled_1_in("requests")
     if _comes_by_itself(run) and sampled == 1:
-        times["modelled_uncached"] = _uncached_ns(columns["rank"], columns["intended_ns"], whole_s)
+        computed_s = model.prefill_s(every["context_tokens"].astype(np.int64), 0)
+        times["modelled_uncached"] = _uncached_ns(every["rank"], every["intended_ns"], computed_s)[done]
     has = found > 0
     seconds = window.seconds
     return FirstToken(
@@ -112,15 +115,21 @@ def first_token(run: Run, window: Window) -> FirstToken | None:
     )
 
 
-def _done(run: Run) -> dict[str, NDArray[Any]]:
+def _timed(run: Run) -> dict[str, NDArray[Any]]:
+    """Of all requests that came at a time of their own, done or not: what is computed of one, others wait for."""
     names = [
         "phase", "state", "rank", "intended_ns", "start_ns", "look_up_ns", "load_ns", "first_token_ns",
         "context_tokens", "hit_tokens",
     ]  # fmt: skip
     columns = run.columns(names, "requests")
+    mask = columns["phase"] != Phase.PRECONDITION
+    return {name: values[mask] for name, values in columns.items()}
+
+
+def _done(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
     mask = (columns["phase"] == Phase.MEASURE) & (columns["state"] == RequestState.DONE)
     mask &= (columns["first_token_ns"] > 0) & (columns["load_ns"] >= 0)
-    return {name: values[mask] for name, values in columns.items()}
+    return np.asarray(mask, np.bool_)
 
 
 def _comes_by_itself(run: Run) -> bool:
@@ -135,7 +144,8 @@ def _distribution(part: str, values: NDArray[Any]) -> dict[str, Any]:
 
 
 def _uncached_ns(rank: NDArray[Any], came_ns: NDArray[np.int64], takes_s: Floats) -> NDArray[np.int64]:
-    """Times to first token if the GPU of each rank computed all of each context, one after the other as they came."""
+    """Times to first token if the GPU of each rank computed all of each context, one after the other as they came.
+    Every request that was begun belongs in it: without those that were not done, the queue would be too short."""
     result = np.empty(len(rank), np.int64)
     for each in np.unique(rank):
         mine = np.flatnonzero(rank == each)

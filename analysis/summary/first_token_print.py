@@ -32,7 +32,7 @@ def first_token_table(found: FirstToken) -> TextTable:
         ]
         share = units.share(row["mean_ns"] / whole) if inside and whole else ""
         rows.append([_NAMES[row["part"]], units.duration(row["mean_ns"]), share, *times])
-    of = f"{units.count(found.requests)} requests done" + (" (a sample)" if found.sampled_1_in > 1 else "")
+    of = f"{units.count_of(found.requests, 'request')} done" + (" (a sample)" if found.sampled_1_in > 1 else "")
     title = f"Time to first token ({of}; compute modelled as of {found.gpu}, the rest measured)"
     return title, ["part", "mean", "of it", *(f"P{percentile:g}" for percentile in PERCENTILES)], rows
 
@@ -48,8 +48,13 @@ def first_token_headline(found: FirstToken) -> str:
     return f"time to first token: P50 {p50}, P95 {p95}, {loading} (compute modelled: {found.gpu})"
 
 
-def first_token_notes(found: FirstToken) -> Iterator[str]:
-    """What storage is worth, in sentences."""
+def first_token_notes(found: FirstToken, never_begun: float = 0) -> Iterator[str]:
+    """What storage is worth, in sentences; `never_begun`: requests that came and are in no row (NaN: it is unknown)."""
+    if never_begun > 0 and (found.parts["part"] == "modelled_uncached").any():
+        yield (
+            f"{units.count_of(never_begun, 'request')} had not begun: none is among these times, and the queue without "
+            "a cache lacks them, so that it is too short."
+        )
     if found.found:
         yield (
             f"{units.count(found.slower)} of {units.count(found.found)} requests that found something waited longer "
@@ -67,7 +72,8 @@ def _break_even(found: BreakEven) -> str:
     longest = units.count(found.longest)
     span = f"{units.count(found.shortest)} to {longest} tokens were found"
     if found.tokens is None:
-        return f"Break-even: at no length up to {longest} tokens is loading faster than computing ({span})."
+        chance = "" if found.low is None else f", though it may be from {units.count(found.low)} tokens on (95 %)"
+        return f"Break-even: at no length up to {longest} tokens is loading faster than computing{chance} ({span})."
     low, high = (f"beyond {longest}" if end is None else units.count(end) for end in (found.low, found.high))
     return (
         f"Break-even: prefixes from {units.count(found.tokens)} tokens on ({low} to {high}, 95 %) are loaded faster "

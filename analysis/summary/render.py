@@ -192,7 +192,9 @@ def _first_token(summary: Summary, console: Console) -> None:
     if summary.first_token is None:
         return
     print_table(console, *first_token_table(summary.first_token))
-    for line in first_token_notes(summary.first_token):
+    load = summary.load
+    never_begun = float(load.loc[load["unit"] == "requests", "waiting"].sum(skipna=False))
+    for line in first_token_notes(summary.first_token, never_begun):
         console.print(safe_text(line))
 
 
@@ -233,7 +235,7 @@ def _requests(summary: Summary, console: Console) -> None:
         return
     print_table(
         console,
-        f"Time per request ({units.count(every[0]['requests'])} requests done{contains_modelled(summary)})",
+        f"Time per request ({units.count_of(every[0]['requests'], 'request')} done{contains_modelled(summary)})",
         ["part", "mean", *(f"P{percentile:g}" for percentile in PERCENTILES)],
         ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
     )

@@ -19,9 +19,11 @@ def print_table(
     *,
     left: int | frozenset[int] = 1,
     caption: str = "",
+    names: bool = False,
 ) -> None:
     """Print a table whose first `left` columns (or those of these numbers) are text, the others figures.
 
+    `names`: the first column holds names to be copied, which are not folded; they have to be short.
     The title is a line of its own: a table would fold it at its own width. Cells may have several lines.
     """
     columns = frozenset(range(left)) if isinstance(left, int) else left
@@ -29,7 +31,10 @@ def print_table(
     for place, heading in enumerate(headings):
         # What is too wide is folded: cut off, it could be another figure.
         table.add_column(
-            safe_text(heading, lines=True), justify="left" if place in columns else "right", overflow="fold"
+            safe_text(heading, lines=True),
+            justify="left" if place in columns else "right",
+            overflow="fold",
+            no_wrap=names and not place,
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else safe_text(cell, lines=True) for cell in row))

@@ -50,6 +50,11 @@ def count(number: float) -> str:
     return f"{int(number):,}".replace(",", " ") if math.isfinite(number) else NONE
 
 
+def count_of(number: float, noun: str) -> str:
+    """`1 request`, `1 234 requests`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def share(value: float) -> str:
     """`70 %`, `0.4 %`."""
     if not math.isfinite(value):

@@ -29,7 +29,8 @@ def _list_engines(console: Console) -> None:
         else:
             layout, moves = engine.layout.text, f"{engine.io['read_path']}, {threads}"
         rows.append((safe_text(name), f"{twin.package} {twin.version}", checked, block, layout, moves))
-    print_table(console, "Twins of engines", ("engine", "of", "", "block", "layout", "moves"), rows, left=6)
+    headings = ("engine", "of", "", "block", "layout", "moves")
+    print_table(console, "Twins of engines", headings, rows, left=6, names=True)
 
 
 def _left_out(names: list[str], place: str) -> str:

@@ -255,7 +255,7 @@ def compute_fits(config: Chosen) -> None:
     if config.compute is None:
         return
     if config.pacing.most_requests is not None:
-        raise ValueError("pacing.most_requests: where compute is modelled, it is compute.max_batch; give one of them")
+        raise ValueError("pacing.most_requests: where compute is modelled, it is compute.max_batch; make it null")
     if not config.serves_as_engine:
         raise ValueError(f"compute: {_ENGINE}; others have workload.generation_ms_per_token")
     if config.workload.generation_ms_per_token:

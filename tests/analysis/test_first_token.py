@@ -5,13 +5,16 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import kvbench_analysis as ka
 import numpy as np
+import pandas as pd
 import pytest
 from condensing import condensed, within_window
-from kvbench_analysis.figures.first_token import FirstToken
+from kvbench_analysis.figures.first_token import BreakEven, FirstToken
+from kvbench_analysis.summary.first_token_print import first_token_notes
 from numpy.typing import NDArray
 from rich.console import Console
 from synthetic import SyntheticRun, synthetic_run
@@ -94,14 +97,17 @@ def test_what_was_saved_and_what_took_longer_is_counted_request_by_request(tmp_p
 
 def test_without_a_cache_each_waits_for_those_before_it(tmp_path: Path) -> None:
     run = computing()
-    rows = np.sort(counted(run), order=["rank", "intended_ns"])
+    # Those that were not done as well: the GPU would have computed them too.
+    rows = np.sort(run.requests[run.requests["phase"] != Phase.PRECONDITION], order=["rank", "intended_ns"])
+    assert len(rows) > len(counted(run))
     free: dict[int, float] = {}
     times = []
     for row in rows:
         came = int(row["intended_ns"])
         begins = max(came, free.get(int(row["rank"]), 0))
         free[int(row["rank"])] = begins + round(prefill_s(int(row["context_tokens"]), 0) * 1e9)
-        times.append(free[int(row["rank"])] - came)
+        if row["phase"] == Phase.MEASURE and row["state"] == RequestState.DONE:
+            times.append(free[int(row["rank"])] - came)
     parts = figures(run, tmp_path).parts.set_index("part")
     assert parts.loc["modelled_uncached", "mean_ns"] == pytest.approx(np.mean(times), rel=1e-12)
     assert parts.loc["modelled_uncached", "p99_ns"] == pytest.approx(np.percentile(times, 99), rel=1e-12)
@@ -150,6 +156,16 @@ def test_what_never_pays_and_what_always_does(tmp_path: Path) -> None:
     always = figures(computing(load=lambda tokens: 2e-3 + 0 * tokens), tmp_path).break_even
     assert always is not None
     assert always.tokens == 1
+
+
+def test_notes_deny_no_break_even_that_chance_allows_and_name_who_had_not_begun() -> None:
+    never = BreakEven(tokens=None, low=3699.0, high=None, shortest=512, longest=5632, load_s_per_token=4e-6, load_s=0.0)
+    found = SimpleNamespace(found=100, slower=50, gpu_s_saved_per_hour=1.0, break_even=never)
+    found.parts = pd.DataFrame({"part": ["first_token", "modelled_uncached"]})
+    assert next(first_token_notes(cast(FirstToken, found), 105)).startswith("105 requests had not begun")
+    *others, said = first_token_notes(cast(FirstToken, found), float("nan"))
+    assert not any("begun" in other for other in others)
+    assert "faster than computing, though it may be from 3 699 tokens on (95 %) (512 to 5 632 tokens" in said
 
 
 def test_too_few_that_found_something_have_no_break_even(tmp_path: Path) -> None:

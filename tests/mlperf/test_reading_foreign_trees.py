@@ -15,6 +15,7 @@ from made_tree import STAMP, Made, foreign_tree, write_json
 from published_tree import Published, dress
 
 from kvbench.errors import KvbenchError
+from kvbench.mlperf.audit.audit import audit_trees
 from kvbench.mlperf.check.checker import Verdict, check_tree
 from kvbench.mlperf.check.results_table import FORMATS, table_rows
 from kvbench.mlperf.tree.code_hash import OLD_ALGORITHM, code_files, code_hash
@@ -182,6 +183,24 @@ def test_a_directory_that_is_a_link_is_none(clean: dict[str, Made], scratch: Pat
     (made.submitter / part).rename(scratch / part)
     (made.submitter / part).symlink_to(scratch / part)
     assert "requiredSubdirectoriesClosed" in whatever_happens(made.root).broken
+
+
+def test_a_directory_that_may_not_be_read_is_not_passed_over(
+    clean: dict[str, Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether rights bind depends on the user, so that the answer of the system is a made one."""
+    shut = clean["closed"].run
+    listed = os.scandir
+
+    def refuse(place: Path) -> Any:
+        if Path(place) == shut.resolve():
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr("kvbench.mlperf.tree.untrusted.os.scandir", refuse)
+    for read in (lambda: check_tree(clean["closed"].root), lambda: audit_trees([clean["closed"].root])):
+        with pytest.raises(KvbenchError, match=f"cannot read {shut.resolve()}: Permission denied"):
+            read()
 
 
 def test_names_that_are_no_text_are_shown_safely(clean: dict[str, Made], scratch: Path) -> None:

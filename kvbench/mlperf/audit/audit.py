@@ -82,7 +82,8 @@ def audit_trees(paths: Sequence[Path], upstream: Sequence[str] = ()) -> list[Lea
     """The audits of all runs in the trees at `paths`; `upstream` are the hashes of upstream's code, where they are
     known, by all readings of the rules.
 
-    Raises KvbenchError where one is no directory, or holds no run of the KV cache.
+    Raises KvbenchError where one is no directory, holds no run of the KV cache, or has a part that this user may not
+    read.
     """
     trees = []
     for path in paths:

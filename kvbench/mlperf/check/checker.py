@@ -110,7 +110,8 @@ class Verdict:
 
 
 def check_tree(path: Path) -> Verdict:
-    """Check the tree at `path` by all rules. Raises KvbenchError only where there is no directory at `path`."""
+    """Check the tree at `path` by all rules. Raises KvbenchError only where there is no directory at `path`, or a part
+    of the tree that this user may not read."""
     if not path.is_dir():
         raise KvbenchError(f"{path} is no directory: give the root of a submission tree")
     tree = read_tree(path)

@@ -125,7 +125,8 @@ def code_image_use(tree: Tree) -> Iterator[Problem]:
             if image.path in used:
                 continue
             if lost:
-                found = f"whether {shown(image.name)} is used, as {len(lost)} leaves point at no image"
+                leaves = "1 leaf points" if len(lost) == 1 else f"{len(lost)} leaves point"
+                found = f"whether {shown(image.name)} is used, as {leaves} at no image"
                 yield Problem(image.path, found, "leaves that point at images", "not checked")
             else:
                 yield Problem(image.path, "an image that no leaf points at", "images of the code that ran alone")

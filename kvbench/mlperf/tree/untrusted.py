@@ -1,7 +1,8 @@
 """Reading a tree that somebody else made: nothing in it is executed or believed, and nothing outside it is read.
 
 Symbolic links are never followed, only regular files are opened, and no more of a file is read than a limit allows.
-Whatever is wrong with a file becomes `Unreadable`, which says what; it never becomes another exception.
+Whatever is wrong with a file becomes `Unreadable`, which says what; it never becomes another exception. A directory
+that this user may not list is no fault of the tree, and ends the command: else what stands there would be passed over.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from kvbench.errors import KvbenchError
 from kvbench.units import MIB, format_bytes
 
 Kind = Literal["directory", "file", "link", "other"]
@@ -55,10 +57,18 @@ class Entry:
 
 
 def entries_of(directory: Path) -> list[Entry]:
-    """The entries of `directory` by name; none where it cannot be listed. Links are entries, and not followed."""
+    """The entries of `directory` by name; none where there is no such directory. Links are entries, and not followed.
+
+    Raises KvbenchError where this user has no right to list it.
+    """
     try:
         with os.scandir(directory) as found:
             every = [Entry(entry.name, directory / entry.name, _kind(entry)) for entry in found]
+    except PermissionError as error:
+        raise KvbenchError(
+            f"cannot read {printable(str(directory))}: {error.strerror}: nothing is said of a tree of which a part is "
+            "unread; read it as a user who may, or change the rights"
+        ) from error
     except (OSError, ValueError):
         return []
     return sorted(every, key=lambda entry: os.fsencode(entry.name))
