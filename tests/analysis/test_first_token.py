@@ -136,6 +136,7 @@ def scattered(rng: np.random.Generator, tokens: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((LOAD_S + LOAD_S_PER_TOKEN * tokens) * rng.uniform(0.5, 1.5, len(tokens)))
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_where_loads_scatter(tmp_path: Path) -> None:
     held = 0
     expected = next(n for n in range(1, 12_000) if LOAD_S + LOAD_S_PER_TOKEN * n <= prefill_s(n, 0))

@@ -63,6 +63,7 @@ def beginning(device: Path) -> bytes:
         return file.read(4096)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["buffered", "direct"])
 def test_a_run_on_a_device_is_verified_and_gives_it_back(
     kvbench: Call, devices: list[Path], tmp_path: Path, path: str

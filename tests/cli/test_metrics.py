@@ -33,6 +33,7 @@ def moved(port: int) -> float:
     return float(found[1]) if found else 0
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_is_watched_and_interrupted(start_run: Start, tmp_path: Path) -> None:
     pytest.importorskip("prometheus_client")
     command = start_run(*ENDLESS, options=("--ranks", "2", "--metrics", ":0"))

@@ -51,6 +51,7 @@ def predicted(start: Start, *settings: str, ranks: int = 1) -> dict[str, int]:
     return sizes
 
 
+@pytest.mark.slow
 def test_two_ranks_make_one_file_in_their_time_and_memory(
     start: Start, start_run: Start, kvbench: Call, folder: Path, tmp_path: Path
 ) -> None:

