@@ -164,17 +164,10 @@ use_ports() {
 }
 
 main() {
-    local name=main arguments=()
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --name) name=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;
-            --name=*) name=${1#*=} && shift ;;
-            *) arguments+=("$1") && shift ;;
-        esac
-    done
-    set -- "${arguments[@]}"
+    split_name "" "$@"
+    set -- "${ARGUMENTS[@]}"
     case ${1:-help} in help | -h | --help) usage && return ;; esac
-    use_name "$name"
+    use_name "$GIVEN_NAME"
     STATE=$TESTBED_ROOT/$NAME.s3
     S3_MARKER=kvbench-s3
     CEPH=$STATE CEPH_ADDRESS=127.0.0.1

@@ -18,6 +18,25 @@ say() {
     printf 'testbed: %s\n' "$*"
 }
 
+# split_name COMMANDS ARGUMENT...: sets GIVEN_NAME to what follows --name ("main" without it), and ARGUMENTS to all others.
+# Behind one of COMMANDS (`exec run`) everything but a leading --name is the command's.
+split_name() {
+    local commands=" $1 "
+    shift
+    GIVEN_NAME=main ARGUMENTS=()
+    while [ $# -gt 0 ] && [[ ${#ARGUMENTS[@]} -eq 0 || $commands != *" ${ARGUMENTS[0]} "* ]]; do
+        case $1 in
+            --name) GIVEN_NAME=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;
+            --name=*) GIVEN_NAME=${1#*=} && shift ;;
+            *) ARGUMENTS+=("$1") && shift ;;
+        esac
+    done
+    if [ "${1:-}" = --name ]; then
+        GIVEN_NAME=${2:-} && shift 2
+    fi
+    ARGUMENTS+=("$@")
+}
+
 # use_name NAME: sets what follows from a test bed's name. The kernel grants a network interface 15 characters.
 use_name() {
     [[ $1 =~ ^[a-z][a-z0-9]{0,7}$ ]] || fail "--name $1: give 1 to 8 small letters and digits, beginning with a letter"

@@ -174,17 +174,10 @@ down() {
 }
 
 main() {
-    local name=main arguments=()
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --name) name=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;
-            --name=*) name=${1#*=} && shift ;;
-            *) arguments+=("$1") && shift ;;
-        esac
-    done
-    set -- "${arguments[@]}"
+    split_name "" "$@"
+    set -- "${ARGUMENTS[@]}"
     case ${1:-help} in help | -h | --help) usage && return ;; esac
-    use_name "$name"
+    use_name "$GIVEN_NAME"
     HOME_OF_SLURM=$STATE/slurm
     SLURM_CONF=$HOME_OF_SLURM/slurm.conf
     SOCKET=/run/munge/munge.socket.2

@@ -248,21 +248,10 @@ list() {
 }
 
 main() {
-    local name=main arguments=()
-    while [ $# -gt 0 ] && [[ ${#arguments[@]} -eq 0 || ${arguments[0]} != exec && ${arguments[0]} != run ]]; do
-        case $1 in
-            --name) name=${2:-} && shift $(($# < 2 ? 1 : 2)) ;;
-            --name=*) name=${1#*=} && shift ;;
-            *) arguments+=("$1") && shift ;;
-        esac
-    done
-    # After `exec` and `run`, everything but a leading --name is theirs.
-    if [ "${1:-}" = --name ]; then
-        name=${2:-} && shift 2
-    fi
-    set -- "${arguments[@]}" "$@"
+    split_name "exec run" "$@"
+    set -- "${ARGUMENTS[@]}"
     case ${1:-help} in help | -h | --help) usage && return ;; esac
-    use_name "$name"
+    use_name "$GIVEN_NAME"
     local command=$1
     shift
     case $command in
