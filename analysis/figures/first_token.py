@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from kvbench_analysis.figures.offered import is_open_loop
 from kvbench_analysis.tables.load import Run
-from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, backed_percentile, percentiles
+from kvbench_analysis.tables.percentiles import distribution
 from kvbench_analysis.tables.window import Window
 from numpy.typing import NDArray
 
@@ -24,7 +25,8 @@ PARTS: Final = (
 
 FEWEST: Final = 20
 """Requests that have loaded something, for a break-even."""
-_BLOCKS: Final = 20
+_BLOCKS: Final = FEWEST
+"""At least one request in each."""
 _DRAWS: Final = 400
 _LEVEL: Final = 0.95
 
@@ -97,7 +99,7 @@ def first_token(run: Run, window: Window) -> FirstToken | None:
         "modelled_recompute": np.rint(whole_s * 1e9).astype(np.int64),
     }
     sampled = run.sampled_1_in("requests")
-    if _comes_by_itself(run) and sampled == 1:
+    if is_open_loop(run) and sampled == 1:
         computed_s = model.prefill_s(every["context_tokens"].astype(np.int64), 0)
         times["modelled_uncached"] = _uncached_ns(every["rank"], every["intended_ns"], computed_s)[done]
     has = found > 0
@@ -106,7 +108,9 @@ def first_token(run: Run, window: Window) -> FirstToken | None:
         gpu=model.gpu,
         requests=requests,
         sampled_1_in=sampled,
-        parts=pd.DataFrame([_distribution(part, times[part]) for part in PARTS if part in times]),
+        parts=pd.DataFrame(
+            [{"part": part, "requests": requests} | distribution(times[part]) for part in PARTS if part in times]
+        ),
         load_share=float(waited_ns.sum() / max(int(columns["first_token_ns"].sum()), 1)),
         found=int(has.sum()),
         slower=int(np.count_nonzero(waited_ns[has] / 1e9 > saved_s[has])),
@@ -130,17 +134,6 @@ def _done(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
     mask = (columns["phase"] == Phase.MEASURE) & (columns["state"] == RequestState.DONE)
     mask &= (columns["first_token_ns"] > 0) & (columns["load_ns"] >= 0)
     return np.asarray(mask, np.bool_)
-
-
-def _comes_by_itself(run: Run) -> bool:
-    pacing = run.config.get("pacing")
-    return isinstance(pacing, dict) and pacing.get("mode") == "open"
-
-
-def _distribution(part: str, values: NDArray[Any]) -> dict[str, Any]:
-    row = {"part": part, "requests": len(values), "mean_ns": float(values.mean())}
-    row |= dict(zip(PERCENTILE_COLUMNS, percentiles(values), strict=True))
-    return row | {"percentiles_of": len(values), "backed_percentile": backed_percentile(len(values))}
 
 
 def _uncached_ns(rank: NDArray[Any], came_ns: NDArray[np.int64], takes_s: Floats) -> NDArray[np.int64]:
@@ -172,14 +165,14 @@ def _break_even(
         last = int(slower[-1]) + 1 if len(slower) else 0
         return float(lengths[last]) if last < len(lengths) else float("inf")
 
-    line = _line(found.astype(np.float64), waited_s, np.ones(len(found)))
+    tokens = found.astype(np.float64)
+    line = _line(tokens, waited_s, np.ones(len(found)))
     order = np.argsort(start_ns, kind="stable")
     block = np.empty(len(found), np.intp)
-    block[order] = np.arange(len(found)) * min(_BLOCKS, len(found)) // len(found)
+    block[order] = np.arange(len(found)) * _BLOCKS // len(found)
     rng = np.random.default_rng(1)
-    blocks = int(block.max()) + 1
-    draws = rng.multinomial(blocks, np.full(blocks, 1 / blocks), _DRAWS)
-    of_draws = [met(_line(found.astype(np.float64), waited_s, weights[block].astype(np.float64))) for weights in draws]
+    draws = rng.multinomial(_BLOCKS, np.full(_BLOCKS, 1 / _BLOCKS), _DRAWS).astype(np.float64)
+    of_draws = [met(_line(tokens, waited_s, weights[block])) for weights in draws]
     tail = (1 - _LEVEL) / 2
     # Order statistics, not interpolated: some may be infinite.
     low, high = np.quantile(of_draws, [tail, 1 - tail], method="nearest")

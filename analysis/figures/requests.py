@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from kvbench_analysis.tables.load import Run
-from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, backed_percentile, percentiles
+from kvbench_analysis.tables.percentiles import distribution
 from kvbench_analysis.tables.window import Window
 from numpy.typing import NDArray
 
@@ -94,7 +94,5 @@ def request_latency(run: Run) -> pd.DataFrame:
         for part, values in parts.items():
             chosen = values[mask & done]
             row = {"qos": name, "part": part, "requests": len(chosen)}
-            row["mean_ns"] = float(chosen.mean()) if len(chosen) else float("nan")
-            row |= dict(zip(PERCENTILE_COLUMNS, percentiles(chosen, overwrite=True), strict=True))
-            rows.append(row | {"percentiles_of": len(chosen), "backed_percentile": backed_percentile(len(chosen))})
+            rows.append(row | distribution(chosen, overwrite=True))
     return pd.DataFrame(rows)

@@ -46,3 +46,11 @@ def operations_needed(percentile: float) -> int:
 def backed_percentile(operations: int) -> float:
     """The highest of PERCENTILES that so many operations stand behind; NaN when none."""
     return max((p for p in PERCENTILES if operations >= operations_needed(p)), default=float("nan"))
+
+
+def distribution(values: NDArray[Any], *, overwrite: bool = False) -> dict[str, float]:
+    """The columns of a row of times in ns: `mean_ns` and PERCENTILE_COLUMNS, NaN where there are no values; how many
+    the percentiles are of, and the highest that is backed. `overwrite` reorders the values, and spares a copy."""
+    row = {"mean_ns": float(values.mean()) if len(values) else float("nan")}
+    row |= dict(zip(PERCENTILE_COLUMNS, percentiles(values, overwrite=overwrite), strict=True))
+    return row | {"percentiles_of": len(values), "backed_percentile": backed_percentile(len(values))}

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
+from kvbench_analysis.text.units import count_of
 from rich.console import Console
 
 from kvbench.commands.options import OUTPUT_FILE, PATH_AS_TEXT, PLACE, repeats_option, seed_option
@@ -23,7 +24,7 @@ def _list_engines(console: Console) -> None:
         twin, engine = read_engine(name)
         checked = "checked" if twin.checked else "unchecked"
         block = f"{engine.cache['block_tokens']} tokens"
-        threads = f"{engine.io['threads']} thread{'' if engine.io['threads'] == 1 else 's'}"
+        threads = count_of(engine.io["threads"], "thread")
         if engine.tier == "object":
             layout, moves = "object", f"{engine.io['depth']} requests, {threads}"
         else:
