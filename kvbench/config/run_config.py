@@ -78,6 +78,9 @@ class RunConfig(Section):
     records: Literal["full", "sampled", "histogram"] = "full"
     """What the run file holds: every row; a uniform sample of them and exact sums; the same and histograms of all rows.
     Not part of the fingerprint."""
+    objectives: tuple[str, ...] = ()
+    """What the service promises of its requests, as `ttft_p95<2s` (`kvbench.records.objectives`). Not part of the
+    fingerprint."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -137,7 +140,7 @@ class RunConfig(Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name", "records", "twin"})
+        content = self.model_dump(mode="json", exclude={"name", "objectives", "records", "twin"})
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest

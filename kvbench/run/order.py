@@ -27,6 +27,7 @@ from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
+from kvbench.run.checks.promised import check_objectives
 from kvbench.run.dealing import deal_trace
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
@@ -124,6 +125,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
 
     def read() -> tuple[Plan, Trace | None]:
         config = load_config(order.source, order.overrides, order.engine)
+        check_objectives(config, order.source)
         _check_roles(config, comm.size)
         check_groups(config, comm.size)
         if config.has_target and order.directory is None:

@@ -19,6 +19,7 @@ from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
+from kvbench.run.checks.promised import check_objectives
 from kvbench.run.dealing import deal_trace
 from kvbench.run.order import tier_names
 from kvbench.run.planning.curve import Capacities, Curve, check_capacities, check_sample, curve_of, curve_sums
@@ -72,6 +73,7 @@ def plan(
 
     def read() -> tuple[RunConfig, Trace | None]:
         config = load_config(source, overrides, engine)
+        check_objectives(config, source)
         if not config.serves_as_engine:
             raise KvbenchError(
                 f"{source}: only requests that are served as an engine does can be planned: sessions, or a trace with "
