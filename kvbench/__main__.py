@@ -40,8 +40,9 @@ def leave_out_working_directory() -> None:
     absolute = {os.path.normpath(entry) for entry in entries if os.path.isabs(entry)}
     relative = {os.path.abspath(entry) for entry in entries if not os.path.isabs(entry)} - absolute
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) not in relative]
-    if getattr(sys.modules["kvbench"], "__file__", None) is None:
-        # A folder called kvbench in the working directory was taken for a part of the package: once more, without it.
+    origin = getattr(sys.modules["kvbench"], "__file__", None) or ""
+    if os.path.dirname(os.path.abspath(origin)) != os.path.dirname(os.path.abspath(__file__)):
+        # A folder called kvbench in the working directory was taken for the package: once more, without it.
         for name in [name for name in sys.modules if name.partition(".")[0] == "kvbench"]:
             del sys.modules[name]
 

@@ -30,6 +30,7 @@ def cautions(
         *_sharing(sharing),
         *_how_it_ended(run, figures, window),
         *presence(run, window),
+        *_trace(run),
         *_measurement(run, figures, window),
         *_page_cache(run, figures),
         *_memory(run),
@@ -117,6 +118,16 @@ def _sharing(sharing: SharingFigures) -> Iterator[Caution]:
         yield Caution(
             "violations",
             f"{sum(broken.values())} times what a rank wrote and synced was not what another found ({kinds}){first}",
+        )
+
+
+def _trace(run: Run) -> Iterator[Caution]:
+    bad_lines = int(run.attributes.get("trace_bad_lines", 0))
+    if bad_lines:
+        requests = int(run.attributes.get("trace_requests", 0))
+        yield Caution(
+            "bad-lines",
+            f"bad lines of the trace that were left out (skip_bad_lines): {bad_lines}, requests that are left: {requests}",
         )
 
 

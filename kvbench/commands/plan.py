@@ -74,10 +74,15 @@ def _check_export(path: Path) -> None:
         raise click.UsageError(f"--export {path}: expected a name that ends in .parquet or .fio")
 
 
-def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
-    if path.suffix == ".parquet":
-        write_output(check_output(path, PARQUET), as_parquet(config, ranks), PARQUET)
-        return
+def _export(paths: Sequence[Path], config: RunConfig, ranks: Sequence[Operations]) -> None:
+    for path in paths:
+        if path.suffix == ".parquet":
+            write_output(check_output(path, PARQUET), as_parquet(config, ranks), PARQUET)
+        else:
+            _export_fio(path, config, ranks)
+
+
+def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
     job, logs = as_fio(config, ranks, path.stem)
     outputs = {name: check_output(path.with_name(name), FIO_LOG) for name in logs}
     for name, text in logs.items():
@@ -120,8 +125,11 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
 @click.option("--plot", type=PICTURE_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
 @click.option(
     "--export",
+    "exports",
+    multiple=True,
     type=OUTPUT_FILE,
-    help="Every operation: FILE.parquet, or FILE.fio, a job that fio replays, with a log for each rank beside it.",
+    help="Every operation: FILE.parquet, or FILE.fio, a job that fio replays, with a log for each rank beside it; "
+    "repeatable.",
 )
 @click.option(
     "--rate",
@@ -141,15 +149,15 @@ def plan_command(
     policies: tuple[str, ...],
     sample: float | None,
     plot: Path | None,
-    export: Path | None,
+    exports: tuple[Path, ...],
     rate: float | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
     read or written."""
     refuse_to_start({"--ranks": ranks})
-    if export is not None:
-        _check_export(export)
+    for path in exports:
+        _check_export(path)
     if capacities is None and (plot is not None or policies or sample is not None):
         raise click.UsageError("--plot, --policy and --sample are for --capacities: give a range, as 1GiB:4TiB")
     if skip_bad_lines:
@@ -166,7 +174,7 @@ def plan_command(
             ranks,
             capacities,
             policies or (CHAIN_POLICIES if sample is None else ("lru",)),
-            None if export is None else partial(_export, export),
+            partial(_export, exports) if exports else None,
             rate,
             sample,
             engine,

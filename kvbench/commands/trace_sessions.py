@@ -16,7 +16,9 @@ from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import PARQUET, Kind, check_output, write_output
 from kvbench.run.planning.likeness import likeness
+from kvbench.run.planning.print import print_bad_lines
 from kvbench.run.planning.print_likeness import print_likeness
+from kvbench.units import storable
 from kvbench.workload.sessions import made_trace
 from kvbench.workload.sessions.fit import Fitted, fit
 from kvbench.workload.traces.files import trace_files
@@ -55,7 +57,9 @@ def fit_command(
         parameters = {key: _at(content["workload"], key) for key in fitted.from_what}
         click.echo(json.dumps({"parameters": parameters, "likeness": compared.as_dict()}, indent=2))
     else:
-        print_likeness(source, fitted, compared, make_console())
+        console = make_console()
+        print_bad_lines(trace.bad_lines, storable(trace.first_bad_line), console)
+        print_likeness(source, fitted, compared, console)
     made = " and ".join(str(path) for path in (out, plot) if path is not None)
     return f"{made} {'are' if out and plot else 'is'} complete" if made else None
 

@@ -279,6 +279,7 @@ def spans(begin_s: Sequence[float] = (0, 0, 0, 0), end_s: Sequence[float] = (10,
 WARNINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "interrupted": ({"status": "interrupted", "status_message": "Ctrl-C"}, {}, "Ctrl-C"),
     "failed": ({"status": "failed", "status_message": "rank 1: disk full"}, {}, "disk full"),
+    "bad-lines": ({"trace_bad_lines": 3, "trace_requests": 20}, {}, "left out .*: 3, .* left: 20"),
     "timer-python": ({"timer": "python"}, {}, "timed in Python"),
     "clock": ({"clock_uncertainty_ns": 3_000_000}, {}, "within 3 ms"),
     "mixed-directory": ({"cache_directory": "mixed"}, {}, "is a mount missing"),

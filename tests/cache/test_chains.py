@@ -20,7 +20,7 @@ from chain_cases import (
     to_play,
     whole,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbench.cache import chains
@@ -150,18 +150,29 @@ def test_what_was_not_found_was_never_seen_or_is_gone_or_lies_behind_the_gap(
         asked_ns.update(dict.fromkeys(request.keys[: max(len(found), request.store)], request.now_ns))
 
 
+TAIL_TOO_OLD = [whole((0, 1001)), whole((0,), 1), whole((0, *range(2001, 2009)), 1)]
+"""Where nothing lives on after its time, the tail of the first chain is too old in the end, and the next to leave."""
+
+
 @each_kind
-@given(settings=any_settings(), requests=any_requests(), data=st.data())
+@given(settings=any_settings(), requests=any_requests(), chosen=st.integers(0, 39))
+@example(settings=ChainSettings((ChainTier(1), ChainTier(9)), ttl_ns=0), requests=TAIL_TOO_OLD, chosen=0)
+@example(settings=ChainSettings((ChainTier(1), ChainTier(9), ChainTier(99)), ttl_ns=0), requests=TAIL_TOO_OLD, chosen=0)
 def test_a_prefetch_takes_nothing_from_its_chain_and_no_block_is_lost_to_it_that_a_request_would_not_lose(
-    kind: CacheType, settings: ChainSettings, requests: list[Request], data: st.DataObject
+    kind: CacheType, settings: ChainSettings, requests: list[Request], chosen: int
 ) -> None:
     cache = kind(settings)
+    asked_ns: dict[int, int] = {}
     for request in requests:
-        decide(cache, request)
-    keys = np.array(data.draw(st.sampled_from(requests)).keys, np.uint64)
-    before = [cache.tiers_of(int(key)) for key in keys]
-    leading = before.index(()) if () in before else len(before)
-    steps = cache.prefetch(keys, requests[-1].now_ns)
+        found, _ = decide(cache, request)
+        asked_ns.update(dict.fromkeys(request.keys[: max(len(found), request.store)], request.now_ns))
+    chain, now_ns = requests[chosen % len(requests)].keys, requests[-1].now_ns
+    keys = np.array(chain, np.uint64)
+    before = [cache.tiers_of(key) for key in chain]
+    # The chain ends at its first gap, and a block that is too old is one: no request would find it.
+    held = [bool(tiers) and now_ns - asked_ns[key] <= settings.ttl_ns for key, tiers in zip(chain, before, strict=True)]
+    leading = held.index(False) if False in held else len(held)
+    steps = cache.prefetch(keys, now_ns)
     after = [cache.tiers_of(int(key)) for key in keys]
     assert {op for op, _, _, _ in steps} <= {R, PRO, DEM, W, DEL}
     assert [key for op, key, _, _ in steps if op in {R, PRO}] == sorted(

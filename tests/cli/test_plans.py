@@ -90,6 +90,17 @@ def test_a_person_reads_the_same(kvbench: Call, trace: Path) -> None:
     assert "decided, nothing was read or written" in told
 
 
+def test_what_was_left_out_of_a_trace_is_said(kvbench: Call, trace: Path) -> None:
+    assert planned(kvbench, trace, "--capacity", "60blocks")["bad_lines"] == 0
+    with trace.open("a", encoding="utf-8") as file:
+        file.write("{}\n{}\n")
+    assert planned(kvbench, trace, "--capacity", "60blocks", "--skip-bad-lines")["bad_lines"] == 2
+    changes = overrides(*settings(trace, "workload.skip_bad_lines=true"))
+    for words in (("plan", "mooncake", "--capacity", "60blocks"), ("datasize", "mooncake")):
+        told = kvbench(*words, *changes).out
+        assert f"2 bad lines of the trace left out; the first: {trace}, line 401: timestamp is missing" in told
+
+
 UNITS = ("requests", "blocks", "tokens")
 
 
@@ -329,7 +340,9 @@ def test_an_export_has_the_operations_of_a_run_one_by_one(
 
 
 def test_fio_replays_what_the_storage_is_asked_for(kvbench: Call, trace: Path, tmp_path: Path) -> None:
-    figures = planned(kvbench, trace, "--capacity", "60blocks", "--ranks", 2, "--export", tmp_path / "job.fio")
+    exports = ("--export", tmp_path / "job.fio", "--export", tmp_path / "ops.parquet")
+    figures = planned(kvbench, trace, "--capacity", "60blocks", "--ranks", 2, *exports)
+    assert (tmp_path / "ops.parquet").exists(), "both are made"
     assert sorted(path.name for path in tmp_path.glob("job*")) == [
         "job-rank-0.iolog", "job-rank-1.iolog", "job.fio",
     ]  # fmt: skip

@@ -73,6 +73,23 @@ def test_ranks_under_a_launcher_import_nothing_from_there(
     assert attributes(out)["kvbench_version"]
 
 
+@pytest.mark.parametrize("is_package", [False, True], ids=["a folder", "a package"])
+def test_a_folder_called_kvbench_is_not_taken_for_the_package(
+    start_in_trap: Start, trap: Path, tmp_path: Path, mpirun: Mpirun, is_package: bool
+) -> None:
+    if is_package:
+        (trap / "kvbench" / "__init__.py").touch()
+    for name in PLANTED:
+        # What Python itself imports to find the module, only -P would keep from there.
+        (trap / f"{name}.py").unlink()
+    out = tmp_path / "run.h5"
+    module = (sys.executable, "-m", "kvbench")
+    environment = mpirun_environment(mpirun, {})
+    ended = start_in_trap(*mpirun_command(mpirun, 2), *module, *a_run(out), environment=environment).ended()
+    assert ended.code == 0, ended.err
+    assert attributes(out)["kvbench_version"]
+
+
 def test_the_runs_of_a_study_import_nothing_from_there(start_in_trap: Start, trap: Path, tmp_path: Path) -> None:
     order = Order("null", None, tmp_path / "run.h5", SHORT)
     code = (

@@ -31,7 +31,7 @@ from kvbench.run.checks.sizes import FREE_SPACE_SHARE, live_bytes_within, proces
 from kvbench.run.output.spill_files import SpillOrder, SpillPlace, find_place
 from kvbench.run.planning.figures import Planned
 from kvbench.run.planning.planned import plan_of
-from kvbench.run.planning.print import print_moved
+from kvbench.run.planning.print import print_bad_lines, print_moved
 from kvbench.tiers.kinds import target_of
 from kvbench.tiers.target import Target, Volume
 from kvbench.units import GIB, format_bytes
@@ -211,6 +211,7 @@ def print_size(size: DataSize, console: Console) -> None:
         highlight=False,
     )
     if size.plan is not None:
+        print_bad_lines(size.plan.bad_lines, size.plan.first_bad_line, console)
         console.print(
             "What all ranks ask of each tier, decided as a run decides it (kvbench plan says more):", highlight=False
         )

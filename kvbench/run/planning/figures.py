@@ -100,6 +100,10 @@ class Planned:
     """Where capacities were given: hits against them."""
     rate: float | None = None
     """Requests a second, of all ranks together, at which bandwidths are asked for beside the trace's own."""
+    bad_lines: int = 0
+    """Of the trace, left out with `skip_bad_lines`."""
+    first_bad_line: str = ""
+    """Where it stands, and what is wrong with it."""
 
     @property
     def trace_rate(self) -> float | None:
@@ -120,6 +124,7 @@ class Planned:
             "name": self.config.name,
             "fingerprint": self.fingerprint,
             "trace": self.source,
+            "bad_lines": self.bad_lines,
             "ranks": self.ranks,
             "policy": policy_of(self.config),
             "requests": sums.looked_up.requests,

@@ -87,11 +87,8 @@ def plan(
         return config, load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
 
     made, trace = agreement.on_first("plan", read, computes=True) or (None, None)
-    facts = None
-    if made is not None:
-        of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
-        facts = [made.model_dump(mode="json"), *of_trace]
-    content, digest, trace_source = share(comm, facts)
+    facts = None if made is None else [made.model_dump(mode="json"), *_facts_of(trace)]
+    content, digest, trace_source, bad_lines, first_bad_line = share(comm, facts)
     config = RunConfig.model_validate(content)
     alone, size = comm.size == 1, comm.size if comm.size > 1 else ranks or 1
     group = config.tensor_parallel
@@ -113,11 +110,12 @@ def plan(
     summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
     known = digest, trace_source, _span_s(config, highest(comm, last_ns))
     planned = _planned(config, size, known, sizes, summed)
+    planned = replace(planned, rate=rate, bad_lines=bad_lines, first_bad_line=first_bad_line)
     if capacities is None:
-        return replace(planned, rate=rate)
+        return planned
     unlimited = planned.sums.unlimited_hit_blocks
     curve = _curve(comm, agreement, config, mine, sizes[:-1], capacities, policies, unlimited, sample)
-    return replace(planned, rate=rate, curve=curve)
+    return replace(planned, curve=curve)
 
 
 def plan_of(config: RunConfig, trace: Trace | None, ranks: int, capacities: Sequence[int | None]) -> Planned:
@@ -125,9 +123,17 @@ def plan_of(config: RunConfig, trace: Trace | None, ranks: int, capacities: Sequ
     tiers of `capacities` bytes of each of `ranks` ranks (None: never full). `trace`: None where ranks make up their
     sessions."""
     sums, tiers, last_ns = _decided(config, _all_parts(config, trace, ranks), capacities)
-    of_trace = ("", SOURCE) if trace is None else (trace.digest, storable(trace.source))
-    known = (*of_trace, _span_s(config, last_ns))
-    return _planned(config, ranks, known, capacities, np.concatenate([sums, tiers.ravel()]))
+    digest, source, bad_lines, first_bad_line = _facts_of(trace)
+    known = digest, source, _span_s(config, last_ns)
+    planned = _planned(config, ranks, known, capacities, np.concatenate([sums, tiers.ravel()]))
+    return replace(planned, bad_lines=bad_lines, first_bad_line=first_bad_line)
+
+
+def _facts_of(trace: Trace | None) -> tuple[str, str, int, str]:
+    """Digest, source, bad lines and the first of them; None: of sessions that ranks make up."""
+    if trace is None:
+        return "", SOURCE, 0, ""
+    return trace.digest, storable(trace.source), trace.bad_lines, storable(trace.first_bad_line)
 
 
 def _all_parts(config: RunConfig, trace: Trace | None, ranks: int) -> Iterable[Trace]:

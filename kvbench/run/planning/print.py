@@ -22,6 +22,7 @@ def print_plan(planned: Planned, console: Console) -> None:
         f"plan of {config.name}: {ranks}, {planned.source}, fingerprint {planned.fingerprint}; decided, nothing was "
         "read or written",
     )
+    print_bad_lines(planned.bad_lines, planned.first_bad_line, console)
     _say(
         console,
         f"{of.requests} requests {span}, {of.tokens} prompt tokens, {sums.full_blocks} full blocks of "
@@ -42,6 +43,13 @@ def print_plan(planned: Planned, console: Console) -> None:
         "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "
         "written include moves between tiers.",
     )
+
+
+def print_bad_lines(number: int, first: str, console: Console) -> None:
+    """How many lines of a trace were left out, if any, and what is wrong with the first."""
+    if number:
+        lines = "1 bad line" if number == 1 else f"{number} bad lines"
+        _say(console, f"{lines} of the trace left out; the first: {first}", style="yellow")
 
 
 def _objects(config: RunConfig) -> str:
