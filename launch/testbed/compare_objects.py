@@ -54,9 +54,8 @@ def check_same(files: Sequence[Run], objects: Sequence[Run]) -> str:
     """Raise KvbenchError where the work was not the same; else what was compared, as a sentence."""
     found = differences({"files": files, "objects": objects})
     capacities = {str(run.tiers["capacity_bytes"].iloc[-1]) for run in (*files, *objects)}
-    others = [
-        str(key) for key in found["key"].unique() if key not in HOW_BYTES_MOVE and not str(key).endswith(CAPACITY)
-    ]
+    keys = [str(key) for key in found["key"].unique() if not str(key).endswith(CAPACITY)]
+    others = sorted(set(keys) - HOW_BYTES_MOVE)
     if others or len(capacities) > 1:
         raise KvbenchError(f"the runs did not do the same work: {', '.join(others) or 'other capacities'} differ")
     requests = operations = 0
