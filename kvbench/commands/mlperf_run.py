@@ -98,5 +98,6 @@ def run(
         trials=asked.trials if trials is None else trials,
         delay_s=asked.delay_s if delay_s is None else delay_s,
     )
-    run_sequence(get_world(), choices, run_console(inside))
+    world = get_world()
+    run_sequence(world, choices, run_console(inside, world.rank))
     return made

@@ -78,7 +78,7 @@ def copy_path(
             sys.exit(code)
         return made
     world = get_world()
-    console = run_console(inside)
+    console = run_console(inside, world.rank)
     with run_copy_path(world, StudyOrder(choices, out, overwrite), console) as written:
         if world.rank == 0:
             # pandas, on the rank that prints alone

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RunInterrupted, together
 from kvbench.cluster.broadcast import share
@@ -36,6 +34,9 @@ from kvbench.studies.study_file import StudyIdentity, gather_study
 from kvbench.tiers.kinds import target_at
 from kvbench.units import format_bytes
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 @dataclass(frozen=True, slots=True)
 class StudyOrder:
@@ -46,7 +47,7 @@ class StudyOrder:
     overwrite: bool
 
 
-def run_copy_path(comm: Communicator, order: StudyOrder, console: Console) -> Written:
+def run_copy_path(comm: Communicator, order: StudyOrder, console: "Console") -> Written:
     """Carry out the study on all ranks of `comm`; returns the study file, which rank 0 has written and open.
 
     Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others when it could not be done, or ended
@@ -101,7 +102,7 @@ def _identify(comm: Communicator, order: StudyOrder) -> StudyIdentity:
     return StudyIdentity(CopyPathChoices.from_json(content["choices"]), content["run_id"], content["started_at"])
 
 
-def _announce(console: Console, topology: Topology, identity: StudyIdentity, steps: list[StudyStep]) -> None:
+def _announce(console: "Console", topology: Topology, identity: StudyIdentity, steps: list[StudyStep]) -> None:
     if topology.rank == 0:
         choices = identity.choices
         cells = sum(isinstance(step, StudyCell) for step in steps)

@@ -8,11 +8,10 @@ rank whose turn it is not sleeps. At 10 000 ranks that is some milliseconds betw
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from kvbench import timed_io
 from kvbench.cluster.agree import Agreement
@@ -33,6 +32,9 @@ from kvbench.studies.plan import CopyLevel, StudyCell, StudyStep, takes_turn, tu
 from kvbench.studies.progress import StudyProgress
 from kvbench.studies.reading import read_in_turn
 from kvbench.studies.requirements import Place
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _BYSTANDER_PAUSE_S: Final = 0.1
 _END_PAUSE_S: Final = 5e-3
@@ -68,7 +70,7 @@ def measure(
     places: Sequence[Place],
     stock: Stock | None,
     interrupt: Interrupt,
-    console: Console,
+    console: "Console",
 ) -> Measured:
     """Write the objects and carry out `steps` until they or the user's patience end. Collective.
 

@@ -1,14 +1,16 @@
 """How far a study is: a bar that is redrawn in a terminal, a plain line now and then elsewhere.
 
-Nothing is drawn while something is measured: the caller says when.
+Nothing is drawn while something is measured: the caller says when. The library that draws is loaded where there is a
+terminal to draw in, which ranks but the first have none of.
 """
 
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 _PLAIN_INTERVAL_S: Final = 10.0
 
@@ -16,7 +18,7 @@ _PLAIN_INTERVAL_S: Final = 10.0
 class StudyProgress:
     """Shown on `console`; `total` is the number of steps. A context manager."""
 
-    def __init__(self, console: Console, what: str, total: int) -> None:
+    def __init__(self, console: "Console", what: str, total: int) -> None:
         self._console = console
         self._what = what
         self._total = total
@@ -24,8 +26,7 @@ class StudyProgress:
         self._start_s = self._shown_s = time.monotonic()
         self._bar: Progress | None = None
         if console.is_interactive:
-            columns = (TextColumn("{task.description}"), BarColumn())
-            self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            self._bar = _bar_on(console)
             self._task = self._bar.add_task(what, total=total)
 
     def __enter__(self) -> Self:
@@ -50,6 +51,12 @@ class StudyProgress:
         elif now_s - self._shown_s >= _PLAIN_INTERVAL_S:
             self._shown_s = now_s
             self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def _bar_on(console: "Console") -> "Progress":
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - see above
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), console=console, auto_refresh=False, transient=True)
 
 
 def clock_text(seconds: float) -> str:

@@ -115,3 +115,52 @@ end_daemon() {
     signal_daemon "$1" KILL 2> /dev/null || return 0
     wait_for 20 is_gone "$1" || fail "$1 does not end"
 }
+
+# write_gateway DAEMON FOLDER PORT: what an S3 gateway is told, on loopback. What was deleted of an object behind its first
+# 4 MiB goes within seconds: as usual, it would stay for two hours.
+write_gateway() {
+    cat >> "$CEPH_CONF" << END
+[$1]
+rgw data = $2
+rgw frontends = beast endpoint=127.0.0.1:$3 tcp_nodelay=1
+rgw gc obj min wait = 1
+rgw gc processor period = 2
+rgw gc processor max time = 2
+debug rgw = 0/0
+END
+}
+
+# make_user FOLDER: in its user.json. The server makes up the keys itself: given on its command line, every user of the
+# machine could read them.
+make_user() (
+    umask 077
+    on_server radosgw-admin user create --uid kvbench --display-name kvbench > "$1/user.json" 2> "$CEPH/log/radosgw-admin.out" ||
+        fail "no user can be made: $(tail -n 3 "$CEPH/log/radosgw-admin.out")"
+)
+
+# made_key FOLDER NAME: a key of the user.
+made_key() {
+    # In JSON a slash may have a backslash before it, which no key has.
+    sed -n "s/^ *\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/user.json" | head -n 1 | tr -d "\\\\"
+}
+
+# write_keys FOLDER PORT WHERE: its env.sh, which only its owner may read.
+write_keys() (
+    umask 077
+    cat > "$1/env.sh" << END
+# Where the S3 server of $3 is, and its keys; to be sourced.
+export AWS_ENDPOINT_URL=http://127.0.0.1:$2 AWS_REGION=us-east-1
+export AWS_ACCESS_KEY_ID=$(made_key "$1" access_key) AWS_SECRET_ACCESS_KEY=$(made_key "$1" secret_key)
+END
+)
+
+# make_bucket FOLDER BUCKET: signed with the keys of its env.sh.
+make_bucket() (
+    # shellcheck source=/dev/null
+    . "$1/env.sh"
+    curl --silent --show-error --fail --max-time 10 --config - --request PUT "$AWS_ENDPOINT_URL/$2" << END
+user = "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"
+aws-sigv4 = "aws:amz:$AWS_REGION:s3"
+header = "x-amz-content-sha256: $(printf '' | sha256sum | cut -d ' ' -f 1)"
+END
+)

@@ -37,16 +37,6 @@ check() {
         fail "missing: apt-get install --no-install-recommends $(printf '%s\n' "${MISSING[@]}" | sort --unique | tr '\n' ' ')"
 }
 
-# write_gateway: what the gateway is told.
-write_gateway() {
-    cat >> "$CEPH_CONF" << END
-[$GATEWAY]
-rgw data = $STATE/rgw
-rgw frontends = beast endpoint=127.0.0.1:$PORT tcp_nodelay=1
-debug rgw = 0/0
-END
-}
-
 on_server() {
     "$@"
 }
@@ -80,23 +70,15 @@ up() {
     prepare_cluster 1
     prepare_osd 0 "osd objectstore = memstore
 memstore device bytes = $bytes"
-    write_gateway
+    write_gateway "$GATEWAY" "$STATE/rgw" "$PORT"
     make_key "$GATEWAY" --cap mon 'allow rw' --cap osd 'allow rwx' --cap mgr 'allow rw'
     start_cluster 1
     start_gateway
-    # It makes up the keys itself: given on its command line, every user of the machine could read them.
-    radosgw-admin user create --uid kvbench --display-name kvbench > "$STATE/user.json" 2> "$STATE/log/radosgw-admin.out" ||
-        fail "no user can be made: $(tail -n 3 "$STATE/log/radosgw-admin.out")"
-    write_environment "$(made_key access_key)" "$(made_key secret_key)" > "$STATE/env.sh"
-    wait_for 30 make_bucket "$BUCKET" || fail "cannot make a bucket: see $STATE/log"
+    make_user "$STATE"
+    write_keys "$STATE" "$PORT" "test bed $NAME"
+    wait_for 30 make_bucket "$STATE" "$BUCKET" || fail "cannot make a bucket: see $STATE/log"
     trap - EXIT INT TERM HUP
     say "an S3 server is up on 127.0.0.1:$PORT: . $STATE/env.sh; kvbench doctor --dir s3://$BUCKET"
-}
-
-# made_key NAME: a key of the user.
-made_key() {
-    # In JSON a slash may have a backslash before it, which no key has.
-    sed -n "s/^ *\"$1\": \"\([^\"]*\)\".*/\1/p" "$STATE/user.json" | head -n 1 | tr -d "\\\\"
 }
 
 start_gateway() {
@@ -106,25 +88,6 @@ start_gateway() {
 
 answers() {
     curl --silent --max-time 5 --output /dev/null "http://127.0.0.1:$PORT/"
-}
-
-# make_bucket NAME: signed with the keys of env.sh.
-make_bucket() (
-    # shellcheck source=/dev/null
-    . "$STATE/env.sh"
-    curl --silent --show-error --fail --max-time 10 --config - --request PUT "$AWS_ENDPOINT_URL/$1" << END
-user = "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"
-aws-sigv4 = "aws:amz:$AWS_REGION:s3"
-header = "x-amz-content-sha256: $(printf '' | sha256sum | cut -d ' ' -f 1)"
-END
-)
-
-write_environment() {
-    cat << END
-# Where the S3 server of test bed $NAME is, and its keys; to be sourced.
-export AWS_ENDPOINT_URL=http://127.0.0.1:$PORT AWS_REGION=us-east-1
-export AWS_ACCESS_KEY_ID=$1 AWS_SECRET_ACCESS_KEY=$2
-END
 }
 
 # undo CODE: a half-made server is taken away; what went wrong has been said.

@@ -34,7 +34,7 @@ check_ceph() {
     need ceph ceph-common
 }
 
-# start_ceph COPIES SIZE: SIZE is that of each OSD's file.
+# start_ceph COPIES SIZE S3: SIZE is that of each OSD's file; S3 is `yes` where the nodes are to get a gateway each.
 start_ceph() {
     local copies=$1 bytes osd
     bytes=$(numfmt --from=iec "$2" 2> /dev/null) || fail "--ceph-size $2: give a size such as 4G"
@@ -67,6 +67,7 @@ END
     printf '[mds.a]\nmds data = %s\n' "$CEPH/mds.a" >> "$CEPH_CONF"
     make_key mds.a --cap mon 'allow profile mds' --cap mgr 'allow profile mds' --cap osd 'allow rwx' --cap mds 'allow *'
     make_key "client.$CEPH_CLIENT" --cap mon 'allow r' --cap mds 'allow rwp' --cap osd 'allow rw tag cephfs *=*'
+    [ "$3" = no ] || prepare_gateways
     start_cluster "$CEPH_OSDS"
     start_daemon mds.a
     on_ceph ceph osd pool create cephfs_metadata 8
@@ -76,6 +77,7 @@ END
     on_ceph ceph fs set cephfs session_timeout 30
     on_ceph ceph fs set cephfs session_autoclose 30
     wait_for 60 ceph_is_served || fail "the metadata server does not start: see $CEPH/log"
+    [ "$3" = no ] || make_s3_user
 }
 
 ceph_is_served() {

@@ -64,7 +64,7 @@ need() {
     type -P "$1" > /dev/null || MISSING+=("$2")
 }
 
-# check_machine GLUSTER CEPH (yes or no): every package that is missing, in one message.
+# check_machine GLUSTER CEPH S3 (yes or no): every package that is missing, in one message.
 check_machine() {
     MISSING=()
     need ip iproute2
@@ -81,6 +81,7 @@ check_machine() {
         need getfattr attr
     fi
     [ "$2" = no ] || check_ceph
+    [ "$3" = no ] || check_gateways
     if [ ${#MISSING[@]} -gt 0 ]; then
         mapfile -t MISSING < <(printf '%s\n' "${MISSING[@]}" | sort --unique)
         fail "missing: apt-get install --no-install-recommends ${MISSING[*]} (those are Debian's and Ubuntu's names)"

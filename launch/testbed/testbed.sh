@@ -4,7 +4,8 @@
 #
 #   testbed.sh up [--nodes M] [--slots S] [--local-size SIZE] [--no-gluster]   bring it up (2 nodes, 2 slots each)
 #              [--cephfs] [--ceph-copies N] [--ceph-size SIZE]   with a Ceph cluster (2 copies, 2 OSDs of 4G each)
-#   testbed.sh check [--no-gluster] [--cephfs]     whether this machine has what it takes; says what is missing
+#              [--s3]                       with that cluster, and an S3 gateway before it on each node
+#   testbed.sh check [--no-gluster] [--cephfs] [--s3]     whether this machine has what it takes; says what is missing
 #   testbed.sh down | status | list
 #   testbed.sh run OPTIONS...           mpirun with the test bed's hostfile and environment
 #   testbed.sh exec NODE COMMAND...     a command on a node (1 to M, or storage)
@@ -30,13 +31,15 @@ set -euo pipefail
 . "$HERE/ceph-cluster.sh"
 # shellcheck source=launch/testbed/cephfs.sh
 . "$HERE/cephfs.sh"
+# shellcheck source=launch/testbed/gateways.sh
+. "$HERE/gateways.sh"
 
 usage() {
     sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'
 }
 
 up() {
-    local nodes=2 slots=2 with_gluster=yes with_ceph=no ceph_copies=2 ceph_size=4G local_size='' node
+    local nodes=2 slots=2 with_gluster=yes with_ceph=no with_s3=no ceph_copies=2 ceph_size=4G local_size='' node
     while [ $# -gt 0 ]; do
         case $1 in
             --nodes) nodes=${2:-} && shift ;;
@@ -44,6 +47,7 @@ up() {
             --local-size) local_size=${2:-} && shift ;;
             --no-gluster) with_gluster=no ;;
             --cephfs) with_ceph=yes ;;
+            --s3) with_ceph=yes with_s3=yes ;;
             --ceph-copies) ceph_copies=${2:-} && shift ;;
             --ceph-size) ceph_size=${2:-} && shift ;;
             *) fail "up: unknown option $1" ;;
@@ -53,7 +57,7 @@ up() {
     [[ $nodes =~ ^[1-9][0-9]?$ ]] || fail "--nodes $nodes: give a number from 1 to 99"
     [[ $slots =~ ^[1-9][0-9]{0,3}$ ]] || fail "--slots $slots: give the number of ranks of a node"
     [[ $ceph_copies =~ ^[12]$ ]] || fail "--ceph-copies $ceph_copies: give 1 or 2, as there are 2 OSDs"
-    check_machine "$with_gluster" "$with_ceph"
+    check_machine "$with_gluster" "$with_ceph" "$with_s3"
     [ -z "$local_size" ] || type -P mkfs.ext4 > /dev/null || fail "missing: apt-get install e2fsprogs"
     ! exists || fail "test bed $NAME is there already: \`testbed.sh down --name $NAME\` first, or take another --name"
     ! ip link show "$BRIDGE" > /dev/null 2>&1 || fail "there is a network interface $BRIDGE already: take another --name"
@@ -78,7 +82,7 @@ up() {
     make_bridge
     [ "$with_gluster$with_ceph" = nono ] || start_node "$STORAGE"
     [ "$with_gluster" = no ] || start_storage
-    [ "$with_ceph" = no ] || start_ceph "$ceph_copies" "$ceph_size"
+    [ "$with_ceph" = no ] || start_ceph "$ceph_copies" "$ceph_size" "$with_s3"
     for ((node = 1; node <= nodes; node++)); do
         prepare_ssh "$node"
         [ -z "$local_size" ] || make_local_image "$node" "$local_size"
@@ -94,6 +98,16 @@ up() {
     say "$nodes nodes are up: . $STATE/env.sh; mpirun --hostfile $STATE/hosts -n $((nodes * slots)) kvbench run CONFIG --dir $LOCAL"
     [ "$with_gluster" = no ] || say "the GlusterFS volume that they share: --dir $SHARED"
     [ "$with_ceph" = no ] || say "the CephFS that they share: --dir $CEPHFS"
+    [ "$with_s3" = no ] || say "the bucket that they share: . $STATE/s3/env.sh; --dir s3://$S3_BUCKET"
+}
+
+# check_up OPTIONS...: what `up` would say is missing.
+check_up() {
+    local with_gluster=yes with_ceph=no with_s3=no
+    [[ " $* " != *' --no-gluster '* ]] || with_gluster=no
+    [[ " $* " != *' --cephfs '* ]] || with_ceph=yes
+    [[ " $* " != *' --s3 '* ]] || with_ceph=yes with_s3=yes
+    check_machine "$with_gluster" "$with_ceph" "$with_s3"
 }
 
 has_gluster() {
@@ -104,6 +118,7 @@ has_gluster() {
 mount_all() {
     ! has_gluster || mount_shared "$1"
     ! has_ceph || mount_cephfs "$1"
+    ! has_gateways || start_gateway "$1"
 }
 
 make_state() {
@@ -186,7 +201,7 @@ write_environment() {
     cat << END
 # What Open MPI has to be told to start ranks on the nodes of test bed $NAME; to be sourced.
 export KVBENCH_TESTBED='$STATE' KVBENCH_TESTBED_LOCAL='$LOCAL' KVBENCH_TESTBED_SHARED='$(! has_gluster || printf '%s' "$SHARED")'
-export KVBENCH_TESTBED_CEPHFS='$(! has_ceph || printf '%s' "$CEPHFS")'
+export KVBENCH_TESTBED_CEPHFS='$(! has_ceph || printf '%s' "$CEPHFS")' KVBENCH_TESTBED_S3='$(! has_gateways || printf 's3://%s' "$S3_BUCKET")'
 export PRTE_MCA_plm_ssh_args='-F $STATE/ssh_config'
 export PRTE_MCA_prte_if_include='$SUBNET.0/24'
 export OMPI_MCA_btl_tcp_if_include='$SUBNET.0/24'
@@ -265,7 +280,7 @@ main() {
     case $command in
         up) up "$@" && return ;;
         check)
-            check_machine "$([[ " $* " == *' --no-gluster '* ]] && echo no || echo yes)" "$([[ " $* " == *' --cephfs '* ]] && echo yes || echo no)"
+            check_up "$@"
             return
             ;;
         down) down && return ;;

@@ -179,8 +179,9 @@ def test_with_mpirun_in_the_job_a_run_is_asked_to_end_before_the_time_is_up(slur
     assert attributes(job.out)["status"] == "interrupted", job.said
 
 
-def test_a_node_that_is_lost_leaves_what_was_measured_to_recover(slurm: Slurm) -> None:
-    job = slurm.submit("pmix", *ENDLESS, "--patience", "5")
+@pytest.mark.parametrize("way", ["pmix", "mpirun"])
+def test_a_node_that_is_lost_leaves_what_was_measured_to_recover(slurm: Slurm, way: str) -> None:
+    job = slurm.submit(way, *ENDLESS, "--patience", "5")
     job.wait_until_at_work()
     slurm.bed.call("kill", 2)
     try:

@@ -28,6 +28,8 @@ from kvbench.mlperf.package.system_description import describe
 from kvbench.mlperf.rules import RULES
 from kvbench.mlperf.rules.access import TO_FILL_IN
 from kvbench.mlperf.tree.code_hash import HASH_NAME, code_files, image_hashes
+from kvbench.mlperf.tree.description import description_of
+from kvbench.mlperf.tree.document import read_document
 
 LEAF = Path("kv_cache", MODEL, "run")
 
@@ -154,6 +156,54 @@ def test_the_code_is_one_image_of_the_source_that_every_leaf_points_at(packaged:
     assert pointers == [f"md5-tree-v2:{recorded['hash']}"] * 2
     marker = (packaged / "code-images/.mlps-image-pool").read_text(encoding="utf-8")
     assert [line.partition("=")[0] for line in marker.splitlines()] == ["mlpstorage_version", "migration_completed_at"]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_image_goes_to_a_pool_of_the_submitter_as_v3_0_was_published(
+    clean: dict[str, Made], tmp_path: Path
+) -> None:
+    results = results_of(clean["open"], tmp_path / "results")
+    done = call("package", results, "-o", tmp_path / "tree", "--pool", "submitter")
+    assert done.exit_code == 0, done.output
+    root = tmp_path / "tree/acme"
+    assert sorted(path.name for path in root.iterdir()) == ["acme", "open"]
+    assert (root / "acme/.mlps-image-pool").is_file()
+    verdict = check_tree(root)
+    assert verdict.violations == ()
+    (image,) = (root / "acme").glob("code-*")
+    shutil.rmtree(image)
+    assert "codeImagePointer" in check_tree(root).broken
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_submitter_called_as_a_division_has_no_pool_of_its_own(clean: dict[str, Made], tmp_path: Path) -> None:
+    results = results_of(clean["open"], tmp_path / "results")
+    set_at(results / LEAF / STAMP / "kvbench_sequence.json", "submitter", to="closed")
+    with pytest.raises(KvbenchError, match="give --pool tree"):
+        package(results, tmp_path / "tree", pool="submitter")
+    assert not (tmp_path / "tree").exists()
+
+
+def test_the_description_has_the_part_that_mlpstorage_defines(packaged: Path) -> None:
+    read = description_of(read_document(packaged / "closed/acme/systems/big-box.yaml", as_yaml=True))
+    (client,) = read.clients
+    assert (client.title, client.quantity, client.cpu_model) == ("benchmark client", 1, "Imaginary 9000")
+    assert client.memory_gib == 64
+    assert client.cores is client.drives[0].count is None, "the number of processors is not that of cores"
+    assert (read.servers[0].memory_gib, read.usable_capacity_tib) == (None, None)
+
+
+def test_interfaces_stand_in_it_by_kind_and_speed(clean: dict[str, Made]) -> None:
+    sequence = json.loads(clean["closed"].sequence.read_text(encoding="utf-8"))
+    links = ["eth0 25000 Mb/s, MTU 9000", "eth1 25000 Mb/s, MTU 1500", "ib0 of unknown speed, MTU 2044"]
+    node = sequence["nodes"][0] | {"network": [*links, "mlx5_0 port 1 200 Gb/sec (4X HDR)", "mlx4_0 port 1 2.5 Gb/sec"]}
+    (client,) = describe(sequence | {"nodes": [node]})["system_under_test"]["clients"]
+    assert [(one["type"], one["speed"], one["unit_count"]) for one in client["networking"]] == [
+        ("ethernet", 25, 2),
+        ("infiniband", TO_FILL_IN, 1),
+        ("infiniband", 200, 1),
+        ("infiniband", 2.5, 1),
+    ]
 
 
 def test_the_manifest_of_each_division_lists_its_leaves_systems_and_images(packaged: Path) -> None:

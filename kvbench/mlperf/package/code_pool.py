@@ -1,12 +1,14 @@
 """The pool of code images of a tree, and the pointers of its leaves (Rules.md 2.1.6).
 
-An image that is there already is shared: several leaves, systems and divisions may have run the same source.
+An image that is there already is shared: several leaves, systems and divisions may have run the same source. The pool
+is `code-images`, as the rules have it since v3.0, or called as the submitter is, as v3.0 was published.
 """
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import kvbench
 from kvbench.errors import KvbenchError
@@ -19,9 +21,17 @@ Source = tuple[str, str | None]
 """The version of kvbench that ran, and its commit where one is known."""
 
 
-def make_image(root: Path, source: Source) -> str:
-    """Make the image of `source` in the pool of the tree at `root`; returns its hash. Raises KvbenchError, OSError."""
-    pool = root / SHARED_POOL
+PoolKind = Literal["tree", "submitter"]
+"""Whose pool images go to: that of the whole tree, or that of the submitter."""
+
+
+def pool_name(kind: PoolKind, submitter: str) -> str:
+    """The directory of the pool at the root of a tree."""
+    return SHARED_POOL if kind == "tree" else submitter
+
+
+def make_image(pool: Path, source: Source) -> str:
+    """Make the image of `source` in `pool`; returns its hash. Raises KvbenchError, OSError."""
     pool.mkdir(parents=True, exist_ok=True)
     if not (pool / MARKER_NAME).exists():
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -43,14 +53,14 @@ def point_at(leaf: Path, digest: str) -> None:
     (leaf / POINTER_NAME).write_text(f"{ALGORITHM}:{digest}", encoding="ascii")
 
 
-def new_parts(there: Path, digests: Sequence[str]) -> list[Path]:
-    """The images of `digests`, and the marker, that the pool of the tree at `there` lacks: paths below a tree.
+def new_parts(there: Path, pool: str, digests: Sequence[str]) -> list[Path]:
+    """The images of `digests`, and the marker, that `pool` of the tree at `there` lacks: paths below a tree.
 
     Raises KvbenchError where another image has the name of one of them.
     """
     parts = []
     for digest in dict.fromkeys(digests):
-        part = Path(SHARED_POOL) / image_name(digest)
+        part = Path(pool) / image_name(digest)
         if not os.path.lexists(there / part):
             parts.append(part)
         elif _recorded_hash(there / part) != digest:
@@ -58,7 +68,7 @@ def new_parts(there: Path, digests: Sequence[str]) -> list[Path]:
                 f"{there / part} is another image than that of the source of these results, {digest}: give another "
                 "tree with -o"
             )
-    marker = Path(SHARED_POOL) / MARKER_NAME
+    marker = Path(pool) / MARKER_NAME
     return parts if os.path.lexists(there / marker) else [*parts, marker]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from kvbench.errors import KvbenchError
 from kvbench.mlperf.option_table import OPTIONS
-from kvbench.mlperf.package.code_pool import Source, make_image, new_parts, point_at
+from kvbench.mlperf.package.code_pool import PoolKind, Source, make_image, new_parts, point_at, pool_name
 from kvbench.mlperf.package.manifest import check_manifest, write_manifest
 from kvbench.mlperf.package.report_pdf import write_pdf
 from kvbench.mlperf.package.system_description import as_yaml, describe
@@ -50,11 +50,14 @@ class _Group:
     runs: tuple[Run, ...]
 
 
-def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bool = True) -> list[Packaged]:
+def package(
+    results: Path, out: Path, *, stamps: Sequence[str] = (), records: bool = True, pool: PoolKind = "tree"
+) -> list[Packaged]:
     """Make `out`/<submitter>/<division>/<submitter>/... of the sequences in `results` (all, or those of `stamps`).
 
-    Without `records` run files stay behind: figures can then be recomputed from the ranks' results alone. Raises
-    KvbenchError, before anything is written, for what is incomplete, not kvbench's, or there already.
+    Without `records` run files stay behind: figures can then be recomputed from the ranks' results alone. `pool` is
+    where the source that ran goes. Raises KvbenchError, before anything is written, for what is incomplete, not
+    kvbench's, or there already.
     """
     check_folder(out)
     runs = [_read(path) for path in _chosen(results, stamps)]
@@ -69,6 +72,8 @@ def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bo
     place = out.resolve()
     if any(run.path == place or run.path in place.parents for run in runs):
         raise KvbenchError(f"{out} is in the results that the tree is to be made of: give another tree with -o")
+    if pool == "submitter" and any(group.submitter in DIVISIONS for group in groups):
+        raise KvbenchError("a pool called as this submitter is would be a division: give --pool tree")
     there = [path for group in groups for path in _targets(group, out) if os.path.lexists(path)]
     for group in groups:
         check_manifest(_home(group, out))
@@ -79,13 +84,14 @@ def package(results: Path, out: Path, *, stamps: Sequence[str] = (), records: bo
     try:
         with unfinished_folder(out, _FOLDER_PREFIX) as folder:
             images: dict[tuple[str, Source], str] = {}
-            made = [_make(group, folder, records, images) for group in groups]
+            made = [_make(group, folder, records, pool, images) for group in groups]
             return [
                 _move(
                     group,
                     folder,
                     out,
                     parts,
+                    pool_name(pool, group.submitter),
                     [digest for (name, _), digest in images.items() if name == group.submitter],
                 )
                 for group, parts in zip(groups, made, strict=True)
@@ -181,15 +187,18 @@ def _targets(group: _Group, out: Path) -> list[Path]:
     return [*descriptions, *(_leaf(run, group, out) for run in group.runs)]
 
 
-def _make(group: _Group, folder: Path, records: bool, images: dict[tuple[str, Source], str]) -> list[Path]:
+def _make(
+    group: _Group, folder: Path, records: bool, pool: PoolKind, images: dict[tuple[str, Source], str]
+) -> list[Path]:
     """The group's parts below `folder`, with the paths that they will have below the tree; `images` is added to."""
     told: dict[str, Any] = group.runs[-1].sequence.content
     ignore = shutil.ignore_patterns(".*", f"*{SUFFIX}", *(() if records else (RUN_FILE_NAME,)))
+    place = folder / group.submitter / pool_name(pool, group.submitter)
     for run in group.runs:
         leaf, source = _leaf(run, group, folder), _source(run)
         shutil.copytree(run.path, leaf, ignore=ignore)
         if (group.submitter, source) not in images:
-            images[group.submitter, source] = make_image(folder / group.submitter, source)
+            images[group.submitter, source] = make_image(place, source)
         point_at(leaf, images[group.submitter, source])
     text = as_yaml(describe(told))
     description = _home(group, folder) / "systems" / f"{group.system}.yaml"
@@ -199,11 +208,11 @@ def _make(group: _Group, folder: Path, records: bool, images: dict[tuple[str, So
     return [path.relative_to(folder) for path in _targets(group, folder)]
 
 
-def _move(group: _Group, folder: Path, out: Path, parts: Sequence[Path], digests: Sequence[str]) -> Packaged:
+def _move(group: _Group, folder: Path, out: Path, parts: Sequence[Path], pool: str, digests: Sequence[str]) -> Packaged:
     submitter = Path(group.submitter)
-    pool = [submitter / part for part in new_parts(out / submitter, digests)]
+    images = [submitter / part for part in new_parts(out / submitter, pool, digests)]
     moved = []
-    for part in [*pool, *parts]:
+    for part in [*images, *parts]:
         target = out / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):

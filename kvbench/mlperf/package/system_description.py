@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import yaml
 
+from kvbench.mlperf.package.system_under_test import system_under_test
 from kvbench.mlperf.rules.access import TO_FILL_IN
 from kvbench.mlperf.tree.untrusted import MISSING, dig, items
 from kvbench.units import format_bytes
@@ -12,6 +13,8 @@ from kvbench.units import format_bytes
 _HEAD: Final = f"""\
 # The system under test: the clients and their storage as `kvbench mlperf run` found them.
 # Replace every {TO_FILL_IN!r}; `kvbench mlperf check` asks for client_software behind NFS or a gateway.
+# What mlpstorage defines stands under system_under_test: memory_capacity in GiB, speed in Gbit/s, traffic with data or
+# management; leave out drives and ports that a machine does not have.
 """
 _STORAGE_BY_HAND: Final = (
     "vendor",
@@ -56,6 +59,7 @@ def describe(sequence: Mapping[str, Any]) -> dict[str, Any]:
         "network_fabric": TO_FILL_IN,
         "availability": TO_FILL_IN,
         "notes": TO_FILL_IN,
+        "system_under_test": system_under_test(sequence, _alike(nodes)),
     }
     if sequence.get("rehearsal") is not False:
         description = {"rehearsal": True} | description

@@ -12,9 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kvbench.cluster.agree import Agreement, FailedElsewhere, RanksFailed, RunInterrupted, together
 from kvbench.cluster.broadcast import share, total
@@ -50,6 +48,9 @@ from kvbench.run import runner
 from kvbench.run.addresses import literal
 from kvbench.run.order import Order, new_run_id
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _POLL_S: Final = 0.05
 _OVERHEAD_S: Final = 10.0
 """What a trial takes beside its duration, until one has shown it."""
@@ -75,7 +76,7 @@ class _Clock:
         return f"option {step.option}, trial {step.trial + 1} of {step.trials}, {rest} left in the sequence"
 
 
-def run_sequence(comm: Communicator, choices: Choices, console: Console) -> Path:
+def run_sequence(comm: Communicator, choices: Choices, console: "Console") -> Path:
     """Carry out what `choices` ask for, or what an unfinished sequence of the same has left. Collective.
 
     Returns the directory of the results (rank 0 has them). Raises KvbenchError on rank 0 and FailedElsewhere on the
@@ -117,7 +118,7 @@ class _Trials:
         choices: Choices,
         sequence: TrialSequence | None,
         clock: _Clock,
-        console: Console,
+        console: "Console",
     ) -> None:
         self._topology = topology
         self._agreement = agreement
