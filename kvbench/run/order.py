@@ -30,6 +30,7 @@ from kvbench.run.checks.expectation import Expect
 from kvbench.run.dealing import deal_trace
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
+from kvbench.run.steady_state import PreconditionOrder, check_precondition
 from kvbench.tiers.contract import Tier
 from kvbench.units import storable
 from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, dealt, own_part
@@ -66,6 +67,8 @@ class Order:
     """Of `new_run_id`, where whoever orders has to know it beforehand; "": the run makes one."""
     metrics: tuple[str, int] | None = None
     """Address and port that rank 0 tells live figures at; None: nowhere."""
+    precondition: PreconditionOrder | None = None
+    """Writes before the load; None: none."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""
@@ -126,6 +129,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
         config = load_config(order.source, order.overrides, order.engine)
         _check_roles(config, comm.size)
         check_groups(config, comm.size)
+        check_precondition(config, order.precondition)
         if config.has_target and order.directory is None:
             raise KvbenchError(
                 f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
@@ -233,5 +237,6 @@ def known_attributes(
             "expected_directory": plan.order.expect,
             "records": plan.config.records,
         }
+        | ({} if plan.order.precondition is None else {"precondition": plan.order.precondition.text})
         | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
     )
