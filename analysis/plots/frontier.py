@@ -24,14 +24,14 @@ def hit_frontier(frontier: Mapping[str, Any]) -> Figure:
         (point for point in points if point["on_frontier"]), key=lambda point: (point[key], point["hit_blocks"])
     )
     marks: list[Mark] = [
-        Line("the frontier", _xs(front, key, unit), _ys(front), palette.LIMIT, "dash", note=[_note(p) for p in front])
+        Line("the frontier", _xs(front, key, unit), _ys(front), palette.LIMIT, note=[_note(p) for p in front])
     ]
     for number, (name, group) in enumerate(groups.items()):
         colour, dash = palette.style(number)
         notes = [_note(point) for point in group]
         marks.append(Line(name, _xs(group, key, unit), _ys(group), colour, dash, markers=True, note=notes))
     top = max(float(_xs(points, key, unit).max()), 1e-9)
-    pace = f" at {frontier['requests_per_s']:.4g} requests/s" if daily else ""
+    pace = f"; at {frontier['requests_per_s']:.4g} requests/s" if daily else ""
     return Figure(
         "frontier",
         "Hits against writes",

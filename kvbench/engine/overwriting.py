@@ -19,7 +19,6 @@ from kvbench.records.schema import Op, Phase, RequestState
 from kvbench.workload.keys import KeyKind, object_key
 from kvbench.workload.request import Request
 
-_DELETED_TOGETHER: Final = 64
 _WAIT_S: Final = 0.1
 
 
@@ -78,7 +77,7 @@ class Overwriting:
             while True:
                 if self._stopped:
                     return ()
-                batch = self._deletes(room) if self._deletes_all else self._next(min(room, self._together))
+                batch = self._deletes(room) if self._deletes_all else self._next(room)
                 if batch is not None:
                     self._in_flight += len(batch)
                     for operation in batch:
@@ -134,7 +133,7 @@ class Overwriting:
         if not self._sizes or timed_io.now_ns() >= self._end_ns:
             return []
         writes: list[Operation] = []
-        while len(writes) < room:
+        while len(writes) < min(room, self._together):
             if self._most_bytes is not None and self._begun_bytes >= self._most_bytes:
                 break
             nbytes = self._sizes[self._number % len(self._sizes)]
@@ -150,7 +149,7 @@ class Overwriting:
         victims: list[Operation] = []
         # As many bytes as the next write takes.
         short = self._taken_bytes + self._sizes[self._number % len(self._sizes)] - self._capacity_bytes
-        while short > 0 and self._there and len(victims) < _DELETED_TOGETHER:
+        while short > 0 and self._there and len(victims) < room:
             place = int(self._rng.integers(len(self._there)))
             self._there[place], self._there[-1] = self._there[-1], self._there[place]
             victims.append(self._deletion())
