@@ -16,6 +16,7 @@ from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
+from kvbench_analysis.plots.preconditioning import precondition_rounds
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.load import Run
@@ -23,6 +24,8 @@ from kvbench_analysis.tables.timeline import timeline
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import overlapping, units
 from numpy.typing import NDArray
+
+from kvbench.records.endurance import RatedDrives
 
 _BUSY_PCT: Final = 90.0
 _FEWEST_PARTS: Final = 20
@@ -72,9 +75,9 @@ class Content:
     """`plots.tables.latency_bands` of the operations of `focus`; no rows without."""
 
 
-def collect(run: Run, name: str) -> Content:
-    """Compute the content of `run`'s report. Raises KvbenchError where the file is damaged."""
-    summary, window = summarize(run), Window.of(run.attributes)
+def collect(run: Run, name: str, rated: RatedDrives | None = None) -> Content:
+    """Compute the content of `run`'s report; `rated` as of `summarize`. Raises KvbenchError: damaged file."""
+    summary, window = summarize(run, rated), Window.of(run.attributes)
     counted = tables.Counted(run)
     focus = _focus(summary)
     chosen = counted.of(storage=focus.storage, op=focus.op) if focus else np.zeros(len(counted.rank), bool)
@@ -92,6 +95,9 @@ def collect(run: Run, name: str) -> Content:
         _timeline(run, window),
         _heatmap(counted, chosen, what, window),
     ]
+    before = summary.preconditioning
+    if before is not None:
+        figures.append(Shown("precondition", "Writes before the load", precondition_rounds(before)))
     return Content(
         name=name,
         run=run,
@@ -100,7 +106,7 @@ def collect(run: Run, name: str) -> Content:
         focus=focus,
         contention=contended,
         attribution=attributed,
-        figures={shown.key: _of_sample(shown, run) for shown in figures},
+        figures={s.key: s if s.key == "precondition" else _of_sample(s, run) for s in figures},
         focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
         bands=bands,
     )

@@ -6,7 +6,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from kvbench_analysis.figures.sharing import is_shared
-from kvbench_analysis.report import causes, details, provenance
+from kvbench_analysis.report import causes, details, provenance, steadiness
 from kvbench_analysis.report.answer import answer
 from kvbench_analysis.report.collect import Content, Shown
 from kvbench_analysis.report.compared import comparison_figures, comparison_table, differences, ratio_table
@@ -115,7 +115,9 @@ def _run(content: Content, prefix: str, several: bool) -> Element:
             causes.contention_table(content),
             _more("Contention of each rank", causes.contention_table(content, of_ranks=True)),
         ),
-        part("Over time", shown["timeline"], shown["heatmap"]),
+        part("Over time", shown["timeline"], shown["heatmap"], steadiness.half_table(content)),
+        *([part("Before the load", shown["precondition"])] if "precondition" in shown else []),
+        *([part("Endurance", *steadiness.endurance_elements(content))] if content.summary.endurance else []),
         part(
             "Operations, nodes and ranks",
             details.operation_table(content),

@@ -10,16 +10,22 @@ from kvbench_analysis.report.page import page
 from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run
 
+from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import PAGE, check_folder, check_output, make_folder, write_output
 
 
 def write_report(
-    runs: Sequence[Run], path: str | os.PathLike[str], *, png: str | os.PathLike[str] | None = None
+    runs: Sequence[Run],
+    path: str | os.PathLike[str],
+    *,
+    png: str | os.PathLike[str] | None = None,
+    rated: RatedDrives | None = None,
 ) -> Path:
     """Write the page of `runs` to `path`, whose directory is made, replacing a page that is there; return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, where a run is given twice,
+    `run-N-KEY.png` and `comparison-KEY.png`. `rated`: the endurance of the drives under test.
+    Raises KvbenchError for a damaged run file, where a run is given twice,
     and naming what cannot be written or is not to be replaced; ValueError without runs.
     """
     if not runs:
@@ -28,7 +34,7 @@ def write_report(
     output = check_output(path, PAGE, inputs=[run.path for run in runs], stream=True)
     if png is not None:
         check_folder(Path(png))
-    contents = [collect(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    contents = [collect(run, name, rated) for run, name in zip(runs, _names(runs), strict=True)]
     write_output(output, page(contents).encode("utf-8", "replace"), PAGE)
     if png is not None:
         _pictures(contents, Path(png))

@@ -5,6 +5,12 @@ from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.figures.requests import ALL
+from kvbench_analysis.summary.endurance_print import (
+    endurance_json,
+    endurance_notes,
+    endurance_table,
+    preconditioning_json,
+)
 from kvbench_analysis.summary.first_token_print import first_token_json, first_token_notes, first_token_table
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
@@ -46,6 +52,9 @@ def to_json(summary: Summary) -> str:
     for name in (*tables, "request_latency"):
         content[name] = [plain(row) for row in getattr(summary, name).to_dict("records")]
     content["first_token"] = plain(first_token_json(summary.first_token))
+    content["halves"] = [plain(row) for row in summary.halves.to_dict("records")]
+    content["preconditioning"] = preconditioning_json(summary.preconditioning)
+    content["endurance"] = endurance_json(summary.endurance)
     content["sharing"] = sharing_json(summary.sharing)
     return json.dumps(plain(content), indent=2, allow_nan=False)
 
@@ -56,6 +65,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(safe_text(f"percentiles: {summary.run['percentiles_are']}"))
     for line in summary.headlines:
         console.print(safe_text(line, "bold"))
+    if summary.preconditioning is not None:
+        console.print(safe_text(summary.preconditioning.text))
     if summary.warnings:
         console.print()
         console.print(Text("Warnings", "bold yellow"))
@@ -67,6 +78,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         _places(summary.ranks, "rank", console)
         _places(summary.nodes, "node", console)
         _sharing(summary, console)
+        _endurance(summary, console)
     _look_ups(summary, console)
     _requests(summary, console)
 
@@ -74,6 +86,13 @@ def print_summary(summary: Summary, console: Console) -> None:
 def _sharing(summary: Summary, console: Console) -> None:
     for title, columns, rows in sharing_tables(summary.sharing):
         print_table(console, title, columns, rows)
+
+
+def _endurance(summary: Summary, console: Console) -> None:
+    if summary.endurance is not None:
+        print_table(console, *endurance_table(summary.endurance))
+        for line in endurance_notes(summary.endurance):
+            console.print(safe_text(line))
 
 
 def _operations(summary: Summary, console: Console) -> None:

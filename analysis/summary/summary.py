@@ -7,10 +7,13 @@ import pandas as pd
 from kvbench_analysis.condensed import operations as condensed
 from kvbench_analysis.condensed import requests as condensed_requests
 from kvbench_analysis.condensed import sharing as condensed_sharing
+from kvbench_analysis.figures.endurance import Endurance, endurance
 from kvbench_analysis.figures.first_token import FirstToken, first_token
+from kvbench_analysis.figures.halves import half_figures
 from kvbench_analysis.figures.look_ups import look_up_figures, prefix_figures
 from kvbench_analysis.figures.offered import load_figures
 from kvbench_analysis.figures.operations import operation_figures
+from kvbench_analysis.figures.preconditioning import Preconditioning, preconditioning
 from kvbench_analysis.figures.requests import request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
 from kvbench_analysis.summary.caution import Caution
@@ -18,9 +21,12 @@ from kvbench_analysis.summary.cautions import cautions
 from kvbench_analysis.summary.first_token_print import first_token_headline
 from kvbench_analysis.summary.headlines import headlines
 from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
+from kvbench_analysis.summary.steadiness import steadiness
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import units
+
+from kvbench.records.endurance import RatedDrives, rated_drives
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
@@ -89,10 +95,17 @@ class Summary:
     """Latency of requests, with its queue part and its storage part."""
     first_token: FirstToken | None
     """Time to first token, where compute is modelled."""
+    halves: pd.DataFrame
+    """What the first half of the window was, and the second (`half_figures`)."""
+    preconditioning: Preconditioning | None
+    """What was written before the load."""
+    endurance: Endurance | None
+    """What was written to storage, in a day of this load, and what that is of the rating of drives."""
 
 
-def summarize(run: Run) -> Summary:
-    """All figures of `run`. Needs memory for a few columns of /records at a time. Raises KvbenchError: damaged file."""
+def summarize(run: Run, rated: RatedDrives | None = None) -> Summary:
+    """All figures of `run`. Needs memory for a few columns of /records at a time. `rated`: the endurance of the drives
+    under test, in place of that of the configuration. Raises KvbenchError: damaged file."""
     window = Window.of(run.attributes)
     of_rows = run.mode == "full"
     figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
@@ -113,11 +126,14 @@ def summarize(run: Run) -> Summary:
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
     sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
     tokens = first_token(run, window)
+    halves, before = half_figures(run, window), preconditioning(run)
+    if rated is None:
+        rated = rated_drives(run.config.get("drive"))
     return Summary(
         source=str(run.path),
         run=facts,
         headlines=(*headlines(figures.totals), *([first_token_headline(tokens)] if tokens else [])),
-        warnings=cautions(run, figures, latency, window, sharing),
+        warnings=(*cautions(run, figures, latency, window, sharing), *steadiness(halves, before)),
         operations=figures.operations,
         latency=figures.latency,
         totals=figures.totals,
@@ -130,6 +146,9 @@ def summarize(run: Run) -> Summary:
         sharing=sharing,
         request_latency=latency,
         first_token=tokens,
+        halves=halves,
+        preconditioning=before,
+        endurance=endurance(run, window, figures.totals, rated),
     )
 
 

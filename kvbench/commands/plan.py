@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 from kvbench_analysis.plots.capacity import capacity_curve
+from kvbench_analysis.plots.frontier import hit_frontier
 
 from kvbench.cluster.agree import Agreement, together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
+from kvbench.commands.drives import drive_options
 from kvbench.commands.options import (
     OUTPUT_FILE,
     PICTURE_FILE,
@@ -25,8 +27,10 @@ from kvbench.commands.ranks import RanksCommand, refuse_to_start
 from kvbench.config.names import CHAIN_POLICIES
 from kvbench.config.run_config import RunConfig
 from kvbench.console import run_console
+from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import FIO_JOB, FIO_LOG, PARQUET, check_output, write_output
 from kvbench.run.planning.curve import Capacities
+from kvbench.run.planning.frontier import FrontierOrder
 from kvbench.run.planning.operations import Operations, as_fio, as_parquet
 from kvbench.run.planning.planned import Capacity, plan
 from kvbench.run.planning.print import print_plan
@@ -114,7 +118,7 @@ def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> N
     "policies",
     multiple=True,
     type=click.Choice(CHAIN_POLICIES),
-    help="For --capacities: only this policy; repeatable.",
+    help="For --capacities or --frontier: only this policy; repeatable.",
 )
 @click.option(
     "--sample",
@@ -122,7 +126,9 @@ def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> N
     metavar="SHARE",
     help="For --capacities: only LRU, estimated from samples of that share of the blocks, with its error.",
 )
-@click.option("--plot", type=PICTURE_FILE, help="For --capacities: a picture of it (PNG, SVG or PDF by its name).")
+@click.option(
+    "--plot", type=PICTURE_FILE, help="For --capacities or --frontier: a picture of it (PNG, SVG or PDF by its name)."
+)
 @click.option(
     "--export",
     "exports",
@@ -137,7 +143,23 @@ def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> N
     metavar="R",
     help="Also the bandwidth that is needed to keep up with R requests a second, of all ranks together.",
 )
+@click.option(
+    "--frontier",
+    "asks_frontier",
+    is_flag=True,
+    help="Hits against bytes written a day, for every admission and way of writing; with --capacities and --policy for "
+    "each of them too.",
+)
+@click.option(
+    "--min-prefix",
+    "min_prefix_tokens",
+    multiple=True,
+    type=click.IntRange(1, 10**9),
+    metavar="TOKENS",
+    help="For --frontier: also what admits contexts from so many tokens on; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@drive_options
 def plan_command(
     config: str,
     overrides: tuple[str, ...],
@@ -151,15 +173,23 @@ def plan_command(
     plot: Path | None,
     exports: tuple[Path, ...],
     rate: float | None,
+    asks_frontier: bool,
+    min_prefix_tokens: tuple[int, ...],
     as_json: bool,
+    rated: RatedDrives | None,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
     read or written."""
     refuse_to_start({"--ranks": ranks})
     for path in exports:
         _check_export(path)
-    if capacities is None and (plot is not None or policies or sample is not None):
+    if capacities is None and not asks_frontier and (plot is not None or policies or sample is not None):
         raise click.UsageError("--plot, --policy and --sample are for --capacities: give a range, as 1GiB:4TiB")
+    if asks_frontier and sample is not None:
+        raise click.UsageError("--sample estimates hits alone, and --frontier is of writes too: give one of them")
+    if min_prefix_tokens and not asks_frontier:
+        raise click.UsageError("--min-prefix is for --frontier")
+    frontier = FrontierOrder(capacities, policies or None, min_prefix_tokens) if asks_frontier else None
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     comm = get_world()
@@ -172,17 +202,21 @@ def plan_command(
             overrides,
             capacity,
             ranks,
-            capacities,
+            None if asks_frontier else capacities,
             policies or (CHAIN_POLICIES if sample is None else ("lru",)),
             partial(_export, exports) if exports else None,
             rate,
             sample,
             engine,
+            frontier,
+            rated,
         )
     if comm.rank != 0:
         return
     if planned.curve is not None and plot is not None:
         capacity_curve(planned.curve.as_dict()).save(plot)
+    if planned.frontier is not None and plot is not None:
+        hit_frontier(planned.frontier.as_dict(planned.asked_rate, planned.rated)).save(plot)
     if as_json:
         click.echo(json.dumps(planned.as_dict(), indent=2))
     else:

@@ -1,6 +1,7 @@
 """The command `run`: parse, find or start the ranks, call, print the summary."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from kvbench.run import runner
 from kvbench.run.metrics import read_address
 from kvbench.run.order import Order
 from kvbench.run.output.spill_files import SpillOrder
+from kvbench.run.steady_state import MOST_ROUNDS, ROUND_S, PreconditionOrder, read_precondition
 
 
 class _Listening(click.types.StringParamType):
@@ -38,6 +40,18 @@ class _Listening(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return read_address(str(value))
+        except ValueError as error:
+            return self.fail(str(error), param, ctx)
+
+
+class _Precondition(click.types.StringParamType):
+    """Writes before a run."""
+
+    name = "steady|Nx"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return PreconditionOrder(read_precondition(str(value)))
         except ValueError as error:
             return self.fail(str(error), param, ctx)
 
@@ -99,6 +113,26 @@ class _Listening(click.types.StringParamType):
     type=_Listening(),
     help="Rank 0 tells live figures to Prometheus there; to its own node alone unless an address is given.",
 )
+@click.option(
+    "--precondition",
+    type=_Precondition(),
+    help="Before the run, write to the storage until its bandwidth is steady (by SNIA's criterion), or so many times "
+    "its capacity (2x); what is written is deleted again.",
+)
+@click.option(
+    "--precondition-round",
+    "round_s",
+    type=Finite(min=0.1, max=86400),
+    metavar="SECONDS",
+    help=f"With --precondition: of a round.  [default: {ROUND_S:g}]",
+)
+@click.option(
+    "--precondition-rounds",
+    "most_rounds",
+    type=click.IntRange(min=1, max=100_000),
+    metavar="N",
+    help=f"With --precondition: go on with the run after so many rounds.  [default: {MOST_ROUNDS}; no limit with Nx]",
+)
 def run(
     config: str,
     directory: str | None,
@@ -118,6 +152,9 @@ def run(
     hostfile: Path | None,
     patience_s: float,
     metrics: tuple[str, int] | None,
+    precondition: PreconditionOrder | None,
+    round_s: float | None,
+    most_rounds: int | None,
 ) -> str:
     """Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.
 
@@ -126,6 +163,10 @@ def run(
     gather_memory_bytes = read_memory(gather_memory)
     if expect and directory is None:
         raise click.UsageError("--expect goes with --dir")
+    if precondition is None and (round_s or most_rounds):
+        raise click.UsageError("--precondition-round and --precondition-rounds go with --precondition")
+    if precondition is not None:
+        precondition = replace(precondition, round_s=round_s or ROUND_S, most_rounds=most_rounds)
     either("--spill", spill, "--no-spill", no_spill)
     either("--hosts", hosts, "--hostfile", hostfile)
     out = out or Path("kvbench-out") / f"{Path(config).stem}.h5"
@@ -159,6 +200,7 @@ def run(
         spill=SpillOrder(not no_spill, spill and spill.absolute()),
         consent_devices=consent_devices,
         metrics=metrics,
+        precondition=precondition,
     )
     console = run_console(inside, world.rank)
     with runner.run(world, order, console) as written:

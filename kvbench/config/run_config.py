@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from kvbench.config import rules
 from kvbench.config.compute import Compute, ComputeOrNone
+from kvbench.config.drive import Drive
 from kvbench.config.engines import Twin
 from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
 from kvbench.config.roles import Roles
@@ -66,6 +67,8 @@ class RunConfig(Section):
     tiers: tuple[TierSection, ...] = (TierSection(kind="file"),)
     io: Io = Io()
     payload: PayloadSection = PayloadSection()
+    drive: Drive | None = None
+    """Rated endurance of the drives under test; of figures alone, and not part of the fingerprint."""
     calibration: Calibration = Calibration()
     namespace: Literal["private", "shared"] = "private"
     """`shared`: a rank reads from the shared storage what any other rank wrote there."""
@@ -140,7 +143,7 @@ class RunConfig(Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name", "objectives", "records", "twin"})
+        content = self.model_dump(mode="json", exclude={"name", "objectives", "records", "twin", "drive"})
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
 from kvbench.engine.ready import Limits
 from kvbench.engine.sharing import Sharing
+from kvbench.engine.source import OperationSource
 from kvbench.engine.violations import Violations
 from kvbench.engine.worker import MOST_TOGETHER, Worker
 from kvbench.records.batches import BatchLog
@@ -54,12 +55,22 @@ class RankSeat:
     """How many there are."""
 
 
-class Load:
-    """One schedule that the engine's threads carry out: they are there, prepared, and wait until it begins."""
+class LoadSource(OperationSource, Protocol):
+    """A source of operations that begins and ends."""
 
-    def __init__(self, dispatcher: Dispatcher, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64]) -> None:
+    def begin(self, timeline: Timeline) -> None:
+        """The load starts and ends as `timeline` says. Takes no time."""
+
+    def close(self) -> None:
+        """It is over; no worker takes anything any more."""
+
+
+class Load:
+    """What the engine's threads carry out, mostly a schedule: they are there, prepared, and wait until it begins."""
+
+    def __init__(self, source: LoadSource, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64]) -> None:
         """`until_ns` is what the workers' equipment has of it."""
-        self._dispatcher = dispatcher
+        self._source = source
         self._until_ns = until_ns
         self._gate = threading.Event()
         self._threads = [
@@ -73,16 +84,16 @@ class Load:
 
     def _work(self, worker: Worker) -> None:
         if not worker.prepare():
-            self._dispatcher.stop()
+            self._source.stop()
         self._prepared.wait()
         self._gate.wait()
-        worker.run(self._dispatcher)
+        worker.run(self._source)
         worker.leave()
 
     def begin(self, timeline: Timeline) -> None:
         """Let the threads work, as `timeline` says. Takes no time: everything else has been done before."""
         self._until_ns[0] = timeline.end_ns or 0
-        self._dispatcher.begin(timeline)
+        self._source.begin(timeline)
         self._gate.set()
 
     @property
@@ -91,20 +102,26 @@ class Load:
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
+    def serves(self) -> bool:
+        """Whether it is a schedule of requests, and has a dispatcher."""
+        return isinstance(self._source, Dispatcher)
+
+    @property
     def dispatcher(self) -> Dispatcher:
-        """Decides what the threads do."""
-        return self._dispatcher
+        """Decides what the threads do, where they serve requests."""
+        assert isinstance(self._source, Dispatcher)
+        return self._source
 
     def stop(self) -> None:
         """Hand out no further operation; those in flight end. Also ends a load that has not begun."""
-        self._dispatcher.stop()
+        self._source.stop()
         self._gate.set()
 
     def close(self) -> None:
         """Wait for the threads to end, and log the requests that were cut short."""
         for thread in self._threads:
             thread.join()
-        self._dispatcher.close()
+        self._source.close()
 
 
 class Engine:
@@ -186,6 +203,11 @@ class Engine:
             pacing is None and self._config.pacing.admission == "priority",
         )
         self._prepared = Load(dispatcher, self._workers, self._until_ns)
+        return self._prepared
+
+    def prepare_source(self, source: LoadSource) -> Load:
+        """A load of what `source` hands out, with no requests of a schedule."""
+        self._prepared = Load(source, self._workers, self._until_ns)
         return self._prepared
 
     def close(self) -> None:

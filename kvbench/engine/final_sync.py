@@ -17,7 +17,9 @@ from kvbench.tiers.contract import Tier
 from kvbench.tiers.transfer import Cell
 
 
-def sync_at_end(tiers: Sequence[Tier], store: RowStore, rank: int, stop: npt.NDArray[np.int32]) -> str:
+def sync_at_end(
+    tiers: Sequence[Tier], store: RowStore, rank: int, stop: npt.NDArray[np.int32], phase: Phase = Phase.MEASURE
+) -> str:
     """Have the last tier make durable what was written; adds the row to `store`, which no worker uses any more.
 
     Returns why it failed, "" where it did not; the row is there in either case.
@@ -30,7 +32,7 @@ def sync_at_end(tiers: Sequence[Tier], store: RowStore, rank: int, stop: npt.NDA
     for column, value in (
         ("op", Op.SYNC),
         ("tier", number),
-        ("phase", Phase.MEASURE),
+        ("phase", phase),
         ("path", Path.NONE),
         ("timed_by", timed_io.TIMED_BY),
         ("rank", rank),

@@ -152,6 +152,23 @@ PREFIX_DTYPE: Final = np.dtype(
 `requests` are those with any such block (or token)."""
 
 
+PRECONDITION_DTYPE: Final = np.dtype(
+    [
+        ("round", "<i8"),
+        ("t_start_ns", "<i8"),
+        ("wall_ns", "<i8"),
+        ("nbytes", "<i8"),
+        ("operations", "<i8"),
+        ("excursion", "<f8"),
+        ("slope", "<f8"),
+        ("steady", "<i8"),
+    ]
+)
+"""Rounds of writes before the load, counted from 1, of all ranks together; `t_start_ns` is on rank 0's clock.
+`excursion` and `slope` are shares of the average bandwidth of the five rounds that end with this one (NaN: there are
+not five yet), and `steady` says whether both are within their limits."""
+
+
 VISIBILITY_DTYPE: Final = np.dtype(
     [
         ("key", "<u8"),

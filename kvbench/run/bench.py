@@ -88,7 +88,8 @@ class Bench:
         if sharing is not None:
             group = around.group
             agreement.run("check", lambda: check_shared(group.group, group.nodes, topology, area.address))
-        sizes = plan_sizes(topology, agreement, plan.config, schedule, around)
+        fills = plan.order.precondition is not None
+        sizes = plan_sizes(topology, agreement, plan.config, schedule, around, fills)
         with cleaned_up(agreement, area), ExitStack() as stack:
             interrupt = agreement.interrupt
             yield agreement.run(
@@ -169,6 +170,11 @@ class Bench:
     def known_rank_row(self, topology: Topology) -> dict[str, str | int]:
         """The columns of this rank's row of /ranks that do not depend on the load."""
         return _known_rank_row(topology, self.arena, self.sizes, self.tiers)
+
+    def begin_stream(self) -> None:
+        """Hand on rows from now on; once."""
+        if not self.stream.started:
+            self.stream.start()
 
     def sync_at_end(self, rank: int) -> None:
         """Make durable what the load wrote, where that was put off until it is over; workers are no more."""

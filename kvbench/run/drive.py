@@ -98,6 +98,8 @@ class Drive:
 
     def _rounds(self, load: Load, looker: Looker | None) -> Rounds | GroupRounds | None:
         """What ranks tell each other while the load runs; None: nothing. Collective."""
+        if not load.serves:
+            return None
         comm, sharing, together = self._topology.comm, self._bench.engine.sharing, self._bench.config.tensor_parallel
         if sharing is not None:
             return Rounds(comm, sharing, load, looker)

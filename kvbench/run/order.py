@@ -31,6 +31,7 @@ from kvbench.run.checks.promised import check_objectives
 from kvbench.run.dealing import deal_trace
 from kvbench.run.output.run_file import description
 from kvbench.run.output.spill_files import SpillOrder
+from kvbench.run.steady_state import PreconditionOrder, check_precondition
 from kvbench.tiers.contract import Tier
 from kvbench.units import storable
 from kvbench.workload.build import build_role_schedule, build_schedule, check_groups, dealt, own_part
@@ -67,6 +68,8 @@ class Order:
     """Of `new_run_id`, where whoever orders has to know it beforehand; "": the run makes one."""
     metrics: tuple[str, int] | None = None
     """Address and port that rank 0 tells live figures at; None: nowhere."""
+    precondition: PreconditionOrder | None = None
+    """Writes before the load; None: none."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""
@@ -128,6 +131,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
         check_objectives(config, order.source)
         _check_roles(config, comm.size)
         check_groups(config, comm.size)
+        check_precondition(config, order.precondition)
         if config.has_target and order.directory is None:
             raise KvbenchError(
                 f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
@@ -235,5 +239,6 @@ def known_attributes(
             "expected_directory": plan.order.expect,
             "records": plan.config.records,
         }
+        | ({} if plan.order.precondition is None else {"precondition": plan.order.precondition.text})
         | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
     )

@@ -22,6 +22,7 @@ from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
 from kvbench.run.output.run_file import write_rows, write_tables
+from kvbench.run.precondition import Preconditioned
 from kvbench.tiers.file.nixl_library import load as load_nixl
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Outcome:
     calibration: npt.NDArray[np.void]
     shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
     """The rows of this rank in the tables that a shared key space adds."""
+    preconditioned: Preconditioned | None = None
+    """What came of writes before the load."""
 
     @property
     def failure(self) -> str:
@@ -116,7 +119,11 @@ def gather_outcome(
         | _of_engine(plan, topology, bench)
         | ({} if condensed is None else condensed.attributes)
     )
-    write_tables(topology.comm, agreement, writer, tables, attributes, None if condensed is None else condensed.tables)
+    merged = dict(() if condensed is None or condensed.tables is None else condensed.tables)
+    if outcome.preconditioned is not None:
+        attributes |= outcome.preconditioned.attributes()
+        merged["precondition"] = outcome.preconditioned.table()
+    write_tables(topology.comm, agreement, writer, tables, attributes, merged)
     return status
 
 

@@ -7,7 +7,7 @@ rank 0 raises one KvbenchError and the others FailedElsewhere, and no rank is le
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ from kvbench.run.order import Order, Plan, make_plan
 from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
 from kvbench.run.output.spill_files import announce, discard, how_to_go_on, saying_what_is_left
+from kvbench.run.precondition import Preconditioned, precondition
 from kvbench.run.shared_space import exchange_offsets, join, report
 from kvbench.units import printable, storable
 from kvbench.workload.preconditioning import PreconditionSchedule
@@ -186,10 +187,11 @@ def _load(
     in_flight = f"waiting for operations in flight on {plan.order.directory or 'the tiers'}"
     watch.advice = _advice(topology, plan, bench.around.addresses, bench.spill)
 
-    filled = _fill(topology, agreement, schedule, bench, drive, in_flight)
-    stopped = filled == "stopped"
+    prepared = _precondition(topology, agreement, plan, schedule, bench, drive, console, in_flight)
+    stopped = prepared is not None and prepared.stopped
+    stopped = stopped or _fill(topology, agreement, plan, schedule, bench, drive, in_flight)
     # What takes time before the first operation is over on every rank before a common start is agreed on.
-    measured = None if stopped else _set_up(topology, agreement, plan, schedule, bench, filled != "nothing")
+    measured = None if stopped else _set_up(topology, agreement, plan, schedule, bench)
     interrupt.waits_for = in_flight
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
@@ -228,6 +230,7 @@ def _load(
         samples=samples,
         calibration=calibration,
         shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
+        preconditioned=prepared,
     )
 
 
@@ -241,31 +244,48 @@ def _calibrate(
     return agreement.run("calibrate", lambda: bench.calibrate(topology, interrupt))
 
 
+def _precondition(
+    topology: Topology,
+    agreement: Agreement,
+    plan: Plan,
+    schedule: Schedule,
+    bench: Bench,
+    drive: Drive,
+    console: "Console",
+    in_flight: str,
+) -> Preconditioned | None:
+    """Bring the storage to a steady state; None where that was not asked for."""
+    order = plan.order.precondition
+    if order is None:
+        return None
+    return precondition(topology, agreement, plan, order, schedule, bench, drive, console, in_flight)
+
+
 def _fill(
-    topology: Topology, agreement: Agreement, schedule: Schedule, bench: Bench, drive: Drive, in_flight: str
-) -> Literal["nothing", "filled", "stopped"]:
-    """Fill the tiers with what is there before anything is measured; "nothing" where no rank has any."""
+    topology: Topology, agreement: Agreement, plan: Plan, schedule: Schedule, bench: Bench, drive: Drive, in_flight: str
+) -> bool:
+    """Fill the tiers with what is there before anything is measured; whether that was stopped before its end."""
     anything = next(schedule.preconditioning(), None) is not None
     if not total(topology.comm, anything)[0]:
-        return "nothing"
+        return False
     objects = PreconditionSchedule(schedule)
-    load = agreement.run("set up", lambda: bench.engine.prepare(objects, "asap"), computes=True)
-    bench.stream.start()
+    agreement.interrupt.waits_for = ""
+    with saying_what_is_left(topology, bench.spill if bench.stream.started else None, plan.run_id, plan.order.out):
+        load = agreement.run("set up", lambda: bench.engine.prepare(objects, "asap"), computes=True)
+    bench.begin_stream()
     agreement.interrupt.waits_for = in_flight
     now_ns = timed_io.now_ns()
     load.begin(Timeline.untimed(now_ns, Phase.PRECONDITION))
-    return "stopped" if drive.until_done(load, now_ns, None) else "filled"
+    return drive.until_done(load, now_ns, None)
 
 
-def _set_up(
-    topology: Topology, agreement: Agreement, plan: Plan, schedule: Schedule, bench: Bench, filled: bool
-) -> Load:
+def _set_up(topology: Topology, agreement: Agreement, plan: Plan, schedule: Schedule, bench: Bench) -> Load:
     """The load that is measured, ready to begin."""
     agreement.interrupt.waits_for = ""
-    with saying_what_is_left(topology, bench.spill if filled else None, plan.run_id, plan.order.out):
+    # Once rows have been made there may be something to keep.
+    with saying_what_is_left(topology, bench.spill if bench.stream.started else None, plan.run_id, plan.order.out):
         load = agreement.run("set up", lambda: bench.engine.prepare(schedule), computes=True)
-    if not filled:
-        bench.stream.start()
+    bench.begin_stream()
     return load
 
 

@@ -34,6 +34,8 @@ class KeyKind(IntEnum):
     """rank, user, conversation, turn"""
     BLOCK_PART = 9
     """key of the block, number of the object that is a part of it"""
+    PRECONDITION = 10
+    """number of the object: written before a run, of no meaning to its workload"""
     SESSION_PROMPT = 16
     """seed, application, whether it is its subagents'"""
     SESSION_CHUNK = 17

@@ -174,8 +174,10 @@ def plan_sizes(
     config: RunConfig,
     schedule: Schedule,
     around: Surroundings,
+    fills: bool = False,
 ) -> Sizes:
-    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node."""
+    """Arena, capacities and memory of this rank, in agreement with the other ranks of its node. `fills`: all of the
+    capacity is written full, whatever the schedule asks for."""
     free_bytes = around.volume.free_bytes if around.volume.tells_space else UNTOLD_BYTES
     roles = config.role_ranks
     # Decode ranks write nothing; that all nodes share the filesystem was checked.
@@ -216,11 +218,12 @@ def plan_sizes(
         every = tuple(-highest(topology.comm, -capacity) for capacity in sizes.capacities)
         sizes = replace(sizes, capacities=every)
     layout = config.tiers[-1].layout
-    made_ahead = layout.kind == "slab"
+    made_ahead = layout.kind == "slab" or fills
     taken = sizes.capacities[-1] if made_ahead else min(sizes.capacities[-1], demand.peak_storage_bytes)
     if layout.kind == "bucket":
         # Garbage is of what was written, live or not; what is being moved is there twice.
-        taken = min(room_of(layout, taken), demand.written_bytes + layout.bucket_bytes)
+        most = room_of(layout, taken)
+        taken = most if fills else min(most, demand.written_bytes + layout.bucket_bytes)
     files = taken if in_memory else 0
     files = total(topology.node_comm, files)[0]
     agreement.run("check", lambda: check_memory(around.node, topology.local_size, planned, files, need, spilled))

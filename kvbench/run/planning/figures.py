@@ -1,14 +1,14 @@
 """The figures of a plan, and what they come to by request, by second and by day. Decides nothing and prints nothing."""
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_shape
 from kvbench.engine.prefix_hits import HIT, IN_NO_BLOCK, LOOKED_UP, MISSES
+from kvbench.records.endurance import DAY_S, RatedDrives, drive_writes_per_day
 from kvbench.run.planning.curve import Curve
-
-_DAY_S: Final = 86_400
+from kvbench.run.planning.frontier import Frontier
 
 
 class Found(NamedTuple):
@@ -77,7 +77,7 @@ class Pace:
             "requests_per_s": self.requests_per_s,
             "read_bytes_per_s": self.read_bytes_per_s,
             "written_bytes_per_s": self.written_bytes_per_s,
-            "written_bytes_per_day": self.written_bytes_per_s * _DAY_S,
+            "written_bytes_per_day": self.written_bytes_per_s * DAY_S,
             "drive_writes_per_day": self.drive_writes_per_day,
         }
 
@@ -98,6 +98,10 @@ class Planned:
     tiers: tuple[TierSums, ...]
     curve: Curve | None = None
     """Where capacities were given: hits against them."""
+    frontier: Frontier | None = None
+    """Where it was asked for: hits against writes."""
+    rated: RatedDrives | None = None
+    """What the drives of the last tier are rated for."""
     rate: float | None = None
     """Requests a second, of all ranks together, at which bandwidths are asked for beside the trace's own."""
     bad_lines: int = 0
@@ -110,12 +114,27 @@ class Planned:
         """Requests a second of the trace; None where requests do not wait for their time."""
         return self.sums.looked_up.requests / self.span_s if self.span_s else None
 
+    @property
+    def asked_rate(self) -> float | None:
+        """The rate that was asked for, or else the trace's own."""
+        return self.trace_rate if self.rate is None else self.rate
+
+    @property
+    def lasting(self) -> dict[str, Any] | None:
+        """How long rated drives last under what the last tier is written; None where nobody says what they are rated
+        for, or how many requests come."""
+        if self.rated is None or self.asked_rate is None or not self.tiers[-1].storage:
+            return None
+        written = self.pace(self.tiers[-1], self.asked_rate).written_bytes_per_s * DAY_S
+        return {"requests_per_s": self.asked_rate, "written_bytes_per_day": written, **self.rated.as_dict(written)}
+
     def pace(self, tier: TierSums, requests_per_s: float) -> Pace:
         """What `tier` moves where so many requests come a second."""
         share = requests_per_s * self.block_bytes / max(1, self.sums.looked_up.requests)
         written = tier.written_blocks * share
         room = (tier.capacity_bytes or 0) * self.ranks if tier.storage else 0
-        return Pace(requests_per_s, tier.read_blocks * share, written, written * _DAY_S / room if room else None)
+        full = drive_writes_per_day(written * DAY_S, room)
+        return Pace(requests_per_s, tier.read_blocks * share, written, full)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as numbers, for JSON."""
@@ -139,6 +158,8 @@ class Planned:
             "prefix": self._prefix(),
             "tiers": [self._tier(tier) for tier in self.tiers],
             **({} if self.curve is None else {"curve": self.curve.as_dict()}),
+            **({} if self.frontier is None else {"frontier": self.frontier.as_dict(self.asked_rate, self.rated)}),
+            **({} if self.lasting is None else {"endurance": self.lasting}),
         }
 
     def _prefix(self) -> dict[str, Any]:

@@ -19,12 +19,20 @@ from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
+from kvbench.records.endurance import RatedDrives
 from kvbench.run.checks.promised import check_objectives
 from kvbench.run.dealing import deal_trace
 from kvbench.run.order import tier_names
 from kvbench.run.planning.curve import Capacities, Curve, check_capacities, check_sample, curve_of, curve_sums
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.figures import Found, Planned, Sums, TierSums
+from kvbench.run.planning.frontier import (
+    Frontier,
+    FrontierOrder,
+    frontier_of,
+    frontier_sums,
+    ways_of,
+)
 from kvbench.run.planning.operations import Operations, operations_of
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
@@ -60,13 +68,17 @@ def plan(
     rate: float | None = None,
     sample: float | None = None,
     engine: str = "",
+    frontier: FrontierOrder | None = None,
+    rated: RatedDrives | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
     `capacity` is of the last tier, for each rank; None: what the configuration says, and never full where that leaves
     it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`; with
     `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
-    asks for figures at that rate too. `engine`: the twin of one, whose blocks count. The same on every rank. `export`,
+    asks for figures at that rate too. `engine`: the twin of one, whose blocks count. `frontier` has
+    hits against writes decided too, of as many ways as it names. `rated`: the endurance of the drives, in place of that
+    of the configuration. The same on every rank. `export`,
     in one process alone, is given every operation.
     Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
@@ -100,7 +112,7 @@ def plan(
         positions = None if trace is None else dealt(trace, config.workload, size, together=group)
         part = deal_trace(comm, agreement, trace, positions)
         mine = (own_part(config, part, rank // group) for rank in _first_of_group(comm.rank, group))
-    if capacities is not None or export is not None:
+    if capacities is not None or frontier is not None or export is not None:
         several = mine
         mine = agreement.run("plan", lambda: list(several), computes=True)
     sizes = tier_capacities(config, capacity)
@@ -109,8 +121,12 @@ def plan(
         export(config, operations_of(config, mine, sizes))
     summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
     known = digest, trace_source, _span_s(config, highest(comm, last_ns))
+    if rated is None and config.drive is not None:
+        rated = config.drive.rated
     planned = _planned(config, size, known, sizes, summed)
-    planned = replace(planned, rate=rate, bad_lines=bad_lines, first_bad_line=first_bad_line)
+    planned = replace(planned, rate=rate, bad_lines=bad_lines, first_bad_line=first_bad_line, rated=rated)
+    if frontier is not None:
+        planned = replace(planned, frontier=_frontier(comm, agreement, planned, mine, sizes, frontier))
     if capacities is None:
         return planned
     unlimited = planned.sums.unlimited_hit_blocks
@@ -252,6 +268,22 @@ def _curve(
     sums = agreement.run("plan", lambda: curve_sums(config, parts, above, capacities, policies, sample), computes=True)
     summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
     return curve_of(summed, capacities, policies, unlimited, sample)
+
+
+def _frontier(
+    comm: Communicator,
+    agreement: Agreement,
+    planned: Planned,
+    parts: Iterable[Trace],
+    sizes: Sequence[int | None],
+    order: FrontierOrder,
+) -> Frontier:
+    config = planned.config
+    ways = ways_of(config, order, sizes[-1])
+    sums = agreement.run("plan", lambda: frontier_sums(config, parts, sizes[:-1], ways), computes=True)
+    summed = np.array(total(comm, *sums.ravel().tolist())).reshape(sums.shape)
+    of = planned.sums.looked_up
+    return frontier_of(config, ways, summed, of.blocks, of.requests, planned.ranks)
 
 
 def _span_s(config: RunConfig, last_ns: int) -> float | None:

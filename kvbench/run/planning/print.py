@@ -1,5 +1,7 @@
 """A plan as a user reads it."""
 
+from typing import Any
+
 from rich.console import Console
 
 from kvbench.config.run_config import RunConfig
@@ -9,6 +11,7 @@ from kvbench.engine.prefix_hits import IN_NO_BLOCK, MISSES
 from kvbench.records.tables import PREFIX_WORDS
 from kvbench.run.planning.curve import Curve
 from kvbench.run.planning.figures import Planned, policy_of
+from kvbench.run.planning.print_frontier import print_frontier
 from kvbench.units import format_bytes
 
 
@@ -36,8 +39,12 @@ def print_plan(planned: Planned, console: Console) -> None:
     )
     _print_prefix(planned, console)
     print_moved(planned, console)
+    if planned.lasting is not None:
+        _print_lasting(planned.lasting, console)
     if planned.curve is not None:
         _print_curve(planned.curve, console)
+    if planned.frontier is not None:
+        print_frontier(planned.frontier.as_dict(planned.asked_rate, planned.rated), console)
     _say(
         console,
         "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "
@@ -109,6 +116,18 @@ def print_moved(planned: Planned, console: Console) -> None:
                 f"{tier.name}: written full {_rounded(pace.drive_writes_per_day)} times a day (drive writes per day, "
                 f"{format_bytes(pace.as_dict()['written_bytes_per_day'])} a day) at {name}",
             )
+
+
+def _print_lasting(lasting: dict[str, Any], console: Console) -> None:
+    """How long rated drives last."""
+    full, years, drives = (lasting[name] for name in ("drive_writes_per_day", "years", "drives"))
+    _say(
+        console,
+        f"endurance: {'' if full is None else f'{_rounded(full)} drive writes per day, '}"
+        f"{'no end' if years is None else f'{years:.3g} years'} of {drives} drive{'' if drives == 1 else 's'} rated "
+        f"for {lasting['rated_tbw_bytes'] / 1e12:.4g} TB{'' if drives == 1 else ' each'}, at "
+        f"{lasting['requests_per_s']:.4g} requests/s all day",
+    )
 
 
 def _rounded(number: float) -> str:
