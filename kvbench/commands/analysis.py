@@ -9,11 +9,13 @@ from kvbench_analysis.compare import print as compare_print
 from kvbench_analysis.report import write_report
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, prices_option, slo_option
 from kvbench.commands.study_show import is_study, print_study, tell_if_replaced
+from kvbench.config.prices import read_prices
 from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import Written
+from kvbench.records.prices import Prices, prices_of
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -26,14 +28,24 @@ _VERSUS = "--vs"
 @click.command()
 @click.argument("run_file", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def summary(run_file: Path, as_json: bool) -> None:
+@slo_option
+@prices_option
+def summary(run_file: Path, as_json: bool, slo: tuple[str, ...], prices: str | None) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
+        if slo or prices:
+            raise click.UsageError("--slo and --prices are of runs, and this file is of a study")
         print_study(Written(run_file), make_console(), as_json=as_json)
-    elif as_json:
-        click.echo(ka.to_json(ka.summarize(ka.load(run_file))))
+        return
+    found = ka.summarize(ka.load(run_file), slo=slo, prices=_prices(prices))
+    if as_json:
+        click.echo(ka.to_json(found))
     else:
-        ka.print_summary(ka.summarize(ka.load(run_file)), make_console())
+        ka.print_summary(found, make_console())
+
+
+def _prices(source: str | None) -> Prices | None:
+    return None if source is None else prices_of(read_prices(source))
 
 
 def show_result(written: Written, console: Console) -> None:

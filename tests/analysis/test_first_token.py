@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from condensing import condensed, within_window
-from kvbench_analysis.figures.first_token import BreakEven, FirstToken
+from kvbench_analysis.figures.break_even import BreakEven
+from kvbench_analysis.figures.first_token import FirstToken
 from kvbench_analysis.summary.first_token_print import first_token_notes
 from numpy.typing import NDArray
 from rich.console import Console
