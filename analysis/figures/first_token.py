@@ -41,6 +41,10 @@ class LayerWise:
     """Requests for whose next layers the GPU waited."""
     stall_share: float
     """Of the GPU's time with all requests together, that it waited for their layers."""
+    alone_ns: float
+    """Time to first token, mean, if no request waited for the GPU."""
+    whole_alone_ns: float
+    """The same with each load as a whole before its compute, as in the run."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +135,12 @@ def _layer_wise(times: RequestTimes) -> LayerWise | None:
     if not times.layers:
         return None
     table = times.table
-    stall_ns = table["modelled_stall_ns"].to_numpy()
-    context = table["context_tokens"].to_numpy(np.int64)
-    new = np.maximum(context - table["found_tokens"].to_numpy(np.int64), 1)
-    takes_ns = times.model.prefill_s(new, context - new) * 1e9
+    stall_ns, whole_ns = table["modelled_stall_ns"].to_numpy(), table["modelled_alone_ns"].to_numpy()
+    takes_ns = whole_ns - (table["queue_ns"] + table["look_up_ns"] + table["load_ns"]).to_numpy()
     return LayerWise(
         groups=times.layers,
         stalled=int(np.count_nonzero(stall_ns > 0)),
         stall_share=float(stall_ns.sum() / max(float(stall_ns.sum() + takes_ns.sum()), 1.0)),
+        alone_ns=float(table["modelled_layer_wise_alone_ns"].mean()),
+        whole_alone_ns=float(whole_ns.mean()),
     )

@@ -6,7 +6,7 @@ load layer-wise. The ends of the loads are measured, what is computed is modelle
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,27 @@ def uncached_ns(rank: NDArray[Any], came_ns: NDArray[np.int64], takes_s: Floats)
     return result
 
 
-def layer_by_layer_ns(
+class LayerByLayer(NamedTuple):
+    """Of each request, in ns; -1 where it did not come so far."""
+
+    first_ns: NDArray[np.int64]
+    """Time to first token."""
+    stall_ns: NDArray[np.int64]
+    """For how long of it the GPU was the request's, and what it was to compute next had not been loaded."""
+    alone_ns: NDArray[np.int64]
+    """Time to first token if nothing else were computed on the GPU."""
+    takes_ns: NDArray[np.int64]
+    """To compute it, without what is waited for."""
+
+
+def layer_by_layer(
     model: ComputeModel, requests: Mapping[str, NDArray[Any]], ends_ns: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each request the time to first token if loads and compute overlapped per group of layers, and for how long of
-    it the GPU stalled: it was the request's, and the layers that it was to compute next had not been loaded.
+) -> LayerByLayer:
+    """If loads and compute overlapped per group of layers.
 
     `requests` are columns of /requests of all that came at a time of their own, `ends_ns` (requests x groups) when each
     group of layers had been loaded. The GPU takes requests in the order in which they know what was found, and keeps
     one until it is computed, in equal parts for each group; what a modelled tier takes comes before, as in the run.
-    -1 for both where a request did not come so far.
     """
     known = requests["start_ns"] + requests["look_up_ns"]
     waited = known - requests["intended_ns"] + requests["load_ns"]
@@ -49,7 +60,7 @@ def layer_by_layer_ns(
     context = requests["context_tokens"].astype(np.int64)
     new = np.maximum(context - requests["hit_tokens"].astype(np.int64), 1)
     takes_ns = np.rint(model.prefill_s(new, context - new) * 1e9).astype(np.int64)
-    first_ns, stall_ns = np.full(len(known), -1, np.int64), np.full(len(known), -1, np.int64)
+    first_ns, stall_ns, alone_ns = (np.full(len(known), -1, np.int64) for _ in range(3))
     groups = ends_ns.shape[1]
     # A group's part of the compute lies behind its load: of the last, one part, of the first, all of them.
     behind = np.arange(groups, 0, -1) / groups
@@ -58,6 +69,7 @@ def layer_by_layer_ns(
         mine = mine[np.argsort(known[mine], kind="stable")]
         ready = known[mine] + np.maximum(tier_ns[mine], 0)
         loaded = np.rint(ends_ns[mine] + behind * takes_ns[mine][:, None]).max(axis=1).astype(np.int64)
+        alone_ns[mine] = np.maximum(ready + takes_ns[mine], loaded) - requests["intended_ns"][mine]
         free = 0
         for at, begins, last, takes in zip(
             mine.tolist(), ready.tolist(), loaded.tolist(), takes_ns[mine].tolist(), strict=True
@@ -67,4 +79,4 @@ def layer_by_layer_ns(
             first_ns[at], stall_ns[at] = free, free - begun - takes
     came = first_ns >= 0
     first_ns[came] -= requests["intended_ns"][came]
-    return first_ns, stall_ns
+    return LayerByLayer(first_ns, stall_ns, alone_ns, takes_ns)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from kvbench_analysis.figures.layer_ends import LayerEnds, layer_ends
-from kvbench_analysis.figures.modelled_gpu import layer_by_layer_ns, uncached_ns
+from kvbench_analysis.figures.modelled_gpu import layer_by_layer, uncached_ns
 from kvbench_analysis.figures.offered import is_open_loop
 from kvbench_analysis.tables.load import Run
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ class RequestTimes:
     Modelled: `modelled_compute_ns`. `first_token_ns` is the sum of the four. Modelled whole: `modelled_recompute_ns`,
     the prefill of all of the context alone on the GPU; `modelled_saved_ns`, by how much the prefill of what was not
     found is shorter; `modelled_tpot_ns`, time per output token behind the first (NaN: the answer has one token);
-    `modelled_uncached_ns` (open loops), `modelled_layer_wise_ns` and `modelled_stall_ns` (where layers lie apart)."""
+    `modelled_uncached_ns` (open loops). Where layers lie apart, if loads and compute overlapped layer by layer:
+    `modelled_layer_wise_ns`, the time to first token, `modelled_stall_ns`, for how long of it the GPU waited for
+    layers, `modelled_layer_wise_alone_ns`, without a wait for the GPU, and `modelled_alone_ns`, the same of the run."""
     layers: int
     """Groups of layers that were loaded one after the other; 0: it is not known when each was there."""
     no_layers: str
@@ -69,8 +71,13 @@ def request_times(run: Run) -> RequestTimes | None:
         table["modelled_uncached_ns"] = uncached_ns(every["rank"], every["intended_ns"], computed_s)[done]
     ends = layer_ends(run, every) if every_request else "the file has a sample of the requests"
     if isinstance(ends, LayerEnds):
-        first_ns, stall_ns = layer_by_layer_ns(model, every, ends.ends_ns)
-        table["modelled_layer_wise_ns"], table["modelled_stall_ns"] = first_ns[done], stall_ns[done]
+        found_so = layer_by_layer(model, every, ends.ends_ns)
+        table["modelled_layer_wise_ns"] = found_so.first_ns[done]
+        table["modelled_stall_ns"] = found_so.stall_ns[done]
+        table["modelled_layer_wise_alone_ns"] = found_so.alone_ns[done]
+        # As in the run, but for the wait for the GPU.
+        alone = columns["first_token_ns"] - columns["modelled_prefill_ns"] + found_so.takes_ns[done]
+        table["modelled_alone_ns"] = alone
         return RequestTimes(model, table, ends.groups, "")
     return RequestTimes(model, table, 0, ends)
 

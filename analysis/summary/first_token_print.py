@@ -123,9 +123,10 @@ def _layer_wise(found: FirstToken) -> str:
     if layers is None:
         return f"No time to first token layer by layer: {found.no_layer_wise}."
     return (
-        f"Layer by layer (modelled: {layers.groups} groups of layers, each computed once its measured load has ended), "
-        f"the GPU waits for layers of {units.count(layers.stalled)} requests, {units.share(layers.stall_share)} of its "
-        "time with them."
+        f"Layer by layer (modelled: {layers.groups} groups of layers, each computed once its measured load has ended) "
+        f"the GPU waits for layers of {units.count_of(layers.stalled, 'request')}, {units.share(layers.stall_share)} "
+        f"of its time. Without others on the GPU, the mean is {units.duration(layers.alone_ns)} so, and "
+        f"{units.duration(layers.whole_alone_ns)} with whole loads."
     )
 
 

@@ -31,7 +31,7 @@ def objectives_tables(found: Objectives) -> Iterator[TextTable]:
         for row in found.objectives.to_dict("records")
     ]
     of = " (of a sample)" if found.sampled_1_in > 1 else ""
-    yield f"Objectives{of}", ["objective", "this run", "", "requests"], rows
+    yield f"Objectives{of}", ["objective", "this run", "verdict", "requests"], rows
     if len(found.goodput):
         yield (
             f"Goodput: requests within all objectives{of}",

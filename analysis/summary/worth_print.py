@@ -1,18 +1,23 @@
 """What storage earns and costs, as text and as plain values. Makes no figures."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
+import numpy as np
 from kvbench_analysis.figures.worth import Worth
 from kvbench_analysis.summary.sharing_print import TextTable
+from kvbench_analysis.text import units
 
 WAYS: Final = {"rented": "rented by the GB and month", "drive": "drives, over their years"}
 
 
 def money(amount: float, currency: str) -> str:
-    """Four digits: `-0.01234 USD`."""
-    return f"{amount:.4g} {currency}" if amount == amount else "-"
+    """Three digits, without an exponent: `-0.0123 USD`."""
+    if not math.isfinite(amount):
+        return units.NONE
+    return f"{np.format_float_positional(float(f'{amount:.3g}'), trim='-')} {currency}"
 
 
 def worth_table(found: Worth) -> TextTable:
@@ -34,8 +39,9 @@ def worth_notes(found: Worth) -> Iterator[str]:
     """What it was made of."""
     sources = dict.fromkeys([found.gpu_source, *found.ways["source"]])
     yield (
-        f"GPU time that was saved, against {found.storage_gb:,.0f} GB of storage, at {found.tokens_per_hour:.4g} prompt "
-        f"tokens an hour; in an hour it earns {money(found.earned_per_hour, found.currency)}. "
+        f"GPU time that was saved, against {units.digits(found.storage_gb)} GB of storage, at "
+        f"{units.count(found.tokens_per_hour)} prompt tokens an hour; in an hour it earns "
+        f"{money(found.earned_per_hour, found.currency)}. "
         f"Prices: {'; '.join(sources)}."
     )
 
