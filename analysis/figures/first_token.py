@@ -5,7 +5,7 @@ Of files whose rows are a sample, all figures are of the requests in the sample.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -77,16 +77,15 @@ class FirstToken:
     """Why there is none; else empty."""
     break_even: BreakEven | None
     """None: too few requests have loaded something."""
+    times: RequestTimes = field(repr=False)
+    """What all of it is made of, request by request."""
 
 
 def first_token(run: Run, window: Window) -> FirstToken | None:
     """None where no compute was modelled, so that there is no first token, or no request came so far."""
     times = request_times(run)
-    return None if times is None or times.table.empty else first_token_of(run, window, times)
-
-
-def first_token_of(run: Run, window: Window, times: RequestTimes) -> FirstToken:
-    """The same of `times`, which has a request."""
+    if times is None or times.table.empty:
+        return None
     table, model = times.table, times.model
     waited_ns = (table["look_up_ns"] + table["load_ns"]).to_numpy()
     saved_s = table["modelled_saved_ns"].to_numpy() / 1e9
@@ -107,6 +106,7 @@ def first_token_of(run: Run, window: Window, times: RequestTimes) -> FirstToken:
         layer_wise=_layer_wise(times),
         no_layer_wise=times.no_layers,
         break_even=break_even(model, found[has], waited_ns[has] / 1e9, table["start_ns"].to_numpy()[has]),
+        times=times,
     )
 
 

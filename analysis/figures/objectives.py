@@ -18,8 +18,8 @@ from kvbench_analysis.tables.percentiles import operations_needed, percentiles
 from kvbench_analysis.tables.window import Window
 from numpy.typing import NDArray
 
-from kvbench.errors import KvbenchError
 from kvbench.records.objectives import MODELLED, Objective, parse_objective
+from kvbench.records.reader import KvbenchError
 from kvbench.records.schema import Phase, RequestState
 
 _NAMES: Final = (

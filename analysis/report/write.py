@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvbench_analysis.report.collect import Content, collect
+from kvbench_analysis.report.collect import Content, Given, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
 from kvbench_analysis.tables.distinct import check_distinct
@@ -14,13 +14,18 @@ from kvbench.records.outputs import PAGE, check_folder, check_output, make_folde
 
 
 def write_report(
-    runs: Sequence[Run], path: str | os.PathLike[str], *, png: str | os.PathLike[str] | None = None
+    runs: Sequence[Run],
+    path: str | os.PathLike[str],
+    *,
+    png: str | os.PathLike[str] | None = None,
+    given: Given = Given(),  # noqa: B008 - it is frozen
 ) -> Path:
     """Write the page of `runs` to `path`, whose directory is made, replacing a page that is there; return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. Raises KvbenchError for a damaged run file, where a run is given twice,
-    and naming what cannot be written or is not to be replaced; ValueError without runs.
+    `run-N-KEY.png` and `comparison-KEY.png`. `given`: objectives and prices of all runs, and what a search found.
+    Raises KvbenchError for a damaged run file, where a run is given twice, and naming what cannot be written or is not
+    to be replaced; ValueError without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
@@ -28,7 +33,7 @@ def write_report(
     output = check_output(path, PAGE, inputs=[run.path for run in runs], stream=True)
     if png is not None:
         check_folder(Path(png))
-    contents = [collect(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    contents = [collect(run, name, given) for run, name in zip(runs, _names(runs), strict=True)]
     write_output(output, page(contents).encode("utf-8", "replace"), PAGE)
     if png is not None:
         _pictures(contents, Path(png))

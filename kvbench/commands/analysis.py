@@ -6,7 +6,7 @@ from typing import Final
 import click
 import kvbench_analysis as ka
 from kvbench_analysis.compare import print as compare_print
-from kvbench_analysis.report import write_report
+from kvbench_analysis.report import Given, write_report
 from rich.console import Console
 
 from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, prices_option, slo_option
@@ -107,9 +107,12 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
-def report(run_files: tuple[Path, ...], out: Path, png: Path | None) -> str:
+@slo_option
+@prices_option
+def report(run_files: tuple[Path, ...], out: Path, png: Path | None, slo: tuple[str, ...], prices: str | None) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    written = write_report([ka.load(path) for path in run_files], out, png=png)
+    given = Given(slo, _prices(prices))
+    written = write_report([ka.load(path) for path in run_files], out, png=png, given=given)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())
     return f"{written} is complete"
