@@ -32,6 +32,7 @@ def first_token_stack(parts: pd.DataFrame, gpu: str) -> Figure:
     place = np.arange(len(rows))
     # Short, for narrow screens; a pointer is told the whole.
     ticks = {float(at): f"{_most(row)}\n({units.count(row['requests'])})" for at, row in enumerate(rows)}
+    x_axis = Axis("tokens found, up to (requests)", ticks=ticks)
     marks: list[Mark] = [
         Bars(
             part.name,
@@ -52,14 +53,7 @@ def first_token_stack(parts: pd.DataFrame, gpu: str) -> Figure:
         "Mean per request that was done, by how many tokens of its prompt were found. Hatched, "
         f"and dashed, is modelled ({gpu}): the rest of the prompt and its wait for the GPU, and the whole prompt alone "
         "on it instead. All else is measured.",
-        (
-            Panel(
-                "",
-                Axis("tokens found, up to (requests)", ticks=ticks),
-                Axis("ms per request", low=0.0, high=_top(rows)),
-                tuple(marks),
-            ),
-        ),
+        (Panel("", x_axis, Axis("ms per request", low=0.0, high=_top(rows)), tuple(marks)),),
         panel_height=320,
     )
 

@@ -53,9 +53,9 @@ def sentences(content: Content) -> list[Element]:
     found = content.summary.first_token
     if found is None:
         no_words = f"No time to first token: {content.summary.no_first_token}."
-        return [element("p", no_words, class_="second", data_figure="first-token")]
+        return [element("p", no_words, class_="second")]
     lines = (_kept(content, found), _pays(found), _searched(content))
-    return [element("p", tagged(" ".join(lines)), class_="lead", data_figure="first-token")]
+    return [element("p", tagged(line), class_="lead point") for line in lines]
 
 
 def tables(content: Content) -> Iterator[Element]:
