@@ -7,6 +7,7 @@ from kvbench_analysis.compare.comparison import Comparison, compare
 from kvbench_analysis.contention.attribution import Attribution, attribution
 from kvbench_analysis.contention.concurrency import operations_contention
 from kvbench_analysis.contention.contention import Contention, contention
+from kvbench_analysis.figures.request_times import RequestTimes, request_times
 from kvbench_analysis.scaling.usl import UslFit, fit_usl
 from kvbench_analysis.summary.brief import print_brief
 from kvbench_analysis.summary.render import print_summary, to_json
@@ -18,6 +19,7 @@ __all__ = [
     "Attribution",
     "Comparison",
     "Contention",
+    "RequestTimes",
     "Run",
     "Summary",
     "Timeline",
@@ -30,6 +32,7 @@ __all__ = [
     "operations_contention",
     "print_brief",
     "print_summary",
+    "request_times",
     "summarize",
     "timeline",
     "to_json",

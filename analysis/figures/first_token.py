@@ -4,51 +4,47 @@ and the same requests with all of their contexts computed anew, which is modelle
 Of files whose rows are a sample, all figures are of the requests in the sample.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis.figures.offered import is_open_loop
+from kvbench_analysis.figures.break_even import BreakEven, break_even
+from kvbench_analysis.figures.load_split import LoadSplit, load_split
+from kvbench_analysis.figures.request_times import RequestTimes, request_times
+from kvbench_analysis.figures.requests import class_name
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import distribution
 from kvbench_analysis.tables.window import Window
 from numpy.typing import NDArray
 
-from kvbench.records.compute_model import ComputeModel, compute_model_of
-from kvbench.records.schema import Phase, RequestState
-
 PARTS: Final = (
     "first_token", "queue", "look_up", "load", "modelled_compute", "modelled_recompute", "modelled_uncached",
+    "modelled_layer_wise", "modelled_tpot",
 )  # fmt: skip
 """Of `FirstToken.parts`; the first is the sum of the four behind it."""
 
-FEWEST: Final = 20
-"""Requests that have loaded something, for a break-even."""
-_BLOCKS: Final = FEWEST
-"""At least one request in each."""
-_DRAWS: Final = 400
-_LEVEL: Final = 0.95
-
-Floats = NDArray[np.float64]
+OF_CLASSES: Final = ("first_token", "queue", "look_up", "load", "modelled_compute", "modelled_tpot")
+"""Of `FirstToken.classes`."""
 
 
 @dataclass(frozen=True)
-class BreakEven:
-    """From which length on a prefix is loaded faster than it is computed: where the straight line through look-up and
-    load over tokens found meets the modelled prefill of so many tokens. All in tokens."""
+class LayerWise:
+    """If loads and compute overlapped layer by layer, of the same requests: the loads measured, the compute modelled.
 
-    tokens: float | None
-    """None: at no length up to `longest`."""
-    low: float | None
-    high: float | None
-    """Of 95 % of resamples of blocks of time; None as above."""
-    shortest: int
-    longest: int
-    """That were loaded."""
-    load_s_per_token: float
-    load_s: float
-    """Of a prefix of no length: the line is load_s + load_s_per_token x tokens."""
+    Its times to first token are `modelled_layer_wise` of the parts."""
+
+    groups: int
+    """Of layers, that were loaded one after the other."""
+    stalled: int
+    """Requests for whose next layers the GPU waited."""
+    stall_share: float
+    """Of the GPU's time with all requests together, that it waited for their layers."""
+    alone_ns: float
+    """Time to first token, mean, if no request waited for the GPU."""
+    whole_alone_ns: float
+    """The same with each load as a whole before its compute, as in the run."""
 
 
 @dataclass(frozen=True)
@@ -60,141 +56,91 @@ class FirstToken:
     sampled_1_in: int
     """1: of all requests."""
     parts: pd.DataFrame
-    """A row for each of PARTS: mean and percentiles. `modelled_uncached` is missing where arrivals follow answers."""
+    """A row for each of PARTS: mean and percentiles. `modelled_uncached` is missing where arrivals follow answers,
+    `modelled_layer_wise` where it is not known when layers were there, `modelled_tpot` (per output token behind the
+    first, of the requests with any) where no answer is longer than a token."""
+    classes: pd.DataFrame
+    """The same per QoS class (`qos`), where there are several: of the time to first token and its four parts, and
+    `modelled_tpot`."""
     load_share: float
     """Of the time to first token of all of them: look-ups and loads."""
+    load_split: LoadSplit
+    """What the loads were."""
     found: int
     """Requests that found something."""
     slower: int
     """Of those, which waited longer for it than its modelled prefill takes."""
     gpu_s_saved_per_hour: float
     """Modelled prefill of what was found, for each hour of the window, of all GPUs. Of a sample it is scaled up."""
+    layer_wise: LayerWise | None
+    no_layer_wise: str
+    """Why there is none; else empty."""
     break_even: BreakEven | None
     """None: too few requests have loaded something."""
+    times: RequestTimes = field(repr=False)
+    """What all of it is made of, request by request."""
 
 
 def first_token(run: Run, window: Window) -> FirstToken | None:
     """None where no compute was modelled, so that there is no first token, or no request came so far."""
-    model = compute_model_of(run.attributes.get("compute_model_json"))
-    if model is None:
+    times = request_times(run)
+    if times is None or times.table.empty:
         return None
-    every = _timed(run)
-    done = _done(every)
-    columns = {name: values[done] for name, values in every.items()}
-    requests = len(columns["first_token_ns"])
-    if not requests:
-        return None
-    queue = columns["start_ns"] - columns["intended_ns"]
-    waited_ns = columns["look_up_ns"] + columns["load_ns"]
-    found, context = columns["hit_tokens"].astype(np.int64), columns["context_tokens"].astype(np.int64)
-    new = np.maximum(context - found, 1)
-    whole_s, rest_s = model.prefill_s(context, 0), model.prefill_s(new, context - new)
-    saved_s = np.maximum(whole_s - rest_s, 0.0)
-    times: dict[str, NDArray[Any]] = {
-        "first_token": columns["first_token_ns"],
-        "queue": queue,
-        "look_up": columns["look_up_ns"],
-        "load": columns["load_ns"],
-        "modelled_compute": columns["first_token_ns"] - queue - waited_ns,
-        "modelled_recompute": np.rint(whole_s * 1e9).astype(np.int64),
-    }
-    sampled = run.sampled_1_in("requests")
-    if is_open_loop(run) and sampled == 1:
-        computed_s = model.prefill_s(every["context_tokens"].astype(np.int64), 0)
-        times["modelled_uncached"] = _uncached_ns(every["rank"], every["intended_ns"], computed_s)[done]
+    table, model = times.table, times.model
+    waited_ns = (table["look_up_ns"] + table["load_ns"]).to_numpy()
+    saved_s = table["modelled_saved_ns"].to_numpy() / 1e9
+    found = table["found_tokens"].to_numpy()
     has = found > 0
-    seconds = window.seconds
+    sampled, seconds = run.sampled_1_in("requests"), window.seconds
     return FirstToken(
         gpu=model.gpu,
-        requests=requests,
+        requests=len(table),
         sampled_1_in=sampled,
-        parts=pd.DataFrame(
-            [{"part": part, "requests": requests} | distribution(times[part]) for part in PARTS if part in times]
-        ),
-        load_share=float(waited_ns.sum() / max(int(columns["first_token_ns"].sum()), 1)),
+        parts=pd.DataFrame(list(_distributions(table, PARTS))),
+        classes=_by_class(run, table),
+        load_share=float(waited_ns.sum() / max(int(table["first_token_ns"].sum()), 1)),
+        load_split=load_split(run, _as_columns(table[has])),
         found=int(has.sum()),
         slower=int(np.count_nonzero(waited_ns[has] / 1e9 > saved_s[has])),
         gpu_s_saved_per_hour=float(saved_s.sum()) * model.gpus * sampled * 3600 / seconds if seconds else float("nan"),
-        break_even=_break_even(model, found[has], waited_ns[has] / 1e9, columns["start_ns"][has]),
+        layer_wise=_layer_wise(times),
+        no_layer_wise=times.no_layers,
+        break_even=break_even(model, found[has], waited_ns[has] / 1e9, table["start_ns"].to_numpy()[has]),
+        times=times,
     )
 
 
-def _timed(run: Run) -> dict[str, NDArray[Any]]:
-    """Of all requests that came at a time of their own, done or not: what is computed of one, others wait for."""
-    names = [
-        "phase", "state", "rank", "intended_ns", "start_ns", "look_up_ns", "load_ns", "first_token_ns",
-        "context_tokens", "hit_tokens",
-    ]  # fmt: skip
-    columns = run.columns(names, "requests")
-    mask = columns["phase"] != Phase.PRECONDITION
-    return {name: values[mask] for name, values in columns.items()}
+def _distributions(table: pd.DataFrame, parts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for part in parts:
+        values = table[f"{part}_ns"].to_numpy() if f"{part}_ns" in table else np.empty(0)
+        values = values[~np.isnan(values)]
+        if len(values):
+            yield {"part": part, "requests": len(values)} | distribution(values)
 
 
-def _done(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    mask = (columns["phase"] == Phase.MEASURE) & (columns["state"] == RequestState.DONE)
-    mask &= (columns["first_token_ns"] > 0) & (columns["load_ns"] >= 0)
-    return np.asarray(mask, np.bool_)
+def _by_class(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    codes = np.unique(table["qos"])
+    for qos in codes.tolist() if len(codes) > 1 else ():
+        mine = table[table["qos"] == qos]
+        rows += ({"qos": class_name(run, qos)} | row for row in _distributions(mine, OF_CLASSES))
+    return pd.DataFrame(rows, columns=None if rows else ["qos", "part", "requests"])
 
 
-def _uncached_ns(rank: NDArray[Any], came_ns: NDArray[np.int64], takes_s: Floats) -> NDArray[np.int64]:
-    """Times to first token if the GPU of each rank computed all of each context, one after the other as they came.
-    Every request that was begun belongs in it: without those that were not done, the queue would be too short."""
-    result = np.empty(len(rank), np.int64)
-    for each in np.unique(rank):
-        mine = np.flatnonzero(rank == each)
-        mine = mine[np.argsort(came_ns[mine], kind="stable")]
-        came, takes = came_ns[mine], np.rint(takes_s[mine] * 1e9).astype(np.int64)
-        # Lindley's recursion: whoever comes begins when the one before is done, or at once.
-        ends = np.cumsum(takes)
-        result[mine] = np.maximum.accumulate(came - (ends - takes)) + ends - came
-    return result
+def _as_columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    return {name: table[name].to_numpy() for name in ("rank", "request", "start_ns", "look_up_ns", "load_ns")}
 
 
-def _break_even(
-    model: ComputeModel, found: NDArray[np.int64], waited_s: Floats, start_ns: NDArray[np.int64]
-) -> BreakEven | None:
-    if len(found) < FEWEST or found.min() == found.max():
+def _layer_wise(times: RequestTimes) -> LayerWise | None:
+    if not times.layers:
         return None
-    longest = int(found.max())
-    lengths = np.unique(np.linspace(1, longest, 2000).astype(np.int64))
-    computed_s = model.prefill_s(lengths, 0)
-
-    def met(line: tuple[float, float]) -> float:
-        """The shortest length from which on loading stays the faster; infinite: none up to the longest."""
-        slower = np.flatnonzero(line[0] + line[1] * lengths > computed_s)
-        last = int(slower[-1]) + 1 if len(slower) else 0
-        return float(lengths[last]) if last < len(lengths) else float("inf")
-
-    tokens = found.astype(np.float64)
-    line = _line(tokens, waited_s, np.ones(len(found)))
-    order = np.argsort(start_ns, kind="stable")
-    block = np.empty(len(found), np.intp)
-    block[order] = np.arange(len(found)) * _BLOCKS // len(found)
-    rng = np.random.default_rng(1)
-    draws = rng.multinomial(_BLOCKS, np.full(_BLOCKS, 1 / _BLOCKS), _DRAWS).astype(np.float64)
-    of_draws = [met(_line(tokens, waited_s, weights[block])) for weights in draws]
-    tail = (1 - _LEVEL) / 2
-    # Order statistics, not interpolated: some may be infinite.
-    low, high = np.quantile(of_draws, [tail, 1 - tail], method="nearest")
-    return BreakEven(
-        tokens=_finite(met(line)),
-        low=_finite(float(low)),
-        high=_finite(float(high)),
-        shortest=int(found.min()),
-        longest=longest,
-        load_s_per_token=line[1],
-        load_s=line[0],
+    table = times.table
+    stall_ns, whole_ns = table["modelled_stall_ns"].to_numpy(), table["modelled_alone_ns"].to_numpy()
+    takes_ns = whole_ns - (table["queue_ns"] + table["look_up_ns"] + table["load_ns"]).to_numpy()
+    return LayerWise(
+        groups=times.layers,
+        stalled=int(np.count_nonzero(stall_ns > 0)),
+        stall_share=float(stall_ns.sum() / max(float(stall_ns.sum() + takes_ns.sum()), 1.0)),
+        alone_ns=float(table["modelled_layer_wise_alone_ns"].mean()),
+        whole_alone_ns=float(whole_ns.mean()),
     )
-
-
-def _line(x: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
-    """Least squares: y where x is 0, and the slope; a level line where all x are the same."""
-    total = weights.sum()
-    mean_x, mean_y = float(weights @ x / total), float(weights @ y / total)
-    spread = float(weights @ (x - mean_x) ** 2)
-    slope = float(weights @ ((x - mean_x) * (y - mean_y))) / spread if spread else 0.0
-    return mean_y - slope * mean_x, slope
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -106,7 +106,8 @@ def _panel(drawn: MatplotlibFigure, axes: Axes, panel: Panel, seen: dict[str, An
             _cells(drawn, axes, mark)
         elif isinstance(mark, Bars):
             bottom = [base.get(float(x), 0.0) for x in mark.x]
-            seen.setdefault(name, axes.bar(mark.x, mark.y, 0.75, bottom, color=mark.colour))
+            hatched: dict[str, Any] = {"hatch": "////", "edgecolor": "white", "linewidth": 0} if mark.modelled else {}
+            seen.setdefault(name, axes.bar(mark.x, mark.y, 0.75, bottom, color=mark.colour, **hatched))
             base |= {float(x): low + float(y) for x, y, low in zip(mark.x, mark.y, bottom, strict=True)}
         elif isinstance(mark, Level):
             seen.setdefault(name, axes.axhline(mark.y, color=mark.colour, linestyle=(0, (8, 3)), linewidth=1.2))

@@ -121,7 +121,10 @@ def _traces(mark: Mark, panel: Panel, seen: set[str]) -> list[Any]:
     name = _text(mark.name)
     common = {"name": name, "legendgroup": name, "showlegend": first}
     if isinstance(mark, Bars):
-        return [go.Bar(x=mark.x, y=mark.y, marker={"color": mark.colour}, **common, **_hover(mark, panel))]
+        marker: dict[str, Any] = {"color": mark.colour}
+        if mark.modelled:
+            marker["pattern"] = {"shape": "/", "fgcolor": "#ffffff", "fillmode": "overlay", "size": 7, "solidity": 0.35}
+        return [go.Bar(x=mark.x, y=mark.y, marker=marker, **common, **_hover(mark, panel))]
     if isinstance(mark, Level):
         line = {"color": mark.colour, "width": 1.5, "dash": "longdash"}
         return [go.Scatter(x=_extent(panel), y=np.full(2, mark.y), mode="lines", line=line, **common)]

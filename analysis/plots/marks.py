@@ -37,13 +37,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """One bar for each x, stacked on those of the same panel that come before."""
+    """One bar for each x, stacked on those of the same panel that come before. What is `modelled`, and was measured by
+    nobody, is hatched."""
 
     name: str
     x: NDArray[Any]
     y: NDArray[Any]
     colour: str
     note: Sequence[str] = ()
+    modelled: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ WALL: Final = Part(
     "wall", "wall time", "submission to completion, of operations that overlap: it has no parts", "#009e73"
 )
 
+LOOK_UP: Final = Part("look_up", "looking up", "until it was known what of the context there is", "#56b4e9")
+LOAD: Final = Part("load", "loading", "until what was found had been loaded", "#009e73")
+COMPUTE: Final = Part("compute", "computing, modelled", "the rest of the prompt, with its wait for the GPU", "#cc79a7")
+
 PARTS: Final = (DEVICE, HOST, RUN_QUEUE)
 """What wall time is the sum of."""
 

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from kvbench_analysis.contention.concurrency import OVERLAPPING, UNTOLD
 from kvbench_analysis.plots import palette
 from kvbench_analysis.report.collect import Content, told_factor
+from kvbench_analysis.report.first_tokens import explanation, sentences
 from kvbench_analysis.report.markup import element
 from kvbench_analysis.summary.look_ups_print import prefix_hit_share
 from kvbench_analysis.summary.summary import measured as time_measured
@@ -26,7 +27,8 @@ _GRAVE: Final = {"failed", "interrupted", "recovered", "failed-operations", "tim
 
 def answer(content: Content) -> list[Element | None]:
     """What was measured, the figures, what the time went to, and the warnings."""
-    parts: list[Element | None] = [element("p", measured(content), class_="measured")]
+    parts: list[Element | None] = [element("p", measured(content), class_="measured"), *sentences(content)]
+    parts.append(explanation(content))
     if content.focus is None:
         parts.append(
             element("p", "Nothing was measured: the file has no reads or writes of the measured phase.", class_="lead")
@@ -121,7 +123,7 @@ def _lead(content: Content, row: dict[Any, Any]) -> Element:
         element("b", p95),
         f" (one moves {_sizes(row)}). ",
         *_where(row),
-        class_="lead",
+        class_="second" if content.summary.first_token else "lead",
     )
 
 

@@ -12,11 +12,11 @@ from kvbench_analysis.contention.contention import Contention, contention, no_co
 from kvbench_analysis.contention.factor import FEWEST_OPERATIONS
 from kvbench_analysis.plots import tables
 from kvbench_analysis.plots.contention import contention_curve
-from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
 from kvbench_analysis.plots.preconditioning import precondition_rounds
+from kvbench_analysis.report.shown import Shown, first_token_figures, shown_as
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.load import Run
@@ -26,6 +26,7 @@ from kvbench_analysis.text import overlapping, units
 from numpy.typing import NDArray
 
 from kvbench.records.endurance import RatedDrives
+from kvbench.records.prices import Prices
 
 _BUSY_PCT: Final = 90.0
 _FEWEST_PARTS: Final = 20
@@ -46,16 +47,6 @@ class Focus:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A place for a figure: the figure, or why there is none."""
-
-    key: str
-    title: str
-    figure: Figure | None
-    absent: str = ""
-
-
-@dataclass(frozen=True)
 class Content:
     """The report of one run, before it becomes a page."""
 
@@ -73,11 +64,28 @@ class Content:
     """`plots.tables.quantiles` of the operations of `focus`, for comparisons with other runs."""
     bands: pd.DataFrame
     """`plots.tables.latency_bands` of the operations of `focus`; no rows without."""
+    highest_load: str = ""
+    """What a search found, as a sentence; empty: none was given."""
 
 
-def collect(run: Run, name: str, rated: RatedDrives | None = None) -> Content:
-    """Compute the content of `run`'s report; `rated` as of `summarize`. Raises KvbenchError: damaged file."""
-    summary, window = summarize(run, rated), Window.of(run.attributes)
+@dataclass(frozen=True)
+class Given:
+    """What is said of runs beside their files."""
+
+    slo: tuple[str, ...] = ()
+    """Objectives in place of those of their configurations."""
+    prices: Prices | None = None
+    """Likewise."""
+    rated: RatedDrives | None = None
+    """The endurance of the drives under test; likewise."""
+    highest_load: str = ""
+    """What a search found, as a sentence."""
+
+
+def collect(run: Run, name: str, given: Given = Given()) -> Content:
+    """Compute the content of `run`'s report. Raises KvbenchError where the file is damaged, or an objective is of what
+    the run does not have."""
+    summary, window = summarize(run, slo=given.slo, prices=given.prices, rated=given.rated), Window.of(run.attributes)
     counted = tables.Counted(run)
     focus = _focus(summary)
     chosen = counted.of(storage=focus.storage, op=focus.op) if focus else np.zeros(len(counted.rank), bool)
@@ -86,8 +94,9 @@ def collect(run: Run, name: str, rated: RatedDrives | None = None) -> Content:
     contended = contention(run) if run.sampled_1_in() == 1 else no_contention()
     attributed = attribution(run)
     figures = [
-        _shown("latency", "Latency distributions", latency_cdf(quantiles) if len(quantiles) else None),
-        _shown(
+        *first_token_figures(summary),
+        shown_as("latency", "Latency distributions", latency_cdf(quantiles) if len(quantiles) else None),
+        shown_as(
             "slow-operations", "What slow operations waited for", latency_bands(bands, what) if len(bands) else None
         ),
         _ranks(counted),
@@ -109,6 +118,7 @@ def collect(run: Run, name: str, rated: RatedDrives | None = None) -> Content:
         figures={s.key: s if s.key == "precondition" else _of_sample(s, run) for s in figures},
         focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
         bands=bands,
+        highest_load=given.highest_load,
     )
 
 
@@ -134,10 +144,6 @@ def _focus(summary: Summary) -> Focus | None:
     return Focus(first[0] == "storage", first[1]) if first else None
 
 
-def _shown(key: str, title: str, figure: Figure | None, absent: str = "no operation was measured") -> Shown:
-    return Shown(key, title, figure, "" if figure else absent)
-
-
 def _of_sample(shown: Shown, run: Run) -> Shown:
     """Says under a figure that it is drawn from a sample, where it is."""
     if shown.figure is None or run.sampled_1_in() == 1:
@@ -152,7 +158,7 @@ def _ranks(counted: tables.Counted) -> Shown:
     parts = tables.time_parts(counted)
     known = (parts["split_of"] != "unknown").any()
     absent = overlapping.NOT_KNOWN if len(parts) else "no rank read or wrote anything in the measured phase"
-    return _shown("ranks", "What the time of each rank went to", parts_by_rank(parts) if known else None, absent)
+    return shown_as("ranks", "What the time of each rank went to", parts_by_rank(parts) if known else None, absent)
 
 
 def _contention(run: Run, contended: Contention, focus: Focus | None, overlap: bool) -> Shown:
@@ -160,18 +166,18 @@ def _contention(run: Run, contended: Contention, focus: Focus | None, overlap: b
     title = "Contention: the cost of a byte against concurrency"
     curve = contended.curve
     if run.sampled_1_in() > 1:
-        return _shown("contention", title, None, UNTOLD)
+        return shown_as("contention", title, None, UNTOLD)
     if focus is None or curve.empty:
-        return _shown("contention", title, None, OVERLAPPING if overlap else "no operation moved bytes")
+        return shown_as("contention", title, None, OVERLAPPING if overlap else "no operation moved bytes")
     storage = curve["tier"].isin(run.tiers.loc[run.tiers["storage"], "name"])
     shown = (curve["op"] == focus.op) & (storage if focus.storage else ~storage) | (curve["op"] == "read") & ~storage
     curve = curve[(curve["scope"] == "all") & (curve["against"] == "operations") & shown]
     if not (curve["operations"] >= FEWEST_OPERATIONS).any():
         few = "too few operations ran among the same number of others"
-        return _shown("contention", title, None, f"{few}; {OVERLAPPING}" if overlap else few)
+        return shown_as("contention", title, None, f"{few}; {OVERLAPPING}" if overlap else few)
     figure = contention_curve(curve, tables.copy_limits(run))
     said = f" Only of operations that do not overlap: {OVERLAPPING}." if overlap else ""
-    return _shown("contention", title, replace(figure, note=figure.note + said))
+    return shown_as("contention", title, replace(figure, note=figure.note + said))
 
 
 def _timeline(run: Run, window: Window) -> Shown:
@@ -180,17 +186,17 @@ def _timeline(run: Run, window: Window) -> Shown:
     step = tables.bin_width(max(seconds / _MOST_PARTS, min(1.0, seconds / _FEWEST_PARTS)))
     found = timeline(run, step)
     nothing = found.nodes.empty or not (found.nodes["in_flight"] > 0).any()
-    return _shown("timeline", "Timeline", None if nothing else timeline_plot(found.nodes, found.flows))
+    return shown_as("timeline", "Timeline", None if nothing else timeline_plot(found.nodes, found.flows))
 
 
 def _heatmap(counted: tables.Counted, chosen: NDArray[np.bool_], what: str, window: Window) -> Shown:
     title = "Ranks over time"
     if window.seconds is None:
-        return _shown("heatmap", title, None, "the file gives no measured window")
+        return shown_as("heatmap", title, None, "the file gives no measured window")
     cells = tables.rank_cells(counted, chosen, window)
     if not len(cells):
-        return _shown("heatmap", title, None, "no operation ended in the measured window")
-    return _shown("heatmap", title, rank_heatmap(cells, what))
+        return shown_as("heatmap", title, None, "no operation ended in the measured window")
+    return shown_as("heatmap", title, rank_heatmap(cells, what))
 
 
 def _stragglers(attributed: Attribution) -> tuple[Caution, ...]:

@@ -9,8 +9,9 @@ import pandas as pd
 from kvbench_analysis.compare.comparison import compare
 from kvbench_analysis.plots.latency import latency_cdf, parts_by_name, shares_by_name
 from kvbench_analysis.report.answer import focus_row, split_bar
-from kvbench_analysis.report.collect import Content, Shown
+from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.markup import Group, table
+from kvbench_analysis.report.shown import Shown
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import overlapping, units
 

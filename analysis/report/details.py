@@ -8,7 +8,7 @@ import pandas as pd
 from kvbench_analysis.figures.thread_time import SPLIT
 from kvbench_analysis.plots.latency import kind_names
 from kvbench_analysis.report.collect import Content
-from kvbench_analysis.report.markup import Group, element, table
+from kvbench_analysis.report.markup import Group, element, table, tagged
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
 from kvbench_analysis.summary.sharing_print import sharing_tables
 from kvbench_analysis.summary.summary import Summary, contains_modelled
@@ -123,15 +123,18 @@ def request_tables(content: Content) -> list[Element]:
             (
                 (
                     row["qos"],
-                    _REQUEST_PARTS[row["part"]],
+                    tagged(_REQUEST_PARTS[row["part"]]),
                     units.duration(row["mean_ns"]),
                     *_distribution(row),
                 )
                 for row in timed.to_dict("records")
             ),
             left=2,
-            caption="Time per request, of those that were done. Storage operations of a request overlap, so their sum "
-            "can exceed its latency." + _modelled(summary),
+            caption=[
+                "Time per request, of those that were done. Storage operations of a request overlap, so their sum "
+                "can exceed its latency.",
+                *tagged(_modelled(summary)),
+            ],
         ),
         *(table(headings, rows, caption=f"{title}.") for title, headings, rows in look_up_tables(summary)),
         *(element("p", said) for said in (no_look_ups(summary), "" if load else no_load(summary)) if said),

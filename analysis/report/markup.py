@@ -49,7 +49,7 @@ class Group:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Child] | Group], *, left: int = 1, caption: Child = None
+    columns: Sequence[Child], rows: Iterable[Sequence[Child] | Group], *, left: int = 1, caption: Child = None
 ) -> Element:
     """A table in a box that scrolls by itself on narrow screens; its first `left` columns are text, others figures."""
 
@@ -65,6 +65,17 @@ def table(
     # Outside the box: a caption inside is as wide as the table, and would scroll away with it.
     said = element("p", caption, class_="caption") if caption is not None else None
     return element("div", said, box, class_="table")
+
+
+def tag() -> Element:
+    """The mark of what is modelled, on all of the page."""
+    return element("span", "modelled", class_="modelled")
+
+
+def tagged(text: str) -> list[Element | str | None]:
+    """`text` with each `modelled` in it as the mark."""
+    first, *others = text.split("modelled")
+    return [first, *(each for other in others for each in (tag(), other))]
 
 
 def to_html(root: Element) -> str:

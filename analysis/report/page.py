@@ -6,12 +6,13 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from kvbench_analysis.figures.sharing import is_shared
-from kvbench_analysis.report import causes, details, provenance, steadiness
+from kvbench_analysis.report import causes, details, first_tokens, provenance, steadiness
 from kvbench_analysis.report.answer import answer
-from kvbench_analysis.report.collect import Content, Shown
+from kvbench_analysis.report.collect import Content
 from kvbench_analysis.report.compared import comparison_figures, comparison_table, differences, ratio_table
 from kvbench_analysis.report.markup import data, element, script, to_html
 from kvbench_analysis.report.packed import packed, packed_plotly
+from kvbench_analysis.report.shown import Shown
 
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """Nothing may be fetched: what the page needs is in it."""
@@ -101,6 +102,7 @@ def _run(content: Content, prefix: str, several: bool) -> Element:
         "section",
         element("h2", content.name) if several else None,
         answer(content),
+        part("Time to first token", shown["first-token"], shown["break-even"], *first_tokens.tables(content)),
         part("Latency", shown["latency"], details.percentile_table(content)),
         part(
             "Where the time went",

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvbench_analysis.report.collect import Content, collect
+from kvbench_analysis.report.collect import Content, Given, collect
 from kvbench_analysis.report.compared import comparison_figures
 from kvbench_analysis.report.page import page
 from kvbench_analysis.tables.distinct import check_distinct
 from kvbench_analysis.tables.load import Run
 
-from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import PAGE, check_folder, check_output, make_folder, write_output
 
 
@@ -19,14 +18,14 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     png: str | os.PathLike[str] | None = None,
-    rated: RatedDrives | None = None,
+    given: Given = Given(),  # noqa: B008 - it is frozen
 ) -> Path:
     """Write the page of `runs` to `path`, whose directory is made, replacing a page that is there; return its path.
 
     With `png`, its plots are also written to that directory, which is made: `KEY.png` of a single run, else
-    `run-N-KEY.png` and `comparison-KEY.png`. `rated`: the endurance of the drives under test.
-    Raises KvbenchError for a damaged run file, where a run is given twice,
-    and naming what cannot be written or is not to be replaced; ValueError without runs.
+    `run-N-KEY.png` and `comparison-KEY.png`. `given`: objectives and prices of all runs, and what a search found.
+    Raises KvbenchError for a damaged run file, where a run is given twice, and naming what cannot be written or is not
+    to be replaced; ValueError without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
@@ -34,7 +33,7 @@ def write_report(
     output = check_output(path, PAGE, inputs=[run.path for run in runs], stream=True)
     if png is not None:
         check_folder(Path(png))
-    contents = [collect(run, name, rated) for run, name in zip(runs, _names(runs), strict=True)]
+    contents = [collect(run, name, given) for run, name in zip(runs, _names(runs), strict=True)]
     write_output(output, page(contents).encode("utf-8", "replace"), PAGE)
     if png is not None:
         _pictures(contents, Path(png))

@@ -11,10 +11,17 @@ from kvbench_analysis.summary.endurance_print import (
     endurance_table,
     preconditioning_json,
 )
-from kvbench_analysis.summary.first_token_print import first_token_json, first_token_notes, first_token_table
+from kvbench_analysis.summary.first_token_print import (
+    class_table,
+    first_token_json,
+    first_token_notes,
+    first_token_table,
+)
 from kvbench_analysis.summary.look_ups_print import load_table, look_up_tables, no_load, no_look_ups
+from kvbench_analysis.summary.objectives_print import objectives_json, objectives_notes, objectives_tables
 from kvbench_analysis.summary.sharing_print import sharing_json, sharing_tables
 from kvbench_analysis.summary.summary import Summary, contains_modelled, what_was_measured
+from kvbench_analysis.summary.worth_print import worth_json, worth_notes, worth_table
 from kvbench_analysis.tables.percentiles import PERCENTILE_COLUMNS, PERCENTILES, operations_needed
 from kvbench_analysis.text import overlapping, units
 from kvbench_analysis.text.safe import plain, safe_text
@@ -55,6 +62,9 @@ def to_json(summary: Summary) -> str:
     content["halves"] = [plain(row) for row in summary.halves.to_dict("records")]
     content["preconditioning"] = preconditioning_json(summary.preconditioning)
     content["endurance"] = endurance_json(summary.endurance)
+    content["no_first_token"] = summary.no_first_token or None
+    content["objectives"] = objectives_json(summary.objectives)
+    content["worth"] = worth_json(summary.worth)
     content["sharing"] = sharing_json(summary.sharing)
     return json.dumps(plain(content), indent=2, allow_nan=False)
 
@@ -209,12 +219,30 @@ def _places(table: pd.DataFrame, place: str, console: Console) -> None:
 
 def _first_token(summary: Summary, console: Console) -> None:
     if summary.first_token is None:
+        console.print(safe_text(f"No time to first token: {summary.no_first_token}."))
         return
     print_table(console, *first_token_table(summary.first_token))
+    classes = class_table(summary.first_token)
+    if classes is not None:
+        print_table(console, *classes)
     load = summary.load
     never_begun = float(load.loc[load["unit"] == "requests", "waiting"].sum(skipna=False))
     for line in first_token_notes(summary.first_token, never_begun):
         console.print(safe_text(line))
+
+
+def _promised(summary: Summary, console: Console) -> None:
+    if summary.objectives is not None:
+        for table in objectives_tables(summary.objectives):
+            print_table(console, *table)
+        for line in objectives_notes(summary.objectives):
+            console.print(safe_text(line))
+    if summary.worth is not None:
+        print_table(console, *worth_table(summary.worth))
+        for line in worth_notes(summary.worth):
+            console.print(safe_text(line))
+    elif summary.no_worth:
+        console.print(safe_text(f"What storage is worth is not known: {summary.no_worth}."))
 
 
 def _look_ups(summary: Summary, console: Console) -> None:
@@ -259,6 +287,7 @@ def _requests(summary: Summary, console: Console) -> None:
         ([_REQUEST_PARTS[row["part"]], units.duration(row["mean_ns"]), *_distribution(row)] for row in every),
     )
     _first_token(summary, console)
+    _promised(summary, console)
     classes = latency[(latency["qos"] != ALL) & (latency["part"] == "latency") & (latency["requests"] > 0)]
     if len(classes):
         print_table(

@@ -1,5 +1,6 @@
 """`summarize`: the figures of one run as tidy tables, each of which says what it is per. `render` prints them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +12,28 @@ from kvbench_analysis.figures.endurance import Endurance, endurance
 from kvbench_analysis.figures.first_token import FirstToken, first_token
 from kvbench_analysis.figures.halves import half_figures
 from kvbench_analysis.figures.look_ups import look_up_figures, prefix_figures
+from kvbench_analysis.figures.objectives import Objectives, given_objectives, objective_figures, objectives_of
 from kvbench_analysis.figures.offered import load_figures
 from kvbench_analysis.figures.operations import operation_figures
 from kvbench_analysis.figures.preconditioning import Preconditioning, preconditioning
+from kvbench_analysis.figures.request_times import NO_COMPUTE
 from kvbench_analysis.figures.requests import request_counts, request_latency
 from kvbench_analysis.figures.sharing import SharingFigures, sharing_figures
+from kvbench_analysis.figures.worth import Worth, worth
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.cautions import cautions
 from kvbench_analysis.summary.first_token_print import first_token_headline
 from kvbench_analysis.summary.headlines import headlines
+from kvbench_analysis.summary.objectives_print import objectives_headline
 from kvbench_analysis.summary.presence import WINDOW_CODES, planned_seconds
 from kvbench_analysis.summary.steadiness import steadiness
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import units
 
+from kvbench.records.compute_model import compute_model_of
 from kvbench.records.endurance import RatedDrives, rated_drives
+from kvbench.records.prices import Prices, prices_of
 
 _FACTS = (
     "run_id", "status", "status_message", "kvbench_version", "fingerprint", "started_at", "model", "timer", "ranks",
@@ -101,12 +108,25 @@ class Summary:
     """What was written before the load."""
     endurance: Endurance | None
     """What was written to storage, in a day of this load, and what that is of the rating of drives."""
+    no_first_token: str = ""
+    """Why there is none; else empty."""
+    objectives: Objectives | None = None
+    """What was promised, and whether it was kept; None: nothing was."""
+    worth: Worth | None = None
+    """What storage is worth; None: there are no prices, or nothing is known to have been saved."""
+    no_worth: str = ""
+    """Why there is none, though there are prices; else empty."""
 
 
-def summarize(run: Run, rated: RatedDrives | None = None) -> Summary:
-    """All figures of `run`. Needs memory for a few columns of /records at a time. `rated`: the endurance of the drives
-    under test, in place of that of the configuration. Raises KvbenchError: damaged file."""
+def summarize(
+    run: Run, *, slo: Sequence[str] = (), prices: Prices | None = None, rated: RatedDrives | None = None
+) -> Summary:
+    """All figures of `run`. Needs memory for a few columns of /records at a time. `slo` (as `ttft_p95<2s`), `prices`
+    and `rated`, the endurance of the drives under test, stand in place of those of its configuration. Raises
+    KvbenchError: damaged file, or an objective that the run cannot tell."""
     window = Window.of(run.attributes)
+    promised = objective_figures(run, window, given_objectives(slo, run) if slo else objectives_of(run))
+    prices = prices or prices_of(run.config.get("prices"))
     of_rows = run.mode == "full"
     figures = operation_figures(run, window) if of_rows else condensed.operation_figures(run, window)
     facts: dict[str, Any] = {name: run.attributes.get(name) for name in _FACTS}
@@ -126,13 +146,18 @@ def summarize(run: Run, rated: RatedDrives | None = None) -> Summary:
     latency = request_latency(run) if of_rows else condensed_requests.request_latency(run)
     sharing = sharing_figures(run, window) if of_rows else condensed_sharing.sharing_figures(run, window)
     tokens = first_token(run, window)
+    earned = worth(run, window, tokens, prices)
     halves, before = half_figures(run, window), preconditioning(run)
     if rated is None:
         rated = rated_drives(run.config.get("drive"))
     return Summary(
         source=str(run.path),
         run=facts,
-        headlines=(*headlines(figures.totals), *([first_token_headline(tokens)] if tokens else [])),
+        headlines=(
+            *headlines(figures.totals),
+            *([first_token_headline(tokens)] if tokens else []),
+            *([objectives_headline(promised)] if promised else []),
+        ),
         warnings=(*cautions(run, figures, latency, window, sharing), *steadiness(halves, before)),
         operations=figures.operations,
         latency=figures.latency,
@@ -149,7 +174,23 @@ def summarize(run: Run, rated: RatedDrives | None = None) -> Summary:
         halves=halves,
         preconditioning=before,
         endurance=endurance(run, window, figures.totals, rated),
+        no_first_token="" if tokens else _no_first_token(run),
+        objectives=promised,
+        worth=earned,
+        no_worth="" if earned or prices is None else _no_worth(run, tokens),
     )
+
+
+def _no_first_token(run: Run) -> str:
+    if not run.serves_as_engine:
+        return "requests are not served as an engine does it (workload.serving), and nothing is computed"
+    if compute_model_of(run.attributes.get("compute_model_json")) is None:
+        return NO_COMPUTE
+    return "no request that was done in the measured phase came so far"
+
+
+def _no_worth(run: Run, tokens: FirstToken | None) -> str:
+    return _no_first_token(run) if tokens is None else "nothing was served in a measured window"
 
 
 def measured(summary: Summary) -> str:

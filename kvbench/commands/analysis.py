@@ -6,16 +6,18 @@ from typing import Final
 import click
 import kvbench_analysis as ka
 from kvbench_analysis.compare import print as compare_print
-from kvbench_analysis.report import write_report
+from kvbench_analysis.report import Given, write_report
 from rich.console import Console
 
 from kvbench.commands.drives import drive_options
-from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, prices_option, slo_option
 from kvbench.commands.study_show import is_study, print_study, tell_if_replaced
+from kvbench.config.prices import read_prices
 from kvbench.console import make_console
 from kvbench.errors import KvbenchError
 from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import Written
+from kvbench.records.prices import Prices, prices_of
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -28,15 +30,25 @@ _VERSUS = "--vs"
 @click.command()
 @click.argument("run_file", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@slo_option
+@prices_option
 @drive_options
-def summary(run_file: Path, as_json: bool, rated: RatedDrives | None) -> None:
+def summary(run_file: Path, as_json: bool, slo: tuple[str, ...], prices: str | None, rated: RatedDrives | None) -> None:
     """Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table."""
     if is_study(run_file):
+        if slo or prices:
+            raise click.UsageError("--slo and --prices are of runs, and this file is of a study")
         print_study(Written(run_file), make_console(), as_json=as_json)
-    elif as_json:
-        click.echo(ka.to_json(ka.summarize(ka.load(run_file), rated)))
+        return
+    found = ka.summarize(ka.load(run_file), slo=slo, prices=_prices(prices), rated=rated)
+    if as_json:
+        click.echo(ka.to_json(found))
     else:
-        ka.print_summary(ka.summarize(ka.load(run_file), rated), make_console())
+        ka.print_summary(found, make_console())
+
+
+def _prices(source: str | None) -> Prices | None:
+    return None if source is None else prices_of(read_prices(source))
 
 
 def show_result(written: Written, console: Console) -> None:
@@ -98,10 +110,20 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
 @click.option("--png", type=PATH, help="Also write the plots as PNG files into this directory.")
+@slo_option
+@prices_option
 @drive_options
-def report(run_files: tuple[Path, ...], out: Path, png: Path | None, rated: RatedDrives | None) -> str:
+def report(
+    run_files: tuple[Path, ...],
+    out: Path,
+    png: Path | None,
+    slo: tuple[str, ...],
+    prices: str | None,
+    rated: RatedDrives | None,
+) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    written = write_report([ka.load(path) for path in run_files], out, png=png, rated=rated)
+    given = Given(slo, _prices(prices), rated)
+    written = write_report([ka.load(path) for path in run_files], out, png=png, given=given)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())
     return f"{written} is complete"

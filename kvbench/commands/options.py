@@ -104,4 +104,16 @@ repeats_option = click.option(
     show_default=True,
     help="Of everything; a confidence interval is over repeats.",
 )
+slo_option = click.option(
+    "--slo",
+    multiple=True,
+    metavar="OBJECTIVE",
+    help="What was promised, such as ttft_p95<2s, in place of the configuration's objectives; repeatable.",
+)
+prices_option = click.option(
+    "--prices",
+    type=PATH_AS_TEXT,
+    metavar="FILE",
+    help="A YAML file of prices (docs/workloads.md), in place of the configuration's; or: example.",
+)
 seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)

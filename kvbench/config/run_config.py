@@ -15,6 +15,7 @@ from kvbench.config.compute import Compute, ComputeOrNone
 from kvbench.config.drive import Drive
 from kvbench.config.engines import Twin
 from kvbench.config.models import ModelGeometry, shipped_compute, shipped_model
+from kvbench.config.prices import PricesOrNone
 from kvbench.config.roles import Roles
 from kvbench.config.sections import Arrivals, CachePolicy, Calibration, Io, Layout, Pacing, PayloadSection, TierSection
 from kvbench.config.sessions import SessionsWorkload
@@ -84,6 +85,8 @@ class RunConfig(Section):
     objectives: tuple[str, ...] = ()
     """What the service promises of its requests, as `ttft_p95<2s` (`kvbench.records.objectives`). Not part of the
     fingerprint."""
+    prices: PricesOrNone = None
+    """For what storage is worth, as in configs/prices.yaml. Not part of the fingerprint."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -143,7 +146,8 @@ class RunConfig(Section):
 
         `ranks` is the number of ranks, `trace_digest` the digest of the trace's content (its path does not count).
         """
-        content = self.model_dump(mode="json", exclude={"name", "objectives", "records", "twin", "drive"})
+        labels = {"name", "objectives", "prices", "drive", "records", "twin"}
+        content = self.model_dump(mode="json", exclude=labels)
         content["model"] = self.geometry.model_dump(mode="json")
         if "path" in content["workload"]:
             content["workload"]["path"] = trace_digest

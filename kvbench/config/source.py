@@ -14,7 +14,7 @@ import yaml
 
 from kvbench.errors import KvbenchError
 
-_NOT_CONFIGS: Final = {"gpus", "models"}
+_NOT_CONFIGS: Final = {"gpus", "models", "prices"}
 _FOLDERS: Final = ("mlperf",)
 """Folders of configurations that belong together; they are part of the names."""
 _POSITION: Final = re.compile("[0-9]{1,9}")

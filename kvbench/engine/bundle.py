@@ -40,6 +40,12 @@ class Share:
         """Its keys as an array."""
         return self.bundle.numbers[self.first : self.first + self.count]
 
+    @property
+    def layers(self) -> npt.NDArray[np.uint8] | None:
+        """Of its objects; None: 0."""
+        layers = self.bundle.layers
+        return None if layers is None else layers[self.first : self.first + self.count]
+
     def head(self, count: int) -> "Share":
         """The first `count` objects of it, which has as many."""
         share = Share(self.bundle, self.first, count)
@@ -54,7 +60,11 @@ class Share:
 
     def operations(self) -> list[Operation]:
         """One for each object, for what is not worth a faster way."""
-        return [operation_of(self.bundle, key, self.inflight) for key in self.keys]
+        found = [operation_of(self.bundle, key, self.inflight) for key in self.keys]
+        layers = self.layers
+        for operation, layer in zip(found, () if layers is None else layers.tolist(), strict=layers is not None):
+            operation.layer = layer
+        return found
 
 
 Work = Sequence[Operation] | Share

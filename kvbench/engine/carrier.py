@@ -416,6 +416,7 @@ def _delete_after(promotion: Operation, ready_ns: int) -> Operation:
     step = Step(_DELETE, promotion.step.key, promotion.step.nbytes, promotion.step.source, None)
     delete = Operation(step, promotion.request, promotion.tokens, None)
     delete.ready_ns, delete.inflight, delete.locality = ready_ns, promotion.inflight, promotion.locality
+    delete.layer = promotion.layer
     return delete
 
 

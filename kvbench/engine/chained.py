@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kvbench.cache.chains import NEVER_NS, UNLIMITED, ChainCache, ChainSettings, ChainTier
 from kvbench.config.run_config import RunConfig
+from kvbench.records.schema import MOST_LAYERS
 from kvbench.tiers.arena import stored_bytes
 from kvbench.workload.keys import KeyKind, object_key
 
@@ -18,6 +19,8 @@ class BlockShape:
     object_bytes: int
     """Of each."""
     tokens: int
+    parts_per_layer: int = 0
+    """Objects of each group of layers; 0: every object is of all layers."""
     ranks: int = 1
     """That have a part of every block each; what is said here is of one of these parts."""
     modelled: bool = False
@@ -40,6 +43,12 @@ class BlockShape:
         """Of the whole block."""
         return self.parts * self.object_bytes
 
+    def layer(self, part: int) -> int:
+        """The group of layers, from 1 on, that the object number `part` of a block is of; 0: of all, or of too many to
+        be told."""
+        many = self.parts_per_layer and self.parts // self.parts_per_layer
+        return part // self.parts_per_layer + 1 if 1 < many <= MOST_LAYERS else 0
+
     def objects(self, key: int) -> list[tuple[int, int]]:
         """The key of each object of the block `key`, and its share of the tokens."""
         if self.parts == 1:
@@ -55,7 +64,8 @@ def block_shape(config: RunConfig) -> BlockShape:
     """As `cache.split` and `tensor_parallel` cut it: into layers, keys and values, and the parts of ranks."""
     split, geometry, tokens = config.cache.split, config.geometry, config.cache.block_tokens
     parts = 1 if split.layers is None else geometry.layers // split.layers
-    parts *= 2 if split.keys_values == "apart" else 1
+    of_each = 2 if split.keys_values == "apart" else 1
+    parts *= of_each
     ranks, modelled = config.tensor_parallel, config.tiers[0].facts.modelled
     nbytes = -(-tokens * geometry.bytes_per_token // (parts * ranks))
     follows = config.pacing.mode == "closed"
@@ -64,6 +74,7 @@ def block_shape(config: RunConfig) -> BlockShape:
         parts,
         stored_bytes(nbytes),
         tokens,
+        parts_per_layer=0 if split.layers is None else of_each,
         ranks=ranks,
         modelled=modelled,
         modelled_bytes_per_s=config.tiers[0].bandwidth_bytes_per_s,

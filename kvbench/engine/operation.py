@@ -44,6 +44,7 @@ class Operation:
         "followers",
         "ghosts",
         "inflight",
+        "layer",
         "locality",
         "placed",
         "ready_ns",
@@ -65,6 +66,8 @@ class Operation:
         self.tokens = tokens
         self.stage = stage
         """The stage of the request that waits for this operation; None for moves and deletes that only make room."""
+        self.layer = 0
+        """Number of the group of layers that its object is of, from 1 on; 0: of all."""
         self.waits_for = 0
         """Earlier operations on the key, room on the target tier, and the request's own stage: how many are missing."""
         self.followers: list[Unit] | None = None
@@ -122,8 +125,8 @@ class Bundle:
     `tokens` each, none of them twice. What it waits for, all of it waits for, as an `Operation` does."""
 
     __slots__ = (
-        "done", "followers", "ghosts", "keys", "nbytes", "numbers", "op", "ready_ns", "request", "shadows", "source",
-        "stage", "taken", "target", "tokens", "unfinished", "waits_for",
+        "done", "followers", "ghosts", "keys", "layers", "nbytes", "numbers", "op", "ready_ns", "request", "shadows",
+        "source", "stage", "taken", "target", "tokens", "unfinished", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -135,11 +138,14 @@ class Bundle:
         places: tuple[int | None, int | None],
         request: "ActiveRequest",
         stage: int | None,
+        layers: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        """`places`: the tier that the objects leave or are read from, and the one that they come to."""
+        """`places`: the tier that the objects leave or are read from, and the one that they come to. `layers`: of each
+        object, as of an operation; None: 0."""
         self.op = op
         self.keys = keys
         self.numbers: npt.NDArray[np.uint64] = np.array(keys, np.uint64)
+        self.layers = layers
         self.nbytes = nbytes
         self.tokens = tokens
         self.source, self.target = places

@@ -19,6 +19,7 @@ _OFFSETS: Final = {name: offset for name, (_, offset, *_) in (RECORD_DTYPE.field
 _QUEUE_OFFSET: Final = _OFFSETS["queue_ns"]
 _RESIDENT_OFFSET: Final = _OFFSETS["resident_pct"]
 _TIMED_BY_OFFSET: Final = _OFFSETS["timed_by"]
+_LAYER_OFFSET: Final = _OFFSETS["layer"]
 _FROM_QUEUE: Final = struct.Struct("<qiIIIIIIHHBBBBBBBBq")
 """A row from `queue_ns` to its end: the intended start, three columns that the stopwatch fills, and all behind them."""
 assert _QUEUE_OFFSET + _FROM_QUEUE.size == _ROW_BYTES
@@ -65,7 +66,7 @@ def describe(
             timed_by,
             RESIDENT_UNKNOWN,
             operation.locality,
-            0,
+            operation.layer,
             batch,
         )
         offset += _ROW_BYTES
@@ -99,7 +100,10 @@ def describe_share(
         batch,
     )
     start = first_row * _ROW_BYTES
-    rows[start : start + len(share) * _ROW_BYTES].reshape(-1, _ROW_BYTES)[:] = np.frombuffer(whole, np.uint8)
+    mine = rows[start : start + len(share) * _ROW_BYTES].reshape(-1, _ROW_BYTES)
+    mine[:] = np.frombuffer(whole, np.uint8)
+    if share.layers is not None:
+        mine[:, _LAYER_OFFSET] = share.layers
 
 
 def describe_chore(

@@ -178,9 +178,13 @@ class Serving:
         by_layer = list(zip(*map(shape.objects, keys), strict=True))
         first_tokens, others = by_layer[0][0][1], by_layer[1][0][1]
         layers = [by_layer] if first_tokens == others else [by_layer[:1], by_layer[1:]]
+        numbers = np.array([shape.layer(part) for part in range(shape.parts)], np.uint8)
+        first = 0
         for some in layers:
             objects = [key for layer in some for key, _ in layer]
-            yield Bundle(_OPS[code], objects, shape.object_bytes, some[0][0][1], places, active, stage)
+            of_layers = np.repeat(numbers[first : first + len(some)], len(keys)) if shape.parts_per_layer else None
+            yield Bundle(_OPS[code], objects, shape.object_bytes, some[0][0][1], places, active, stage, of_layers)
+            first += len(some)
 
     def _operations(
         self, steps: Iterable[tuple[int, int, int, int]], active: ActiveRequest, stage: int | None = None
@@ -188,8 +192,11 @@ class Serving:
         """Those of the objects of each step's block."""
         for code, key, source, target in steps:
             places = (None if source < 0 else source, None if target < 0 else target)
-            for part_key, tokens in self._shape.objects(key):
-                yield Operation(Step(_OPS[code], part_key, self._shape.object_bytes, *places), active, tokens, stage)
+            for part, (part_key, tokens) in enumerate(self._shape.objects(key)):
+                step = Step(_OPS[code], part_key, self._shape.object_bytes, *places)
+                operation = Operation(step, active, tokens, stage)
+                operation.layer = self._shape.layer(part)
+                yield operation
 
 
 def _some_twice(keys: Sequence[list[int]]) -> bool:

@@ -141,14 +141,17 @@ RECORD_DTYPE: Final = np.dtype(
         ("timed_by", "u1"),
         ("resident_pct", "u1"),
         ("locality", "u1"),
-        ("reserved", "u1"),
+        ("layer", "u1"),
         ("batch", "<i8"),
     ]
 )
 """120 bytes. Times in ns; `t_start_ns` is CLOCK_MONOTONIC of the rank's node in memory, rank 0's clock in the file."""
 
-RECORD_COLUMNS: Final = tuple(name for name in RECORD_DTYPE.names or () if name != "reserved")
-"""The columns that are stored; `reserved` rounds the row up to a multiple of 8 bytes."""
+RECORD_COLUMNS: Final = tuple(RECORD_DTYPE.names or ())
+"""The columns that are stored: all of them."""
+
+MOST_LAYERS: Final = 255
+"""Groups of layers that `layer` can tell apart: where a model is split into more, it is 0."""
 
 MOVING_OPS: Final = (Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.PREFETCH)
 """Operations that move bytes."""
@@ -191,7 +194,7 @@ contains modelled compute; 0 where there is none."""
 REQUEST_COLUMNS: Final = tuple(name for name in REQUEST_DTYPE.names or () if not name.startswith("reserved"))
 
 LATER_COLUMNS: Final = frozenset(
-    ("modelled_prefill_ns", "modelled_decode_ns", "batch", "look_up_ns", "load_ns", "first_token_ns")
+    ("modelled_prefill_ns", "modelled_decode_ns", "batch", "layer", "look_up_ns", "load_ns", "first_token_ns")
 )
 """Of records and requests, and of sums over them: files of version 0.1 do not have them, and their rows read as 0."""
 
@@ -211,8 +214,9 @@ LATER_CODES: Final = {
 
 
 def without_later(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """A row as it was before the later columns."""
-    return np.dtype([(name, dtype[name].str) for name in dtype.names or () if name not in LATER_COLUMNS])
+    """A row as it was before the later columns, one of which took a place that had been left free."""
+    names = {name: "reserved" if name == "layer" else name for name in dtype.names or ()}
+    return np.dtype([(was, dtype[name].str) for name, was in names.items() if was not in LATER_COLUMNS])
 
 
 CODES: Final[dict[str, type[IntEnum]]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from computed import computing
 from synthetic import SyntheticRun, synthetic_run
 
 from kvbench.commands.main import commands
@@ -78,3 +79,57 @@ def test_report_names_a_place_it_cannot_write(folder: Path, tmp_path: Path) -> N
 def test_report_makes_the_folder_of_its_page(folder: Path, tmp_path: Path) -> None:
     assert call(folder, "report", "a1.h5", "-o", str(tmp_path / "new" / "deep" / "page.html")).exit_code == 0
     assert (tmp_path / "new" / "deep" / "page.html").exists()
+
+
+@pytest.fixture(scope="module")
+def computed(folder: Path) -> Path:
+    computing().write(folder / "computed.h5")
+    (folder / "prices.yaml").write_text(
+        "currency: EUR\ngpu_hour: {price: 2, source: our contract}\n"
+        "drive: {price: 100, capacity_gb: 1000, years: 4, source: our order}\n"
+    )
+    return folder
+
+
+def test_summary_takes_objectives_and_prices(computed: Path) -> None:
+    words = ("summary", "computed.h5", "--slo", "ttft_p95<1h", "--slo", "batch.load_p99<1ms", "--prices")
+    done = call(computed, *words, str(computed / "prices.yaml"), "--json")
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.output)
+    assert [row["met"] for row in content["objectives"]["objectives"]] == [True, False]
+    assert content["worth"]["ways"][0]["source"] == "our order"
+    text = call(computed, *words, "example").output
+    assert "Goodput: requests within all objectives" in text
+    assert "example, to be replaced" in text
+
+
+def test_report_takes_them_too(computed: Path) -> None:
+    done = call(computed, "report", "computed.h5", "-o", "slo.html", "--slo", "ttft_p95<1h", "--prices", "example")
+    assert done.exit_code == 0, done.output
+    page = (computed / "slo.html").read_text()
+    assert "is within its objective" in page
+    assert "example, to be replaced" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--slo", "ttft<2s"), "--slo: 'ttft<2s' is no objective"),
+        (("--slo", "gold.ttft_p95<2s"), "unknown QoS class 'gold'"),
+        (("--prices", "/nowhere.yaml"), "cannot read prices /nowhere.yaml"),
+    ],
+)
+@pytest.mark.parametrize("command", [("summary",), ("report", "-o", "wrong.html")])
+def test_what_is_wrong_with_them_is_one_message(
+    computed: Path, command: tuple[str, ...], words: tuple[str, ...], said: str
+) -> None:
+    done = call(computed, *command, "computed.h5", *words)
+    assert done.exit_code == 1
+    assert said in done.output
+    assert not (computed / "wrong.html").exists()
+
+
+def test_objectives_that_a_run_cannot_tell_are_refused(folder: Path) -> None:
+    done = call(folder, "summary", "a1.h5", "--slo", "ttft_p95<2s")
+    assert done.exit_code == 1
+    assert "no compute is modelled" in done.output

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,49 +11,22 @@ import kvbench_analysis as ka
 import numpy as np
 import pandas as pd
 import pytest
-from condensing import condensed, within_window
-from kvbench_analysis.figures.first_token import BreakEven, FirstToken
+from computed import LOAD_S, LOAD_S_PER_TOKEN, MODEL, computing, counted
+from condensing import condensed
+from kvbench_analysis.figures.break_even import BreakEven
+from kvbench_analysis.figures.first_token import FirstToken
 from kvbench_analysis.summary.first_token_print import first_token_notes
 from numpy.typing import NDArray
 from rich.console import Console
-from synthetic import SyntheticRun, synthetic_run
+from synthetic import SyntheticRun
 
-from kvbench.records.compute_model import ComputeModel
 from kvbench.records.schema import Phase, RequestState
-
-MODEL = ComputeModel(
-    gpu="h100-sxm", gpus=2, flops_per_s=4e14, bytes_per_s=2e12, weight_flops=16e9, pair_flops=2.0 * 32 * 32 * 256,
-    weight_bytes=16e9, active_bytes=16e9, kv_bytes=131072.0,
-)  # fmt: skip
-LOAD_S, LOAD_S_PER_TOKEN = 0.060, 1e-5
-
-
-def computing(mode: str = "open", load: Callable[[NDArray[Any]], NDArray[Any]] | None = None) -> SyntheticRun:
-    """Requests that find up to 12 000 of 200 to 16 000 tokens, loaded on a straight line where `load` is not given."""
-    run = within_window(synthetic_run(np.random.default_rng(5), ranks=2, nodes=1, operations=4000))
-    rows, rng = run.requests, np.random.default_rng(6)
-    rows["hit_tokens"] = rng.integers(0, 3, len(rows)) * rng.integers(1, 6001, len(rows))
-    rows["context_tokens"] = rows["hit_tokens"] + rng.integers(200, 4000, len(rows))
-    rows["look_up_ns"] = rng.integers(0, 10**6, len(rows)) * (rows["hit_tokens"] > 0)
-    waited_s = (load or (lambda tokens: LOAD_S + LOAD_S_PER_TOKEN * tokens))(rows["hit_tokens"])
-    rows["load_ns"] = np.where(rows["hit_tokens"] > 0, np.rint(waited_s * 1e9) - rows["look_up_ns"], 0)
-    rows["modelled_prefill_ns"] = rng.integers(10**6, 10**8, len(rows))
-    waited = rows["start_ns"] - rows["intended_ns"] + rows["look_up_ns"] + rows["load_ns"]
-    rows["first_token_ns"] = waited + rows["modelled_prefill_ns"]
-    config = json.loads(str(run.attributes["config_json"]))
-    config |= {"compute": {"gpu": MODEL.gpu}, "pacing": {"mode": mode}}
-    return run.changed(attributes={"config_json": json.dumps(config), "compute_model_json": MODEL.to_json()})
 
 
 def figures(run: SyntheticRun, tmp_path: Path) -> FirstToken:
     found = ka.summarize(ka.load(run.write(tmp_path / "run.h5", overwrite=True))).first_token
     assert found is not None
     return found
-
-
-def counted(run: SyntheticRun) -> NDArray[Any]:
-    rows = run.requests
-    return np.asarray(rows[(rows["phase"] == Phase.MEASURE) & (rows["state"] == RequestState.DONE)])
 
 
 def prefill_s(new: int, found: int) -> float:
@@ -163,6 +135,8 @@ def test_notes_deny_no_break_even_that_chance_allows_and_name_who_had_not_begun(
     never = BreakEven(tokens=None, low=3699.0, high=None, shortest=512, longest=5632, load_s_per_token=4e-6, load_s=0.0)
     found = SimpleNamespace(found=100, slower=50, gpu_s_saved_per_hour=1.0, break_even=never)
     found.parts = pd.DataFrame({"part": ["first_token", "modelled_uncached"]})
+    found.load_split = SimpleNamespace(split_of="unknown", unknown="nothing was loaded")
+    found.layer_wise, found.no_layer_wise = None, "objects hold all layers"
     assert next(first_token_notes(cast(FirstToken, found), 105)).startswith("105 requests had not begun")
     *others, said = first_token_notes(cast(FirstToken, found), float("nan"))
     assert not any("begun" in other for other in others)

@@ -91,7 +91,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def done_by(rank: Rank) -> list[tuple[int, ...]]:
-    columns = ("request", "op", "tier", "tokens", "nbytes", "path", "timed_by", "errno")
+    columns = ("request", "op", "tier", "layer", "tokens", "nbytes", "path", "timed_by", "errno")
     return sorted(zip(*(rank.rows[name].tolist() for name in columns), strict=True))
 
 
@@ -147,7 +147,8 @@ def test_what_is_not_usual_is_carried_out_one_by_one(make_serving: MakeServing, 
 
 def test_rows_of_a_share_say_what_rows_of_its_operations_would() -> None:
     active = ActiveRequest(asked(7, 1, 2, 3), Phase.MEASURE, 0, 0)
-    bundle = Bundle(Op.READ, [1, 2**64 - 1, 3], SECTOR_BYTES, BLOCK_TOKENS, (0, None), active, 0)
+    layers = np.array([1, 2, 3], np.uint8)
+    bundle = Bundle(Op.READ, [1, 2**64 - 1, 3], SECTOR_BYTES, BLOCK_TOKENS, (0, None), active, 0, layers)
     bundle.ready_ns = 123_456_789
     share = Share(bundle, 1, 2)
     share.inflight = 5
@@ -156,6 +157,7 @@ def test_rows_of_a_share_say_what_rows_of_its_operations_would() -> None:
     describe(both[1].view(np.uint8), 1, share.operations(), 0, Path.BUFFERED, 9, 3, 77)
     assert both[0].tolist() == both[1].tolist()
     assert both[0]["batch"].tolist() == [0, 77, 77, 0]
+    assert both[0]["layer"].tolist() == [0, 2, 3, 0]
     assert both[0]["locality"][1] == Locality.OWN
 
 
@@ -307,3 +309,31 @@ def test_when_the_load_is_over_nothing_more_of_a_batch_is_begun(
     assert rows["errno"].tolist() == [0]
     assert (rank.log["state"][-1], rank.log["operations"][-1]) == (RequestState.CUT_SHORT, 1)
     assert rank.log["storage_ns"][-1] == rows["wall_ns"].sum()
+
+
+@pytest.mark.parametrize("bundled", [True, False], ids=["bundled", "one by one"])
+@pytest.mark.parametrize(
+    ("split", "layers"),
+    [
+        ({"layers": 1}, [1, 2]),
+        ({"layers": 1, "keys_values": "apart"}, [1, 1, 2, 2]),
+        ({"layers": 2}, [0]),
+        ({"keys_values": "apart"}, [0, 0]),
+        ({}, [0]),
+    ],
+    ids=["layers", "keys and values of layers", "all layers", "keys and values", "whole"],
+)
+def test_rows_say_which_layers_their_objects_are_of(
+    make_serving: MakeServing,
+    monkeypatch: pytest.MonkeyPatch,
+    bundled: bool,
+    split: dict[str, Any],
+    layers: list[int],
+) -> None:
+    if not bundled:
+        one_by_one(monkeypatch)
+    rank = make_serving((64,), threads=1, cache={"split": split})
+    rank.run(Script([[asked(0, 1, 2, 3), asked(1, 1, 2, 3)]]))
+    reads = rank.rows[rank.rows["op"] == Op.READ]
+    in_order = reads[np.argsort(reads["t_start_ns"])]
+    assert in_order["layer"].tolist() == np.repeat(layers, 3).tolist()

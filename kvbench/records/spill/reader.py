@@ -207,7 +207,7 @@ class SpillFile:
         rows = np.frombuffer(frame.payload, stored)
         if stored != dtype:
             early, rows = rows, np.zeros(len(rows), dtype)
-            for name in stored.names or ():
+            for name in set(stored.names or ()) & set(dtype.names or ()):
                 rows[name] = early[name]
         return Frame(frame.kind, rows, {})
 
