@@ -127,7 +127,7 @@ def _trace(run: Run) -> Iterator[Caution]:
         requests = int(run.attributes.get("trace_requests", 0))
         yield Caution(
             "bad-lines",
-            f"bad lines of the trace that were left out (skip_bad_lines): {bad_lines}, requests that are left: {requests}",
+            f"bad lines of the trace left out (skip_bad_lines): {bad_lines}, requests that are left: {requests}",
         )
 
 
