@@ -155,7 +155,10 @@ undo() {
 # end_daemons NODE: those that run there, and the steps of jobs.
 end_daemons() {
     node_pids "$1" > /dev/null || return 0
-    in_node "$1" pkill -KILL -x 'slurmctld|slurmd|slurmstepd|munged' || true
+    local daemon
+    for daemon in slurmctld slurmd slurmstepd munged; do
+        in_node "$1" pkill -KILL -x "$daemon" || true
+    done
     ! in_node "$1" mountpoint --quiet "$(pmix_libraries)" || in_node "$1" umount --lazy "$(pmix_libraries)"
     in_node "$1" rm -rf /run/munge /run/slurmd /run/slurm-pmix /run/slurmd.pid /run/slurmctld.pid
 }

@@ -129,6 +129,20 @@ def test_an_mpi_library_that_loads_and_does_not_start_is_a_failure(
 
 
 @pytest.mark.parametrize(
+    ("library", "state", "said"),
+    [("libc.so.6", "ok", "reach other nodes"), ("libnone.so.1", "warn", "on one node alone (OSError: libnone.so.1")],
+)
+def test_an_intel_mpi_without_what_it_reaches_other_nodes_by_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, library: str, state: str, said: str
+) -> None:
+    monkeypatch.setenv("I_MPI_OFI_LIBRARY", library)
+    assert not list(doctor._fabric("Open MPI"))
+    [finding] = doctor._fabric("Intel MPI")
+    assert (finding.subject, finding.state) == ("libfabric", state)
+    assert said in finding.text
+
+
+@pytest.mark.parametrize(
     ("there", "state", "advice"),
     [
         ((), "warn", "install libpmix2, then ln -s libpmix.so.2"),

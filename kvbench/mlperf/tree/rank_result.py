@@ -26,6 +26,8 @@ _MEASURED: Final = ("end_to_end_latencies", "storage_latencies")
 """The lists by which two results are told apart."""
 _STATS: Final = "summary.cache_stats"
 _PERCENTILES: Final = ("p50", "p95", "p99", "p999", "p9999")
+_OF_REQUESTS: Final = tuple(f"summary.storage_io_latency_ms.{name}" for name in _PERCENTILES)
+"""The storage time of requests, which published summaries have the P95 of."""
 
 _BANDWIDTH: Final = ("kvcacheAggregateBandwidth",)
 _THROUGHPUT: Final = ("kvcacheAggregateThroughput",)
@@ -78,7 +80,7 @@ RANK_RESULT: Final[Mapping[str, Number]] = {
     "summary.total_storage_io_time": Number(_THROUGHPUT),
     "summary.avg_throughput_tokens_per_sec": Number(_THROUGHPUT),
     "summary.storage_throughput_tokens_per_sec": Number(_THROUGHPUT),
-    "summary.storage_io_latency_ms.p95": Number(_LATENCY, absent=always),
+    **{key: Number(_LATENCY, absent=always) for key in _OF_REQUESTS},
     f"{_STATS}.storage_entries": Number(("kvcacheLatencyValidity",), whole=True),
     f"{_STATS}.tier_storage_kv_bytes_read_gb": Number(_BANDWIDTH),
     f"{_STATS}.tier_storage_kv_bytes_written_gb": Number(_BANDWIDTH),
@@ -148,12 +150,9 @@ def read_rank_file(path: Path) -> RankFile:
 def _out_of_order(section: Section, path: Path) -> list[BadNumber]:
     """Percentiles that are less than a lower one: such numbers are of no set of operations."""
     found = []
-    for direction in _VERB:
-        there = [
-            (key, value)
-            for name in _PERCENTILES
-            if (value := section.number(key := f"{_STATS}.storage_{direction}_device_{name}_ms")) is not None
-        ]
+    devices = [[f"{_STATS}.storage_{way}_device_{name}_ms" for name in _PERCENTILES] for way in _VERB]
+    for keys in (*devices, _OF_REQUESTS):
+        there = [(key, value) for key in keys if (value := section.number(key)) is not None]
         found += [
             BadNumber(path, f"{key} {value:.6g}", f"{least:.6g} or more, which is {lower.rpartition('.')[2]}", _LATENCY)
             for (lower, least), (key, value) in pairwise(there)

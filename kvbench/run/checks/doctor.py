@@ -45,6 +45,7 @@ MPI.Init_thread(MPI.THREAD_MULTIPLE)
 print(MPI.COMM_WORLD.Get_size(), flush=True)
 MPI.Finalize()
 """
+_TRY_FABRIC: Final = "import ctypes, os; ctypes.CDLL(os.environ.get('I_MPI_OFI_LIBRARY') or 'libfabric.so.1')"
 _TRY_HDF5: Final = """
 import h5py, hdf5plugin
 if not h5py.h5z.filter_avail(hdf5plugin.Blosc2.filter_id): raise SystemExit("the Blosc2 filter is not registered")
@@ -112,6 +113,7 @@ def _mpi() -> Iterator[Finding]:
     loaded = len(output) >= 3
     if status == 0:
         yield Finding("MPI", "ok", f"{output[2]}, mpi4py {output[1]}")
+        yield from _fabric(output[0])
     elif loaded:
         yield Finding("MPI", "fail", f"{output[2]} is there but does not start: {_last(output)}")
     else:
@@ -131,6 +133,19 @@ def _mpi() -> Iterator[Finding]:
         yield Finding("mpirun", "warn", text)
     else:
         yield Finding("mpirun", "ok", f"{mpirun}: {version}")
+
+
+def _fabric(vendor: str) -> Iterator[Finding]:
+    """Of Intel MPI, whether it finds the library by which ranks reach other nodes: it loads that where there are some,
+    and its package on the package index comes without."""
+    if vendor != "Intel MPI":
+        return
+    status, output = _trial(_TRY_FABRIC)
+    if status == 0:
+        yield Finding("libfabric", "ok", "Intel MPI can load it, and ranks reach other nodes")
+    else:
+        text = f"ranks of Intel MPI start on one node alone ({_last(output)}): install it (Debian's libfabric1)"
+        yield Finding("libfabric", "warn", text)
 
 
 def _slurm(plugins: str = _SLURM_PLUGINS) -> Iterator[Finding]:

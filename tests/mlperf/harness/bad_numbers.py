@@ -90,7 +90,12 @@ PLACES: Final = [
         "summary.avg_throughput_tokens_per_sec",
         "summary.storage_throughput_tokens_per_sec",
     ),
-    *_of("rank", "kvcacheAggregateDeviceLatency", "summary.storage_io_latency_ms.p95", optional=True),
+    *_of(
+        "rank",
+        "kvcacheAggregateDeviceLatency",
+        *(f"summary.storage_io_latency_ms.{name}" for name in ("p50", "p95", "p99", "p999", "p9999")),
+        optional=True,
+    ),
     *_of("rank", "kvcacheLatencyValidity", f"{_STATS}.storage_entries", whole=True),
     *_of(
         "rank",

@@ -279,6 +279,11 @@ def a_request_percentile_that_was_bettered(made: Published) -> None:
     scale(made.summary, "options", "1", "aggregated_p95_latency_ms", by=0.9)
 
 
+@breaks("kvcacheAggregateDeviceLatency", leaf=True)
+def a_request_percentile_of_a_rank_below_its_median(made: Published) -> None:
+    set_at(made.a_result, "summary", "storage_io_latency_ms", "p95", to=0.001)
+
+
 @breaks("kvcacheAggregateDeviceLatency")
 def a_device_percentile_that_no_rank_has(made: Published) -> None:
     set_at(made.summary, "options", "1", "aggregated_device_read_p95_ms", to=0.001)
