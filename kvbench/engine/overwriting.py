@@ -102,7 +102,8 @@ class Overwriting:
         """The round is over."""
 
     def ended_ns(self, start_ns: int) -> int:
-        """When the last write of the round that began at `start_ns` was handed in; its start, where there was none."""
+        """When the last operation of the round that began at `start_ns` was handed in; its start, where there was
+        none."""
         return max(start_ns, self._last_ns)
 
     def _stop(self) -> None:
@@ -115,14 +116,13 @@ class Overwriting:
         assert not isinstance(done, Share)
         self._in_flight -= len(done)
         # Operations that overlap have their times in their batch alone.
-        now_ns = timed_io.now_ns()
+        self._last_ns = timed_io.now_ns()
         for operation in done:
             step = operation.step
             if step.op == Op.WRITE:
                 self._there.append((step.key, step.nbytes))
                 self.written_bytes += step.nbytes
                 self.writes += 1
-                self._last_ns = max(self._last_ns, now_ns)
             else:
                 self._taken_bytes -= step.nbytes
         self._changed.notify_all()
