@@ -146,12 +146,13 @@ def bed(mpirun: Mpirun) -> Iterator[NodeBed]:
 
 @pytest.fixture(scope="session")
 def ceph_bed(mpirun: Mpirun) -> Iterator[NodeBed]:
-    """Two client nodes of two slots that share a CephFS of two copies on two small OSDs, brought up once for all."""
+    """Two client nodes of two slots that share a CephFS of two copies on two small OSDs, and a bucket there, brought up
+    once for all."""
     need_reach(mpirun)
-    checked = call_testbed("check", "--no-gluster", "--cephfs")
+    checked = call_testbed("check", "--no-gluster", "--cephfs", "--s3")
     if checked.returncode != 0:
-        _skip(f"a test bed of nodes with CephFS: {checked.stderr.strip()}")
-    with brought_up(f"c{os.getpid() % 10**7}", "--no-gluster", "--cephfs", "--ceph-size", "1536M") as made:
+        _skip(f"a test bed of nodes with CephFS and S3: {checked.stderr.strip()}")
+    with brought_up(f"c{os.getpid() % 10**7}", "--no-gluster", "--cephfs", "--s3", "--ceph-size", "1536M") as made:
         yield made
 
 

@@ -56,7 +56,7 @@ def _client(client: Mapping[str, Any]) -> dict[str, Any]:
         "chassis": _chassis() | {name: value for name, value in known.items() if value},
         "networking": list(_networking(items(client.get("network")))),
         "drives": [_drives()],
-        "operating_system": {"name": TO_FILL_IN, "version": f"{TO_FILL_IN}, kernel {kernel}"},
+        "operating_system": {"name": TO_FILL_IN, "version": f"{TO_FILL_IN}, kernel {kernel}" if kernel else TO_FILL_IN},
     }
 
 
