@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "mpi" / "harness"))
 
 from breaking import Outcome, Victim, missing
 from kvbench_command import ENDLESS, KVBENCH, Command, overrides
+from laid_out import skip_without_library
 from node_bed import NodeBed, brought_up, call_testbed, need_reach
 
 from kvbench.cluster.launch.mpirun import Mpirun, find_mpirun, mpirun_command, mpirun_environment
@@ -36,6 +37,12 @@ def _skip(what: str) -> NoReturn:
     if reason is None:
         pytest.fail(f"CI must have {what}")
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _nixl_is_there(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    skip_without_library(str(callspec.params.get("name")) if callspec else "")
 
 
 @pytest.fixture

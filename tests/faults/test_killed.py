@@ -9,6 +9,7 @@ import pytest
 from breaking import Victim, all_gone, put_strangers
 from judging import HOST, check_nothing_is_lost
 from kvbench_command import remains
+from laid_out import PLAIN_AND_EACH
 
 pytestmark = pytest.mark.slow
 
@@ -29,20 +30,22 @@ def test_a_killed_rank(victim: Break, folder: Path, tell: Tell) -> None:
     tell("kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
 
 
-def test_rank_0_killed(victim: Break, folder: Path, tell: Tell) -> None:
+@PLAIN_AND_EACH
+def test_rank_0_killed(victim: Break, folder: Path, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
     strangers = put_strangers(folder)
-    run = victim(bare=True)
+    run = victim(*layout, bare=True)
     run.break_it(lambda: run.rank(0).kill())
     outcome = run.outcome()
     assert len(outcome.ended.messages) == 1
     assert outcome.message.startswith(f"kvbench: rank 0 on {HOST} is gone: its process ended without a word")
     rows = check_nothing_is_lost(run, outcome, strangers)
-    tell("kill -9 of rank 0 (mpirun, 2 ranks)", outcome, sum(rows))
+    tell(f"{name}kill -9 of rank 0 (mpirun, 2 ranks)", outcome, sum(rows))
 
 
-def test_mpirun_killed(victim: Break, folder: Path, tell: Tell) -> None:
+@PLAIN_AND_EACH
+def test_mpirun_killed(victim: Break, folder: Path, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
     strangers = put_strangers(folder)
-    run = victim()
+    run = victim(*layout)
     ranks: list[psutil.Process] = []
 
     def kill() -> None:
@@ -55,18 +58,19 @@ def test_mpirun_killed(victim: Break, folder: Path, tell: Tell) -> None:
     assert len(outcome.ended.messages) == 1
     assert outcome.message.startswith(f"kvbench: mpirun on {HOST} was killed by SIGKILL; all ranks end")
     rows = check_nothing_is_lost(run, outcome, strangers)
-    tell("kill -9 of mpirun (kvbench run --ranks 2)", outcome, sum(rows))
+    tell(f"{name}kill -9 of mpirun (kvbench run --ranks 2)", outcome, sum(rows))
 
 
-def test_a_stopped_rank(victim: Break, folder: Path, tell: Tell) -> None:
+@PLAIN_AND_EACH
+def test_a_stopped_rank(victim: Break, folder: Path, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
     strangers = put_strangers(folder)
-    run = victim(bare=True, options=("--patience", 4))
+    run = victim(*layout, bare=True, options=("--patience", 4))
     run.break_it(lambda: run.rank(1).send_signal(signal.SIGSTOP))
     outcome = run.outcome()
     assert len(outcome.ended.messages) == 1
     assert "the ranks have exchanged nothing for 4 s: no answer from rank 1 on " + HOST in outcome.message
     rows = check_nothing_is_lost(run, outcome, strangers)
-    tell("kill -STOP of rank 1 (mpirun, 2 ranks, --patience 4)", outcome, sum(rows))
+    tell(f"{name}kill -STOP of rank 1 (mpirun, 2 ranks, --patience 4)", outcome, sum(rows))
 
 
 def test_a_job_that_was_suspended_as_a_whole_goes_on(victim: Break, folder: Path) -> None:

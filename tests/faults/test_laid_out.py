@@ -22,12 +22,6 @@ Tell = Callable[..., None]
 _FILES = (".kv", ".slab", ".bucket")
 
 
-@pytest.fixture(autouse=True)
-def _nixl_is_there(request: pytest.FixtureRequest) -> None:
-    callspec = getattr(request.node, "callspec", None)
-    skip_without_library(str(callspec.params.get("name")) if callspec else "")
-
-
 @EVERY
 def test_a_killed_rank(victim: Break, folder: Path, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
     strangers = put_strangers(folder)

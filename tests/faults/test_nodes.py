@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
-from laid_out import LAYOUTS, SHORT_CONTEXTS
+from laid_out import BUCKET, LAYOUTS, NIXL, SHORT_CONTEXTS, skip_without_library
 from node_bed import NodeBed
 
 pytestmark = pytest.mark.slow
@@ -24,6 +24,11 @@ STOPPED_S = 5
 ON_ONE_TIER = (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB, layout: {kind: slab}}]")
 AWAY = {
     "files": ("", ("tiers=[{kind: file}]",)),
+    "bucket": (
+        "buckets, batches synced: ",
+        (*SHORT_CONTEXTS[:-1], f"tiers=[{BUCKET[-1].removeprefix('tiers.1=')}]", "io.sync=batch"),
+    ),
+    "nixl": ("files by NIXL: ", (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB}]", *NIXL[-3:])),
     "slab-rings": ("slab on rings: ", (*ON_ONE_TIER, "io.engine=uring", "io.depth=8", "io.threads=2")),
 }
 KILLED = {"files": ("", ()), "bucket-rings": ("buckets on rings: ", LAYOUTS["bucket-rings"][1])}
@@ -104,6 +109,7 @@ def test_a_shared_filesystem_that_is_away_for_a_while(
     on_nodes: Break, bed: NodeBed, run_file: Path, tell: Tell, which: str
 ) -> None:
     name, layout = AWAY[which]
+    skip_without_library(name)
     run = on_nodes(*layout, directory=bed.shared)
 
     def stop() -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from breaking import Outcome, Victim, missing
-from judging import MOST_SECONDS_OF_A_KILL, beside, check_failed
+from judging import MOST_SECONDS_OF_A_KILL, beside, check_failed, fill
 from kvbench_command import KVBENCH, attributes, column, overrides
 from s3_server import BUCKET, Proxy, S3Server, brought_up, call_server, delete, paths_below, proxy_before, put
 
@@ -284,10 +285,21 @@ def test_a_server_that_stands_still(victim: Break, bucket: str, server: S3Server
     tell(f"the server stopped for {stopped_s:.0f} s", outcome, rows, said)
 
 
+KILLED: dict[str, tuple[bool, Callable[[Victim], psutil.Process], signal.Signals]] = {
+    "kill -9 of rank 1 (mpirun, 2 ranks)": (True, lambda run: run.rank(1), signal.SIGKILL),
+    "kill -9 of rank 0 (mpirun, 2 ranks)": (True, lambda run: run.rank(0), signal.SIGKILL),
+    "kill -9 of mpirun (kvbench run --ranks 2)": (False, Victim.mpirun, signal.SIGKILL),
+    "kill -STOP of rank 1 (mpirun, 2 ranks, --patience 4)": (True, lambda run: run.rank(1), signal.SIGSTOP),
+}
+"""Whether mpirun is called by hand, who is killed or stopped, and by what."""
+
+
 @pytest.mark.slow
-def test_a_killed_rank(victim: Break, bucket: str, tell: Tell) -> None:
-    run = victim(*OBJECTS, directory=bucket, bare=True)
-    run.break_it(lambda: run.rank(1).kill())
+@pytest.mark.parametrize("what", KILLED, ids=["rank-a", "rank-b", "mpirun", "stopped"])
+def test_a_killed_process(victim: Break, bucket: str, tell: Tell, what: str) -> None:
+    bare, who, how = KILLED[what]
+    run = victim(*OBJECTS, directory=bucket, bare=bare, options=("--patience", 4))
+    run.break_it(lambda: who(run).send_signal(how))
     outcome = run.outcome()
     assert outcome.ended.code != 0
     assert outcome.seconds < MOST_SECONDS_OF_A_KILL
@@ -305,7 +317,42 @@ def test_a_killed_rank(victim: Break, bucket: str, tell: Tell) -> None:
     assert paths_below(bucket) == left
     assert kvbench("clean", bucket, "--run", run_id, "--yes").returncode == 0
     assert paths_below(bucket) == STRANGERS
-    tell("kill -9 of rank 1 (mpirun, 2 ranks)", outcome, sum(rows))
+    tell(what, outcome, sum(rows))
+
+
+@pytest.mark.slow
+def test_no_space_for_the_run_file(victim: Break, bucket: str, mount: Callable[[str], Path], tell: Tell) -> None:
+    out = mount("8k") / "run.h5"
+    run = victim(*OBJECTS, directory=bucket, out=out)
+    run.break_it(lambda: run.command.send(signal.SIGINT))
+    outcome = run.outcome()
+    assert outcome.ended.code == 1
+    assert f"cannot write {out}: No space left on device" in outcome.message
+    rows, _ = run.recovered()
+    assert sum(rows) >= outcome.before > 0
+    assert paths_below(bucket) == STRANGERS
+    tell("no space for the run file on rank 0, at its end (Ctrl-C)", outcome, sum(rows))
+
+
+@pytest.mark.slow
+def test_no_space_for_spill_files(
+    victim: Break, bucket: str, mount: Callable[[str], Path], tmp_path: Path, tell: Tell
+) -> None:
+    place = mount("32m")
+    run = victim(*OBJECTS, directory=bucket, spill=place)
+    run.break_it(lambda: fill(place))
+    seen = set(paths_below(bucket))
+    run.command.wait_for(lambda: bool(set(paths_below(bucket)) - seen))
+    run.command.send(signal.SIGINT)
+    outcome = run.outcome()
+    assert outcome.ended.messages[-1] == "kvbench: interrupted"
+    rows = int(column(tmp_path / "run.h5", "ranks/rows").sum())
+    assert rows > outcome.before > 0, "what came later was kept in memory"
+    summary = kvbench("summary", tmp_path / "run.h5").stdout
+    assert "could not write their spill file to the end" in " ".join(summary.split())
+    assert paths_below(bucket) == STRANGERS
+    said = "the run goes on; the summary warns: 2 ranks could not write their spill file to the end"
+    tell("the filesystem of the spill files filled by somebody else; Ctrl-C later", outcome, rows, said)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from breaking import Victim, clean, put_strangers
 from click.testing import CliRunner
 from judging import HOST, beside, check_failed, fill
 from kvbench_command import attributes, column, objects, remains
+from laid_out import BUCKET, PLAIN_AND_EACH, SLAB
 
 from kvbench.commands.main import commands
 
@@ -22,7 +23,17 @@ pytestmark = pytest.mark.slow
 Break = Callable[..., Victim]
 Tell = Callable[..., None]
 
-SOME_OBJECTS = 5
+SOME_WRITES = 5
+
+
+def written(folder: Path) -> set[tuple[Path, int]]:
+    """The files of objects, each with when it was last written to."""
+    found = set()
+    for path in folder.glob("kvbench-*/rank-*/**/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix in (".kv", ".slab", ".bucket"):
+                found.add((path, path.stat().st_mtime_ns))
+    return found
 
 
 def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Path, tell: Tell) -> None:
@@ -40,32 +51,35 @@ def test_storage_full(victim: Break, mount: Callable[[str], Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("orders", "settings", "words"),
+    ("name", "order", "layout", "settings"),
     [
-        (("read-EIO",), (), "Input/output error"),
-        (("write-EIO",), (), "Input/output error"),
-        (("read-EIO",), ("io.read_path=mmap-touch",), "Input/output error"),
+        ("", "read-EIO", (), ()),
+        ("", "write-EIO", (), ()),
+        ("", "read-EIO", (), ("io.read_path=mmap-touch",)),
+        ("slab: ", "read-EIO", SLAB, ("io.read_path=mmap-touch",)),
+        ("buckets, batches synced: ", "read-EIO", BUCKET, ("io.read_path=mmap-touch",)),
     ],
-    ids=["reads", "writes", "mmap"],
+    ids=["reads", "writes", "mmap", "slab-mmap", "bucket-mmap"],
 )
 def test_errors_of_the_storage(
     victim: Break,
     failing: Any,
     tmp_path: Path,
     tell: Tell,
-    orders: tuple[str, ...],
+    name: str,
+    order: str,
+    layout: tuple[str, ...],
     settings: tuple[str, ...],
-    words: str,
 ) -> None:
     strangers = put_strangers(failing.directory)
-    run = victim(*settings, directory=failing.directory)
-    run.break_it(lambda: failing.fail(*orders))
+    run = victim(*layout, *settings, directory=failing.directory)
+    run.break_it(lambda: failing.fail(order))
     outcome = run.outcome()
-    rows = check_failed(outcome, tmp_path / "run.h5", words)
+    rows = check_failed(outcome, tmp_path / "run.h5", "Input/output error")
     failing.work_again()
     clean(failing.directory)
     assert remains(failing.directory) == strangers
-    tell(f"{', '.join((*orders, *settings))}: every such call fails from now on (FUSE)", outcome, rows)
+    tell(f"{name}{', '.join((order, *settings))}: every such call fails from now on (FUSE)", outcome, rows)
 
 
 def test_a_corrupted_block(victim: Break, folder: Path, tmp_path: Path, tell: Tell) -> None:
@@ -119,15 +133,28 @@ def test_two_runs_at_once_in_one_directory(victim: Break, folder: Path, tmp_path
     )
 
 
+@PLAIN_AND_EACH
 def test_spill_filesystem_full(
-    victim: Break, mount: Callable[[str], Path], folder: Path, tmp_path: Path, tell: Tell
+    victim: Break,
+    mount: Callable[[str], Path],
+    folder: Path,
+    tmp_path: Path,
+    tell: Tell,
+    name: str,
+    layout: tuple[str, ...],
 ) -> None:
     strangers = put_strangers(folder)
     place = mount("32m")
-    run = victim(spill=place)
+    run = victim(*layout, spill=place)
     run.break_it(lambda: fill(place))
-    before = set(objects(folder))
-    run.command.wait_for(lambda: len(set(objects(folder)) - before) >= SOME_OBJECTS)
+    before = written(folder)
+    seen: set[tuple[Path, int]] = set()
+
+    def some_more() -> bool:
+        seen.update(written(folder) - before)
+        return len(seen) >= SOME_WRITES
+
+    run.command.wait_for(some_more)
     run.command.send(signal.SIGINT)
     outcome = run.outcome()
     assert outcome.ended.messages[-1] == "kvbench: interrupted"
@@ -139,17 +166,20 @@ def test_spill_filesystem_full(
     found = re.search(r"- ([^-]*No space left on device.*?)(?: - |Operations of|$)", told)
     assert found is not None, told
     tell(
-        "the filesystem of the spill files filled by somebody else; Ctrl-C some objects later",
+        f"{name}the filesystem of the spill files filled by somebody else; Ctrl-C some objects later",
         outcome,
         rows,
         f"the run goes on; the summary warns: {found[1]}",
     )
 
 
-def test_disk_full_under_the_run_file(victim: Break, mount: Callable[[str], Path], folder: Path, tell: Tell) -> None:
+@PLAIN_AND_EACH
+def test_disk_full_under_the_run_file(
+    victim: Break, mount: Callable[[str], Path], folder: Path, tell: Tell, name: str, layout: tuple[str, ...]
+) -> None:
     strangers = put_strangers(folder)
     out = mount("8k") / "run.h5"
-    run = victim(out=out)
+    run = victim(*layout, out=out)
     run.break_it(lambda: run.command.send(signal.SIGINT))
     outcome = run.outcome()
     assert outcome.ended.code == 1
@@ -160,4 +190,4 @@ def test_disk_full_under_the_run_file(victim: Break, mount: Callable[[str], Path
     assert sum(rows) >= outcome.before > 0
     assert remains(folder) == strangers
     assert remains(out.parent) == []
-    tell("no space for the run file on rank 0, at its end (Ctrl-C)", outcome, sum(rows))
+    tell(f"{name}no space for the run file on rank 0, at its end (Ctrl-C)", outcome, sum(rows))

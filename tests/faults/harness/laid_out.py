@@ -40,3 +40,11 @@ def skip_without_library(name: str) -> None:
 
 
 EVERY = pytest.mark.parametrize(("name", "layout"), LAYOUTS.values(), ids=LAYOUTS)
+_WITH_EACH = ("folders", "slab-nixl", "bucket-rings")
+PLAIN_AND_EACH = pytest.mark.parametrize(
+    ("name", "layout"),
+    [("", ()), *((f"{LAYOUTS[which][0]}: ", LAYOUTS[which][1]) for which in _WITH_EACH)],
+    ids=["plain", *_WITH_EACH],
+)
+"""As `smoke` has it, and so few others that each layout and each engine is among them; names stand before what was
+done."""
