@@ -11,7 +11,7 @@ from kvbench.records.reader import KvbenchError
 DIFFERENCE_COLUMNS: Final = ("key", "label", "source", "value")
 
 _NOT_COMPARED: Final = {"name", "workload.path"}
-"""A label, and where a trace lay: what was in it counts (trace_digest)."""
+"""A label, and where a trace lay: what was in it counts (trace_digest). Nor is what drives are rated for (drive)."""
 _ABSENT: Final = "(not set)"
 
 
@@ -19,7 +19,7 @@ def differences(groups: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """What the runs differ in: one row per key and run, of the keys whose values are not the same in all runs.
 
     Columns: `key` (a dotted key of the configuration, `ranks`, `nodes`, `tiers.NAME.capacity_bytes (resolved)`,
-    `trace_digest`), `label`, `source` (the file) and `value` (text).
+    `trace_digest`, `precondition`), `label`, `source` (the file) and `value` (text).
     """
     runs = [(label, run, _facts(run)) for label, group in groups.items() for run in group]
     keys = dict.fromkeys(key for _, _, facts in runs for key in facts)
@@ -64,8 +64,9 @@ def _joined(sources: pd.Series) -> str:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    facts = {key: value for key, value in _flat(run.config, "") if key not in _NOT_COMPARED}
-    for name in ("ranks", "nodes", "trace_digest"):
+    described = {name: value for name, value in run.config.items() if name != "drive"}
+    facts = {key: value for key, value in _flat(described, "") if key not in _NOT_COMPARED}
+    for name in ("ranks", "nodes", "trace_digest", "precondition"):
         if name in run.attributes:
             facts[name] = str(run.attributes[name])
     for tier in run.tiers.to_dict("records"):

@@ -69,9 +69,10 @@ def endurance(run: Run, window: Window, totals: pd.DataFrame, rated: RatedDrives
         rows += _of_places(run, window)
         nodes = [row for row in rows if row[0] == "node"]
         # Told by all or not at all: a sum that leaves a node out is of nothing.
-        disk = float(np.sum([row[5] for row in nodes]))
-        ratios = [(row[5], row[5] / row[6]) for row in nodes if row[6] > 0]
-        amplification = disk / sum(meanwhile for _, meanwhile in ratios) if len(ratios) == len(nodes) else float("nan")
+        disk = float(np.sum([row[5] for row in nodes])) if nodes else float("nan")
+        meanwhile = [row[5] / row[6] for row in nodes if row[6] > 0]
+        known = nodes and len(meanwhile) == len(nodes)
+        amplification = disk / sum(meanwhile) if known else float("nan")
         rows[0] = (*rows[0][:5], disk, amplification)
     return Endurance(pd.DataFrame(rows, columns=list(COLUMNS)), rated)
 

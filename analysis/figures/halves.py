@@ -103,8 +103,10 @@ def _of_operations(run: Run, window: Window) -> Iterator[_Series]:
 
 
 def _of_requests(run: Run, window: Window) -> Iterator[_Series]:
-    names = ["phase", "state", "start_ns", "end_ns", "hit_tokens", "miss_tokens", "first_token_ns"]
-    found = run.columns(names, "requests")
+    names = ["phase", "state", "start_ns", "end_ns", "hit_tokens", "miss_tokens"]
+    # Files of version 0.1 do not have it.
+    first_token = "first_token_ns" in run.file.tables["requests"].columns
+    found = run.columns([*names, "first_token_ns"] if first_token else names, "requests")
     chosen = (found["phase"] == Phase.MEASURE) & (found["state"] == RequestState.DONE)
     if not chosen.any():
         return
@@ -119,6 +121,8 @@ def _of_requests(run: Run, window: Window) -> Iterator[_Series]:
             half = blocks // 2
             first, second = (100 * hits[part].sum() / of[part].sum() for part in (slice(half), slice(half, None)))
             yield _Series("hits", "of tokens", "%", hits / of, float(first), float(second))
+    if not first_token:
+        return
     reached = request["first_token_ns"] > 0
     if reached.any():
         times = request["first_token_ns"][reached] / 1e6

@@ -1,4 +1,5 @@
-"""The drives under test, as their maker rates them: for figures of endurance alone, which a run does not depend on."""
+"""The drives under test, as their maker rates them: for figures of endurance alone (`records.endurance`), on which
+nothing of a run depends."""
 
 from typing import Self
 
@@ -6,7 +7,6 @@ from pydantic import Field, model_validator
 
 from kvbench.config.types import Bytes, Count, Factor
 from kvbench.config.workload import Section
-from kvbench.records.endurance import RatedDrives
 
 
 class Drive(Section):
@@ -24,10 +24,8 @@ class Drive(Section):
 
     @model_validator(mode="after")
     def _is_rated(self) -> Self:
-        self.rated  # noqa: B018 - raises where it is not
+        if (self.tbw_bytes is None) == (self.dwpd is None):
+            raise ValueError("drive: give tbw_bytes, or dwpd with capacity_bytes, and not both")
+        if self.dwpd is not None and self.capacity_bytes is None:
+            raise ValueError("drive: dwpd is of capacity_bytes: give that too")
         return self
-
-    @property
-    def rated(self) -> RatedDrives:
-        """Raises ValueError."""
-        return RatedDrives.of(self.tbw_bytes, self.dwpd, self.capacity_bytes, self.warranty_years, self.count)

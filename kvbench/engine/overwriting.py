@@ -5,6 +5,7 @@ are of no meaning to the workload; the last round deletes all of them.
 """
 
 import threading
+from array import array
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,8 +40,10 @@ class Overwriting:
         self._together = together
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._there: list[tuple[int, int]] = []
-        """Key and bytes of objects that are whole."""
+        self._there = array("Q")
+        """Numbers of the objects that are whole, of which there may be very many."""
+        self._writing: dict[int, int] = {}
+        """The number of each object that is being written, by its key."""
         self._taken_bytes = 0
         """Of objects that are there, are being written, or are being deleted."""
         self._in_flight = 0
@@ -120,7 +123,7 @@ class Overwriting:
         for operation in done:
             step = operation.step
             if step.op == Op.WRITE:
-                self._there.append((step.key, step.nbytes))
+                self._there.append(self._writing.pop(step.key))
                 self.written_bytes += step.nbytes
                 self.writes += 1
             else:
@@ -136,19 +139,20 @@ class Overwriting:
         while len(writes) < min(room, self._together):
             if self._most_bytes is not None and self._begun_bytes >= self._most_bytes:
                 break
-            nbytes = self._sizes[self._number % len(self._sizes)]
+            nbytes = self._size(self._number)
             if self._taken_bytes + nbytes > self._capacity_bytes:
                 break
-            step = Step(Op.WRITE, object_key(KeyKind.PRECONDITION, self._number), nbytes, None, self._tier)
+            key = object_key(KeyKind.PRECONDITION, self._number)
+            self._writing[key] = self._number
             self._number += 1
             self._taken_bytes += nbytes
             self._begun_bytes += nbytes
-            writes.append(self._operation(step))
+            writes.append(self._operation(Step(Op.WRITE, key, nbytes, None, self._tier)))
         if writes or (self._most_bytes is not None and self._begun_bytes >= self._most_bytes):
             return writes
         victims: list[Operation] = []
         # As many bytes as the next write takes.
-        short = self._taken_bytes + self._sizes[self._number % len(self._sizes)] - self._capacity_bytes
+        short = self._taken_bytes + self._size(self._number) - self._capacity_bytes
         while short > 0 and self._there and len(victims) < room:
             place = int(self._rng.integers(len(self._there)))
             self._there[place], self._there[-1] = self._there[-1], self._there[place]
@@ -160,8 +164,12 @@ class Overwriting:
         return [self._deletion() for _ in range(min(room, len(self._there)))]
 
     def _deletion(self) -> Operation:
-        key, nbytes = self._there.pop()
-        return self._operation(Step(Op.DELETE, key, nbytes, self._tier, None))
+        number = self._there.pop()
+        key = object_key(KeyKind.PRECONDITION, number)
+        return self._operation(Step(Op.DELETE, key, self._size(number), self._tier, None))
+
+    def _size(self, number: int) -> int:
+        return self._sizes[number % len(self._sizes)]
 
     def _operation(self, step: Step) -> Operation:
         operation = Operation(step, self._request, 0, None)

@@ -4,8 +4,8 @@ What is written goes to the rank's own part of the place under test, on the writ
 the sync of the run, in objects as large as those of its requests. All of it is deleted before the load begins, whose
 cache is as empty as without.
 
-What travels: after each round one sum of three integers, and one highest integer, of all ranks. Nothing within a round
-but the progress counters.
+What travels: before each round one agreement, after it one sum of three integers and one highest integer of all ranks.
+Nothing within a round but the progress counters.
 """
 
 import itertools
@@ -32,7 +32,7 @@ from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
 from kvbench.run.order import Plan
 from kvbench.run.output.spill_files import saying_what_is_left
-from kvbench.run.steady_state import PreconditionOrder, Verdict, verdict
+from kvbench.run.steady_state import WINDOW_ROUNDS, PreconditionOrder, Verdict, verdict
 from kvbench.tiers.arena import stored_bytes
 from kvbench.units import GIB, format_bytes
 from kvbench.workload.request import Schedule
@@ -51,7 +51,7 @@ class Round:
     """All ranks together."""
 
     start_ns: int
-    """When it began on this rank's node."""
+    """When it began, by this rank's clock."""
     wall_ns: int
     """Until the last rank had ended it, what it still had to sync included."""
     nbytes: int
@@ -155,7 +155,7 @@ def precondition(
         start_ns, end_ns, stopped = _round(topology, agreement, plan, bench, drive, source)
         mine = source.written_bytes - before[0], source.writes - before[1], stopped
         nbytes, writes, ended = total(topology.comm, *mine)
-        wall_ns = highest(topology.comm, end_ns - start_ns)
+        wall_ns = max(1, highest(topology.comm, end_ns - start_ns))
         if ended:
             done.stopped = True
             return done
@@ -166,8 +166,9 @@ def precondition(
             break
     source.begin_round(None)
     *_, stopped = _round(topology, agreement, plan, bench, drive, source)
-    done.stopped = stopped
-    say(outcome_text(done))
+    done.stopped = total(topology.comm, stopped)[0] > 0
+    if not done.stopped:
+        say(outcome_text(done))
     return done
 
 
@@ -255,5 +256,6 @@ def outcome_text(done: Preconditioned) -> str:
     written = (
         f"{format_bytes(done.nbytes)} written ({done.nbytes / max(1, done.capacity_bytes):.3g} times the capacity)"
     )
-    state = f"steady state after round {done.steady_round}" if done.steady_round else "steady state not reached"
-    return f"preconditioned: {written}, {state}; what was written is deleted, and the run begins"
+    missing = "not told, as five rounds are needed" if len(done.rounds) < WINDOW_ROUNDS else "not reached"
+    state = f"after round {done.steady_round}" if done.steady_round else missing
+    return f"preconditioned: {written}, steady state {state}; what was written is deleted, and the run begins"

@@ -161,7 +161,11 @@ def test_a_drive_in_the_configuration_counts_and_changes_no_fingerprint(kvbench:
     assert rated["endurance"]["rated_tbw_bytes"] == 1825 * TB
     assert rated["endurance"]["drives"] == 2
     assert "endurance" not in plain
-    for wrong, said in (("{dwpd: 1}", "give that too"), ("{capacity_bytes: 1TB}", "give one"), ("{tbw_bytes: 0}", "")):
+    for wrong, said in (
+        ("{dwpd: 1}", "give that too"),
+        ("{capacity_bytes: 1TB}", "give tbw_bytes"),
+        ("{tbw_bytes: 0}", ""),
+    ):
         ended = kvbench("plan", "mooncake", *overrides(f"workload.path={trace}", f"drive={wrong}"))
         assert ended.code == 1
         assert "drive" in ended.messages[0]

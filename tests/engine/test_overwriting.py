@@ -1,6 +1,7 @@
 """What is written before a load: never more than there is room for, as much as was asked for, and nothing is left."""
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from kvbench import timed_io
 from kvbench.engine.arrivals import Timeline
+from kvbench.engine.bundle import Share
 from kvbench.engine.operation import Operation
 from kvbench.engine.overwriting import Overwriting
 from kvbench.records.schema import Op, Phase, RequestState
@@ -47,15 +49,21 @@ class Disk:
         self.most = max(self.most, sum(self.objects.values()))
 
 
+def taken(source: Overwriting, done: Sequence[Operation] = (), room: int = 1) -> list[Operation]:
+    """The next batch."""
+    batch = source.take(done, room)
+    assert not isinstance(batch, Share)
+    return list(batch)
+
+
 def play(source: Overwriting, disk: Disk, room: int = 1, batches: int = 10_000) -> int:
     """Take and carry out until there is nothing more; the number of batches."""
     done: list[Operation] = []
     for number in range(batches):
-        batch = source.take(done, room)
-        if not batch:
+        done = taken(source, done, room)
+        if not done:
             return number
-        assert len(batch) <= max(room, 1)
-        done = list(batch)  # type: ignore[arg-type]
+        assert len(done) <= room
         for operation in done:
             assert operation.request.phase == Phase.PRECONDITION
             disk.carry_out(operation)
@@ -104,13 +112,13 @@ def test_whoever_writes_nothing_has_no_round() -> None:
 
 def test_a_worker_waits_for_room_that_another_has_in_flight() -> None:
     source = begun(made(10, [10]), LONG_S, 20)
-    (first,) = source.take()
-    taken: list[object] = []
-    other = threading.Thread(target=lambda: taken.append(source.take()))
+    (first,) = taken(source)
+    others: list[object] = []
+    other = threading.Thread(target=lambda: others.append(source.take()))
     other.start()
-    (delete,) = source.take([first])  # type: ignore[list-item]
-    assert delete.step.op == Op.DELETE  # type: ignore[union-attr]
-    source.take([delete])  # type: ignore[list-item]
+    (delete,) = taken(source, [first])
+    assert delete.step.op == Op.DELETE
+    source.take([delete])
     source.stop()
     other.join(10)
     assert not other.is_alive()
@@ -119,10 +127,10 @@ def test_a_worker_waits_for_room_that_another_has_in_flight() -> None:
 @pytest.mark.parametrize("how", ["stop", "give up"])
 def test_when_it_is_stopped_no_worker_gets_anything_more(how: str) -> None:
     source = begun(made(100, [10]), LONG_S)
-    (write,) = source.take()
+    (write,) = taken(source)
     if how == "stop":
         source.stop()
     else:
-        source.give_up((), [write], RequestState.FAILED)  # type: ignore[list-item]
+        source.give_up((), [write], RequestState.FAILED)
     assert source.take() == ()
     assert source.written_bytes == 0

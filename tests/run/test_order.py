@@ -8,6 +8,7 @@ from pathlib import Path
 from kvbench.config.load import parse_config
 from kvbench.run.order import Order, Plan
 from kvbench.run.output.spill_files import SpillOrder
+from kvbench.run.steady_state import PreconditionOrder
 from kvbench.studies.one_run import arguments_of
 
 ORDER = Order(
@@ -25,6 +26,7 @@ ORDER = Order(
     consent_devices=("/dev/disk-under-test",),
     run_id="20260102-030405-0123ab",
     metrics=("::1", 9464),
+    precondition=PreconditionOrder(2.0, 1.5, 7),
 )
 """Nothing in it is as it would be if it were not said."""
 

@@ -19,7 +19,7 @@ from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.engine.chained import block_bytes
 from kvbench.engine.prefix_hits import HIT, prefix_kinds
 from kvbench.errors import KvbenchError
-from kvbench.records.endurance import RatedDrives
+from kvbench.records.endurance import RatedDrives, rated_drives
 from kvbench.run.checks.promised import check_objectives
 from kvbench.run.dealing import deal_trace
 from kvbench.run.order import tier_names
@@ -122,7 +122,7 @@ def plan(
     summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
     known = digest, trace_source, _span_s(config, highest(comm, last_ns))
     if rated is None and config.drive is not None:
-        rated = config.drive.rated
+        rated = rated_drives(config.drive.model_dump())
     planned = _planned(config, size, known, sizes, summed)
     planned = replace(planned, rate=rate, bad_lines=bad_lines, first_bad_line=first_bad_line, rated=rated)
     if frontier is not None:
