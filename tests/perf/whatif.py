@@ -128,7 +128,10 @@ def cases(directory: Path) -> dict[str, Case]:
             {"compute": {"gpu": "l40s", "flops_share": 0.05, "parameters_billion": 1, "attention_heads": 8}},
         ),
         "drive": Case(
-            VirtualSpeed("device", 2), lambda: limited(directory, 20_000_000), lambda: limited(directory, 40_000_000), file
+            VirtualSpeed("device", 2),
+            lambda: limited(directory, 20_000_000),
+            lambda: limited(directory, 40_000_000),
+            file,
         ),
         "line": Case(
             VirtualSpeed("device", 2),
@@ -173,7 +176,7 @@ def measured(case: Case, folder: Path, repeats: int, seconds: float) -> pd.DataF
     config = folder / "case.yaml"
     config.write_text(yaml.safe_dump(configuration(case, seconds)), encoding="utf-8")
     control = [VirtualSpeed("nothing", case.question.factor)]
-    speeds: list[VirtualSpeed | None | str] = [None, _TRUE, case.question, *control]
+    speeds: list[VirtualSpeed | str | None] = [None, _TRUE, case.question, *control]
     rng = np.random.Generator(np.random.PCG64(7))
     rows = []
     for repeat in range(repeats):
