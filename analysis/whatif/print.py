@@ -6,13 +6,16 @@ from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
 from kvbench_analysis.whatif.run_figures import METRICS
-from kvbench_analysis.whatif.study import CONTROL, WhatIfFigures, change, times_as
+from kvbench_analysis.whatif.study import CONTROL, WhatIfFigures, change
 from rich.console import Console
 
 LIMITS: Final = (
     "Predicted by experiment: all but the part in question was delayed, nothing was made up. What the kernel does in "
     "the background, its page cache, the bandwidth of memory, and other processes and nodes are not delayed."
 )
+
+
+_SHORT: Final = {"device": "storage", "host": "processors", CONTROL: "delays alone"}
 
 
 def print_whatif(figures: WhatIfFigures, console: Console) -> None:
@@ -22,8 +25,7 @@ def print_whatif(figures: WhatIfFigures, console: Console) -> None:
     for table in (figures.questions, figures.controls):
         for (question, factor), found in table.groupby(["question", "factor"], sort=False):
             by = {str(row["figure"]): row for row in found.to_dict("records")}
-            times = float(str(factor))
-            name = f"delays alone, {times:g} times" if question == CONTROL else times_as(str(question), times)
+            name = f"{_SHORT.get(str(question), str(question))} x {float(str(factor)):g}"
             time, rate = by["p95_ns"], by["requests_per_s"]
             rows.append([name, *_cells(time["predicted"], time), *_cells(rate["predicted"], rate, rate=True)])
     name = METRICS[figures.metric]

@@ -205,7 +205,7 @@ def _notes(figures: WhatIfFigures) -> Iterator[str]:
             yield (
                 f"delays alone ({row['factor']:g} times, nothing faster) changed {what} by {change(row['ratio'])}: "
                 "something that cannot be delayed takes part, or the storage is near its limit and was shared by fewer "
-                "at a time. All predictions but that of storage, whose device is not delayed, are beside those runs"
+                "at a time. Predictions but that of storage, which delays no device, are ratios to those runs"
             )
     asked = set(figures.questions["question"])
     for question, share in (("copies", "copy_share"), ("device", "device_share")):
