@@ -168,7 +168,7 @@ def test_the_first_warning_of_its_summary_and_report_says_what_it_is(delayed_fil
 def study_table(**ratios: tuple[float, float]) -> pd.DataFrame:
     """Five repeats in which everything is slower by as much as its number; a question's name gives the ratio of its
     times and of its rates to the baseline's of the same repeat."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for repeat in range(5):
         for name, (time, rate) in {"baseline": (1.0, 1.0), **ratios}.items():
             question, _, factor = name.partition("_")

@@ -22,7 +22,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class Case:
     """A context in which it is as it is."""
     after: Callable[[], object]
     """One in which what is asked has come true."""
-    changes: dict[str, object]
+    changes: Mapping[str, object]
     """Of the configuration."""
 
 
@@ -178,7 +178,7 @@ def measured(case: Case, folder: Path, repeats: int, seconds: float) -> pd.DataF
     control = [VirtualSpeed("nothing", case.question.factor)]
     speeds: list[VirtualSpeed | str | None] = [None, _TRUE, case.question, *control]
     rng = np.random.Generator(np.random.PCG64(7))
-    rows = []
+    rows: list[dict[str, object]] = []
     for repeat in range(repeats):
         for place in rng.permutation(len(speeds)):
             speed = speeds[place]
@@ -214,7 +214,8 @@ def configuration(case: Case, seconds: float) -> dict[str, object]:
         "calibration": {"seconds": 0},
         "warmup_s": 2,
         "duration_s": seconds,
-    } | case.changes
+        **case.changes,
+    }
 
 
 def told(case: Case, table: pd.DataFrame) -> int:

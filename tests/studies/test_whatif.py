@@ -1,5 +1,6 @@
 """The what-if study: which runs it starts, in which order, what it keeps of them, and what it refuses."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from kvbench_analysis import load
 from rich.console import Console
 
 from kvbench.cluster.comm import SerialComm
@@ -127,8 +129,6 @@ def test_inside_a_launcher_it_says_to_start_it_outside(tmp_path: Path, monkeypat
 @pytest.fixture
 def launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     """The order of each run that is started, which leaves a known run file; the twelfth fails."""
-    import json  # noqa: PLC0415
-
     run = synthetic_run(np.random.default_rng(1), ranks=1, nodes=1, operations=100)
     plain = run.write(tmp_path / "plain.h5")
     started: list[Order] = []
@@ -171,18 +171,16 @@ def test_a_run_that_fails_ends_the_study_and_the_table_keeps_those_before(
 
 
 def test_a_real_run_of_a_question_is_marked_and_asks_for_the_same_work(tmp_path: Path) -> None:
-    import kvbench_analysis as ka  # noqa: PLC0415
-
+    trace = tmp_path / "t.jsonl"
+    line = '{{"timestamp": {}, "input_length": 512, "output_length": 2, "hash_ids": [{}]}}\n'
+    trace.write_text("".join(line.format(number, number % 3) for number in range(12)), encoding="utf-8")
+    workload = f"workload={{kind: trace, path: {trace}}}"
+    overrides = ("duration_s=null", workload, "pacing={mode: asap}", "io.threads=1")
     fingerprints, requests = set(), []
     for speed in (None, VirtualSpeed("nothing", 2)):
-        out = tmp_path / "run.h5"
-        overrides = ("duration_s=null", "workload={kind: trace, path: t.jsonl}", "pacing={mode: asap}", "io.threads=1")
-        trace = '{{"timestamp": {}, "input_length": 512, "output_length": 2, "hash_ids": [{}]}}\n'
-        (tmp_path / "t.jsonl").write_text("".join(trace.format(n, n % 3) for n in range(12)), encoding="utf-8")
-        overrides = tuple(text.replace("t.jsonl", str(tmp_path / "t.jsonl")) for text in overrides)
-        order = Order("smoke", str(tmp_path), out, overrides, overwrite=True, speed=speed)
+        order = Order("smoke", str(tmp_path), tmp_path / "run.h5", overrides, overwrite=True, speed=speed)
         runner.run(SerialComm(), order, Console(quiet=True)).close()
-        run = ka.load(out)
+        run = load(tmp_path / "run.h5")
         fingerprints.add(run.attributes["fingerprint"])
         requests.append(run.requests[["request", "context_tokens", "hit_tokens", "miss_tokens", "operations"]])
         assert ("virtual_speed_json" in run.attributes) == (speed is not None)
