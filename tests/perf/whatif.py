@@ -10,7 +10,7 @@
 | device | a target whose reads sleep for 20 ms, beside work of 1 ms | device=2 | sleeping for 10 ms |
 | drive | a drive that is limited to 20 MB/s of reads (blkio.throttle) | device=2 | a limit of 40 MB/s |
 | line | a target that carries one read after the other, at 8 MB/s | device=2 | 16 MB/s |
-| cores | one processor (affinity), reads that work for 4 ms | cores=2 | two processors |
+| cores | one processor (affinity), reads that work for 2 ms | cores=2 | two processors |
 | copies | reads that copy for 6 ms, sleep for 4 ms and work for 1 ms | copies=2 | copying for 3 ms |
 
 Runs stand in a randomised block design, in this process, one after the other. Printed is the change of each figure that
@@ -141,8 +141,8 @@ def cases(directory: Path) -> dict[str, Case]:
         ),
         "cores": Case(
             VirtualSpeed("cores", 2),
-            lambda: processors(1, host_ns=4_000_000),
-            lambda: processors(2, host_ns=4_000_000),
+            lambda: processors(1, host_ns=2_000_000),
+            lambda: processors(2, host_ns=2_000_000),
             {},
         ),
         "copies": Case(
