@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from kvbench_analysis.tables.load import Run
 
 from kvbench.records.reader import KvbenchError
 
-ATTRIBUTE = "virtual_speed_json"
+ATTRIBUTE: Final = "virtual_speed_json"
 
 
 @dataclass(frozen=True)

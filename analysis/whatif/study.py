@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -106,13 +106,7 @@ def whatif_figures(table: pd.DataFrame, rng: np.random.Generator) -> WhatIfFigur
         sentences=(),
         notes=(),
     )
-    return WhatIfFigures(
-        **{
-            **vars(figures),
-            "sentences": tuple(_sentences(figures)),
-            "notes": tuple(_notes(figures)),
-        }
-    )
+    return replace(figures, sentences=tuple(_sentences(figures)), notes=tuple(_notes(figures)))
 
 
 def _control_of(question: Any, factor: Any, controls: pd.DataFrame) -> pd.DataFrame | None:

@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PLACE, config_argument, repeats_option, seed_option, set_option
+from kvbench.commands.options import (
+    OUTPUT_FILE,
+    PLACE,
+    config_argument,
+    engine_option,
+    repeats_option,
+    seed_option,
+    set_option,
+)
 from kvbench.commands.paths import absolute_place
 from kvbench.commands.study_show import print_whatif_study
 from kvbench.console import make_console
@@ -26,6 +34,7 @@ from kvbench.studies.whatif_table import WhatIfTable
 )
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run.")
 @set_option
+@engine_option
 @click.option("--no-control", is_flag=True, help="Leave out the runs in which all is delayed and nothing is faster.")
 @click.option(
     "--out",
@@ -44,6 +53,7 @@ def whatif(
     faster: tuple[str, ...],
     ranks: int,
     overrides: tuple[str, ...],
+    engine: str,
     no_control: bool,
     out: Path,
     repeats: int,
@@ -64,6 +74,7 @@ def whatif(
         questions=read_questions(faster),
         control=not no_control,
         ranks=ranks,
+        engine=engine,
         repeats=repeats,
         seed=seed,
         out=out,

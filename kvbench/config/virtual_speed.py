@@ -6,7 +6,7 @@ No part of a configuration: the same work is done, and the fingerprint is the sa
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from kvbench.errors import KvbenchError
 
@@ -78,8 +78,3 @@ class VirtualSpeed:
     def to_json(self) -> str:
         """As the run file has it."""
         return json.dumps(asdict(self) | {"stretch": self.stretch})
-
-    @classmethod
-    def from_content(cls, content: dict[str, Any]) -> "VirtualSpeed":
-        """Of what `to_json` says, read."""
-        return cls(content["part"], float(content["factor"]))

@@ -18,7 +18,7 @@ from kvbench.cluster.comm import detect_launcher
 from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.load import load_config
 from kvbench.config.run_config import RunConfig
-from kvbench.config.virtual_speed import MOST, PARTS, VirtualSpeed
+from kvbench.config.virtual_speed import PARTS, VirtualSpeed
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
 from kvbench.run.order import Order, check_speed
@@ -48,6 +48,8 @@ class WhatIfChoices:
     repeats: int
     seed: int
     """Of the order; the workload has its own."""
+    engine: str
+    """The twin of an engine, by name or as a YAML file; "": none."""
     out: Path
     """The table; the run files go to a directory beside it."""
     overwrite: bool
@@ -164,7 +166,7 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
             "outside, with --ranks"
         )
     check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
-    config = load_config(choices.source, choices.overrides)
+    config = load_config(choices.source, choices.overrides, choices.engine)
     if config.has_target and choices.place is None:
         raise KvbenchError(
             f"{choices.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
@@ -184,6 +186,7 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
                 directory=choices.place,
                 out=path,
                 overrides=choices.overrides,
+                engine=choices.engine,
                 overwrite=True,
                 speed=run.speed,
             )
@@ -194,6 +197,3 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
             console.print(
                 f"run {number + 1} of {len(runs)}: {run.text}: {record(run, path)}", soft_wrap=True, highlight=False
             )
-
-
-__all__ = ["MOST", "TABLE", "WhatIfChoices", "WhatIfRun", "plan_runs", "read_questions", "run_whatif"]

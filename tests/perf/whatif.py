@@ -11,7 +11,7 @@
 | drive | a drive that is limited to 20 MB/s of reads (blkio.throttle) | device=2 | a limit of 40 MB/s |
 | line | a target that carries one read after the other, at 8 MB/s | device=2 | 16 MB/s |
 | cores | one processor (affinity), reads that work for 2 ms | cores=2 | two processors |
-| copies | reads that copy for 6 ms, sleep for 4 ms and work for 1 ms | copies=2 | copying for 3 ms |
+| copies | reads that copy for 3 ms, sleep for 2 ms and work for 0.5 ms | copies=2 | copying for 1.5 ms |
 
 Runs stand in a randomised block design, in this process, one after the other. Printed is the change of each figure that
 was predicted and that came true, with 95 % intervals over the repeats, and how far apart they are; the exit code is 1
@@ -147,8 +147,8 @@ def cases(directory: Path) -> dict[str, Case]:
         ),
         "copies": Case(
             VirtualSpeed("copies", 2),
-            lambda: reads(copy_ns=6_000_000, device_s=0.004, host_ns=1_000_000),
-            lambda: reads(copy_ns=3_000_000, device_s=0.004, host_ns=1_000_000),
+            lambda: reads(copy_ns=3_000_000, device_s=0.002, host_ns=500_000),
+            lambda: reads(copy_ns=1_500_000, device_s=0.002, host_ns=500_000),
             {"io": {"threads": 2}},
         ),
     }

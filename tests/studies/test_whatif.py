@@ -36,6 +36,7 @@ def choices(tmp_path: Path, **changes: Any) -> WhatIfChoices:
         "questions": read_questions(["device=2", "cores=2", "cores=4", "host=0.5"]),
         "control": True,
         "ranks": 2,
+        "engine": "",
         "repeats": 5,
         "seed": 1,
         "out": tmp_path / "table.csv",
