@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pandas as pd
 from kvbench_analysis.tables.load import Run
+from kvbench_analysis.tables.virtual import virtual_speed
 
 from kvbench.records.reader import KvbenchError
 
@@ -29,6 +30,18 @@ def differences(groups: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         if len(set(values)) > 1:
             rows += [(key, label, str(run.path), value) for (label, run, _), value in zip(runs, values, strict=True)]
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS), dtype=object)
+
+
+def check_ordinary(groups: Mapping[str, Sequence[Run]]) -> None:
+    """Raise KvbenchError where one of the runs is full of delays that were put in on purpose."""
+    for group in groups.values():
+        for run in group:
+            virtual = virtual_speed(run)
+            if virtual is not None:
+                raise KvbenchError(
+                    f"{run.path} is {virtual.text}: its figures compare with those of its study alone, which `kvbench "
+                    "study show` prints from the table beside it"
+                )
 
 
 def same_work(groups: Mapping[str, Sequence[Run]]) -> bool:

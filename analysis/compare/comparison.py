@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis.compare.comparability import check_same_work, differences, same_work
+from kvbench_analysis.compare.comparability import check_ordinary, check_same_work, differences, same_work
 from kvbench_analysis.compare.condensed import with_exact
 from kvbench_analysis.compare.figures import Metric, TargetFigures, target_figures
 from kvbench_analysis.compare.splits import Kind, overlapping_kinds, split_figures, thread_times, told
@@ -61,12 +61,14 @@ def compare(
 
     `force` compares runs of different fingerprints all the same. `rng` draws the bootstrap samples; without one, the
     same files give the same figures. Raises KvbenchError where the runs did not do the same work, naming every
-    difference, where there are not two targets with a run each, where a run is given twice, and for damaged files.
+    difference, where there are not two targets with a run each, where a run is given twice or is one of a what-if
+    study, and for damaged files.
     """
     loaded = {label: [run if isinstance(run, Run) else load(run) for run in runs] for label, runs in groups.items()}
     if len(loaded) < 2 or not all(loaded.values()):
         raise KvbenchError("a comparison needs at least two targets, each with at least one run file")
     check_distinct([run for runs in loaded.values() for run in runs])
+    check_ordinary(loaded)
     found = differences(loaded)
     if not force:
         check_same_work(loaded, found)

@@ -16,6 +16,7 @@ from kvbench_analysis.figures import storage_moves
 from kvbench_analysis.figures.storage_moves import DIRECTIONS, Moves
 from kvbench_analysis.history.files import Skipped, hdf5_files
 from kvbench_analysis.tables.load import Run, load
+from kvbench_analysis.tables.virtual import virtual_speed
 from kvbench_analysis.tables.window import Window
 
 from kvbench.records.reader import KvbenchError, open_run
@@ -146,6 +147,10 @@ def history(places: Iterable[Path], wanted: Wanted | None = None, *, figures: bo
             kind = str(run.attributes.get("kind", ""))
             if kind.startswith(_STUDY):
                 skipped.append(Skipped(found, "a study and no run: `kvbench study show` prints it"))
+                continue
+            virtual = virtual_speed(run)
+            if virtual is not None:
+                skipped.append(Skipped(found, virtual.text))
                 continue
             past = PastRun.of(run)
             if past.run_id and past.run_id in known:

@@ -12,6 +12,7 @@ from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.presence import presence
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.percentiles import PERCENTILES, operations_needed
+from kvbench_analysis.tables.virtual import virtual_speed
 from kvbench_analysis.tables.window import Window
 from kvbench_analysis.text import units
 
@@ -27,6 +28,7 @@ def cautions(
 ) -> tuple[Caution, ...]:
     """All warnings of `run`, the gravest first; `requests` is the latency of requests."""
     return (
+        *_virtual(run),
         *_sharing(sharing),
         *_how_it_ended(run, figures, window),
         *presence(run, window),
@@ -37,6 +39,13 @@ def cautions(
         *_rings(run),
         *_population(figures, requests),
     )
+
+
+def _virtual(run: Run) -> Iterator[Caution]:
+    virtual = virtual_speed(run)
+    if virtual is not None:
+        longer = f"; times of requests are {virtual.stretch:g} times as long" if virtual.stretch > 1 else ""
+        yield Caution("virtual-speed", f"{virtual.text}: no figure here is of an ordinary run{longer}")
 
 
 def _how_it_ended(run: Run, figures: OperationFigures, window: Window) -> Iterator[Caution]:

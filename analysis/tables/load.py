@@ -134,6 +134,11 @@ class Run:
         return self._frame("splits")
 
     @cached_property
+    def delays(self) -> pd.DataFrame:
+        """Of a run of a what-if study, how long each worker was delayed: one row per rank and thread."""
+        return self._frame("delays")
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per node and second: processor, memory, pressure and disk counters."""
         return self._frame("samples")

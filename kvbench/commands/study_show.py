@@ -9,6 +9,8 @@ from kvbench_analysis.copy_path import copy_path
 from kvbench_analysis.copy_path import print as copy_path_print
 from kvbench_analysis.engines import study as engine_study
 from kvbench_analysis.scaling import study as scaling_study
+from kvbench_analysis.whatif import print as whatif_print
+from kvbench_analysis.whatif import study as whatif_study
 from rich.console import Console
 
 from kvbench.commands.options import PATH
@@ -16,7 +18,7 @@ from kvbench.config.models import shipped_model
 from kvbench.console import make_console
 from kvbench.records.outputs import Written
 from kvbench.records.reader import open_run
-from kvbench.studies.engines import TABLE
+from kvbench.studies import engines, whatif
 from kvbench.studies.study_file import KIND
 
 
@@ -29,11 +31,14 @@ def show(study_file: Path, model: str | None, every: bool, as_json: bool) -> Non
     """Print what STUDY_FILE says.
 
     Of a copy-path study (.h5) that is the cost of the second copy and each read path beside it, of a scaling study
-    (.csv) the fitted law, of a study of engines (.csv) how far each twin is from what the storage gives.
+    (.csv) the fitted law, of a study of engines (.csv) how far each twin is from what the storage gives, of a what-if
+    study (.csv) what would change if parts were faster.
     """
     if study_file.suffix == ".csv":
-        is_of_engines = TABLE.begins(_head(study_file))
-        show_it = print_engine_study if is_of_engines else print_scaling
+        head = _head(study_file)
+        show_it = print_scaling
+        for table, printed in ((engines.TABLE, print_engine_study), (whatif.TABLE, print_whatif_study)):
+            show_it = printed if table.begins(head) else show_it
         show_it(study_file, make_console(), as_json=as_json)
         return
     print_study(Written(study_file), make_console(), model=model, every=every, as_json=as_json)
@@ -86,6 +91,15 @@ def print_engine_study(table_file: Path, console: Console, *, as_json: bool) -> 
         click.echo(engine_study.to_json(figures))
     else:
         engine_study.print_engines(figures, console)
+
+
+def print_whatif_study(table_file: Path, console: Console, *, as_json: bool) -> None:
+    """Print what a what-if study predicts, or everything as JSON."""
+    figures = whatif_study.whatif_figures(whatif_study.load_table(table_file), np.random.default_rng(0))
+    if as_json:
+        click.echo(whatif_study.to_json(figures))
+    else:
+        whatif_print.print_whatif(figures, console)
 
 
 def _head(path: Path) -> bytes:

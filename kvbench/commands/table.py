@@ -97,7 +97,10 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.",
         "kvbench.commands.run:run",
     ),
-    "study": Entry("Experiments: what a host copy costs, how a workload scales, how far engines are from the storage."),
+    "study": Entry(
+        "Experiments: what a host copy costs, how a workload scales, how far engines are from the storage, what faster "
+        "parts would change."
+    ),
     "study copy-path": Entry(
         "Measure what a second copy of the data costs, one rank alone and all ranks at once, for every read path.",
         "kvbench.commands.study_copy_path:copy_path",
@@ -112,6 +115,10 @@ COMMANDS: Final[dict[str, Entry]] = {
         "kvbench.commands.study_scaling:scaling",
     ),
     "study show": Entry("Print what STUDY_FILE says.", "kvbench.commands.study_show:show"),
+    "study whatif": Entry(
+        "Predict what faster storage, processors or copies, or more cores would change for the requests of CONFIG.",
+        "kvbench.commands.study_whatif:whatif",
+    ),
     "summary": Entry(
         "Print the figures of RUN_FILE: bandwidth, latency and its parts, per tier, rank and node, or a study's table.",
         "kvbench.commands.analysis:summary",

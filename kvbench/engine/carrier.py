@@ -14,11 +14,12 @@ from kvbench.cache import Step
 from kvbench.engine.asking import ask
 from kvbench.engine.bundle import Share
 from kvbench.engine.chores import Chores
+from kvbench.engine.delays import Delays
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.operation import Operation
 from kvbench.engine.row import describe, note_times, set_error, set_resident, timed_by, wall_of
 from kvbench.engine.shares import Moved, ShareCarrier
-from kvbench.records.batches import BatchSplit
+from kvbench.records.batches import BatchSplit, Codes
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.arena import Lease, Memory
@@ -38,7 +39,8 @@ _MOST_THREADS: Final = 1024
 class Carrier:
     """Carries out batches; the rows go to `store`, with `thread` in them."""
 
-    def __init__(self, thread: int, equipment: Equipment, store: RowStore) -> None:
+    def __init__(self, thread: int, equipment: Equipment, store: RowStore, delays: Delays | None = None) -> None:
+        """`delays` is told what each batch took."""
         self._thread = thread
         self._equipment = equipment
         self._tiers = equipment.tiers
@@ -52,8 +54,9 @@ class Carrier:
             Op.LOOKUP: self._look_up,
         }
         self._batches = 0
-        self._chores = Chores(thread, equipment, store, self.next_number)
-        self._shares = ShareCarrier(thread, equipment, store, self.next_number, self._chores)
+        self._delays = delays
+        self._chores = Chores(thread, equipment, store, self.next_number, delays)
+        self._shares = ShareCarrier(thread, equipment, store, self.next_number, self._chores, delays)
         self._verified = 0
 
     @property
@@ -276,12 +279,12 @@ class Carrier:
         split, first = batch.split, operations[0]
         if split is not None:
             _waited(operations[:count], split, errors)
-        if count > 1 or split is not None:
+        if count > 1 or split is not None or self._delays is not None:
             by = timed_by(rows, first_row) if batch.timed_by is None else batch.timed_by
             codes = number, first.step.op, first.request.phase, by
             if split is None:
                 split = BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
-            self._equipment.batches.add(batch_number, codes, count, split)
+            self._log(batch_number, codes, count, split)
         self._store.commit(count + is_synced)
         if is_synced:
             # The request has waited for it too. Where it failed none of them is durable; the last stands for all.
@@ -289,6 +292,11 @@ class Carrier:
             errors |= {} if unsynced is None or count - 1 in errors else {count - 1: unsynced}
         self._chores.do_what_is_due(tier, number, first.request)
         return count, errors
+
+    def _log(self, batch: int, codes: Codes, operations: int, split: BatchSplit) -> None:
+        self._equipment.batches.add(batch, codes, operations, split)
+        if self._delays is not None:
+            self._delays.note(split)
 
     def next_number(self) -> int:
         """The number of the next batch, which no other of the rank has."""

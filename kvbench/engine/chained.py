@@ -1,7 +1,7 @@
 """From a configuration to the cache that decides requests which are served as an engine does it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvbench.cache.chains import NEVER_NS, UNLIMITED, ChainCache, ChainSettings, ChainTier
 from kvbench.config.run_config import RunConfig
@@ -81,6 +81,18 @@ def block_shape(config: RunConfig) -> BlockShape:
         follows=follows,
         asks=asks,
         speedup=config.pacing.speedup,
+    )
+
+
+def stretched_shape(shape: BlockShape, times: float) -> BlockShape:
+    """The same where all that is modelled takes so many `times` as long, and real times count by that less."""
+    if times == 1:
+        return shape
+    modelled = shape.modelled_bytes_per_s
+    return replace(
+        shape,
+        modelled_bytes_per_s=None if modelled is None else max(1, round(modelled / times)),
+        speedup=shape.speedup / times,
     )
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kvbench import timed_io
+from kvbench.engine.delays import Delays
 from kvbench.engine.equipment import Equipment
 from kvbench.engine.operation import ActiveRequest
 from kvbench.engine.row import describe_chore, set_error
+from kvbench.records.batches import BatchSplit
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import Op, Path
 from kvbench.tiers.contract import Tier, Upkeep
@@ -28,11 +30,19 @@ _WAIT_S: Final = 0.05
 class Chores:
     """Of one worker; the rows go to `store`, with `thread` in them and the batch that `next_number` gives."""
 
-    def __init__(self, thread: int, equipment: Equipment, store: RowStore, next_number: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        thread: int,
+        equipment: Equipment,
+        store: RowStore,
+        next_number: Callable[[], int],
+        delays: Delays | None = None,
+    ) -> None:
         self._thread = thread
         self._equipment = equipment
         self._store = store
         self._next_number = next_number
+        self._delays = delays
 
     def sync(
         self,
@@ -53,6 +63,7 @@ class Chores:
         except OSError as error:
             set_error(cell, error)
             return SyncFailedError(error.errno or errno.EIO, os.strerror(error.errno or errno.EIO))
+        self._note(cell)
         return None
 
     def make_room(self, tier: Tier, number: int, sizes: Mapping[int, int], active: ActiveRequest) -> None:
@@ -94,5 +105,10 @@ class Chores:
             set_error(cell, error)
             if error.errno != errno.ECANCELED:
                 self._equipment.report_failure(why_failed("compact", chore.where, error))
+        self._note(cell)
         self._store.commit()
         return True
+
+    def _note(self, cell: Cell) -> None:
+        if self._delays is not None:
+            self._delays.note(BatchSplit.of_sums(timed_io.sum_rows(cell.rows, cell.row, 1)))

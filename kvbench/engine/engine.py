@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from kvbench.cache import Cache, make_policy
 from kvbench.config.run_config import CachePolicy, RunConfig
+from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.engine.arrivals import Timeline
-from kvbench.engine.chained import block_shape, chain_cache
+from kvbench.engine.chained import block_shape, chain_cache, stretched_shape
 from kvbench.engine.dispatcher import Dispatcher
 from kvbench.engine.equipment import Equipment
 from kvbench.engine.modelled_gpu import ModelledGpu
@@ -24,11 +25,13 @@ from kvbench.engine.worker import MOST_TOGETHER, Worker
 from kvbench.records.batches import BatchLog
 from kvbench.records.recorder import RowStore
 from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE
+from kvbench.records.tables import DELAY_DTYPE, as_rows
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.payload import Payload
 from kvbench.workload.compute_time import ComputeTime
 from kvbench.workload.request import Schedule
+from kvbench.workload.stretched import StretchedSchedule
 
 CHUNK_ROWS: Final = 4096
 """Rows by which a thread's records grow."""
@@ -68,10 +71,13 @@ class LoadSource(OperationSource, Protocol):
 class Load:
     """What the engine's threads carry out, mostly a schedule: they are there, prepared, and wait until it begins."""
 
-    def __init__(self, source: LoadSource, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64]) -> None:
-        """`until_ns` is what the workers' equipment has of it."""
+    def __init__(
+        self, source: LoadSource, workers: Sequence[Worker], until_ns: npt.NDArray[np.int64], delayed: bool = False
+    ) -> None:
+        """`until_ns` is what the workers' equipment has of it. `delayed`: as `Worker.run` has it."""
         self._source = source
         self._until_ns = until_ns
+        self._delayed = delayed
         self._gate = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(worker,), name=f"kvbench-worker-{number}", daemon=True)
@@ -87,7 +93,7 @@ class Load:
             self._source.stop()
         self._prepared.wait()
         self._gate.wait()
-        worker.run(self._source)
+        worker.run(self._source, self._delayed)
         worker.leave()
 
     def begin(self, timeline: Timeline) -> None:
@@ -141,16 +147,19 @@ class Engine:
         payload: Payload,
         sharing: Sharing | None = None,
         payload_of: Callable[[int], Payload] | None = None,
+        speed: VirtualSpeed | None = None,
     ) -> None:
-        """Where ranks share a key space: `sharing`, and `payload_of(rank)`, which checks what that rank wrote."""
+        """Where ranks share a key space: `sharing`, and `payload_of(rank)`, which checks what that rank wrote. `speed`:
+        what is to seem faster or slower than it is, in the load that is measured."""
         self._config = config
+        self._stretch = 1.0 if speed is None else speed.stretch
         self._home = home
         self._bytes_per_token = config.geometry.bytes_per_token
         chains = chain_cache(config, capacities)
         # Where chains decide it stays empty.
         cache = Cache(capacities, make_policy(config.cache if chains is None else CachePolicy()))
-        shape = None if chains is None else block_shape(config)
-        gpu = None if config.compute is None else ModelledGpu(ComputeTime(config))
+        shape = None if chains is None else stretched_shape(block_shape(config), self._stretch)
+        gpu = None if config.compute is None else ModelledGpu(ComputeTime(config, self._stretch))
         self.books = Books(cache, capacities, [tier.storage for tier in tiers], chains, shape, gpu)
         self.cancel_flag: npt.NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self.failures: list[str] = []
@@ -171,6 +180,7 @@ class Engine:
             self._until_ns,
             payload_of,
             self.violations,
+            speed,
         )
         self.stores = [RowStore(RECORD_DTYPE, CHUNK_ROWS) for _ in range(config.io.threads)]
         self.requests = RowStore(REQUEST_DTYPE, CHUNK_ROWS)
@@ -184,6 +194,8 @@ class Engine:
     def prepare(self, schedule: Schedule, pacing: Literal["asap"] | None = None) -> Load:
         """Do all that a load needs before it can begin, which may take long; `pacing` replaces the configuration's (for
         preconditioning)."""
+        if self._stretch > 1 and pacing is None:
+            schedule = StretchedSchedule(schedule, self._stretch)
         dispatcher = Dispatcher(
             self.books,
             schedule,
@@ -202,7 +214,7 @@ class Engine:
             self.sharing,
             pacing is None and self._config.pacing.admission == "priority",
         )
-        self._prepared = Load(dispatcher, self._workers, self._until_ns)
+        self._prepared = Load(dispatcher, self._workers, self._until_ns, delayed=pacing is None)
         return self._prepared
 
     def prepare_source(self, source: LoadSource) -> Load:
@@ -218,6 +230,13 @@ class Engine:
     def cancel(self) -> None:
         """End the operations in flight at their next chance; they are recorded as canceled."""
         self.cancel_flag[0] = 1
+
+    def delays(self) -> npt.NDArray[np.void]:
+        """How long each worker was delayed (DELAY_DTYPE), where any was to be."""
+        found = [(thread, worker.delays.sums) for thread, worker in enumerate(self._workers) if worker.delays]
+        return as_rows(
+            [{"rank": self._home.rank, "thread": thread} | asdict(sums) for thread, sums in found], DELAY_DTYPE
+        )
 
     @property
     def verified_sectors(self) -> int:

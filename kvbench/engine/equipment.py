@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.engine.operation import Operation
 from kvbench.engine.violations import Violations
 from kvbench.records.batches import BatchLog
@@ -36,6 +37,8 @@ class Equipment:
     """What another rank writes, to check what is read of it."""
     violations: Violations | None = None
     """Where ranks share a filesystem: reads that do not give what was written are counted and do not end the run."""
+    speed: VirtualSpeed | None = None
+    """What is to seem faster or slower than it is, in the load that is measured."""
 
     def source(self, operation: Operation, number: int) -> Tier:
         """Tier `number`, or there the objects of the rank whose object is to be read."""

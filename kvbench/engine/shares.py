@@ -13,6 +13,7 @@ import numpy as np
 from kvbench import timed_io
 from kvbench.engine.bundle import Share
 from kvbench.engine.chores import Chores
+from kvbench.engine.delays import Delays
 from kvbench.engine.equipment import Equipment, Errors
 from kvbench.engine.row import describe_share, set_error, timed_by, wall_of
 from kvbench.records.batches import BatchSplit
@@ -36,13 +37,20 @@ class ShareCarrier:
     """Of one worker; the rows go to `store`, with `thread` in them and the batch that `next_number` gives."""
 
     def __init__(
-        self, thread: int, equipment: Equipment, store: RowStore, next_number: Callable[[], int], chores: Chores
+        self,
+        thread: int,
+        equipment: Equipment,
+        store: RowStore,
+        next_number: Callable[[], int],
+        chores: Chores,
+        delays: Delays | None = None,
     ) -> None:
         self._thread = thread
         self._equipment = equipment
         self._store = store
         self._next_number = next_number
         self._chores = chores
+        self._delays = delays
         self._usual = equipment.payload.is_stamped and not equipment.verify_full
         self.verified_sectors = 0
 
@@ -144,6 +152,8 @@ class ShareCarrier:
         codes = number, share.bundle.op, active.phase, by
         split = batch.split or BatchSplit.of_sums(timed_io.sum_rows(rows, first_row, count))
         equipment.batches.add(batch_number, codes, count, split)
+        if self._delays is not None:
+            self._delays.note(split)
         wall_ns = split.wall_ns - (lost_ns if batch.split is None else 0)
         if is_synced:
             # The request has waited for it too.

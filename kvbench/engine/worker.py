@@ -9,6 +9,7 @@ from typing import Final
 from kvbench import timed_io
 from kvbench.engine.bundle import Share, Work
 from kvbench.engine.carrier import Carrier
+from kvbench.engine.delays import Delays
 from kvbench.engine.equipment import Equipment
 from kvbench.engine.operation import Operation
 from kvbench.engine.source import OperationSource
@@ -27,13 +28,19 @@ class Worker:
     def __init__(self, thread: int, equipment: Equipment, store: RowStore, room: int = MOST_TOGETHER) -> None:
         """`room`: the most operations of a batch."""
         self._equipment = equipment
-        self._carrier = Carrier(thread, equipment, store)
+        self._delays = None if equipment.speed is None else Delays(equipment.speed, equipment.stop)
+        self._carrier = Carrier(thread, equipment, store, self._delays)
         self._room = room
 
     @property
     def verified_sectors(self) -> int:
         """Sectors whose content was compared with what was written."""
         return self._carrier.verified_sectors
+
+    @property
+    def delays(self) -> Delays | None:
+        """What makes a part of its work seem faster or slower; None: it is as it is."""
+        return self._delays
 
     def prepare(self) -> bool:
         """What its thread has to do before the load begins. Whether that was done: a failure is reported."""
@@ -53,12 +60,20 @@ class Worker:
         for tier in self._equipment.tiers:
             tier.end_thread()
 
-    def run(self, source: OperationSource) -> None:
-        """Work until there is no more; a failure is reported and ends the load of the whole rank."""
+    def run(self, source: OperationSource, delayed: bool = False) -> None:
+        """Work until there is no more; a failure is reported and ends the load of the whole rank. `delayed`: after each
+        batch, and before its request goes on, comes what makes a part of the work seem faster or slower."""
         done: Work = ()
+        delays = self._delays if delayed else None
         try:
+            if delays is not None:
+                delays.begin()
             while batch := source.take(done, self._room):
                 done, left, state = self._carry_out(batch)
+                if delays is not None and not delays.pay() and not left:
+                    # Canceled with what it stands for: the operations are done, and would not be yet.
+                    operations = done.operations() if isinstance(done, Share) else done
+                    done, left, state = (), operations, RequestState.CUT_SHORT
                 if left:
                     source.give_up(done, left, state)
                     return

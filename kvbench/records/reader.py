@@ -28,6 +28,7 @@ from kvbench.records.schema import (
     RECORD_DTYPE,
     REQUEST_COLUMNS,
     REQUEST_DTYPE,
+    VIRTUAL_FORMAT_VERSION,
     labels,
 )
 
@@ -66,6 +67,7 @@ _TEXT_COLUMNS: Final = {
     "samples": frozenset[str](),
     "batches": frozenset[str](),
     "splits": frozenset[str](),
+    "delays": frozenset[str](),
     "sharing": {"role"},
     "visibility": frozenset[str](),
     "violations": {"kind", "text"},
@@ -221,9 +223,10 @@ def _attributes(path: Path, file: Any) -> dict[str, Attribute]:
 
 def _check_attributes(run: RunFile) -> None:
     version = run.attributes["format_version"]
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, VIRTUAL_FORMAT_VERSION):
         raise KvbenchError(
-            f"{run.path} has format version {version}, and this kvbench reads version {FORMAT_VERSION}: "
+            f"{run.path} has format version {version}, and this kvbench reads versions {FORMAT_VERSION} and "
+            f"{VIRTUAL_FORMAT_VERSION}: "
             "use the kvbench that wrote it (attribute kvbench_version)"
         )
     for name in REQUIRED_ATTRIBUTES:

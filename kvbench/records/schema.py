@@ -105,6 +105,10 @@ class Quantity(IntEnum):
     REQUEST_FIRST_TOKEN = 15
 
 
+VIRTUAL_FORMAT_VERSION: Final = 2
+"""`format_version` of a run in which a part was to seem faster or slower than it is (attribute `virtual_speed_json`):
+readers that know nothing of it refuse it. All other files have version 1."""
+
 RESIDENT_UNKNOWN: Final = 255
 """`resident_pct` of a row whose page-cache state was not looked at."""
 

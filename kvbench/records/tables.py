@@ -248,6 +248,24 @@ SPLIT_DTYPE: Final = np.dtype(
 is exact."""
 
 
+DELAY_DTYPE: Final = np.dtype(
+    [
+        ("rank", "<i8"),
+        ("thread", "<i8"),
+        ("batches", "<i8"),
+        ("device_ns", "<i8"),
+        ("host_ns", "<i8"),
+        ("copy_ns", "<i8"),
+        ("between_ns", "<i8"),
+        ("asleep_ns", "<i8"),
+        ("busy_ns", "<i8"),
+    ]
+)
+"""Of each worker of a run with a part that was to seem faster or slower: what its batches took by the kernel's account
+(`host_ns` contains copies and the processor time of helpers), the processor time that it spent outside operations, and
+for how long it was delayed after batches: asleep, and keeping a processor busy."""
+
+
 Rows = npt.NDArray[Any]
 
 

@@ -125,7 +125,7 @@ class Bench:
         if tiers[-1].storage and tiers[-1].holds_bytes:
             check_paths(config, tiers[-1], around.volume)
         home, payload_of = RankSeat(topology.rank, topology.host, topology.size), payloads(payload, plan.run_id)
-        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of)
+        engine = Engine(config, home, tiers, sizes.capacities, arena, payload, sharing, payload_of, plan.order.speed)
         stack.callback(engine.close)
         tally, spill, digest = Tally(), None, None
         if around.spill is not None:

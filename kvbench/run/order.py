@@ -24,7 +24,9 @@ from kvbench.cluster.watch.watch import PATIENCE_S
 from kvbench.config.load import load_config
 from kvbench.config.names import TIER_KINDS
 from kvbench.config.run_config import RunConfig, SessionsWorkload, TraceWorkload
+from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.errors import KvbenchError
+from kvbench.records.schema import VIRTUAL_FORMAT_VERSION
 from kvbench.run.addresses import placeholders
 from kvbench.run.checks.expectation import Expect
 from kvbench.run.checks.promised import check_objectives
@@ -70,6 +72,8 @@ class Order:
     """Address and port that rank 0 tells live figures at; None: nowhere."""
     precondition: PreconditionOrder | None = None
     """Writes before the load; None: none."""
+    speed: VirtualSpeed | None = None
+    """What is to seem faster or slower than it is; None: nothing, as in every run but those of `study whatif`."""
 
     def to_json(self) -> dict[str, Any]:
         """The order as JSON holds it."""
@@ -104,6 +108,11 @@ class Plan:
         content: dict[str, Any] = _PLAN.dump_python(self, mode="json")
         return content
 
+    @property
+    def stretch(self) -> float:
+        """So many times as long as configured does the load take."""
+        return 1.0 if self.order.speed is None else self.order.speed.stretch
+
     @staticmethod
     def from_json(content: Any) -> "Plan":
         """The plan that `to_json` gave."""
@@ -137,6 +146,7 @@ def make_plan(comm: Communicator, agreement: Agreement, order: Order) -> tuple[P
                 f"{order.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
             )
         _check_directory(config, order.directory)
+        check_speed(config, order.speed)
         trace = load_trace(config.workload) if isinstance(config.workload, TraceWorkload) else None
         return _planned(order, config, trace, comm.size), trace
 
@@ -200,6 +210,21 @@ def _schedule(config: RunConfig, comm: Communicator, part: Trace | None) -> Sche
     return build_role_schedule(config, roles, comm.rank, part)
 
 
+def check_speed(config: RunConfig, speed: VirtualSpeed | None) -> None:
+    """Raise KvbenchError where nothing of a run of `config` can seem faster."""
+    if speed is not None and (config.namespace == "shared" or config.tensor_parallel > 1):
+        key = "namespace=shared" if config.namespace == "shared" else "tensor_parallel"
+        raise KvbenchError(
+            f"what if {speed.part} were {speed.factor:g} times as fast cannot be asked with {key}: ranks wait for each "
+            "other's messages, which cannot be delayed"
+        )
+
+
+def marks_of(speed: VirtualSpeed | None) -> dict[str, str | int | float]:
+    """The attributes by which a run file with virtual speeds is told from all others, by older versions too."""
+    return {} if speed is None else {"virtual_speed_json": speed.to_json(), "format_version": VIRTUAL_FORMAT_VERSION}
+
+
 def tier_names(kinds: Sequence[str]) -> list[str]:
     """Names of tiers of `kinds`, fastest first: their kind, numbered where there are several of one kind, and whether
     they are modelled."""
@@ -241,4 +266,5 @@ def known_attributes(
         }
         | ({} if plan.order.precondition is None else {"precondition": plan.order.precondition.text})
         | ({"directories": plan.order.directory} if plan.own_directories and plan.order.directory else {})
+        | marks_of(plan.order.speed)
     )

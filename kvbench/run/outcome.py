@@ -93,6 +93,7 @@ def gather_outcome(
             "splits": bench.engine.batches.splits(),
             **outcome.shared_space,
             **_look_ups(topology, bench),
+            **({} if plan.order.speed is None else {"delays": bench.engine.delays()}),
             **_directories(plan, topology, bench),
         } | ({} if condensed is None else {"places": condensed.places})
 

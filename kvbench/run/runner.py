@@ -195,9 +195,9 @@ def _load(
     interrupt.waits_for = in_flight
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
-    measure_ns = start_ns + int(config.warmup_s * 1e9)
+    measure_ns = start_ns + int(config.warmup_s * plan.stretch * 1e9)
     bench.note(measure_start_ns=measure_ns)
-    end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * 1e9)
+    end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * plan.stretch * 1e9)
     samples = np.empty(0, SAMPLE_DTYPE)
     if measured is not None:
         measured.begin(Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))

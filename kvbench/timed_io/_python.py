@@ -52,6 +52,7 @@ __all__ = [
     "now_ns",
     "page_cache",
     "read_file",
+    "spend_cpu",
     "sync_filesystem",
     "thread_cpu_ns",
     "unlink",
@@ -545,3 +546,13 @@ def now_ns() -> int:
 def thread_cpu_ns() -> int:
     """CPU time of the calling thread in ns."""
     return time.thread_time_ns()
+
+
+def spend_cpu(nanoseconds: int, /) -> int:
+    """Keep a processor busy for so much of the calling thread's time; it holds the interpreter's lock in turns."""
+    if nanoseconds < 0:
+        raise ValueError("the time must not be negative")
+    begin_ns = time.thread_time_ns()
+    while (spent_ns := time.thread_time_ns() - begin_ns) < nanoseconds:
+        pass
+    return spent_ns

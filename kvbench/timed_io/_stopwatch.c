@@ -488,6 +488,22 @@ static PyObject *thread_cpu_ns(PyObject *module, PyObject *unused)
     return PyLong_FromLongLong(clock_ns(CLOCK_THREAD_CPUTIME_ID));
 }
 
+/* Beside everything that is timed. Between two looks at the clock little is done, so that hardly more is spent. */
+static PyObject *spend_cpu(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    int64_t wanted_ns, begin_ns, spent_ns;
+    if (!has_count("spend_cpu", nargs, 1) || !get_size(args[0], &wanted_ns, 0, "the time must not be negative"))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    begin_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    do
+        spent_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - begin_ns;
+    while (spent_ns < wanted_ns);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLongLong(spent_ns);
+}
+
 /* ---- the module -------------------------------------------------------------------------------------------------- */
 
 #define FAST(name, function, text) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, text}
@@ -511,6 +527,7 @@ static PyMethodDef methods[] = {
     FAST("sync_files", sync_files, "Make durable what was written to several files, timed as one operation."),
     FAST("sum_rows", sum_rows, "What the rows of a batch add up to."),
     FAST("page_cache", page_cache, "Optionally drop a file from the page cache; the percentage of it that is cached."),
+    FAST("spend_cpu", spend_cpu, "Keep a processor busy for so many ns of the calling thread's time."),
     {"now_ns", now_ns, METH_NOARGS, "CLOCK_MONOTONIC in ns."},
     {"thread_cpu_ns", thread_cpu_ns, METH_NOARGS, "CPU time of the calling thread in ns."},
     {NULL, NULL, 0, NULL}};

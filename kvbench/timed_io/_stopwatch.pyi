@@ -259,3 +259,7 @@ def now_ns() -> int:
 
 def thread_cpu_ns() -> int:
     """CPU time of the calling thread in ns."""
+
+def spend_cpu(nanoseconds: int, /) -> int:
+    """Not timed: keep a processor busy, without holding the interpreter's lock, until the calling thread has spent so
+    much processor time; returns what it has spent. Raises ValueError: negative."""

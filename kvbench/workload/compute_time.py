@@ -36,14 +36,16 @@ def compute_model(config: RunConfig) -> ComputeModel:
 class ComputeTime:
     """The times of one configuration, of single requests in ns."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """`config` has a section `compute`. Raises KvbenchError where it has none."""
+    def __init__(self, config: RunConfig, stretch: float = 1.0) -> None:
+        """`config` has a section `compute`. Raises KvbenchError where it has none. All times are `stretch` times as
+        long."""
         self._model = compute_model(config)
+        self._ns = 1e9 * stretch
 
     def prefill_ns(self, new_tokens: int, found_tokens: int) -> int:
         """Of a prompt, of which `found_tokens` need not be computed."""
-        return round(float(self._model.prefill_s(new_tokens, found_tokens)) * 1e9)
+        return round(float(self._model.prefill_s(new_tokens, found_tokens)) * self._ns)
 
     def decode_ns(self, context_tokens: int, output_tokens: int, batch: int) -> int:
         """Of all tokens of an answer but the first, which prefill gives, in a batch of so many requests like it."""
-        return round(float(self._model.decode_s(context_tokens, output_tokens, batch)) * 1e9)
+        return round(float(self._model.decode_s(context_tokens, output_tokens, batch)) * self._ns)

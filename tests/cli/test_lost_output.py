@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from every_command import RUN_FILE, makers_of_files, makers_of_folders, only_printing, placed, study_of_engines
+from every_command import (
+    RUN_FILE,
+    makers_of_files,
+    makers_of_folders,
+    only_printing,
+    placed,
+    study_of_engines,
+    what_if_study,
+)
 from kvbench_command import ENDLESS, KVBENCH, Command, Ended, attributes, column, objects
 
 from kvbench.commands.table import COMMANDS
@@ -24,6 +32,7 @@ TABLE = [words for words, entry in COMMANDS.items() if entry.place]
 MAKERS = {
     *makers_of_files(Path(), Path()),
     "study engines",
+    "study whatif",
     *(name for name in makers_of_folders(Path(), Path(), Path()) if name in TABLE),
 }
 
@@ -136,6 +145,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "study copy-path": home / "study.h5",
         "study scaling": home / "scaling.csv",
         "study engines": home / "engines.csv",
+        "study whatif": home / "whatif.csv",
         "mlperf audit": home / "audit.md",
         "export": home / "tables",
         "mlperf run": home / "results",
@@ -153,6 +163,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         lines = {**makers_of_files(cache, home), **makers_of_folders(cache, home, made["mlperf run"])}
         del lines["report --png"]
         lines["study engines"] = study_of_engines(cache)
+        lines["study whatif"] = what_if_study(cache)
         done = {name: call(tuple(placed(words, made[name])), "full") for name, words in lines.items()}
         assert all(made[name].exists() for name in lines)
         return done | {name: call(words, "full") for name, words in only_printing(folder, made).items()}

@@ -64,6 +64,14 @@ def study_of_engines(folder: Path) -> tuple[object, ...]:
     )
 
 
+def what_if_study(folder: Path) -> tuple[object, ...]:
+    """Ten short runs; OUTPUT stands for the table."""
+    return (
+        *("study", "whatif", "smoke", "--dir", folder, "--faster", "device", "--out", OUTPUT, "--overwrite"),
+        *overrides(*QUICK),
+    )
+
+
 def rehearsal(cache: Path, results: Path) -> tuple[object, ...]:
     """A sequence of MLPerf Storage with one trial of one option."""
     words = ("--division", "open", "--system", "box", "--submitter", "Example", "--rehearsal")

@@ -23,6 +23,7 @@ from kvbench.cache import Cache, Policy, Step, make_policy
 from kvbench.cache.waterfall_lru import WaterfallLru
 from kvbench.config.load import parse_config
 from kvbench.config.run_config import RunConfig
+from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.engine.arrivals import Timeline
 from kvbench.engine.bundle import Share
 from kvbench.engine.dispatcher import Dispatcher
@@ -278,7 +279,13 @@ class Rank:
     """One engine in `folder`; `sectors` are the capacities of the configuration's tiers."""
 
     def __init__(
-        self, config: RunConfig, folder: FilePath, sectors: Sequence[int], arena: Arena, payload: Payload
+        self,
+        config: RunConfig,
+        folder: FilePath,
+        sectors: Sequence[int],
+        arena: Arena,
+        payload: Payload,
+        speed: VirtualSpeed | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -286,7 +293,7 @@ class Rank:
         self.journal = Journal(self.capacities)
         self.tiers = [self._tier(number, tier.kind) for number, tier in enumerate(config.tiers)]
         written = payload if config.keeps_bytes else Blank(payload.run, SEED)
-        self.engine = Engine(config, RankSeat(3, "here"), self.tiers, self.capacities, arena, written)
+        self.engine = Engine(config, RankSeat(3, "here"), self.tiers, self.capacities, arena, written, speed=speed)
         self.cache = RecordingCache(self.capacities, make_policy(config.cache))
         self.engine.books.cache = self.cache
 
