@@ -17,7 +17,7 @@ from kvbench.records.compute_model import ComputeModel, compute_model_of
 from kvbench.records.schema import Phase, RequestState
 
 NO_COMPUTE: Final = (
-    "no compute is modelled, so that no token is the first: set compute.gpu in the configuration (docs/workloads.md)"
+    "the run has no compute, so that no token is the first: set compute.gpu in its configuration (docs/workloads.md)"
 )
 """Why a run has no time to first token."""
 

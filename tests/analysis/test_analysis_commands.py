@@ -132,4 +132,4 @@ def test_what_is_wrong_with_them_is_one_message(
 def test_objectives_that_a_run_cannot_tell_are_refused(folder: Path) -> None:
     done = call(folder, "summary", "a1.h5", "--slo", "ttft_p95<2s")
     assert done.exit_code == 1
-    assert "no compute is modelled" in done.output
+    assert "the run has no compute" in done.output

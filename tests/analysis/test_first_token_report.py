@@ -74,9 +74,9 @@ def test_one_mark_stands_for_what_is_modelled_and_is_explained_once(tmp_path: Pa
 
 def test_a_run_without_compute_says_why_there_is_none(tmp_path: Path) -> None:
     said = words(page_of(synthetic_run(np.random.default_rng(1), operations=100), tmp_path))
-    assert "No time to first token: no compute is modelled" in said
+    assert "No time to first token: the run has no compute" in said
     assert "measured by nobody" not in said
-    assert said.count("Not shown: no compute is modelled") == 3
+    assert said.count("Not shown: the run has no compute") == 3
 
 
 def test_bars_of_the_stack_are_means_of_their_requests(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_a_report_and_a_comparison_say_so_too(whole: SyntheticRun, tmp_path: Pat
     other = whole.changed(attributes={"run_id": "another"})
     runs.append(ka.load(other.write(tmp_path / "b.h5")))
     page = Path(write_report(runs[:1], tmp_path / "report.html")).read_text(encoding="utf-8")
-    assert "Latencies contain modelled compute, which nobody measured." in page
-    assert "prefill, modelled" in page
+    assert 'Latencies contain <span class="modelled">modelled</span> compute, which nobody measured.' in page
+    assert 'prefill, <span class="modelled">modelled</span>' in page
     warnings = ka.compare({"a": runs[:1], "b": runs[1:]}).warnings
     assert "modelled-compute" in set(warnings["code"])
 

@@ -130,13 +130,13 @@ def test_what_a_run_does_not_have_is_said_and_given_it_is_an_error(tmp_path: Pat
     found = told(run, tmp_path)
     assert found.met is None
     assert found.goodput.empty
-    assert "no compute is modelled" in found.objectives["absent"].iloc[0]
+    assert "the run has no compute" in found.objectives["absent"].iloc[0]
     assert found.objectives["met"].tolist() == [None, True]
     content = json.loads(ka.to_json(ka.summarize(ka.load(tmp_path / "run.h5"))))
     assert content["objectives"]["met"] is None
     assert content["objectives"]["objectives"][0]["value_s"] is None
-    assert "no compute is modelled" in content["no_first_token"]
-    with pytest.raises(KvbenchError, match="--slo tpot_p95<1s: tpot: no compute is modelled"):
+    assert "the run has no compute" in content["no_first_token"]
+    with pytest.raises(KvbenchError, match="--slo tpot_p95<1s: tpot: the run has no compute"):
         told(run, tmp_path, "tpot_p95<1s")
 
 

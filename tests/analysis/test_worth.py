@@ -77,8 +77,8 @@ def test_prices_of_the_configuration_count_and_outputs_call_it_modelled_and_name
 def test_without_compute_nothing_is_known_to_have_been_saved(tmp_path: Path) -> None:
     run = with_prices(computing()).changed(attributes={"compute_model_json": ""})
     text = printed(run, tmp_path / "run.h5")
-    assert "No time to first token: no compute is modelled" in text
-    assert "What storage is worth is not known: no compute is modelled" in text
+    assert "No time to first token: the run has no compute" in text
+    assert "What storage is worth is not known: the run has no compute" in text
 
 
 def test_prices_that_come_with_kvbench_are_called_an_example() -> None:
