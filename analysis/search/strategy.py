@@ -1,0 +1,185 @@
+"""Which load is tried next: bracketing, bisection and then probes around the limit, from the probes so far alone.
+
+1. *Bracketing.* From the first load up by doubling while the objectives are met, down by halving while they are not;
+   where the backlog grew, down to a little below what was served.
+2. *Bisection* of the logarithm of the load, until the bracket is narrow.
+3. *Around the limit.* Probes fall by turns a little below and a little above the estimate, on the side that has fewer,
+   until the interval is as narrow as was asked for.
+
+At each load of 1 and 2 a sequential probability ratio test (Wald, Annals of Mathematical Statistics 16, 1945) says after
+each probe whether the objective is met there, is exceeded, or whether the load has to be tried again: of a share between
+1.5 times the allowed odds and their inverse, with a chance of 5 % on each side. A load that three probes do not decide
+is at the limit. A wrong answer costs probes and no more: the limit and its interval come from all probes (`limit`).
+
+The same probes give the same next load, so that a search that ended early goes on where it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from kvbench_analysis.search.limit import TAIL, Limit, capacity, limit_of, lowest
+from kvbench_analysis.search.response import Response, Tried
+
+Verdict = Literal["met", "exceeded", "open"]
+
+_INDIFFERENT: Final = 1.5
+"""Factor on the odds of the allowed share."""
+_INDIFFERENT_OF_MEAN: Final = 1.1
+_CHANCE: Final = 0.05
+_AGAIN: Final = 3
+"""Probes at most that a load has for the test."""
+_NARROW: Final = 1.25
+"""Of a bracket: its upper end by its lower."""
+_FEWEST: Final = 8
+"""Probes near the limit, before an interval is believed to be as narrow as it says."""
+_NEAR: Final = 1.3
+_CLEARLY: Final = 0.06
+_FARTHEST: Final = 0.08
+"""From the estimate to a probe beside it, of the logarithm of the load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one run at one load said."""
+
+    load: float
+    tried: tuple[Tried, ...]
+    """One for each objective."""
+    grew: bool
+    """The backlog grew: what came was not served."""
+    served_share: float
+    """Of what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where is searched, and how long."""
+
+    low: float
+    high: float
+    start: float
+    whole: bool
+    """Only whole loads are there: users."""
+    precision: float
+    """Half of the interval by the estimate, that is asked for."""
+    most: int
+    """Probes."""
+
+
+Outcome = Literal["searching", "found", "wide", "never-met", "never-exceeded"]
+
+
+def overall(probes: Sequence[Probe], responses: Sequence[Response]) -> Limit:
+    """The limit of all objectives, and of what can be served."""
+    tail = TAIL / (len(responses) + 1)
+    limits = [limit_of([probe.tried[n] for probe in probes], each, tail) for n, each in enumerate(responses)]
+    served = capacity(
+        [probe.load for probe in probes],
+        [probe.grew for probe in probes],
+        [probe.served_share for probe in probes],
+        tail,
+    )
+    return lowest([*limits, served])
+
+
+def verdict(probes: Sequence[Probe], responses: Sequence[Response]) -> Verdict:
+    """Of probes at one load."""
+    if any(probe.grew for probe in probes):
+        return "exceeded"
+    scores = [_score([probe.tried[n] for probe in probes], each) for n, each in enumerate(responses)]
+    enough = float(np.log((1 - _CHANCE) / _CHANCE))
+    if max(scores) >= enough:
+        return "exceeded"
+    return "met" if max(scores) <= -enough else "open"
+
+
+def _score(tried: Sequence[Tried], response: Response) -> float:
+    """The logarithm of the likelihood ratio, of exceeded to met."""
+    weights = response.weight(tried)
+    if response.allowed is None:
+        apart = float(np.log(_INDIFFERENT_OF_MEAN))
+        return float(2 * apart * (weights * np.array([each.value for each in tried])).sum())
+    odds = response.allowed / (1 - response.allowed)
+    more, less = (odds * factor / (1 + odds * factor) for factor in (_INDIFFERENT, 1 / _INDIFFERENT))
+    over = np.array([each.value for each in tried])
+    ratio = over * np.log(more / less) + (1 - over) * np.log((1 - more) / (1 - less))
+    return float((weights * ratio).sum())
+
+
+def next_load(probes: Sequence[Probe], responses: Sequence[Response], bounds: Bounds) -> tuple[float | None, Outcome]:
+    """The load to try next; None where the search is over, and how it ended."""
+    if not probes:
+        return rounded(bounds.start, bounds), "searching"
+    at: dict[float, list[Probe]] = {}
+    for probe in probes:
+        at.setdefault(probe.load, []).append(probe)
+    verdicts = {load: verdict(those, responses) for load, those in at.items()}
+    met = [load for load, each in verdicts.items() if each == "met"]
+    exceeded = [load for load, each in verdicts.items() if each == "exceeded"]
+    undecided = [load for load, each in verdicts.items() if each == "open"]
+    over = len(probes) >= bounds.most
+    if not exceeded and bounds.high in met:
+        return None, "never-exceeded"
+    if not met and bounds.low in exceeded:
+        return None, "never-met"
+    again = [load for load in undecided if len(at[load]) < _AGAIN]
+    limit = overall(probes, responses)
+    if over:
+        return None, "found" if limit.width <= bounds.precision else "wide"
+    bracketed = (met or undecided) and (exceeded or undecided) and (met or exceeded or len(undecided) > 1)
+    narrow = bracketed and _bracket(met, exceeded, undecided)[1] <= _NARROW * _bracket(met, exceeded, undecided)[0]
+    if again and not narrow:
+        return again[-1], "searching"
+    if not exceeded and not undecided:
+        return rounded(min(2 * max(met), bounds.high), bounds), "searching"
+    if not met and not undecided:
+        return rounded(max(_down(at[min(exceeded)]), bounds.low), bounds), "searching"
+    low, high = _bracket(met, exceeded, undecided)
+    if low > 0 and np.isfinite(high) and high > _NARROW * low and not (bounds.whole and high - low <= 1):
+        middle = rounded(float(np.sqrt(low * high)), bounds)
+        if middle not in at:
+            return middle, "searching"
+    return _beside(probes, limit, bounds)
+
+
+def _bracket(met: list[float], exceeded: list[float], undecided: list[float]) -> tuple[float, float]:
+    """Between which loads the limit lies: what is undecided is at it."""
+    if undecided:
+        return min(undecided), max(undecided)
+    low = max((load for load in met if load < min(exceeded)), default=0.0) if met and exceeded else 0.0
+    return low, min(exceeded) if exceeded else float("inf")
+
+
+def _down(probes: Sequence[Probe]) -> float:
+    """Below a load that was exceeded: half, or where the backlog grew a little below what was served."""
+    load, share = probes[0].load, float(np.mean([probe.served_share for probe in probes]))
+    return load * min(0.95 * share, 0.95) if any(probe.grew for probe in probes) and share > 0.05 else load / 2
+
+
+def _beside(probes: Sequence[Probe], limit: Limit, bounds: Bounds) -> tuple[float | None, Outcome]:
+    """Around the estimate, or the end."""
+    estimate = limit.estimate
+    if not np.isfinite(estimate):
+        estimate = float(np.exp(np.mean(np.log([probe.load for probe in probes[-2:]]))))
+    near = [probe.load for probe in probes if estimate / _NEAR <= probe.load <= estimate * _NEAR]
+    same = bounds.whole and 0 < limit.low and np.floor(limit.low) == np.floor(limit.high)
+    if len(near) >= _FEWEST and (limit.width <= bounds.precision or same):
+        return None, "found"
+    apart = min(max(limit.width if np.isfinite(limit.width) else _FARTHEST, bounds.precision / 2), _FARTHEST)
+    below = sum(load < estimate for load in near)
+    side = -1 if below <= len(near) - below else 1
+    if side > 0 and any(probe.grew for probe in probes if probe.load in near):
+        # Near what can be served, a probe says most that is clearly above.
+        apart = max(apart, _CLEARLY)
+    wanted = estimate * float(np.exp(side * apart))
+    if bounds.whole:
+        wanted = np.floor(min(wanted, estimate)) if side < 0 else np.ceil(max(wanted, estimate))
+    return rounded(float(min(max(wanted, bounds.low), bounds.high)), bounds), "searching"
+
+
+def rounded(load: float, bounds: Bounds) -> float:
+    """To three digits, as they are read and asked for again, or to a whole number; within the bounds."""
+    near = float(round(load)) if bounds.whole else float(f"{load:.3g}")
+    return min(max(near, bounds.low), bounds.high)
