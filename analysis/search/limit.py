@@ -15,8 +15,8 @@ runs (Pearson's X^2 / (N - 2)), never below 1, of weights that are already broug
 in common (`response`). McCullagh and Nelder, Generalized Linear Models, 2nd ed. 1989, sections 4.5 and 9.2; for a
 root of a fitted line it is the interval of Fieller (Journal of the Royal Statistical Society B 16, 1954).
 
-**What can be served.** In probes whose backlog grew, what was served is what can be: x times served by offered, one
-estimate of the limit of each (`capacity`). The limit of all objectives is the lowest of theirs; as each of m upper ends
+**What can be served.** In probes whose backlog grew, what was served is what can be: one estimate of the limit of
+each (`capacity`). The limit of all objectives is the lowest of theirs; as each of m upper ends
 has to hold, theirs are at 1 - 2.5 % / m.
 """
 
@@ -44,7 +44,7 @@ _NEAR: Final = 1.35
 """Only this far above the lowest load whose backlog grew is what was served taken for what can be."""
 _DOUBTFUL: Final = 1.1
 """By so much below a load that was kept up with, a backlog that grew is chance."""
-_SEVERAL: Final = 3
+SEVERAL: Final = 3
 """Such probes; the interval of fewer is `_ROUGH`."""
 _ROUGH: Final = 0.25
 """Of the logarithm of the load."""
@@ -63,7 +63,7 @@ class Limit:
     @property
     def width(self) -> float:
         """Half of the interval, by the estimate."""
-        inside = 0 < self.low and np.isfinite(self.high) and self.estimate > 0
+        inside = self.low > 0 and np.isfinite(self.high) and self.estimate > 0
         return (self.high - self.low) / 2 / self.estimate if inside else float("inf")
 
 
@@ -115,9 +115,7 @@ def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit
     )
 
 
-def _profile(
-    grid: Floats, loads: Floats, values: Floats, weights: Floats, response: Response
-) -> tuple[Floats, Floats]:
+def _profile(grid: Floats, loads: Floats, values: Floats, weights: Floats, response: Response) -> tuple[Floats, Floats]:
     """Of each load in `grid`, what the best curve whose limit it is loses, and the slope of that."""
     distance = _SLOPES[None, :, None] * (loads[None, None, :] - grid[:, None, None])
     every = response.lost(values, distance) @ weights
@@ -125,23 +123,38 @@ def _profile(
     return every[np.arange(len(grid)), best], _SLOPES[best]
 
 
-def capacity(loads: Sequence[float], grew: Sequence[bool], served_share: Sequence[float], tail: float = TAIL) -> Limit:
-    """The load that can be served at most, from probes at `loads` of which that share was served of what was offered.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What came and what was done in a probe."""
 
-    Only those whose backlog grew say it, and none that lies far above the others. Of loads that another probe kept up
-    with, those count alone that were slow by chance: with fewer than three above all of them, the interval is 25 %.
-    """
-    kept = max((load for load, grows in zip(loads, grew, strict=True) if not grows), default=0.0)
-    above = [(load, load * share) for load, grows, share in zip(loads, grew, served_share, strict=True) if grows]
-    clear = [(load, served) for load, served in above if load > kept]
-    lowest_load = min((load for load, _ in clear), default=0.0)
-    clear = [(load, served) for load, served in clear if load <= lowest_load * _NEAR]
-    chosen = clear if len(clear) >= _SEVERAL else [each for each in above if each[0] >= kept / _DOUBTFUL]
-    served = np.log([amount for _, amount in chosen if amount > 0])
-    if not len(served):
+    load: float
+    grew: bool
+    offered_per_s: float
+    served_per_s: float
+
+
+def saturated(probes: Sequence[Served]) -> list[Served]:
+    """Those whose backlog grew at a load above all that were kept up with, and not far above the lowest of such loads.
+    Of loads that another probe kept up with, those alone would count that were slow by chance."""
+    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    clear = [probe for probe in probes if probe.grew and probe.load > kept]
+    lowest_load = min((probe.load for probe in clear), default=0.0)
+    return [probe for probe in clear if probe.load <= lowest_load * _NEAR and probe.served_per_s > 0]
+
+
+def capacity(probes: Sequence[Served], tail: float = TAIL) -> Limit:
+    """The load that can be served at most: what the saturated probes served, by what comes for each unit of load, which
+    all probes say together. With fewer than three such probes the interval is 25 %."""
+    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    clear = saturated(probes)
+    chosen = clear if len(clear) >= SEVERAL else [p for p in probes if p.grew and p.load >= kept / _DOUBTFUL]
+    chosen = [probe for probe in chosen if probe.served_per_s > 0]
+    if not chosen:
         return UNKNOWN
+    each = sum(probe.offered_per_s for probe in probes) / sum(probe.load for probe in probes)
+    served = np.log([probe.served_per_s / each for probe in chosen])
     estimate, many = float(served.mean()), len(served)
-    if len(clear) < _SEVERAL:
+    if len(clear) < SEVERAL:
         return Limit(float(np.exp(estimate)), float(np.exp(estimate - _ROUGH)), float(np.exp(estimate + _ROUGH)))
     error = max(float(served.std(ddof=1)), _LEAST_SPREAD) / np.sqrt(many)
     freedom = many - 1

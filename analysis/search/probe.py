@@ -61,9 +61,7 @@ def probe_figures(
     """
     columns = _columns(run)
     start_ns = int(run.attributes["measure_start_ns"])
-    came_s, began_s, end_s = (
-        (columns[name] - start_ns) / 1e9 for name in ("intended_ns", "start_ns", "end_ns")
-    )
+    came_s, began_s, end_s = ((columns[name] - start_ns) / 1e9 for name in ("intended_ns", "start_ns", "end_ns"))
     done = columns["state"] == RequestState.DONE
     lasted = _lasted(run, came_s, end_s[done], seconds, load)
     waiting_s = _waiting(run, began_s, came_s, lasted)

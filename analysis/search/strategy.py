@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from kvbench_analysis.search.limit import TAIL, Limit, capacity, limit_of, lowest
+from kvbench_analysis.search.limit import SEVERAL, TAIL, Limit, Served, capacity, limit_of, lowest, saturated
 from kvbench_analysis.search.response import Response, Tried
 
 Verdict = Literal["met", "exceeded", "open"]
@@ -35,6 +35,8 @@ _NARROW: Final = 1.25
 _FEWEST: Final = 8
 """Probes near the limit, before an interval is believed to be as narrow as it says."""
 _NEAR: Final = 1.3
+_FAR: Final = 1.5
+"""Above the estimate: a backlog that grows there has to do with the limit."""
 _CLEARLY: Final = 0.06
 _FARTHEST: Final = 0.08
 """From the estimate to a probe beside it, of the logarithm of the load."""
@@ -49,8 +51,14 @@ class Probe:
     """One for each objective."""
     grew: bool
     """The backlog grew: what came was not served."""
-    served_share: float
-    """Of what came."""
+    offered_per_s: float
+    served_per_s: float
+    """Requests."""
+
+    @property
+    def served(self) -> Served:
+        """What came and what was done."""
+        return Served(self.load, self.grew, self.offered_per_s, self.served_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,7 @@ def overall(probes: Sequence[Probe], responses: Sequence[Response]) -> Limit:
     """The limit of all objectives, and of what can be served."""
     tail = TAIL / (len(responses) + 1)
     limits = [limit_of([probe.tried[n] for probe in probes], each, tail) for n, each in enumerate(responses)]
-    served = capacity(
-        [probe.load for probe in probes],
-        [probe.grew for probe in probes],
-        [probe.served_share for probe in probes],
-        tail,
-    )
+    served = capacity([probe.served for probe in probes], tail)
     return lowest([*limits, served])
 
 
@@ -154,7 +157,8 @@ def _bracket(met: list[float], exceeded: list[float], undecided: list[float]) ->
 
 def _down(probes: Sequence[Probe]) -> float:
     """Below a load that was exceeded: half, or where the backlog grew a little below what was served."""
-    load, share = probes[0].load, float(np.mean([probe.served_share for probe in probes]))
+    load = probes[0].load
+    share = float(np.mean([probe.served_per_s / max(probe.offered_per_s, 1e-9) for probe in probes]))
     return load * min(0.95 * share, 0.95) if any(probe.grew for probe in probes) and share > 0.05 else load / 2
 
 
@@ -164,19 +168,27 @@ def _beside(probes: Sequence[Probe], limit: Limit, bounds: Bounds) -> tuple[floa
     if not np.isfinite(estimate):
         estimate = float(np.exp(np.mean(np.log([probe.load for probe in probes[-2:]]))))
     near = [probe.load for probe in probes if estimate / _NEAR <= probe.load <= estimate * _NEAR]
-    same = bounds.whole and 0 < limit.low and np.floor(limit.low) == np.floor(limit.high)
+    same = bounds.whole and limit.low > 0 and np.floor(limit.low) == np.floor(limit.high)
     if len(near) >= _FEWEST and (limit.width <= bounds.precision or same):
         return None, "found"
     apart = min(max(limit.width if np.isfinite(limit.width) else _FARTHEST, bounds.precision / 2), _FARTHEST)
     below = sum(load < estimate for load in near)
     side = -1 if below <= len(near) - below else 1
-    if side > 0 and any(probe.grew for probe in probes if probe.load in near):
+    if side > 0 and _at_what_can_be_served(probes, estimate):
         # Near what can be served, a probe says most that is clearly above.
+        clear = saturated([probe.served for probe in probes])
+        if clear and len(clear) < SEVERAL:
+            return min(probe.load for probe in clear), "searching"
         apart = max(apart, _CLEARLY)
     wanted = estimate * float(np.exp(side * apart))
     if bounds.whole:
         wanted = np.floor(min(wanted, estimate)) if side < 0 else np.ceil(max(wanted, estimate))
     return rounded(float(min(max(wanted, bounds.low), bounds.high)), bounds), "searching"
+
+
+def _at_what_can_be_served(probes: Sequence[Probe], estimate: float) -> bool:
+    """Whether the backlog grows not far above the limit."""
+    return any(probe.grew and probe.load <= estimate * _FAR for probe in probes)
 
 
 def rounded(load: float, bounds: Bounds) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from kvbench_analysis.search.limit import TAIL, UNKNOWN, Limit, capacity, limit_of
+from kvbench_analysis.search.limit import UNKNOWN, Limit, capacity, limit_of
 from kvbench_analysis.search.response import Response, Tried
 from kvbench_analysis.search.strategy import Bounds, Outcome, Probe, next_load, overall, verdict
 from kvbench_analysis.search.throughput import most_served, next_load_for_most
@@ -87,7 +87,6 @@ def _figures(asked: Asked, rows: pd.DataFrame, known: pd.DataFrame, measured: pd
     }
     shown = _shown(rows, measured, [by_load[probe.load] for probe in probes])
     limit = overall(probes, responses) if probes and outcome not in ("never-met", "never-exceeded") else UNKNOWN
-    loads, grew = [probe.load for probe in probes], [probe.grew for probe in probes]
     return SearchFigures(
         asked=asked,
         objectives=objectives,
@@ -95,7 +94,7 @@ def _figures(asked: Asked, rows: pd.DataFrame, known: pd.DataFrame, measured: pd
         limit=_whole(limit) if asked.whole else limit,
         requests_per_s=_rate(limit, shown, asked),
         limits=tuple(limit_of([probe.tried[n] for probe in probes], each) for n, each in enumerate(responses)),
-        served=capacity(loads, grew, [probe.served_share for probe in probes], TAIL),
+        served=capacity([probe.served for probe in probes]),
         probes=shown,
         next_load=following,
     )
@@ -133,7 +132,7 @@ def _probe(row: dict[Any, Any], measured: pd.DataFrame, objectives: int) -> Prob
     )
     if len(tried) != objectives:
         raise ValueError(f"probe {row['probe']} has {len(tried)} of {objectives} objectives")
-    return Probe(load, tried, grew, float(row["served_share"]))
+    return Probe(load, tried, grew, float(row["offered_per_s"]), float(row["served_per_s"]))
 
 
 def _shown(rows: pd.DataFrame, measured: pd.DataFrame, verdicts: list[str]) -> pd.DataFrame:

@@ -51,11 +51,7 @@ def most_served(points: Points) -> Highest:
         return Highest(Limit(best, min(at), max(at)), Limit(rate, 0.0, float("inf")))
     spread = max(float(np.sqrt(np.sum(np.square(residuals)) / freedom)), _LEAST_SPREAD)
     apart = float(scipy.special.stdtrit(freedom, 1 - 2 * TAIL / max(len(at) - 1, 1))) * spread
-    near = [
-        load
-        for load in at
-        if means[best] - means[load] <= apart * np.sqrt(1 / len(at[load]) + 1 / len(at[best]))
-    ]
+    near = [load for load in at if means[best] - means[load] <= apart * np.sqrt(1 / len(at[load]) + 1 / len(at[best]))]
     own = at[best]
     error = spread / np.sqrt(len(own)) * float(scipy.special.stdtrit(freedom, 1 - TAIL))
     rate = means[best]

@@ -38,7 +38,14 @@ run. `requests` came in that time, and `unserved` of them were not done at its e
 it of what came in it, at most 1. `grew`: the backlog grew, so that the load was not served."""
 
 OBJECTIVE_DTYPE: Final = np.dtype(
-    [("objective", "<i8"), ("text", "S96"), ("figure", "S16"), ("qos", "S32"), ("percentile", "<f8"), ("bound_s", "<f8")]
+    [
+        ("objective", "<i8"),
+        ("text", "S96"),
+        ("figure", "S16"),
+        ("qos", "S32"),
+        ("percentile", "<f8"),
+        ("bound_s", "<f8"),
+    ]
 )
 """`percentile` is NaN where the objective bounds the mean, `qos` is empty where it is of all classes."""
 
@@ -98,6 +105,12 @@ class Asked:
         """As the attribute ASKED."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    @staticmethod
+    def from_json(text: str) -> "Asked":
+        """What `to_json` gave. Raises ValueError, TypeError or KeyError where the text is something else."""
+        content = json.loads(text)
+        return Asked(**content | {"objectives": tuple(map(str, content["objectives"]))})
+
     def differences(self, other: "Asked") -> list[str]:
         """The names of what `other` asks otherwise."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
@@ -108,9 +121,7 @@ def asked_of(attributes: Mapping[str, Any]) -> Asked | None:
     if attributes.get("kind") != KIND:
         return None
     try:
-        content = json.loads(str(attributes.get(ASKED)))
-        content["objectives"] = tuple(map(str, content["objectives"]))
-        asked = Asked(**content)
+        asked = Asked.from_json(str(attributes.get(ASKED)))
         numbers = asked.low, asked.high, asked.start, asked.seconds, asked.warmup_s, asked.precision, asked.most
         good = all(isinstance(number, int | float) for number in (*numbers, asked.ranks))
     except (ValueError, TypeError, KeyError):
