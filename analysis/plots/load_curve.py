@@ -10,8 +10,8 @@ from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.marks import Axis, Level, Line, Mark, Panel
 
 _NOTE: Final = (
-    "Each point is a probe: a run at that load. Figures are from the intended start of requests; a cross-line of points "
-    "at the top of a panel is where the backlog grew."
+    "Each point is a probe: a run at that load. Figures are from the intended start of requests, those that were not "
+    "done by the end of the probe among them."
 )
 
 

@@ -38,8 +38,8 @@ def sentence(figures: SearchFigures) -> str:
     promised = _all_of(figures.objectives)
     if outcome == "never-met":
         return (
-            f"{promised}: not even met at the lowest load of the search, {_load(asked.low)} {unit}; give a lower --from, "
-            "or another objective."
+            f"{promised}: not even met at the lowest load of the search, {_load(asked.low)} {unit}; give a lower "
+            "--from, or another objective."
         )
     if outcome == "never-exceeded":
         return (
@@ -93,9 +93,9 @@ def print_search(figures: SearchFigures, console: Console) -> None:
     headings += [objective.name.replace(".", "\n") for objective in figures.objectives]
     throughput = figures.asked.aim == "max-throughput"
     headings += [] if throughput else ["slow", "verdict"]
-    body = []
+    body: list[list[str | int]] = []
     for row in figures.probes.sort_values(["load", "probe"]).to_dict("records"):
-        cells = [_load(row["load"]), int(row["probe"]) + 1, units.digits(row["offered_per_s"])]
+        cells: list[str | int] = [_load(row["load"]), int(row["probe"]) + 1, units.digits(row["offered_per_s"])]
         cells += [units.digits(row["served_per_s"])]
         numbers = range(len(figures.objectives))
         cells += [units.duration(row[f"figure_s_{number}"] * 1e9) for number in numbers]

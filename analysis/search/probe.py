@@ -1,4 +1,4 @@
-"""What the run of one probe says: rates, backlog, and each objective's figure with the share of requests over its bound.
+"""What the run of one probe says: rates, backlog, and of each objective the figure and the share over its bound.
 
 Figures are from the intended start of each request, so that one that waited behind others counts its wait (no
 coordinated omission). Of figures that contain the wait, a request that was not done at the end of the probe counts as
@@ -23,7 +23,7 @@ from kvbench.records.schema import Phase, RequestState
 
 WAITED: Final = frozenset({"ttft", "latency", "queue"})
 """Figures that contain the wait for the start."""
-FEWEST: Final = 40
+FEWEST: Final = 20
 """Requests, below which a probe says nothing of a percentile."""
 
 
@@ -174,19 +174,14 @@ def _values(
     figure: str, columns: dict[str, NDArray[Any]], latency_s: Floats, done: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """The figure (s) of each request, and of which it is known."""
-    match figure:
-        case "latency":
-            return latency_s, done
-        case "queue":
-            return (columns["start_ns"] - columns["intended_ns"]) / 1e9, np.ones(len(done), bool)
-        case "ttft":
-            return columns["first_token_ns"] / 1e9, columns["first_token_ns"] > 0
-        case "storage":
-            return columns["storage_ns"] / 1e9, done
-        case "tpot":
-            tokens = columns["output_tokens"].astype(np.float64) - 1
-            return columns["modelled_decode_ns"] / 1e9 / np.maximum(tokens, 1), done & (tokens >= 1)
-        case "look_up":
-            return columns["look_up_ns"] / 1e9, done & (columns["look_up_ns"] >= 0)
-        case _:
-            return columns["load_ns"] / 1e9, done & (columns["load_ns"] >= 0) & (columns["hit_tokens"] > 0)
+    if figure in ("load", "look_up"):
+        told = done & (columns[f"{figure}_ns"] >= 0)
+        return columns[f"{figure}_ns"] / 1e9, told & (columns["hit_tokens"] > 0) if figure == "load" else told
+    if figure == "tpot":
+        tokens = columns["output_tokens"].astype(np.float64) - 1
+        return columns["modelled_decode_ns"] / 1e9 / np.maximum(tokens, 1), done & (tokens >= 1)
+    if figure == "ttft":
+        return columns["first_token_ns"] / 1e9, columns["first_token_ns"] > 0
+    if figure == "queue":
+        return (columns["start_ns"] - columns["intended_ns"]) / 1e9, np.ones(len(done), bool)
+    return (columns["storage_ns"] / 1e9 if figure == "storage" else latency_s), done

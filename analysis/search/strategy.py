@@ -6,10 +6,10 @@
 3. *Around the limit.* Probes fall by turns a little below and a little above the estimate, on the side that has fewer,
    until the interval is as narrow as was asked for.
 
-At each load of 1 and 2 a sequential probability ratio test (Wald, Annals of Mathematical Statistics 16, 1945) says after
-each probe whether the objective is met there, is exceeded, or whether the load has to be tried again: of a share between
-1.5 times the allowed odds and their inverse, with a chance of 5 % on each side. A load that three probes do not decide
-is at the limit. A wrong answer costs probes and no more: the limit and its interval come from all probes (`limit`).
+At each load of 1 and 2 a sequential probability ratio test (Wald, Annals of Mathematical Statistics 16, 1945) says
+after each probe whether the objective is met there, is exceeded, or whether the load has to be tried again: of odds 1.5
+times those that are allowed and of their 1.5th part, with a chance of 5 % on each side. A load that three probes do not
+decide is at the limit. A wrong answer costs probes and no more: limit and interval come from all probes (`limit`).
 
 The same probes give the same next load, so that a search that ended early goes on where it was.
 """
@@ -28,6 +28,8 @@ _INDIFFERENT: Final = 1.5
 """Factor on the odds of the allowed share."""
 _INDIFFERENT_OF_MEAN: Final = 1.1
 _CHANCE: Final = 0.05
+_EXPECTED: Final = 5.0
+"""Requests over the bound, in all probes at a load whose share is just allowed, for the test to decide it."""
 _AGAIN: Final = 3
 """Probes at most that a load has for the test."""
 _NARROW: Final = 1.25
@@ -95,7 +97,14 @@ def verdict(probes: Sequence[Probe], responses: Sequence[Response]) -> Verdict:
     enough = float(np.log((1 - _CHANCE) / _CHANCE))
     if max(scores) >= enough:
         return "exceeded"
-    return "met" if max(scores) <= -enough else "open"
+    if max(scores) <= -enough:
+        return "met"
+    many = sum(min(probe.tried[n].requests for n in range(len(responses))) for probe in probes)
+    allowed = min((each.allowed for each in responses if each.allowed is not None), default=1.0)
+    if len(probes) >= _AGAIN and many * allowed < _EXPECTED:
+        # So few requests that no number of them over the bound decides anything.
+        return "met" if max(scores) < 0 else "exceeded"
+    return "open"
 
 
 def _score(tried: Sequence[Tried], response: Response) -> float:
@@ -115,44 +124,64 @@ def next_load(probes: Sequence[Probe], responses: Sequence[Response], bounds: Bo
     """The load to try next; None where the search is over, and how it ended."""
     if not probes:
         return rounded(bounds.start, bounds), "searching"
-    at: dict[float, list[Probe]] = {}
-    for probe in probes:
-        at.setdefault(probe.load, []).append(probe)
-    verdicts = {load: verdict(those, responses) for load, those in at.items()}
-    met = [load for load, each in verdicts.items() if each == "met"]
-    exceeded = [load for load, each in verdicts.items() if each == "exceeded"]
-    undecided = [load for load, each in verdicts.items() if each == "open"]
-    over = len(probes) >= bounds.most
-    if not exceeded and bounds.high in met:
-        return None, "never-exceeded"
-    if not met and bounds.low in exceeded:
-        return None, "never-met"
-    again = [load for load in undecided if len(at[load]) < _AGAIN]
+    tried = _Tried.of(probes, responses)
+    ended = tried.ended(bounds)
+    if ended is not None:
+        return None, ended
     limit = overall(probes, responses)
-    if over:
+    if len(probes) >= bounds.most:
         return None, "found" if limit.width <= bounds.precision else "wide"
-    bracketed = (met or undecided) and (exceeded or undecided) and (met or exceeded or len(undecided) > 1)
-    narrow = bracketed and _bracket(met, exceeded, undecided)[1] <= _NARROW * _bracket(met, exceeded, undecided)[0]
-    if again and not narrow:
-        return again[-1], "searching"
-    if not exceeded and not undecided:
-        return rounded(min(2 * max(met), bounds.high), bounds), "searching"
-    if not met and not undecided:
-        return rounded(max(_down(at[min(exceeded)]), bounds.low), bounds), "searching"
-    low, high = _bracket(met, exceeded, undecided)
-    if low > 0 and np.isfinite(high) and high > _NARROW * low and not (bounds.whole and high - low <= 1):
+    wanted = tried.bracketing(bounds)
+    return (wanted, "searching") if wanted is not None else _beside(probes, limit, bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What has been tried, by load."""
+
+    at: dict[float, list[Probe]]
+    met: list[float]
+    exceeded: list[float]
+    undecided: list[float]
+
+    @classmethod
+    def of(cls, probes: Sequence[Probe], responses: Sequence[Response]) -> "_Tried":
+        at: dict[float, list[Probe]] = {}
+        for probe in probes:
+            at.setdefault(probe.load, []).append(probe)
+        loads: dict[Verdict, list[float]] = {"met": [], "exceeded": [], "open": []}
+        for load, those in at.items():
+            loads[verdict(those, responses)].append(load)
+        return cls(at, loads["met"], loads["exceeded"], loads["open"])
+
+    def ended(self, bounds: Bounds) -> Outcome | None:
+        """How the search ended at one of its bounds; None where it did not."""
+        if not self.exceeded and bounds.high in self.met:
+            return "never-exceeded"
+        return "never-met" if not self.met and bounds.low in self.exceeded else None
+
+    def bracketing(self, bounds: Bounds) -> float | None:
+        """The next load of bracketing and bisection; None where the bracket is narrow."""
+        low, high = self.bracket()
+        decided = sum(map(bool, (self.met, self.exceeded, self.undecided))) > 1 or len(self.undecided) > 1
+        again = [load for load in self.undecided if len(self.at[load]) < _AGAIN]
+        if again and not (decided and high <= _NARROW * low):
+            return again[-1]
+        if not self.exceeded and not self.undecided:
+            return rounded(2 * max(self.met), bounds)
+        if not self.met and not self.undecided:
+            return rounded(_down(self.at[min(self.exceeded)]), bounds)
+        if low <= 0 or high <= _NARROW * low or (bounds.whole and high - low <= 1):
+            return None
         middle = rounded(float(np.sqrt(low * high)), bounds)
-        if middle not in at:
-            return middle, "searching"
-    return _beside(probes, limit, bounds)
+        return None if middle in self.at else middle
 
-
-def _bracket(met: list[float], exceeded: list[float], undecided: list[float]) -> tuple[float, float]:
-    """Between which loads the limit lies: what is undecided is at it."""
-    if undecided:
-        return min(undecided), max(undecided)
-    low = max((load for load in met if load < min(exceeded)), default=0.0) if met and exceeded else 0.0
-    return low, min(exceeded) if exceeded else float("inf")
+    def bracket(self) -> tuple[float, float]:
+        """Between which loads the limit lies: what is undecided is at it."""
+        if self.undecided:
+            return min(self.undecided), max(self.undecided)
+        high = min(self.exceeded, default=float("inf"))
+        return max((load for load in self.met if load < high), default=0.0), high
 
 
 def _down(probes: Sequence[Probe]) -> float:

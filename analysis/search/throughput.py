@@ -1,8 +1,8 @@
 """The load with the highest throughput of requests served: which load is tried next, and what the probes say.
 
-From the first load up by doubling while the throughput grows by more than 5 %, and down by halving while it stays within
-5 % of the highest; then between neighbours of the best, and of the lowest load that is within 5 % of it, until they are
-25 % apart; then again, `REPEATS` times each, all that are within 10 % of the best.
+From the first load up by doubling while the throughput grows by more than 5 %, and down by halving while it stays
+within 5 % of the highest; then between neighbours of the best, and of the lowest load that is within 5 % of it, until
+they are 25 % apart; then again, `REPEATS` times each, all that are within 10 % of the best.
 
 The interval of the throughput is Student's over the repeats at the best load. The loads of the interval are those whose
 throughput is not significantly below the best, with the spread of all repeats pooled and a level for all comparisons
