@@ -31,6 +31,8 @@ from kvbench_analysis.search.response import Floats, Response, Tried
 TAIL: Final = 0.025
 """Of each end of an interval."""
 _SLOPES: Final = np.geomspace(0.5, 1000.0, 48)
+_FINER: Final = 1.2
+"""Around the slopes that come into question, in the next look."""
 _POINTS: Final = 101
 """Loads that are looked at at once."""
 _LOOKS: Final = 3
@@ -86,8 +88,9 @@ def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit
     low, high = float(loads.min()) - _MARGIN, float(loads.max()) + _MARGIN
     grid = np.linspace(low, high, _POINTS)
     # From all loads that were tried to those that come into question.
+    candidates = _SLOPES
     for look in range(_LOOKS):
-        lost, slopes = _profile(grid, loads, values, weights, response)
+        lost, slopes = _profile(grid, candidates, loads, values, weights, response)
         step, freedom, phi = grid[1] - grid[0], 1, 1.0
         best = int(lost.argmin())
         distance = slopes[best] * (loads - grid[best])
@@ -102,6 +105,8 @@ def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit
             near = np.flatnonzero(apart <= 1.5 * _quantile(freedom, upper_tail))
             first, last = float(grid[near[0]]) - step, float(grid[near[-1]]) + step
             grid = np.linspace(max(low, first), min(high, last), _POINTS)
+            least, most = float(slopes[near].min()), float(slopes[near].max())
+            candidates = np.geomspace(least / _FINER, most * _FINER, len(_SLOPES))
     # Where a whole stretch fits alike, as between the two sides of a step, the middle stands for it.
     alike = np.flatnonzero(lost <= lost[best] + 1e-6)
     estimate = float((grid[alike[0]] + grid[alike[-1]]) / 2)
@@ -115,12 +120,14 @@ def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit
     )
 
 
-def _profile(grid: Floats, loads: Floats, values: Floats, weights: Floats, response: Response) -> tuple[Floats, Floats]:
+def _profile(
+    grid: Floats, candidates: Floats, loads: Floats, values: Floats, weights: Floats, response: Response
+) -> tuple[Floats, Floats]:
     """Of each load in `grid`, what the best curve whose limit it is loses, and the slope of that."""
-    distance = _SLOPES[None, :, None] * (loads[None, None, :] - grid[:, None, None])
+    distance = candidates[None, :, None] * (loads[None, None, :] - grid[:, None, None])
     every = response.lost(values, distance) @ weights
     best = every.argmin(axis=1)
-    return every[np.arange(len(grid)), best], _SLOPES[best]
+    return every[np.arange(len(grid)), best], candidates[best]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The limit and its interval on queues whose limit is known: how often the interval holds it, and where it must not lie.
+"""The limit and its interval on queues whose limit is known: how often it holds it, and where it must not lie.
 
 Each trial is a whole search, with the strategy and the statistics of the real one; only the probes are simulated."""
 
@@ -88,7 +88,7 @@ def bounds_around(truth: float, seed: int, **changes: object) -> Bounds:
 
 
 def steady_limit(percentile: float, bound_s: float) -> float:
-    """Of M/D/1: Erlang's distribution of the wait (1909), a sum of alternating terms, which is exact for few of them."""
+    """Of M/D/1: Erlang's distribution of the wait (1909), a sum of alternating terms, exact for few of them."""
 
     def over(rate: float) -> float:
         wait = bound_s - SERVICE_S
