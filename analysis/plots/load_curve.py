@@ -55,16 +55,17 @@ def _means(name: str, loads: Any, values: Any, number: int) -> tuple[Line, ...]:
     means = np.array([values[loads == load].mean() for load in at])
     colour, _ = palette.style(number)
     dots = tuple(
-        Line("", np.array([load]), np.array([value]), colour, markers=True, note=[f"{value:.4g} at {load:.4g}"])
+        Line("a probe", np.array([load]), np.array([value]), colour, markers=True, note=[f"{value:.4g} at {load:.4g}"])
         for load, value in zip(loads, values, strict=True)
     )
-    return (Line(name, at, means, colour, markers=False), *dots)
+    return (Line(f"{name}, mean", at, means, colour, markers=False), *dots)
 
 
 def _limit(limit: Mapping[str, float], ends: tuple[float, float]) -> list[Mark]:
     """Lines across the panel at the limit and both ends of its interval, as far as there are any."""
     marks: list[Mark] = []
-    for key, name, dash in (("estimate", "limit", "solid"), ("low", "95 % interval", "dot"), ("high", "", "dot")):
+    ends_named = "95 % interval"
+    for key, name, dash in (("estimate", "limit", "solid"), ("low", ends_named, "dot"), ("high", ends_named, "dot")):
         at = float(limit[key])
         if np.isfinite(at) and at > 0:
             across = np.array(ends)
