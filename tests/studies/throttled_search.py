@@ -29,11 +29,11 @@ def configuration(folder: Path) -> Path:
         f"""
 workload: {{kind: trace, path: trace.jsonl, deal: session}}
 arrivals: {{process: poisson, rate: 40}}
-pacing: {{mode: open, most_requests: 256}}
+pacing: {{mode: open}}
 model: {GEOMETRY}
 cache: {{block_tokens: 512}}
 tiers: [{{kind: throttled, capacity_bytes: 1GiB}}]
-io: {{threads: 64, arena_bytes: 256MiB, request_threads: one}}
+io: {{threads: 8, arena_bytes: 32MiB, request_threads: one}}
 duration_s: 6
 """,
         encoding="utf-8",
