@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from kvbench.records.objectives import Objective
 from kvbench.records.reader import KvbenchError
 from kvbench.records.schema import Phase, RequestState
+from kvbench.records.search import WAITED
 
-WAITED: Final = frozenset({"ttft", "latency", "queue"})
-"""Figures that contain the wait for the start."""
 FEWEST: Final = 20
 """Requests, below which a probe says nothing of a percentile."""
 

@@ -63,6 +63,9 @@ MEASURED_DTYPE: Final = np.dtype(
 the mean is bounded, it is the logarithm of the mean by the bound. `inflation` is by how much the variance of it exceeds
 that of independent requests (0: not known); where the mean is bounded, the variance itself."""
 
+WAITED: Final = frozenset({"ttft", "latency", "queue"})
+"""Figures that contain the wait for the start."""
+
 Aim = Literal["objectives", "max-throughput"]
 
 

@@ -11,7 +11,7 @@ from kvbench.config.load import load_config
 from kvbench.config.run_config import PersonaWorkload, RunConfig, SessionsWorkload, TraceWorkload
 from kvbench.errors import KvbenchError
 from kvbench.records.objectives import Objective
-from kvbench.records.search import Aim, Asked
+from kvbench.records.search import WAITED, Aim, Asked
 from kvbench.run.checks.promised import read_objectives
 from kvbench.workload.traces import load_trace
 
@@ -51,7 +51,7 @@ def ask(wanted: Wanted, ranks: int) -> tuple[Asked, tuple[Objective, ...]]:
     seconds = wanted.seconds or config.duration_s
     if seconds is None:
         raise KvbenchError("the length of a probe: duration_s of the configuration is null; give --seconds")
-    longest = max((each.bound_s for each in objectives), default=0.0)
+    longest = max((each.bound_s for each in objectives if each.figure in WAITED), default=0.0)
     if seconds < _BOUNDS_IN_PROBE * longest:
         raise KvbenchError(
             f"--seconds: probes of {seconds:g} s are too short for a bound of {longest:g} s: give --seconds "

@@ -19,6 +19,7 @@ from kvbench_analysis.search.study import SearchFigures, search_figures
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
+import throttled
 from throttled import READS_PER_S
 from throttled_search import configuration, searched, wanted
 
@@ -40,10 +41,11 @@ def carried_out(wants: Wanted, out: Path, *, resume: bool = False, keep: bool = 
 
 
 @pytest.fixture
-def short(tmp_path: Path) -> Wanted:
-    """Four probes of a third of a second."""
-    changes: dict[str, Any] = {"seconds": 0.4, "warmup_s": 0.05, "most": 4, "low": 100.0, "high": 2000.0}
-    changes["objectives"] = ("latency_p95<100ms",)
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
+    """Four probes of 0.4 s, at loads that are met on any machine unless it cannot serve them at all."""
+    monkeypatch.setattr(throttled, "READS_PER_S", 1e5)
+    changes: dict[str, Any] = {"seconds": 0.4, "warmup_s": 0.05, "most": 4, "low": 100.0, "high": 1600.0}
+    changes["objectives"] = ("storage_p50<60s",)
     return replace(wanted(configuration(tmp_path)), **changes)
 
 
@@ -107,12 +109,12 @@ def test_the_run_files_of_probes_are_kept_where_that_is_asked(short: Wanted, tmp
     assert load(runs[0]).config["arrivals"]["rate"] == 100, "the lowest that was asked for, above the configuration's"
 
 
-def test_the_highest_throughput_is_sought_too(short: Wanted, tmp_path: Path) -> None:
-    asked = replace(short, aim="max-throughput", objectives=(), most=5, low=50.0, high=1600.0)
-    figures, _ = carried_out(asked, tmp_path / "search.h5")
+def test_the_highest_throughput_is_sought_too(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"seconds": 1.0, "warmup_s": 0.2, "most": 5, "aim": "max-throughput", "objectives": ()}
+    figures, _ = carried_out(replace(wanted(configuration(tmp_path)), **changes), tmp_path / "search.h5")
     assert sentence(figures).startswith("Highest throughput: ")
     # No pipe of 50 a second gives more, however much is asked of it.
-    assert figures.requests_per_s.estimate < 75
+    assert figures.requests_per_s.estimate < 60
 
 
 @pytest.mark.parametrize(

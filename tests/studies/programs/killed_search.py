@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import throttled
 from rich.console import Console
 from throttled_search import configuration, wanted
 
@@ -11,15 +12,16 @@ from kvbench.cluster.comm import SerialComm
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.studies.search import SearchOrder, run_search
 
+throttled.READS_PER_S = 1e5
 folder = Path(sys.argv[1])
-asked = wanted(
-    configuration(folder),
-    seconds=0.4,
-    warmup_s=0.05,
-    most=12,
-    low=100.0,
-    high=2000.0,
-    objectives=("latency_p95<100ms",),
-)
+changes = {
+    "seconds": 0.4,
+    "warmup_s": 0.05,
+    "most": 12,
+    "low": 100.0,
+    "high": 1600.0,
+    "objectives": ("storage_p50<60s",),
+}
+asked = wanted(configuration(folder), **changes)
 order = SearchOrder(asked, folder / "search.h5", False, False, False, SpillOrder(False, None), 60.0)
 run_search(SerialComm(), order, Console(quiet=True))
