@@ -42,6 +42,11 @@ class NoConsole:
         """Nothing."""
 
 
+def silent_console() -> "Console":
+    """A console that prints nothing, for whoever gives figures to programs, or is part of a greater thing."""
+    return cast("Console", NoConsole())
+
+
 def run_console(inside_launcher: bool, rank: int = 0) -> "Console":
     """Rank 0's console; on other ranks a `NoConsole`. A launcher may give a rank a terminal of its own whatever its
     output really goes to, so inside one only who started it, and knows, can say that there is a terminal."""

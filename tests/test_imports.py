@@ -29,7 +29,7 @@ ANALYSIS_FLOORS: Final = (
     ("contention", "figures"),
     ("condensed",),
     ("plots", "summary"),
-    ("compare", "copy_path", "engines", "export", "scaling", "whatif"),
+    ("compare", "copy_path", "engines", "export", "scaling", "search", "whatif"),
     ("history",),
     ("__init__",),
     ("report",),

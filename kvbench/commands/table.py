@@ -97,6 +97,10 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Run the benchmark that CONFIG (a YAML file or the name of a shipped one) describes.",
         "kvbench.commands.run:run",
     ),
+    "search": Entry(
+        "Find the highest load of CONFIG that meets its objectives, with an interval: run after run at other loads.",
+        "kvbench.commands.search:search",
+    ),
     "study": Entry(
         "Experiments: what a host copy costs, how a workload scales, how far engines are from the storage, what faster "
         "parts would change."

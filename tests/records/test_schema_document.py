@@ -17,6 +17,7 @@ from kvbench.records.condensed.population_schema import (
     REQUEST_POPULATION_DTYPE,
 )
 from kvbench.records.schema import CODES, RECORD_COLUMNS, RECORD_DTYPE, REQUEST_COLUMNS, REQUEST_DTYPE, labels
+from kvbench.records.search import MEASURED_DTYPE, OBJECTIVE_DTYPE, PROBE_DTYPE
 from kvbench.records.tables import (
     BATCH_DTYPE,
     CALIBRATION_DTYPE,
@@ -50,6 +51,9 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "errors": ERROR_DTYPE,
     "places": PLACE_DTYPE,
     "buckets": BUCKET_DTYPE,
+    "probes": PROBE_DTYPE,
+    "objectives": OBJECTIVE_DTYPE,
+    "measured": MEASURED_DTYPE,
 }
 
 

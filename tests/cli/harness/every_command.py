@@ -47,6 +47,11 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
         "trace convert": ("trace", "convert", TRACE, "-o", OUTPUT, "--overwrite"),
         "trace sample": ("trace", "sample", TRACE, "-n", "2", "-o", OUTPUT, "--overwrite"),
         "trace slice": ("trace", "slice", TRACE, "--requests", "1:", "-o", OUTPUT, "--overwrite"),
+        "search": (
+            *("search", "smoke", "--dir", folder, "--spill", spills, "--out", OUTPUT, "--overwrite"),
+            *("--vary", "workload.users", "--objective", "max-throughput", "--probes", "4", "--warmup", "0.1"),
+            *overrides(*QUICK),
+        ),
         "study copy-path": ("study", "copy-path", "--dir", folder, *_STUDY, "--out", OUTPUT, "--overwrite"),
         "study scaling": (
             *("study", "scaling", "smoke", "--dir", folder, "--ranks", "1", "--strong", "--out", OUTPUT, "--overwrite"),

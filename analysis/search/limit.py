@@ -1,0 +1,186 @@
+"""The load at which an objective is just met, with an interval: from probes at several loads, each a noisy answer.
+
+**The curve.** Near its limit x* an objective's share of slow requests rises with the load x as
+
+    logit share(x) = logit allowed + s (ln x - ln x*),   s >= 0
+
+cut off at 2.5 logits on either side, beyond which a probe only says on which side of x* it is. (Of a mean: ln mean(x) -
+ln bound = s (ln x - ln x*), cut off at half and twice the bound.) A step, as of a drive that is full at once, is the
+curve with s without end.
+
+**The interval** is that of the profile quasi-likelihood: x* is in it unless the best curve through it loses so much
+that D(x) / phi > t^2, where D is the deviance lost against the best curve of all, t the quantile of Student's
+distribution with N - 2 degrees of freedom, and N the probes where the curve rises. phi is the overdispersion between
+runs (Pearson's X^2 / (N - 2)), never below 1, of weights that are already brought down by what requests of one run have
+in common (`response`). McCullagh and Nelder, Generalized Linear Models, 2nd ed. 1989, sections 4.5 and 9.2; for a
+root of a fitted line it is the interval of Fieller (Journal of the Royal Statistical Society B 16, 1954).
+
+**What can be served.** In probes whose backlog grew, what was served is what can be: one estimate of the limit of
+each (`capacity`). The limit of all objectives is the lowest of theirs; as each of m upper ends
+has to hold, theirs are at 1 - 2.5 % / m.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import scipy
+from kvbench_analysis.search.response import Floats, Response, Tried
+
+TAIL: Final = 0.025
+"""Of each end of an interval."""
+_SLOPES: Final = np.geomspace(0.5, 1000.0, 48)
+_FINER: Final = 1.2
+"""Around the slopes that come into question, in the next look."""
+_POINTS: Final = 101
+"""Loads that are looked at at once."""
+_LOOKS: Final = 3
+_WINDOW: Final = 0.2
+"""Of the logarithm of the load, on either side of a first estimate: where the curve is taken for one."""
+_ENOUGH: Final = 6
+"""Probes in the window; with fewer all count."""
+_MARGIN: Final = 0.1
+"""Beyond the lowest and the highest load that was tried, of the logarithm of the load."""
+_NEAR: Final = 1.35
+"""Only this far above the lowest load whose backlog grew is what was served taken for what can be."""
+_DOUBTFUL: Final = 1.1
+"""By so much below a load that was kept up with, a backlog that grew is chance."""
+SEVERAL: Final = 3
+"""Such probes; the interval of fewer is `_ROUGH`."""
+_ROUGH: Final = 0.25
+"""Of the logarithm of the load."""
+_LEAST_SPREAD: Final = 0.005
+"""Between what two probes say can be served; smaller is chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A load, with its 95 % interval. Infinite or 0 where nothing was tried on that side."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Half of the interval, by the estimate."""
+        inside = self.low > 0 and np.isfinite(self.high) and self.estimate > 0
+        return (self.high - self.low) / 2 / self.estimate if inside else float("inf")
+
+
+UNKNOWN: Final = Limit(float("nan"), 0.0, float("inf"))
+
+
+def limit_of(tried: Sequence[Tried], response: Response, upper_tail: float = TAIL) -> Limit:
+    """The limit of one objective from its probes. `estimate` is NaN with none; at the edge of what was tried, the
+    interval is open on that side (0 or infinite)."""
+    limit = _fitted(list(tried), response, upper_tail)
+    near = [each for each in tried if abs(np.log(each.load / limit.estimate)) <= _WINDOW]
+    return _fitted(near, response, upper_tail) if len(near) >= _ENOUGH else limit
+
+
+def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit:
+    if not probes:
+        return UNKNOWN
+    loads = np.log([each.load for each in probes])
+    values, weights = np.array([each.value for each in probes], np.float64), response.weight(probes)
+    low, high = float(loads.min()) - _MARGIN, float(loads.max()) + _MARGIN
+    grid = np.linspace(low, high, _POINTS)
+    # From all loads that were tried to those that come into question.
+    candidates = _SLOPES
+    for look in range(_LOOKS):
+        lost, slopes = _profile(grid, candidates, loads, values, weights, response)
+        step, freedom, phi = grid[1] - grid[0], 1, 1.0
+        best = int(lost.argmin())
+        distance = slopes[best] * (loads - grid[best])
+        informs = response.informs(distance)
+        freedom = max(int(informs.sum()) - 2, 1)
+        if informs.any():
+            expected = response.expected(distance)
+            variance = expected * (1 - expected) if response.allowed is not None else np.ones_like(expected)
+            phi = max(1.0, float((weights * (values - expected) ** 2 / variance)[informs].sum()) / freedom)
+        apart = np.sqrt(np.maximum(lost - lost[best], 0.0) / phi)
+        if look < _LOOKS - 1:
+            near = np.flatnonzero(apart <= 1.5 * _quantile(freedom, upper_tail))
+            first, last = float(grid[near[0]]) - step, float(grid[near[-1]]) + step
+            grid = np.linspace(max(low, first), min(high, last), _POINTS)
+            least, most = float(slopes[near].min()), float(slopes[near].max())
+            candidates = np.geomspace(least / _FINER, most * _FINER, len(_SLOPES))
+    # Where a whole stretch fits alike, as between the two sides of a step, the middle stands for it.
+    alike = np.flatnonzero(lost <= lost[best] + 1e-6)
+    estimate = float((grid[alike[0]] + grid[alike[-1]]) / 2)
+    below = grid[(grid <= estimate + step) & (apart <= _quantile(freedom, TAIL))]
+    above = grid[(grid >= estimate - step) & (apart <= _quantile(freedom, upper_tail))]
+    first, last = float(below.min()), float(above.max())
+    return Limit(
+        float(np.exp(estimate)),
+        float(np.exp(first)) if first > low + step / 2 else 0.0,
+        float(np.exp(last)) if last < high - step / 2 else float("inf"),
+    )
+
+
+def _profile(
+    grid: Floats, candidates: Floats, loads: Floats, values: Floats, weights: Floats, response: Response
+) -> tuple[Floats, Floats]:
+    """Of each load in `grid`, what the best curve whose limit it is loses, and the slope of that."""
+    distance = candidates[None, :, None] * (loads[None, None, :] - grid[:, None, None])
+    every = response.lost(values, distance) @ weights
+    best = every.argmin(axis=1)
+    return every[np.arange(len(grid)), best], candidates[best]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What came and what was done in a probe."""
+
+    load: float
+    grew: bool
+    offered_per_s: float
+    served_per_s: float
+
+
+def saturated(probes: Sequence[Served]) -> list[Served]:
+    """Those whose backlog grew at a load above all that were kept up with, and not far above the lowest of such loads.
+    Of loads that another probe kept up with, those alone would count that were slow by chance."""
+    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    clear = [probe for probe in probes if probe.grew and probe.load > kept]
+    lowest_load = min((probe.load for probe in clear), default=0.0)
+    return [probe for probe in clear if probe.load <= lowest_load * _NEAR and probe.served_per_s > 0]
+
+
+def capacity(probes: Sequence[Served], tail: float = TAIL) -> Limit:
+    """The load that can be served at most: what the saturated probes served, by what comes for each unit of load, which
+    all probes say together. With fewer than three such probes the interval is 25 %."""
+    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    clear = saturated(probes)
+    chosen = clear if len(clear) >= SEVERAL else [p for p in probes if p.grew and p.load >= kept / _DOUBTFUL]
+    chosen = [probe for probe in chosen if probe.served_per_s > 0]
+    if not chosen:
+        return UNKNOWN
+    each = sum(probe.offered_per_s for probe in probes) / sum(probe.load for probe in probes)
+    served = np.log([probe.served_per_s / each for probe in chosen])
+    estimate, many = float(served.mean()), len(served)
+    if len(clear) < SEVERAL:
+        return Limit(float(np.exp(estimate)), float(np.exp(estimate - _ROUGH)), float(np.exp(estimate + _ROUGH)))
+    error = max(float(served.std(ddof=1)), _LEAST_SPREAD) / np.sqrt(many)
+    freedom = many - 1
+    return Limit(
+        float(np.exp(estimate)),
+        float(np.exp(estimate - _quantile(freedom, TAIL) * error)),
+        float(np.exp(estimate + _quantile(freedom, tail) * error)),
+    )
+
+
+def lowest(limits: Sequence[Limit]) -> Limit:
+    """The limit of all: the lowest of each of their figures. A limit that is not known bounds nothing."""
+    known = [limit for limit in limits if np.isfinite(limit.estimate)]
+    if not known:
+        return UNKNOWN
+    estimate, low, high = (min(getattr(limit, name) for limit in known) for name in ("estimate", "low", "high"))
+    return Limit(estimate, low, max(high, estimate))
+
+
+def _quantile(freedom: int, tail: float) -> float:
+    """Of Student's distribution."""
+    return float(scipy.special.stdtrit(freedom, 1 - tail))
