@@ -29,7 +29,7 @@ ANALYSIS_FLOORS: Final = (
     ("contention", "figures"),
     ("condensed",),
     ("plots", "summary"),
-    ("compare", "copy_path", "engines", "export", "scaling"),
+    ("compare", "copy_path", "engines", "export", "scaling", "storage_model"),
     ("history",),
     ("__init__",),
     ("report",),

@@ -5,14 +5,17 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 from kvbench_analysis.plots.capacity import capacity_curve
 
 from kvbench.cluster.agree import Agreement, together
 from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
 from kvbench.commands.options import (
+    ANY_PATH,
     OUTPUT_FILE,
     PICTURE_FILE,
     Finite,
@@ -29,9 +32,10 @@ from kvbench.records.outputs import FIO_JOB, FIO_LOG, PARQUET, check_output, wri
 from kvbench.run.planning.curve import Capacities
 from kvbench.run.planning.operations import Operations, as_fio, as_parquet
 from kvbench.run.planning.planned import Capacity, plan
+from kvbench.run.planning.predict import DRAWS, OnStorage
 from kvbench.run.planning.print import print_plan
 from kvbench.units import parse_bytes
-from kvbench.workload.traces.parquet import pyarrow
+from kvbench.workload.traces.parquet import pyarrow, table_bytes
 
 
 def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None) -> Capacity | None:
@@ -85,6 +89,38 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
     write_output(check_output(path, FIO_JOB), job.encode(), FIO_JOB)
 
 
+def _on_storage(
+    path: Path | None, draws: int | None, extrapolate: bool, storage_ranks: int | None, requests: Path | None
+) -> OnStorage | None:
+    """Raise UsageError or KvbenchError where options contradict each other."""
+    if path is None:
+        if draws is not None or extrapolate or storage_ranks is not None or requests is not None:
+            raise click.UsageError("--draws, --extrapolate, --ranks-per-storage and --requests are for --storage")
+        return None
+    if requests is not None:
+        if requests.suffix != ".parquet":
+            raise click.UsageError(f"--requests {requests}: expected a name that ends in .parquet")
+        pyarrow("writing a Parquet file")
+        check_output(requests, PARQUET, inputs=[path])
+    return OnStorage(
+        path,
+        DRAWS if draws is None else draws,
+        extrapolate,
+        storage_ranks,
+        None if requests is None else partial(_write_requests, requests),
+    )
+
+
+def _write_requests(path: Path, rows: "np.ndarray[Any, Any]") -> None:
+    columns = {
+        "rank": rows["rank"], "request": rows["request"], "context_tokens": rows["context_tokens"],
+        "hit_tokens": rows["hit_tokens"], "phase": rows["phase"], "state": rows["state"],
+        "predicted_queue_ns": rows["start_ns"] - rows["intended_ns"], "predicted_look_up_ns": rows["look_up_ns"],
+        "predicted_load_ns": rows["load_ns"], "predicted_first_token_ns": rows["first_token_ns"],
+    }  # fmt: skip
+    write_output(check_output(path, PARQUET), table_bytes(columns), PARQUET)
+
+
 @click.command(cls=RanksCommand)
 @config_argument
 @set_option
@@ -129,6 +165,22 @@ def _export(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> None:
     metavar="R",
     help="Also the bandwidth that is needed to keep up with R requests a second, of all ranks together.",
 )
+@click.option(
+    "--storage",
+    type=ANY_PATH,
+    metavar="FILE",
+    help="Predict times on the storage of FILE, a model that `kvbench model fit` has made, by simulation.",
+)
+@click.option("--draws", type=click.IntRange(1, 1000), help=f"For --storage: simulations.  [default: {DRAWS}]")
+@click.option("--extrapolate", is_flag=True, help="For --storage: also where nothing like it was measured; it is said.")
+@click.option(
+    "--ranks-per-storage",
+    type=click.IntRange(min=1),
+    help="For --storage: so many ranks share one.  [default: all of them]",
+)
+@click.option(
+    "--requests", type=OUTPUT_FILE, help="For --storage: every request as it is predicted in one draw: FILE.parquet."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def plan_command(
     config: str,
@@ -143,15 +195,21 @@ def plan_command(
     plot: Path | None,
     export: Path | None,
     rate: float | None,
+    storage: Path | None,
+    draws: int | None,
+    extrapolate: bool,
+    ranks_per_storage: int | None,
+    requests: Path | None,
     as_json: bool,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
-    read or written."""
+    read or written. With --storage, predict how long it would take on a storage that is not here."""
     refuse_to_start({"--ranks": ranks})
     if export is not None:
         _check_export(export)
     if capacities is None and (plot is not None or policies or sample is not None):
         raise click.UsageError("--plot, --policy and --sample are for --capacities: give a range, as 1GiB:4TiB")
+    on_storage = _on_storage(storage, draws, extrapolate, ranks_per_storage, requests)
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     comm = get_world()
@@ -170,6 +228,7 @@ def plan_command(
             rate,
             sample,
             engine,
+            on_storage,
         )
     if comm.rank != 0:
         return

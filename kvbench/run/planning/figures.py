@@ -7,6 +7,7 @@ from kvbench.config.run_config import RunConfig
 from kvbench.engine.chained import block_shape
 from kvbench.engine.prefix_hits import HIT, IN_NO_BLOCK, LOOKED_UP, MISSES
 from kvbench.run.planning.curve import Curve
+from kvbench.run.planning.predicted import Predicted
 
 _DAY_S: Final = 86_400
 
@@ -100,6 +101,8 @@ class Planned:
     """Where capacities were given: hits against them."""
     rate: float | None = None
     """Requests a second, of all ranks together, at which bandwidths are asked for beside the trace's own."""
+    predicted: Predicted | None = None
+    """Where a storage model was given: times, by simulation."""
 
     @property
     def trace_rate(self) -> float | None:
@@ -134,6 +137,7 @@ class Planned:
             "prefix": self._prefix(),
             "tiers": [self._tier(tier) for tier in self.tiers],
             **({} if self.curve is None else {"curve": self.curve.as_dict()}),
+            **({} if self.predicted is None else {"predicted": self.predicted.as_dict()}),
         }
 
     def _prefix(self) -> dict[str, Any]:

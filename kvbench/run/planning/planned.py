@@ -25,6 +25,7 @@ from kvbench.run.planning.curve import Capacities, Curve, check_capacities, chec
 from kvbench.run.planning.decisions import Decided, decide, requests_within
 from kvbench.run.planning.figures import Found, Planned, Sums, TierSums
 from kvbench.run.planning.operations import Operations, operations_of
+from kvbench.run.planning.predict import OnStorage, predict
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
@@ -59,6 +60,7 @@ def plan(
     rate: float | None = None,
     sample: float | None = None,
     engine: str = "",
+    storage: OnStorage | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
@@ -66,7 +68,7 @@ def plan(
     it to the free space of a directory. With `capacities` the plan has a curve over them, for each of `policies`; with
     `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
     asks for figures at that rate too. `engine`: the twin of one, whose blocks count. The same on every rank. `export`,
-    in one process alone, is given every operation.
+    in one process alone, is given every operation. With `storage` the run is simulated on it besides.
     Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
@@ -111,6 +113,8 @@ def plan(
     summed = np.array(total(comm, *sums.tolist(), *tiers.ravel().tolist()))
     known = digest, trace_source, _span_s(config, highest(comm, last_ns))
     planned = _planned(config, size, known, sizes, summed)
+    if storage is not None:
+        planned = replace(planned, predicted=predict(comm, agreement, config, trace, size, sizes, storage))
     if capacities is None:
         return replace(planned, rate=rate)
     unlimited = planned.sums.unlimited_hit_blocks

@@ -9,6 +9,7 @@ from kvbench.engine.prefix_hits import IN_NO_BLOCK, MISSES
 from kvbench.records.tables import PREFIX_WORDS
 from kvbench.run.planning.curve import Curve
 from kvbench.run.planning.figures import Planned, policy_of
+from kvbench.run.planning.print_predicted import print_predicted
 from kvbench.units import format_bytes
 
 
@@ -37,6 +38,8 @@ def print_plan(planned: Planned, console: Console) -> None:
     print_moved(planned, console)
     if planned.curve is not None:
         _print_curve(planned.curve, console)
+    if planned.predicted is not None:
+        print_predicted(planned.predicted, console)
     _say(
         console,
         "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "
