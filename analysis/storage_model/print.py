@@ -41,8 +41,9 @@ def model_table(model: StorageModel, console: Console) -> None:
     between = sum(service.operations for service in model.services if service.station == "client")
     caption = (
         "in flight: operations on the storage, this one included, from its start to its end; percentiles are of "
-        f"operations that begin then; at most: the most in flight that were measured. Beside these stands what workers do between operations ({count(between)} times). "
-        f"In brackets: {_LEVEL:.0%} of {model.resamples} resamples of blocks of time."
+        "operations that begin then; at most: the most in flight that were measured. Beside these stands what workers "
+        f"do between operations ({count(between)} times). In brackets: {_LEVEL:.0%} of {model.resamples} resamples of "
+        "blocks of time."
     )
     print_table(console, title, headings, rows, left=1, caption=caption)
 

@@ -83,7 +83,11 @@ def _modelled(run: Run) -> list[int]:
 
 
 def _rows(run: Run) -> _Rows:
-    columns = run.columns(list(_COLUMNS))
+    old = "batch" not in run.file.tables["records"].columns
+    columns = run.columns([name for name in _COLUMNS if not (old and name == "batch")])
+    if old:
+        # Of version 0.1, which had no batches: every operation is one.
+        columns["batch"] = np.arange(len(columns["op"]))
     order = np.lexsort((columns["t_start_ns"], columns["thread"], columns["rank"]))
     columns = {name: values[order] for name, values in columns.items()}
     requests = run.columns(["rank", "request", "start_ns"], "requests")
@@ -219,7 +223,8 @@ def _handed_in(run: Run, rows: _Rows, loads: NDArray[np.bool_]) -> tuple[NDArray
     """The last load of each request (its row), and when the request knew of it; none where ranks serve together."""
     none = np.empty(0, np.intp), np.empty(0, np.int64)
     row = np.flatnonzero(loads)
-    if not len(row) or run.config.get("tensor_parallel", 1) != 1:
+    told = "load_ns" in run.file.tables["requests"].columns
+    if not len(row) or not told or run.config.get("tensor_parallel", 1) != 1:
         return none
     request = rows["rank"][row].astype(np.int64) << 32 | rows["request"][row]
     order = np.lexsort((rows.end_ns[row], request))

@@ -20,14 +20,15 @@ from kvbench.records.storage_model import STORAGE_MODEL, read_storage_model
     "--tier", type=click.IntRange(min=0), help="The tier that is fitted, from 0, fastest first.  [default: the last]"
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="Of the resamples.")
-def fit_storage(run_files: tuple[Path, ...], out: Path, tier: int | None, seed: int) -> str:
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+def fit_storage(run_files: tuple[Path, ...], out: Path, tier: int | None, seed: int, overwrite: bool) -> str:
     """Estimate from RUN_FILES how long operations of their storage take, by what is done, size and how much is in
     flight, for `kvbench plan --storage`.
 
     Runs with different numbers of threads, and with different sizes of blocks, make the range that can be predicted;
     all must have moved their bytes in one way, on one storage.
     """
-    output = check_output(out, STORAGE_MODEL, inputs=run_files)
+    output = check_output(out, STORAGE_MODEL, replace=overwrite, inputs=run_files)
     model = fit([ka.load(path) for path in run_files], tier, seed)
     write_output(output, model.to_bytes(), STORAGE_MODEL)
     model_table(model, make_console())
