@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from synthetic import RECORD_DTYPE, REQUEST_DTYPE, START_NS, SyntheticRun, run_attributes, run_tables
+from synthetic import START_NS, SyntheticRun, run_attributes, run_tables
 
-from kvbench.records.schema import RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, RESIDENT_UNKNOWN, Op, Path, Phase, TimedBy
 
 SecondsAt = Callable[[int], float]
 """The mean time of an operation where so many are in flight."""
@@ -54,7 +54,8 @@ def known_run(
     **attributes: str | int | float,
 ) -> SyntheticRun:
     """A run of that storage; requests come one after the other and never wait."""
-    rows, asked, now_ns = [], np.zeros(requests, REQUEST_DTYPE), START_NS
+    rows: list[NDArray[Any]] = []
+    asked, now_ns = np.zeros(requests, REQUEST_DTYPE), START_NS
     for request in range(requests):
         done, end = times(rng, blocks, threads, seconds_at, constant)
         for start, ended, thread in done:

@@ -79,13 +79,14 @@ def test_the_truth_lies_in_the_range_of_the_resamples(tmp_path: Path) -> None:
 
 def test_more_load_makes_nothing_faster_and_what_is_between_lies_between(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    runs = {
-        f"{threads}-{nbytes}": known_run(
-            rng, threads=threads, nbytes=nbytes, seconds_at=lambda n, size=nbytes: size / MIB * both(n)
-        )
-        for threads in (1, 8)
-        for nbytes in (128 * KIB, MIB)
-    }
+    runs = {}
+    for threads in (1, 8):
+        for nbytes in (128 * KIB, MIB):
+
+            def seconds_at(in_flight: int, size: int = nbytes) -> float:
+                return size / MIB * both(in_flight)
+
+            runs[f"{threads}-{nbytes}"] = known_run(rng, threads=threads, nbytes=nbytes, seconds_at=seconds_at)
     services = fit([ka.load(path) for path in write_runs(tmp_path, runs)]).of("storage", "read")
     small, middle, large = (times_at(services, nbytes, 32) for nbytes in (128 * KIB, 362 * KIB, MIB))
     for one in (small, middle, large):

@@ -33,10 +33,8 @@ def bandwidth(in_flight: int) -> float:
     return 0.001 * in_flight
 
 
-def storage(
-    folder: Path, seconds_at: Callable[[int], float], *more: Any, nbytes: float = BLOCK, **source: object
-) -> Path:
-    kinds = (service(kind, seconds_at, nbytes) for kind in ("read", "write", "demote", "promote"))
+def storage(folder: Path, seconds_at: Callable[[int], float], *more: Any, **source: object) -> Path:
+    kinds = (service(kind, seconds_at, BLOCK) for kind in ("read", "write", "demote", "promote"))
     return made_storage(folder / "made.storage", *kinds, service("delete", latency, 0), *more, **source)
 
 

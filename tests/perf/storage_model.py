@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--speedup", type=float, default=40.0, help="of the sessions' time")
+    parser.add_argument("--users", type=int, default=15, help="of the sessions; fewer for a slow storage")
     parser.add_argument("--trace", type=Path, help="a folder of agentic traces, for another trace")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of kvbench run, for all")
     parser.add_argument("--keep", type=Path, help="a folder for the run files")
@@ -66,7 +67,8 @@ def loads_of(choices: argparse.Namespace) -> Iterator[Load]:
     """Those to fit, and those that are held out."""
 
     def sessions(threads: int, tokens: int) -> tuple[str, ...]:
-        return said("sessions", threads, tokens, f"pacing.speedup={choices.speedup}")
+        pace = f"pacing.speedup={choices.speedup}"
+        return said("sessions", threads, tokens, pace, f"workload.users={choices.users}")
 
     def said(config: str, threads: int, tokens: int, *more: str) -> tuple[str, ...]:
         settings = (
