@@ -202,3 +202,22 @@ def test_ranks_of_a_launcher_predict_what_one_process_does(
     ended = start(*mpirun_command(mpirun, 2), *KVBENCH, *command, environment=mpirun_environment(mpirun, {})).ended()
     assert ended.code == 0, ended.err
     assert json.loads(ended.out) == alone
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_ranks_that_share_a_storage_wait_for_it_and_those_with_their_own_do_not(
+    kvbench: Call, trace: Path, tmp_path: Path, group: int
+) -> None:
+    """Ranks that serve together have the same requests, and a part of each block each."""
+    nbytes = BLOCK // group
+    kinds = (service(kind, bandwidth, nbytes) for kind in ("read", "write"))
+    file = made_storage(tmp_path / "made.storage", *kinds)
+    model = "model={layers: 1, kv_heads: 2, head_dim: 8}"
+    settings = ("io.threads=1", f"tensor_parallel={group}", "workload.deal=prefix", model)
+    shared = predicted(kvbench, trace, file, *settings, more=("--ranks", 2))
+    own = predicted(kvbench, trace, file, *settings, more=("--ranks", 2, "--ranks-per-storage", 1))
+    assert shared["ranks_per_storage"] == 2
+    assert own["ranks_per_storage"] == 1
+    # Alone a load takes as long as its blocks; two ranks that load at once divide the time of a storage that they share.
+    assert own["load"]["p50_s"]["predicted"] == pytest.approx(BLOCKS * 0.001, rel=1e-3)
+    assert shared["load"]["p50_s"]["predicted"] == pytest.approx(group * BLOCKS * 0.001, rel=1e-3)

@@ -4,7 +4,7 @@
     python tests/perf/storage_model.py --keep FOLDER
 
 In each round all loads are run, one after the other: some that a model is fitted to (1, 4 and 16 threads; blocks of
-128 KiB and 1 MiB), and some that are held out: other threads, another size of blocks, and with --trace another trace.
+two sizes, a token being 256 bytes), and some that are held out: other threads, another size of blocks, and with --trace another trace.
 Each round has a model of its own, which predicts that round's held-out loads; the other rounds' runs of the same load
 say how much a load differs from itself (noise). With --keep the run files stay, and rounds that are there are not
 measured again; without a directory nothing is measured. Wanted: P50 of load times within 15 %, P95 within 25 %.
@@ -26,8 +26,7 @@ import numpy as np
 from kvbench.records.schema import Phase, RequestState
 
 WANTED: Final = {50: 0.15, 95: 0.25}
-_FIT: Final = [(threads, tokens) for tokens in (512, 4096) for threads in (1, 4, 16)]
-_TOKEN_BYTES: Final = 256
+_FIT_THREADS: Final = (1, 4, 16)
 
 
 class Load(NamedTuple):
@@ -46,6 +45,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--speedup", type=float, default=40.0, help="of the sessions' time")
     parser.add_argument("--users", type=int, default=15, help="of the sessions; fewer for a slow storage")
+    parser.add_argument("--tokens", type=int, nargs=2, default=[512, 4096], help="of the blocks that are fitted to")
+    parser.add_argument("--warmup", type=float, default=1.0, help="seconds")
     parser.add_argument("--trace", type=Path, help="a folder of agentic traces, for another trace")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of kvbench run, for all")
     parser.add_argument("--keep", type=Path, help="a folder for the run files")
@@ -74,18 +75,20 @@ def loads_of(choices: argparse.Namespace) -> Iterator[Load]:
         settings = (
             "model={layers: 1, kv_heads: 1, head_dim: 64}", f"cache.block_tokens={tokens}", f"io.threads={threads}",
             "compute={gpu: h100-sxm, parameters_billion: 0.5, attention_heads: 8, qk_head_dim: 64, v_head_dim: 64}",
-            f"duration_s={choices.seconds}", "warmup_s=1", "calibration.seconds=0", *more, *choices.set,
+            f"duration_s={choices.seconds}", f"warmup_s={choices.warmup}", "calibration.seconds=0", *more, *choices.set,
         )  # fmt: skip
         return (config, *(word for setting in settings for word in ("--set", setting)))
 
-    for threads, tokens in _FIT:
-        yield Load(f"fit-{threads}-{tokens}", sessions(threads, tokens), False)
-    yield Load("2 threads", sessions(2, 512), True)
-    yield Load("8 threads", sessions(8, 4096), True)
-    yield Load("512 KiB", sessions(4, 2048), True)
+    small, large = choices.tokens
+    for tokens in choices.tokens:
+        for threads in _FIT_THREADS:
+            yield Load(f"fit-{threads}-{tokens}", sessions(threads, tokens), False)
+    yield Load("2 threads", sessions(2, small), True)
+    yield Load("8 threads", sessions(8, large), True)
+    yield Load("another size", sessions(4, large // 2), True)
     if choices.trace is not None:
         trace = f"workload.path={choices.trace.absolute()}"
-        yield Load("agentic trace", said("agentic", 4, 4096, trace, f"pacing.speedup={choices.speedup / 2}"), True)
+        yield Load("agentic trace", said("agentic", 4, large, trace, f"pacing.speedup={choices.speedup / 2}"), True)
 
 
 def measure(choices: argparse.Namespace, folder: Path, loads: Sequence[Load], number: int) -> None:

@@ -49,7 +49,7 @@ class Clock:
 class _Worker:
     """One thread, and the batch that it carries out."""
 
-    number: int
+    rank: int
     batch: Work = ()
     op: str = ""
     where: str = ""
@@ -115,7 +115,7 @@ class SimulatedRank:
         self._overlapping = frozenset(overlapping)
         self._syncs = config.io.sync == "batch"
         self._room = most_together(config)
-        self._idle = [_Worker(each) for each in range(config.io.threads)]
+        self._idle = [_Worker(number) for _ in range(config.io.threads)]
         self._over = False
         self.moved_bytes: dict[str, int] = {}
         """On storage, by the name of the operation."""

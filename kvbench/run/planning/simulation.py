@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,64 +69,70 @@ def simulate(
         for number, part in enumerate(parts)
     ]
     stations = [station for of_one in shared for station in of_one.values()] + own
+    first_own = len(stations) - len(own)
+    of_rank_at = [(n // storage_ranks * 2, n // storage_ranks * 2 + 1, first_own + n) for n in range(len(ranks))]
     told, heap = [-1] * len(stations), list[tuple[int, int, int]]()
 
-    def settle(touched: Sequence[SimulatedRank]) -> None:
-        """Do what follows at once, and note when the next thing happens."""
+    def settle(touched: Iterable[int]) -> None:
+        """Do what follows at once on these ranks, and note when the next thing happens there."""
         while soon:
             then, worker = soon.popleft()
             then(worker)
-        if group > 1:
-            _tell_groups(ranks, group)
-            while soon:
-                then, worker = soon.popleft()
-                then(worker)
-        for at, station in enumerate(stations):
-            if station.version != told[at]:
-                told[at] = station.version
-                due_ns = station.next_ns()
-                if due_ns < NEVER_NS:
-                    heapq.heappush(heap, (due_ns, at, station.version))
-        for rank in touched:
-            due_ns = rank.next_event_ns
+        if group > 1 and _tell_groups(ranks, group):
+            touched = range(len(ranks))
+            settle(())
+        for number in touched:
+            for at in of_rank_at[number]:
+                station = stations[at]
+                if station.version != told[at]:
+                    told[at] = station.version
+                    due_ns = station.next_ns()
+                    if due_ns < NEVER_NS:
+                        heapq.heappush(heap, (due_ns, at, station.version))
+            due_ns = ranks[number].next_event_ns
             if due_ns < NEVER_NS:
-                heapq.heappush(heap, (max(due_ns, clock.now_ns), -1 - ranks.index(rank), 0))
+                heapq.heappush(heap, (max(due_ns, clock.now_ns), -1 - number, 0))
 
     for rank in ranks:
         rank.poke()
-    settle(ranks)
+    settle(range(len(ranks)))
     while heap:
         due_ns, at, version = heapq.heappop(heap)
         if at >= 0:
             if version != stations[at].version:
                 continue
             clock.now_ns = max(clock.now_ns, due_ns)
-            for then, worker in stations[at].end(clock.now_ns):
+            over = stations[at].end(clock.now_ns)
+            for then, worker in over:
                 then(worker)
-            settle(ranks)
+            # One that ends late by a rounding is asked for again.
+            settle({worker.rank for _, worker in over} or {_any_rank(of_rank_at, at)})
         else:
             rank = ranks[-1 - at]
             if rank.next_event_ns > due_ns:
                 continue
             clock.now_ns = max(clock.now_ns, due_ns)
             rank.poke()
-            settle([rank])
+            settle((-1 - at,))
     return _outcome(ranks, shared, clock.now_ns)
 
 
-def _tell_groups(ranks: Sequence[SimulatedRank], group: int) -> None:
-    """Ranks that serve together hear at once what each of them has loaded."""
-    told = True
-    while told:
-        told = False
-        for first in range(0, len(ranks), group):
-            members = ranks[first : first + group]
-            said = [rank.dispatcher.say_loaded() for rank in members]
-            for numbers in filter(None, said):
-                told = True
-                for rank in members:
-                    rank.dispatcher.loaded_together(numbers)
-                    rank.poke()
+def _any_rank(of_rank_at: Sequence[tuple[int, ...]], station: int) -> int:
+    """A rank that has a station."""
+    return next(number for number, own in enumerate(of_rank_at) if station in own)
+
+
+def _tell_groups(ranks: Sequence[SimulatedRank], group: int) -> bool:
+    """Ranks that serve together hear at once what each of them has loaded. Whether there was anything."""
+    told = False
+    for first in range(0, len(ranks), group):
+        members = ranks[first : first + group]
+        for numbers in filter(None, [rank.dispatcher.say_loaded() for rank in members]):
+            told = True
+            for rank in members:
+                rank.dispatcher.loaded_together(numbers)
+                rank.poke()
+    return told
 
 
 def _outcome(ranks: Sequence[SimulatedRank], shared: Sequence[Mapping[str, Station]], span_ns: int) -> Simulated:
