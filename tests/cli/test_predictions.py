@@ -218,6 +218,6 @@ def test_ranks_that_share_a_storage_wait_for_it_and_those_with_their_own_do_not(
     own = predicted(kvbench, trace, file, *settings, more=("--ranks", 2, "--ranks-per-storage", 1))
     assert shared["ranks_per_storage"] == 2
     assert own["ranks_per_storage"] == 1
-    # Alone a load takes as long as its blocks; two ranks that load at once divide the time of a storage that they share.
+    # Alone a load takes as long as its blocks; two ranks that load at once divide the time of what they share.
     assert own["load"]["p50_s"]["predicted"] == pytest.approx(BLOCKS * 0.001, rel=1e-3)
     assert shared["load"]["p50_s"]["predicted"] == pytest.approx(group * BLOCKS * 0.001, rel=1e-3)

@@ -4,10 +4,10 @@
     python tests/perf/storage_model.py --keep FOLDER
 
 In each round all loads are run, one after the other: some that a model is fitted to (1, 4 and 16 threads; blocks of
-two sizes, a token being 256 bytes), and some that are held out: other threads, another size of blocks, and with --trace another trace.
-Each round has a model of its own, which predicts that round's held-out loads; the other rounds' runs of the same load
-say how much a load differs from itself (noise). With --keep the run files stay, and rounds that are there are not
-measured again; without a directory nothing is measured. Wanted: P50 of load times within 15 %, P95 within 25 %.
+two sizes, a token being 256 bytes), and some that are held out: other threads, another size of blocks, and with --trace
+another trace. Each round has a model of its own, which predicts that round's held-out loads; the other rounds' runs of
+the same load say how much a load differs from itself (noise). With --keep the run files stay, and rounds that are there
+are not measured again; without a directory nothing is measured. Wanted: P50 of load times within 15 %, P95 within 25 %.
 """
 
 import argparse
