@@ -11,7 +11,6 @@ from kvbench_analysis.storage_model.spans import Spans, spans_of
 from kvbench_analysis.tables.load import Run
 from numpy.typing import NDArray
 
-import kvbench
 from kvbench.records.reader import KvbenchError
 from kvbench.records.storage_model import FORMAT, STATIONS, Service, Source, StorageModel
 
@@ -25,9 +24,9 @@ _OCTAVE: Final = 4
 _Key = tuple[str, str, int]
 
 
-def fit(runs: Sequence[Run], tier: int | None = None, seed: int = 1) -> StorageModel:
-    """A model of the tier number `tier` (None: the last) of `runs`, which must be of one storage. Raises KvbenchError
-    where they are not, or say too little."""
+def fit(runs: Sequence[Run], kvbench_version: str, tier: int | None = None, seed: int = 1) -> StorageModel:
+    """A model of the tier number `tier` (None: the last) of `runs`, which must be of one storage. `kvbench_version` is of
+    who fits. Raises KvbenchError where runs are of several storages, or say too little."""
     check_alike(runs, tier)
     number = _tier_of(runs[0], tier)
     parts = [
@@ -44,7 +43,7 @@ def fit(runs: Sequence[Run], tier: int | None = None, seed: int = 1) -> StorageM
         raise KvbenchError(f"{names}: no {_FEWEST} operations alike moved bytes on the storage: measure longer")
     return StorageModel(
         kvbench_storage_model=FORMAT,
-        kvbench_version=kvbench.__version__,
+        kvbench_version=kvbench_version,
         tier=str(runs[0].tiers["name"][number]),
         tier_kind=str(runs[0].tiers["kind"][number]),
         sources=tuple(_source(run, _tier_of(run, tier)) for run in runs),

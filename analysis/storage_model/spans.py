@@ -206,9 +206,9 @@ def _waited(kinds: NDArray[Any], nbytes: Longs, took_ns: Longs) -> NDArray[np.bo
     """What took so long that the worker must have waited for something else: room, or an operation on the same block.
     A simulation of the same dispatcher has such waits of its own."""
     waited = np.zeros(len(kinds), np.bool_)
-    _, group = np.unique(
-        np.stack([np.unique(kinds.astype(str), return_inverse=True)[1], nbytes]), axis=1, return_inverse=True
-    )
+    number = np.unique(kinds.astype(str), return_inverse=True)[1]
+    octave = np.rint(np.log2(nbytes + 1.0)).astype(np.int64)
+    group = np.unique(number << 8 | octave, return_inverse=True)[1]
     for each in range(int(group.max(initial=-1)) + 1):
         mine = np.flatnonzero(group == each)
         waited[mine] = took_ns[mine] > _WAITED * np.median(took_ns[mine])

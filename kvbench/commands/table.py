@@ -83,11 +83,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "model fit": Entry(
         "Estimate from RUN_FILES how long operations of their storage take, by what is done, size and how much is in "
         "flight, for `kvbench plan --storage`.",
-        "kvbench.commands.model_storage:fit_storage",
+        "kvbench.commands.model_storage:fit_command",
     ),
     "model show": Entry(
         "Print what FILE, a storage model, says: times by operation, size and load, what was measured, and where.",
-        "kvbench.commands.model_storage:show_storage",
+        "kvbench.commands.model_storage:show_command",
     ),
     "plan": Entry(
         "Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. "

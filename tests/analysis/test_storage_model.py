@@ -43,7 +43,7 @@ def fitted(
         for op in (Op.READ, Op.WRITE)
     }
     folder.mkdir(exist_ok=True)
-    return fit([ka.load(path) for path in write_runs(folder, runs)])
+    return fit([ka.load(path) for path in write_runs(folder, runs)], "0.2.0")
 
 
 @pytest.mark.parametrize("seconds_at", [latency, bandwidth, both])
@@ -87,7 +87,7 @@ def test_more_load_makes_nothing_faster_and_what_is_between_lies_between(tmp_pat
                 return size / MIB * both(in_flight)
 
             runs[f"{threads}-{nbytes}"] = known_run(rng, threads=threads, nbytes=nbytes, seconds_at=seconds_at)
-    services = fit([ka.load(path) for path in write_runs(tmp_path, runs)]).of("storage", "read")
+    services = fit([ka.load(path) for path in write_runs(tmp_path, runs)], "0.2.0").of("storage", "read")
     small, middle, large = (times_at(services, nbytes, 32) for nbytes in (128 * KIB, 362 * KIB, MIB))
     for one in (small, middle, large):
         assert (np.diff(one.seconds[0]) >= -1e-12).all()
@@ -140,12 +140,12 @@ def test_runs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     )
     paths = write_runs(tmp_path, {"one": one, "other": other})
     with pytest.raises(KvbenchError, match=r"has direct where .* has buffered"):
-        fit([ka.load(path) for path in paths])
+        fit([ka.load(path) for path in paths], "0.2.0")
     with pytest.raises(KvbenchError, match="has no tier 3: its tiers are 0 file"):
-        fit([ka.load(paths[0])], 3)
+        fit([ka.load(paths[0])], "0.2.0", 3)
     few = known_run(rng, threads=2, nbytes=MIB, seconds_at=both, requests=1, blocks=5)
     with pytest.raises(KvbenchError, match="no 20 operations alike moved bytes"):
-        fit([ka.load(path) for path in write_runs(tmp_path, {"few": few})])
+        fit([ka.load(path) for path in write_runs(tmp_path, {"few": few})], "0.2.0")
 
 
 def test_the_written_out_simulation_is_right_where_it_can_be_told() -> None:

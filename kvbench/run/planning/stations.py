@@ -18,7 +18,7 @@ class _Kind:
     """Operations of one kind, all of which advance alike."""
 
     def __init__(self, times: Times, draw: int, counts: bool) -> None:
-        self.rates = 1 / (times.seconds[draw] * 1e9)
+        self.rates: list[float] = (1 / (times.seconds[draw] * 1e9)).tolist()
         self.works = times.works
         self.counts = counts
         self.advanced = 0.0
@@ -96,8 +96,7 @@ class Station:
                 _, number, token = heapq.heappop(kind.ends)
                 over.append((number, token))
                 self.in_flight -= kind.counts
-        if over:
-            self.version += 1
+        self.version += 1
         return [token for _, token in sorted(over, key=lambda each: each[0])]
 
     def _left_ns(self, kind: _Kind) -> float:
@@ -105,8 +104,7 @@ class Station:
 
     def _rate(self, kind: _Kind) -> float:
         """Work that each of a kind does in a nanosecond."""
-        rate: float = kind.rates[min(self._load(kind), len(kind.rates)) - 1]
-        return rate
+        return kind.rates[min(self._load(kind), len(kind.rates)) - 1]
 
     def _load(self, kind: _Kind) -> int:
         """What one of a kind sees in flight, itself included."""
