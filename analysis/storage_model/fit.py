@@ -25,8 +25,8 @@ _Key = tuple[str, str, int]
 
 
 def fit(runs: Sequence[Run], kvbench_version: str, tier: int | None = None, seed: int = 1) -> StorageModel:
-    """A model of the tier number `tier` (None: the last) of `runs`, which must be of one storage. `kvbench_version` is of
-    who fits. Raises KvbenchError where runs are of several storages, or say too little."""
+    """A model of the tier number `tier` (None: the last) of `runs`, which must be of one storage. `kvbench_version`: of
+    whoever fits. Raises KvbenchError where runs are of several storages, or say too little."""
     check_alike(runs, tier)
     number = _tier_of(runs[0], tier)
     parts = [
