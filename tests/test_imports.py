@@ -29,7 +29,7 @@ ANALYSIS_FLOORS: Final = (
     ("contention", "figures"),
     ("condensed",),
     ("plots", "summary"),
-    ("compare", "copy_path", "engines", "export", "scaling", "search", "whatif"),
+    ("compare", "copy_path", "engines", "export", "scaling", "search", "storage_model", "whatif"),
     ("history",),
     ("__init__",),
     ("report",),

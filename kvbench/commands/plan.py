@@ -5,8 +5,10 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 from kvbench_analysis.plots.capacity import capacity_curve
 from kvbench_analysis.plots.frontier import hit_frontier
 
@@ -15,6 +17,7 @@ from kvbench.cluster.comm import detect_launcher, get_world
 from kvbench.cluster.signals import Interrupt
 from kvbench.commands.drives import drive_options
 from kvbench.commands.options import (
+    ANY_PATH,
     OUTPUT_FILE,
     PICTURE_FILE,
     Finite,
@@ -33,9 +36,10 @@ from kvbench.run.planning.curve import Capacities
 from kvbench.run.planning.frontier import FrontierOrder
 from kvbench.run.planning.operations import Operations, as_fio, as_parquet
 from kvbench.run.planning.planned import Capacity, plan
+from kvbench.run.planning.predict import DRAWS, OnStorage
 from kvbench.run.planning.print import print_plan
 from kvbench.units import parse_bytes
-from kvbench.workload.traces.parquet import pyarrow
+from kvbench.workload.traces.parquet import pyarrow, table_bytes
 
 
 def _read_capacity(ctx: click.Context, param: click.Parameter, text: str | None) -> Capacity | None:
@@ -92,6 +96,38 @@ def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> N
     for name, text in logs.items():
         write_output(outputs[name], text.encode(), FIO_LOG)
     write_output(check_output(path, FIO_JOB), job.encode(), FIO_JOB)
+
+
+def _on_storage(
+    path: Path | None, draws: int | None, extrapolate: bool, storage_ranks: int | None, requests: Path | None
+) -> OnStorage | None:
+    """Raise UsageError or KvbenchError where options contradict each other."""
+    if path is None:
+        if draws is not None or extrapolate or storage_ranks is not None or requests is not None:
+            raise click.UsageError("--draws, --extrapolate, --ranks-per-storage and --requests are for --storage")
+        return None
+    if requests is not None:
+        if requests.suffix != ".parquet":
+            raise click.UsageError(f"--requests {requests}: expected a name that ends in .parquet")
+        pyarrow("writing a Parquet file")
+        check_output(requests, PARQUET, inputs=[path])
+    return OnStorage(
+        path,
+        DRAWS if draws is None else draws,
+        extrapolate,
+        storage_ranks,
+        None if requests is None else partial(_write_requests, requests),
+    )
+
+
+def _write_requests(path: Path, rows: "np.ndarray[Any, Any]") -> None:
+    columns = {
+        "rank": rows["rank"], "request": rows["request"], "context_tokens": rows["context_tokens"],
+        "hit_tokens": rows["hit_tokens"], "phase": rows["phase"], "state": rows["state"],
+        "predicted_queue_ns": rows["start_ns"] - rows["intended_ns"], "predicted_look_up_ns": rows["look_up_ns"],
+        "predicted_load_ns": rows["load_ns"], "predicted_first_token_ns": rows["first_token_ns"],
+    }  # fmt: skip
+    write_output(check_output(path, PARQUET), table_bytes(columns), PARQUET)
 
 
 @click.command(cls=RanksCommand)
@@ -158,6 +194,22 @@ def _export_fio(path: Path, config: RunConfig, ranks: Sequence[Operations]) -> N
     metavar="TOKENS",
     help="For --frontier: also what admits contexts from so many tokens on; repeatable.",
 )
+@click.option(
+    "--storage",
+    type=ANY_PATH,
+    metavar="FILE",
+    help="Predict times on the storage of FILE, a model that `kvbench model fit` has made, by simulation.",
+)
+@click.option("--draws", type=click.IntRange(1, 1000), help=f"For --storage: simulations.  [default: {DRAWS}]")
+@click.option("--extrapolate", is_flag=True, help="For --storage: also where nothing like it was measured; it is said.")
+@click.option(
+    "--ranks-per-storage",
+    type=click.IntRange(min=1),
+    help="For --storage: so many ranks share one.  [default: all of them]",
+)
+@click.option(
+    "--requests", type=OUTPUT_FILE, help="For --storage: every request as it is predicted in one draw: FILE.parquet."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @drive_options
 def plan_command(
@@ -175,11 +227,16 @@ def plan_command(
     rate: float | None,
     asks_frontier: bool,
     min_prefix_tokens: tuple[int, ...],
+    storage: Path | None,
+    draws: int | None,
+    extrapolate: bool,
+    ranks_per_storage: int | None,
+    requests: Path | None,
     as_json: bool,
     rated: RatedDrives | None,
 ) -> None:
     """Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. Nothing is
-    read or written."""
+    read or written. With --storage, predict how long it would take on a storage that is not here."""
     refuse_to_start({"--ranks": ranks})
     for path in exports:
         _check_export(path)
@@ -190,6 +247,7 @@ def plan_command(
     if min_prefix_tokens and not asks_frontier:
         raise click.UsageError("--min-prefix is for --frontier")
     frontier = FrontierOrder(capacities, policies or None, min_prefix_tokens) if asks_frontier else None
+    on_storage = _on_storage(storage, draws, extrapolate, ranks_per_storage, requests)
     if skip_bad_lines:
         overrides = (*overrides, "workload.skip_bad_lines=true")
     comm = get_world()
@@ -210,6 +268,7 @@ def plan_command(
             engine,
             frontier,
             rated,
+            on_storage,
         )
     if comm.rank != 0:
         return

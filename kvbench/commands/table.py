@@ -79,9 +79,19 @@ COMMANDS: Final[dict[str, Entry]] = {
         "and what an audit found.",
         "kvbench.commands.mlperf_tree:table",
     ),
+    "model": Entry("A storage in a file: how long its operations take, from run files, for predictions."),
+    "model fit": Entry(
+        "Estimate from RUN_FILES how long operations of their storage take, by what is done, size and how much is in "
+        "flight, for `kvbench plan --storage`.",
+        "kvbench.commands.model_storage:fit_command",
+    ),
+    "model show": Entry(
+        "Print what FILE, a storage model, says: times by operation, size and load, what was measured, and where.",
+        "kvbench.commands.model_storage:show_command",
+    ),
     "plan": Entry(
         "Decide all that the requests of CONFIG ask of the cache, and count it: hits, and bytes of every tier. "
-        "Nothing is read or written.",
+        "Nothing is read or written. With --storage, predict how long it would take on a storage that is not here.",
         "kvbench.commands.plan:plan_command",
     ),
     "recover": Entry(

@@ -7,7 +7,7 @@ one lock, so they do not depend on which worker made them. It moves no bytes.
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -55,10 +55,13 @@ class Dispatcher:
         log: RowStore,
         sharing: Sharing | None = None,
         by_priority: bool = False,
+        clock: Callable[[], int] = timed_io.now_ns,
     ) -> None:
         """`sharing`: this rank's part in a key space that ranks share. `by_priority` (open loop): of the requests that
-        have arrived and wait, the higher class goes first."""
+        have arrived and wait, the higher class goes first. `clock`: what time it is (ns), where that is another than
+        the real one."""
         self._books = books
+        self._clock = clock
         self._sharing = sharing
         self._users_waiting: dict[int, int] = {}
         """Closed loop: the users whose request another rank decodes, by its number."""
@@ -70,7 +73,7 @@ class Dispatcher:
         self._log = log
         self._order = KeyOrder()
         self._ready = ReadyUnits(limits, books.storage, sharing, self._gone)
-        self._planner = Planner(books, self._order, sharing, bytes_per_token, self._ready.add)
+        self._planner = Planner(books, self._order, sharing, bytes_per_token, self._ready.add, clock)
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
         self._idle = 0
@@ -96,25 +99,47 @@ class Dispatcher:
     def take(self, done: Work = (), room: int = 1) -> Work:
         """Hand in what was carried out, and get the next batch (see `OperationSource`)."""
         with self._lock:
-            if done:
-                self._ready.in_flight.end(done)
-                self._finish(done)
-            while True:
-                now_ns = timed_io.now_ns()
-                if self._over(now_ns):
-                    self._condition.notify_all()
-                    return ()
-                if self._timers:
-                    self._timers.run(now_ns)
-                self._admit(now_ns)
-                if self._ready:
-                    batch = self._ready.next_batch(room)
-                    if batch:
-                        self._wake_another()
-                        return batch
-                # The requests that were just admitted may have been the last, and have had nothing to do.
-                elif not self._over(now_ns):
-                    self._wait(now_ns)
+            self._hand_in(done)
+            while (batch := self._next_batch(room)) is None:
+                self._wait(self._clock())
+            return batch
+
+    def take_now(self, done: Work = (), room: int = 1) -> Work | None:
+        """The same without waiting: None where there is nothing to do before somebody else hands something in, or
+        before `next_event_ns`. For workers that are simulated, in the time of a clock that is simulated too."""
+        with self._lock:
+            self._hand_in(done)
+            return self._next_batch(room)
+
+    @property
+    def next_event_ns(self) -> int:
+        """When something will have to be done that no worker's operation brings about; NEVER: nothing will."""
+        with self._lock:
+            return self._next_event_ns()
+
+    def _hand_in(self, done: Work) -> None:
+        if done:
+            self._ready.in_flight.end(done)
+            self._finish(done)
+
+    def _next_batch(self, room: int) -> Work | None:
+        """What a worker takes now; an empty one where the load is over, None where it has to wait."""
+        while True:
+            now_ns = self._clock()
+            if self._over(now_ns):
+                self._condition.notify_all()
+                return ()
+            if self._timers:
+                self._timers.run(now_ns)
+            self._admit(now_ns)
+            if self._ready:
+                batch = self._ready.next_batch(room)
+                if batch:
+                    self._wake_another()
+                    return batch
+            # The requests that were just admitted may have been the last, and have had nothing to do.
+            elif not self._over(now_ns):
+                return None
 
     def give_up(self, done: Work, left: Sequence[Operation], state: RequestState) -> None:
         """See `OperationSource`."""
@@ -156,7 +181,7 @@ class Dispatcher:
                 user = self._users_waiting.pop(request, None)
                 if user is not None:
                     self._arrivals.next_of(user, then_ns)
-            if self._over(timed_io.now_ns()):
+            if self._over(self._clock()):
                 self._condition.notify_all()
             else:
                 self._condition.notify(len(heard.deletes) + len(heard.handed_over) + len(heard.decoded))
@@ -169,14 +194,14 @@ class Dispatcher:
     def loaded_together(self, numbers: Sequence[int]) -> None:
         """Ranks of the group, this one among them, have loaded their parts of these requests."""
         with self._lock:
-            now_ns = timed_io.now_ns()
+            now_ns = self._clock()
             for active in self._together.take_in(numbers):
                 self._next_stage(active, now_ns)
             self._condition.notify_all()
 
     def close(self) -> None:
         """Log the requests that were under way when the load ended, as cut short. Call when no worker is left."""
-        now_ns = timed_io.now_ns()
+        now_ns = self._clock()
         for active in list(self._active.values()):
             if active.state == RequestState.DONE:
                 active.state = RequestState.CUT_SHORT
@@ -239,14 +264,14 @@ class Dispatcher:
 
     def _gone(self, operation: Operation) -> None:
         operation.request.miss_after_all(operation.tokens)
-        self._count_down(operation.request, 1, timed_io.now_ns())
+        self._count_down(operation.request, 1, self._clock())
 
     def _finish(self, done: Work) -> None:
         """Do what follows from each of the operations of a batch, in their order; then what follows for the stage."""
         if isinstance(done, Share):
             self._finish_share(done)
             return
-        now_ns = timed_io.now_ns()
+        now_ns = self._clock()
         active, (op, _, _, source, target) = done[0].request, done[0].step
         left = self._books.rooms[source] if op in _LEAVES and source is not None else None
         for operation in done:
@@ -266,7 +291,7 @@ class Dispatcher:
 
     def _finish_share(self, share: Share) -> None:
         """The same of a part of a bundle. What waits for the bundle goes on when the last part of it is done."""
-        now_ns = timed_io.now_ns()
+        now_ns = self._clock()
         bundle = share.bundle
         bundle.unfinished -= share.count
         if not bundle.unfinished:

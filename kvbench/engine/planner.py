@@ -6,6 +6,7 @@ It moves no bytes and does not wait. The dispatcher calls it under its lock, one
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from kvbench import timed_io
 from kvbench.cache import Cache, Step
 from kvbench.cache.chains import ChainCache
 from kvbench.engine.chained import BlockShape
@@ -68,12 +69,14 @@ class Planner:
         sharing: Sharing | None,
         bytes_per_token: int,
         make_ready: Callable[[Unit], None],
+        clock: Callable[[], int] = timed_io.now_ns,
     ) -> None:
-        """`make_ready` is called with each operation that nothing stands in the way of."""
+        """`make_ready` is called with each operation that nothing stands in the way of; `clock` says what time it is
+        (ns)."""
         self._books = books
         self._sharing = sharing
         self._bytes_per_token = bytes_per_token
-        self._queueing = Queueing(order, books.rooms, make_ready)
+        self._queueing = Queueing(order, books.rooms, make_ready, clock)
         self._serving: Serving | None = None
         if books.chains is not None and books.shape is not None:
             computes = books.gpu is not None

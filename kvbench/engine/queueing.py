@@ -10,16 +10,24 @@ from kvbench.engine.order import KeyOrder, Room
 class Queueing:
     """Takes operations in the order in which they were decided."""
 
-    def __init__(self, order: KeyOrder, rooms: Sequence[Room], make_ready: Callable[[Unit], None]) -> None:
-        """`make_ready` is called with each operation that nothing stands in the way of."""
+    def __init__(
+        self,
+        order: KeyOrder,
+        rooms: Sequence[Room],
+        make_ready: Callable[[Unit], None],
+        clock: Callable[[], int] = timed_io.now_ns,
+    ) -> None:
+        """`make_ready` is called with each operation that nothing stands in the way of; `clock` says what time it is
+        (ns)."""
         self._order = order
         self._rooms = rooms
         self._make_ready = make_ready
+        self._clock = clock
 
     def make_room(self, operation: Unit) -> None:
         """An operation that no stage of the request waits for."""
         self._line_up(operation)
-        operation.ready_ns = timed_io.now_ns()
+        operation.ready_ns = self._clock()
         if operation.waits_for == 0:
             self._make_ready(operation)
 

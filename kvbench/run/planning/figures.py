@@ -9,6 +9,7 @@ from kvbench.engine.prefix_hits import HIT, IN_NO_BLOCK, LOOKED_UP, MISSES
 from kvbench.records.endurance import DAY_S, RatedDrives, drive_writes_per_day
 from kvbench.run.planning.curve import Curve
 from kvbench.run.planning.frontier import Frontier
+from kvbench.run.planning.predicted import Predicted
 
 
 class Found(NamedTuple):
@@ -108,6 +109,8 @@ class Planned:
     """Of the trace, left out with `skip_bad_lines`."""
     first_bad_line: str = ""
     """Where it stands, and what is wrong with it."""
+    predicted: Predicted | None = None
+    """Where a storage model was given: times, by simulation."""
 
     @property
     def trace_rate(self) -> float | None:
@@ -160,6 +163,7 @@ class Planned:
             **({} if self.curve is None else {"curve": self.curve.as_dict()}),
             **({} if self.frontier is None else {"frontier": self.frontier.as_dict(self.asked_rate, self.rated)}),
             **({} if self.lasting is None else {"endurance": self.lasting}),
+            **({} if self.predicted is None else {"predicted": self.predicted.as_dict()}),
         }
 
     def _prefix(self) -> dict[str, Any]:

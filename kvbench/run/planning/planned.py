@@ -34,6 +34,7 @@ from kvbench.run.planning.frontier import (
     ways_of,
 )
 from kvbench.run.planning.operations import Operations, operations_of
+from kvbench.run.planning.predict import OnStorage, predict
 from kvbench.units import format_bytes, storable
 from kvbench.workload.build import check_groups, dealt, own_part, sessions_part, trace_parts
 from kvbench.workload.chains import Chains
@@ -70,6 +71,7 @@ def plan(
     engine: str = "",
     frontier: FrontierOrder | None = None,
     rated: RatedDrives | None = None,
+    storage: OnStorage | None = None,
 ) -> Planned:
     """The plan of CONFIG on `ranks` ranks (in one process; under a launcher always the ranks that there are).
 
@@ -78,8 +80,8 @@ def plan(
     `sample`, for LRU alone, estimated from samples of that share of the blocks. `rate` (requests/s, all ranks together)
     asks for figures at that rate too. `engine`: the twin of one, whose blocks count. `frontier` has
     hits against writes decided too, of as many ways as it names. `rated`: the endurance of the drives, in place of that
-    of the configuration. The same on every rank. `export`,
-    in one process alone, is given every operation.
+    of the configuration. With `storage` the run is simulated on it besides. The same on every rank. `export`, in one
+    process alone, is given every operation.
     Collective. Raises KvbenchError on rank 0 and FailedElsewhere on the others.
     """
 
@@ -127,6 +129,8 @@ def plan(
     planned = replace(planned, rate=rate, bad_lines=bad_lines, first_bad_line=first_bad_line, rated=rated)
     if frontier is not None:
         planned = replace(planned, frontier=_frontier(comm, agreement, planned, mine, sizes, frontier))
+    if storage is not None:
+        planned = replace(planned, predicted=predict(comm, agreement, config, trace, size, sizes, storage))
     if capacities is None:
         return planned
     unlimited = planned.sums.unlimited_hit_blocks

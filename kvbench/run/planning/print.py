@@ -12,6 +12,7 @@ from kvbench.records.tables import PREFIX_WORDS
 from kvbench.run.planning.curve import Curve
 from kvbench.run.planning.figures import Planned, policy_of
 from kvbench.run.planning.print_frontier import print_frontier
+from kvbench.run.planning.print_predicted import print_predicted
 from kvbench.units import format_bytes
 
 
@@ -45,6 +46,8 @@ def print_plan(planned: Planned, console: Console) -> None:
         _print_curve(planned.curve, console)
     if planned.frontier is not None:
         print_frontier(planned.frontier.as_dict(planned.asked_rate, planned.rated), console)
+    if planned.predicted is not None:
+        print_predicted(planned.predicted, console)
     _say(
         console,
         "Capacity is per rank, all else of all ranks; a request counts in each row that it has a block in; read and "

@@ -38,6 +38,7 @@ def makers_of_files(folder: Path, spills: Path) -> Mapping[str, tuple[object, ..
         ),
         "recover": ("recover", SPILL, "-o", OUTPUT, "--overwrite"),
         "report": ("report", RUN_FILE, "-o", OUTPUT),
+        "model fit": ("model", "fit", RUN_FILE, "-o", OUTPUT, "--overwrite"),
         "mlperf audit": ("mlperf", "audit", TREE, "-o", OUTPUT),
         "trace fit": ("trace", "fit", SESSIONS, "-o", OUTPUT, "--overwrite"),
         "trace generate": (
@@ -107,6 +108,7 @@ def only_printing(folder: Path, made: Mapping[str, Path]) -> Mapping[str, tuple[
         "history": ("history", made["run"]),
         "mlperf check": ("mlperf", "check", made["mlperf package"] / "Example"),
         "mlperf table": ("mlperf", "table", made["mlperf package"] / "Example"),
+        "model show": ("model", "show", made["model fit"]),
         "plan": ("plan", "mooncake", *overrides(f"workload.path={made['trace']}")),
         "study show": ("study", "show", made["study copy-path"]),
         "summary": ("summary", RUN_FILE),
