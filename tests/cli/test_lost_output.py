@@ -142,6 +142,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "run": home / "run.h5",
         "recover": home / "recovered.h5",
         "report": home / "page.html",
+        "search": home / "search.h5",
         "study copy-path": home / "study.h5",
         "study scaling": home / "scaling.csv",
         "study engines": home / "engines.csv",

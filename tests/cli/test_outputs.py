@@ -19,12 +19,12 @@ Call = Callable[..., Ended]
 Start = Callable[..., Command]
 FILES = list(makers_of_files(Path(), Path()))
 FOLDERS = list(makers_of_folders(Path(), Path(), Path()))
-MAKES_HDF5 = {"run", "recover", "study copy-path"}
+MAKES_HDF5 = {"run", "recover", "search", "study copy-path"}
 
 
 @pytest.fixture(autouse=True)
 def _one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("study_copy_path", "mlperf_run"):
+    for module in ("search", "study_copy_path", "mlperf_run"):
         monkeypatch.setattr(f"kvbench.commands.{module}.get_world", SerialComm)
 
 
