@@ -221,3 +221,13 @@ def test_ranks_that_share_a_storage_wait_for_it_and_those_with_their_own_do_not(
     # Alone a load takes as long as its blocks; two ranks that load at once divide the time of what they share.
     assert own["load"]["p50_s"]["predicted"] == pytest.approx(BLOCKS * 0.001, rel=1e-3)
     assert shared["load"]["p50_s"]["predicted"] == pytest.approx(group * BLOCKS * 0.001, rel=1e-3)
+
+
+def test_a_load_that_is_too_much_is_said_to_be(kvbench: Call, trace: Path, tmp_path: Path) -> None:
+    file = storage(tmp_path, lambda in_flight: 100.0)
+    settings = ("io.threads=1", "duration_s=20")
+    found = predicted(kvbench, trace, file, *settings)
+    assert "load" not in found, found["requests"]
+    ended = kvbench(*words(trace, file, *settings), "--draws", "1")
+    assert ended.code == 0
+    assert "no request is done before the run ends; this load is too much" in ended.out

@@ -128,6 +128,9 @@ def evaluate(choices: argparse.Namespace, folder: Path, loads: Sequence[Load]) -
         for load in held_out:
             plan = json.loads(called(choices, "plan", *load.said, "--storage", str(model), "--json"))["predicted"]
             cells, errors = [], []
+            if "load" not in plan:
+                print(f"| {load.name} | {number} | predicted: nothing is done in time | | |", flush=True)
+                continue
             for p, was in zip(WANTED, measured[load.name, number], strict=True):
                 said = plan["load"][f"p{p}_s"]
                 errors.append(1e3 * said["predicted"] / was - 1)
@@ -139,7 +142,7 @@ def evaluate(choices: argparse.Namespace, folder: Path, loads: Sequence[Load]) -
             busy = f"{plan['utilisation']['predicted']:.0%}"
             print(f"| {load.name} | {number} | {' | '.join(cells)} | {busy} |", flush=True)
     print(f"\n| held out | {' | '.join(f'P{p}: off, median; noise' for p in WANTED)} |\n|---|{'---|' * len(WANTED)}")
-    for load in held_out:
+    for load in (load for load in held_out if off[load.name]):
         cells = []
         for at, (_, wanted) in enumerate(WANTED.items()):
             errors = [one[at] for one in off[load.name]]

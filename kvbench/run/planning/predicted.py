@@ -45,7 +45,7 @@ class Predicted:
     storage_ranks: int
     """That share a storage."""
     parts: Mapping[str, Mapping[str, Figure]]
-    """By PARTS and STATISTICS, in seconds."""
+    """By PARTS and STATISTICS, in seconds; none where in some simulation no request was done."""
     requests: Figure
     cut_short: Figure
     read_bytes_per_s: Figure

@@ -28,7 +28,10 @@ def print_predicted(predicted: Predicted, console: Console) -> None:
     for part in PARTS:
         if part in predicted.parts:
             table.add_row(_WORDS[part], *(_time(predicted.parts[part][name]) for name in STATISTICS))
-    console.print(table)
+    if predicted.parts:
+        console.print(table)
+    else:
+        _say(console, f"predicted{mark}: in a simulation no request is done before the run ends; this load is too much")
     _say(
         console,
         f"predicted{mark}: {_rounded(predicted.requests, 1)} requests done, storage reads "

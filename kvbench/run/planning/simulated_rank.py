@@ -23,7 +23,7 @@ from kvbench.engine.modelled_gpu import ModelledGpu
 from kvbench.engine.planner import Books
 from kvbench.engine.ready import Limits
 from kvbench.records.recorder import RowStore
-from kvbench.records.schema import MOVING_OPS, REQUEST_DTYPE, Op, Phase, label
+from kvbench.records.schema import MOVING_OPS, REQUEST_DTYPE, Op, Phase, RequestState, label
 from kvbench.records.storage_model import BETWEEN, HAND_IN, NEXT, WAKE
 from kvbench.run.planning.stations import Station
 from kvbench.workload.compute_time import ComputeTime
@@ -119,8 +119,9 @@ class SimulatedRank:
         self._over = False
         self.moved_bytes: dict[str, int] = {}
         """On storage, by the name of the operation."""
-        end_ns = None if config.duration_s is None else int((config.warmup_s + config.duration_s) * 1e9)
-        self.dispatcher.begin(Timeline(0, int(config.warmup_s * 1e9), end_ns, Phase.WARMUP))
+        measured_ns = int(config.warmup_s * 1e9)
+        self._end_ns = None if config.duration_s is None else measured_ns + int(config.duration_s * 1e9)
+        self.dispatcher.begin(Timeline(0, measured_ns, self._end_ns, Phase.WARMUP))
 
     def poke(self) -> None:
         """Workers that wait take what there is to do now."""
@@ -193,7 +194,9 @@ class SimulatedRank:
 
     def _ended(self, worker: _Worker) -> None:
         worker.in_flight -= 1
-        if worker.to_begin and worker.depth > 1:
+        if worker.to_begin and self._end_ns is not None and self._clock.now_ns >= self._end_ns:
+            self._give_up(worker)
+        elif worker.to_begin and worker.depth > 1:
             self._operate(worker)
         elif worker.to_begin:
             self._client(worker, BETWEEN, self._operate)
@@ -204,6 +207,18 @@ class SimulatedRank:
                 worker.synced = True
                 worker.in_flight = 1
                 self._at_tier(worker, _LABELS[Op.SYNC], self._ended)
+
+    def _give_up(self, worker: _Worker) -> None:
+        """The run is over: what is in flight ends, and nothing more is begun."""
+        if worker.in_flight:
+            return
+        batch, count = worker.batch, len(worker.batch) - worker.to_begin
+        if isinstance(batch, Share):
+            self.dispatcher.give_up(batch.head(count), batch.behind(count).operations(), RequestState.CUT_SHORT)
+        else:
+            self.dispatcher.give_up(batch[:count], batch[count:], RequestState.CUT_SHORT)
+        self._over = True
+        self._stations["client"].join(self._clock.now_ns, -1)
 
     def _hand_in(self, worker: _Worker) -> None:
         done, worker.batch = worker.batch, ()
