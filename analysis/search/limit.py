@@ -143,16 +143,26 @@ class Served:
 def saturated(probes: Sequence[Served]) -> list[Served]:
     """Those whose backlog grew at a load above all that were kept up with, and not far above the lowest of such loads.
     Of loads that another probe kept up with, those alone would count that were slow by chance."""
-    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    kept = _kept_up(probes)
     clear = [probe for probe in probes if probe.grew and probe.load > kept]
     lowest_load = min((probe.load for probe in clear), default=0.0)
     return [probe for probe in clear if probe.load <= lowest_load * _NEAR and probe.served_per_s > 0]
 
 
+def _kept_up(probes: Sequence[Served]) -> float:
+    """The highest load that was kept up with. One probe that kept up where several could not, clearly below it, did so
+    by chance, and would make all of them doubtful."""
+
+    def by_chance(load: float) -> bool:
+        return sum(probe.grew and probe.load <= load / _DOUBTFUL for probe in probes) >= SEVERAL
+
+    return max((probe.load for probe in probes if not probe.grew and not by_chance(probe.load)), default=0.0)
+
+
 def capacity(probes: Sequence[Served], tail: float = TAIL) -> Limit:
     """The load that can be served at most: what the saturated probes served, by what comes for each unit of load, which
     all probes say together. With fewer than three such probes the interval is 25 %."""
-    kept = max((probe.load for probe in probes if not probe.grew), default=0.0)
+    kept = _kept_up(probes)
     clear = saturated(probes)
     chosen = clear if len(clear) >= SEVERAL else [p for p in probes if p.grew and p.load >= kept / _DOUBTFUL]
     chosen = [probe for probe in chosen if probe.served_per_s > 0]

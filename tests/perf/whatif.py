@@ -15,7 +15,8 @@
 
 Runs stand in a randomised block design, in this process, one after the other. Printed is the change of each figure that
 was predicted and that came true, with 95 % intervals over the repeats, and how far apart they are; the exit code is 1
-where that is more than 20 % for the P95.
+where that is more than 20 % for the P95. Other work on the machine takes processors from some of the runs; a higher
+priority (nice, and /proc/self/autogroup where the kernel groups sessions) keeps it from that.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kvbench.config.load import parse_config
+from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.run.order import Order, Plan
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.run.steady_state import PreconditionOrder
@@ -27,6 +28,7 @@ ORDER = Order(
     run_id="20260102-030405-0123ab",
     metrics=("::1", 9464),
     precondition=PreconditionOrder(2.0, 1.5, 7),
+    speed=VirtualSpeed("copies", 2.5),
 )
 """Nothing in it is as it would be if it were not said."""
 

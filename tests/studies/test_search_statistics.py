@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kvbench_analysis.search.limit import Limit
+from kvbench_analysis.search.limit import Limit, Served, capacity
 from kvbench_analysis.search.response import Floats, Response, Tried, inflation_of, variance_of_log_mean
 from kvbench_analysis.search.served import backlog
 from kvbench_analysis.search.strategy import Bounds, Outcome, Probe, next_load, overall
@@ -174,6 +174,18 @@ def test_a_backlog_grows_above_what_can_be_served_and_not_below() -> None:
     rng = np.random.default_rng(5)
     assert all(queue.probe(rng, 1.1 * MOST).grew for _ in range(20))
     assert not any(queue.probe(rng, 0.9 * MOST).grew for _ in range(100))
+
+
+def test_one_probe_that_kept_up_by_chance_does_not_make_all_others_doubtful() -> None:
+    kept = [Served(load, False, load, load) for load in (30.0, 40.0, 48.0, 90.0)]
+    grew = [
+        Served(load, True, load, served) for load, served in ((52.0, 49.8), (53.0, 50.1), (55.0, 50.2), (60.0, 50.0))
+    ]
+    limit = capacity([*kept, *grew])
+    assert limit.low < 50 < limit.high
+    assert limit.width < 0.02
+    # Two such probes are too few to say so of a third.
+    assert capacity([*kept, *grew[:2]]).width > 0.2
 
 
 def test_a_lower_objective_decides() -> None:
