@@ -111,12 +111,12 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of all keys; a list's position is N. Of sections only `model` and `compute` are values."""
+    """(dotted key, field) of all keys; a list's position is N. `model`, `compute` and `prices` are values as well."""
     for name, field in section.model_fields.items():
         annotation = field.annotation
         inner = models_in(annotation)
         key = f"{prefix}{name}"
-        if not inner or name in ("model", "compute"):
+        if not inner or name in ("model", "compute", "prices"):
             yield key, field
         below = f"{key}.N." if typing.get_origin(annotation) is tuple else f"{key}."
         for model in inner:
@@ -126,6 +126,7 @@ def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 def as_configured(key: str, cell: str) -> Any:
     """The value that a default, as it stands in the documentation, means."""
     value = yaml.safe_load(cell)
+    value = tuple(value) if isinstance(value, list) else value
     return parse_bytes(value) if isinstance(value, str) and key.endswith("bytes") and value != "auto" else value
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from kvbench_analysis.summary.headlines import answer, compaction
 from kvbench_analysis.summary.look_ups_print import prefix_hits
+from kvbench_analysis.summary.objectives_print import objectives_headline
 from kvbench_analysis.summary.summary import Summary, what_was_measured
 from kvbench_analysis.tables.percentiles import operations_needed
 from kvbench_analysis.text import overlapping, units
@@ -31,6 +32,8 @@ def print_brief(summary: Summary, console: Console) -> None:
     hits = prefix_hits(summary)
     if hits:
         point.append(hits)
+    if summary.objectives is not None:
+        point.append(objectives_headline(summary.objectives))
     if summary.run["records"] != "full":
         point.append(f"percentiles: {summary.run['percentiles_are']}")
     counted = [row for row in summary.operations.to_dict("records") if row["operations"]]
