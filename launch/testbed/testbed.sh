@@ -38,6 +38,11 @@ usage() {
     sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'
 }
 
+# wait_for_ssh NODE: until its sshd lets in.
+wait_for_ssh() {
+    wait_for 20 ssh -F "$STATE/ssh_config" "$(address "$1")" true || fail "no ssh to node $1: see $STATE/nodes/$1/log/sshd"
+}
+
 up() {
     local nodes=2 slots=2 with_gluster=yes with_ceph=no with_s3=no ceph_copies=2 ceph_size=4G local_size='' node
     while [ $# -gt 0 ]; do
@@ -92,7 +97,7 @@ up() {
     write_hosts "$nodes" "$slots" > "$STATE/hosts"
     write_environment > "$STATE/env.sh"
     for ((node = 1; node <= nodes; node++)); do
-        wait_for 20 ssh -F "$STATE/ssh_config" "$(address "$node")" true || fail "no ssh to node $node: see $STATE/nodes/$node/log/sshd"
+        wait_for_ssh "$node"
     done
     trap - EXIT INT TERM HUP
     say "$nodes nodes are up: . $STATE/env.sh; mpirun --hostfile $STATE/hosts -n $((nodes * slots)) kvbench run CONFIG --dir $LOCAL"
@@ -307,7 +312,7 @@ main() {
             start_node "$1"
             [ "$1" != "$STORAGE" ] || ! has_gluster || restart_storage
             [ "$1" != "$STORAGE" ] || ! has_ceph || restart_ceph
-            [ "$1" = "$STORAGE" ] || mount_all "$1"
+            [ "$1" = "$STORAGE" ] || { wait_for_ssh "$1" && mount_all "$1"; }
             ;;
         mount) need_node "${1:-}"; if [ "${2:-}" = cephfs ]; then mount_cephfs "$1"; else mount_shared "$1"; fi ;;
         unmount) need_node "${1:-}"; in_node "$1" umount "$([ "${2:-}" = cephfs ] && echo "$CEPHFS" || echo "$SHARED")" ;;

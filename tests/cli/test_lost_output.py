@@ -153,6 +153,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
         "mlperf package": home / "tree",
         "trace": home / "trace.jsonl",
         "trace fit": home / "sessions.yaml",
+        "model fit": home / "made.storage",
         "trace generate": home / "made.parquet",
         "trace convert": home / "trace.parquet",
         "trace sample": home / "sample.parquet",

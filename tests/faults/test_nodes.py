@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
-from laid_out import BUCKET, LAYOUTS, NIXL, SHORT_CONTEXTS, skip_without_library
+from laid_out import BUCKET, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
 from node_bed import NodeBed
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,6 @@ AWAY = {
     "nixl": ("files by NIXL: ", (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB}]", *NIXL[-3:])),
     "slab-rings": ("slab on rings: ", (*ON_ONE_TIER, "io.engine=uring", "io.depth=8", "io.threads=2")),
 }
-KILLED = {"files": ("", ()), "bucket-rings": ("buckets on rings: ", LAYOUTS["bucket-rings"][1])}
 
 
 @pytest.fixture
@@ -70,8 +69,10 @@ def clean_on(bed: NodeBed, node: int, directory: Path) -> list[str]:
     return bed.files(node, directory)
 
 
-def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
-    run = on_nodes()
+@PLAIN_AND_EACH
+def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
+    skip_without_library(name)
+    run = on_nodes(*layout)
     run.break_it(lambda: bed.call("cut", 2))
     outcome = run.outcome()
     assert outcome.seconds < MOST_SECONDS
@@ -82,12 +83,12 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell) -> None:
     assert len(rows) == 4
     assert sum(rows) >= outcome.before > 0
     assert [clean_on(bed, node, bed.local) for node in (1, 2)] == [[], []]
-    tell(f"network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
+    tell(f"{name}network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
 
 
-@pytest.mark.parametrize("which", KILLED)
-def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, which: str) -> None:
-    name, layout = KILLED[which]
+@PLAIN_AND_EACH
+def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
+    skip_without_library(name)
     run = on_nodes(*layout, own=True)
     run.break_it(lambda: bed.call("kill", 2))
     outcome = run.outcome()
