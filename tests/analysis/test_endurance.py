@@ -29,7 +29,7 @@ def run() -> SyntheticRun:
 
 
 def found(run: SyntheticRun, path: FilePath, rated: RatedDrives | None = None) -> Endurance:
-    figures = ka.summarize(ka.load(run.write(path / "run.h5", overwrite=True)), rated).endurance
+    figures = ka.summarize(ka.load(run.write(path / "run.h5", overwrite=True)), rated=rated).endurance
     assert figures is not None
     return figures
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def carried_out(wants: Wanted, out: Path, *, resume: bool = False, keep: bool = 
     figures = run_search(SerialComm(), order, Console(file=printed, width=300))
     assert figures is not None
     return figures, printed.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def throttled_tiers() -> Iterator[None]:
+    """There are such tiers, in the tests of this file alone."""
+    throttled.plug()
+    yield
+    throttled.unplug()
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ ends when its turn is over. Nothing is kept: objects are only remembered. Writes
 import threading
 import time
 
-from kvbench.config.names import TierKind
+from kvbench.config.names import TIER_KINDS, TierKind
 from kvbench.records.schema import Path
 from kvbench.tiers.arena import Memory
 from kvbench.tiers.contract import Tier
-from kvbench.tiers.kinds import Kind, register
+from kvbench.tiers.kinds import KINDS, Kind, register
 from kvbench.tiers.transfer import WHOLE, Cell, Part
 
 READS_PER_S = 50.0
@@ -59,8 +59,17 @@ class ThrottledTier(Tier):
         """Nothing: there is nothing to look at."""
 
 
-register(
-    "throttled",
-    Kind(lambda area, settings: ThrottledTier()),
-    TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
-)
+def plug() -> None:
+    """Make kvbench know the kind of tier, in this process."""
+    if "throttled" not in KINDS:
+        register(
+            "throttled",
+            Kind(lambda area, settings: ThrottledTier()),
+            TierKind(storage=True, has_target=False, keeps_bytes=False, shared=False),
+        )
+
+
+def unplug() -> None:
+    """Make it forget it again."""
+    for table in (KINDS, TIER_KINDS):
+        table.pop("throttled", None)

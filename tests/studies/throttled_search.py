@@ -4,7 +4,6 @@ import io
 import json
 from pathlib import Path
 
-import throttled  # noqa: F401 - it adds its kind of tier
 from kvbench_analysis.search.print import search_to_json
 from rich.console import Console
 

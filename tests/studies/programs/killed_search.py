@@ -12,6 +12,7 @@ from kvbench.cluster.comm import SerialComm
 from kvbench.run.output.spill_files import SpillOrder
 from kvbench.studies.search import SearchOrder, run_search
 
+throttled.plug()
 throttled.READS_PER_S = 1e5
 folder = Path(sys.argv[1])
 changes = {
