@@ -12,6 +12,7 @@ from kvbench_analysis.contention.contention import Contention, contention, no_co
 from kvbench_analysis.contention.factor import FEWEST_OPERATIONS
 from kvbench_analysis.plots import tables
 from kvbench_analysis.plots.contention import contention_curve
+from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.plots.latency import latency_bands, latency_cdf, parts_by_rank
 from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
@@ -30,6 +31,8 @@ from kvbench.records.prices import Prices
 
 _BUSY_PCT: Final = 90.0
 _FEWEST_PARTS: Final = 20
+_OF_NO_ROWS: Final = ("precondition", "load-curve")
+"""Figures that are whole where the rows of a run are a sample."""
 _MOST_PARTS: Final = 300
 
 
@@ -80,6 +83,8 @@ class Given:
     """The endurance of the drives under test; likewise."""
     highest_load: str = ""
     """What a search found, as a sentence."""
+    load_curve: Figure | None = None
+    """And its picture."""
 
 
 def collect(run: Run, name: str, given: Given = Given()) -> Content:
@@ -107,6 +112,8 @@ def collect(run: Run, name: str, given: Given = Given()) -> Content:
     before = summary.preconditioning
     if before is not None:
         figures.append(Shown("precondition", "Writes before the load", precondition_rounds(before)))
+    if given.load_curve is not None:
+        figures.append(Shown("load-curve", "The highest load within objectives", given.load_curve))
     return Content(
         name=name,
         run=run,
@@ -115,7 +122,7 @@ def collect(run: Run, name: str, given: Given = Given()) -> Content:
         focus=focus,
         contention=contended,
         attribution=attributed,
-        figures={s.key: s if s.key == "precondition" else _of_sample(s, run) for s in figures},
+        figures={s.key: s if s.key in _OF_NO_ROWS else _of_sample(s, run) for s in figures},
         focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
         bands=bands,
         highest_load=given.highest_load,

@@ -53,8 +53,9 @@ def sentences(content: Content) -> list[Element]:
     found = content.summary.first_token
     if found is None:
         no_words = f"No time to first token: {content.summary.no_first_token}."
-        return [element("p", no_words, class_="second")]
-    lines = (_kept(content, found), _pays(found), _searched(content))
+        lines = [content.highest_load] if content.highest_load else []
+        return [element("p", no_words, class_="second"), *(element("p", line, class_="lead point") for line in lines)]
+    lines = [_kept(content, found), _pays(found), _searched(content)]
     return [element("p", tagged(line), class_="lead point") for line in lines]
 
 
@@ -142,4 +143,4 @@ def _pays(found: FirstToken) -> str:
 def _searched(content: Content) -> str:
     if content.highest_load:
         return content.highest_load
-    return f"The highest load within objectives was not searched: {_SEARCH} does."
+    return f"The highest load within objectives was not searched: {_SEARCH} does, and the report's --search shows it."

@@ -103,6 +103,7 @@ def _run(content: Content, prefix: str, several: bool) -> Element:
         element("h2", content.name) if several else None,
         answer(content),
         part("Time to first token", shown["first-token"], shown["break-even"], *first_tokens.tables(content)),
+        *([part("The highest load", shown["load-curve"])] if "load-curve" in shown else []),
         part("Latency", shown["latency"], details.percentile_table(content)),
         part(
             "Where the time went",

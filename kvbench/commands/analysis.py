@@ -6,7 +6,11 @@ from typing import Final
 import click
 import kvbench_analysis as ka
 from kvbench_analysis.compare import print as compare_print
+from kvbench_analysis.plots.figure import Figure
 from kvbench_analysis.report import Given, write_report
+from kvbench_analysis.search.curve import curve_of
+from kvbench_analysis.search.print import sentence
+from kvbench_analysis.search.study import search_figures
 from rich.console import Console
 
 from kvbench.commands.drives import drive_options
@@ -18,6 +22,7 @@ from kvbench.errors import KvbenchError
 from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import Written
 from kvbench.records.prices import Prices, prices_of
+from kvbench.records.search import KIND as SEARCH
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -106,6 +111,15 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
     return dict(zip(labels, groups, strict=True))
 
 
+def _searched(path: Path) -> tuple[str, Figure | None]:
+    """What a search found, in a sentence, and its curve."""
+    study = ka.load(path)
+    if study.attributes.get("kind") != SEARCH:
+        raise KvbenchError(f"{path} is no study file of `kvbench search`: give --search one, or leave it out")
+    found = search_figures(study)
+    return sentence(found), curve_of(found)
+
+
 @click.command()
 @click.argument("run_files", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", required=True, type=OUTPUT_FILE, help="The page, such as report.html.")
@@ -113,6 +127,7 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
 @slo_option
 @prices_option
 @drive_options
+@click.option("--search", type=PATH, help="A study file of `kvbench search`: the page says the highest load too.")
 def report(
     run_files: tuple[Path, ...],
     out: Path,
@@ -120,9 +135,11 @@ def report(
     slo: tuple[str, ...],
     prices: str | None,
     rated: RatedDrives | None,
+    search: Path | None,
 ) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    given = Given(slo, _prices(prices), rated)
+    highest_load, curve = ("", None) if search is None else _searched(search)
+    given = Given(slo, _prices(prices), rated, highest_load, curve)
     written = write_report([ka.load(path) for path in run_files], out, png=png, given=given)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())

@@ -8,9 +8,9 @@ import numpy as np
 from kvbench_analysis.copy_path import copy_path
 from kvbench_analysis.copy_path import print as copy_path_print
 from kvbench_analysis.engines import study as engine_study
-from kvbench_analysis.plots.load_curve import load_curve
 from kvbench_analysis.scaling import study as scaling_study
 from kvbench_analysis.search import print as search_print
+from kvbench_analysis.search.curve import curve_of
 from kvbench_analysis.search.study import SearchFigures, search_figures
 from kvbench_analysis.whatif import print as whatif_print
 from kvbench_analysis.whatif import study as whatif_study
@@ -80,15 +80,9 @@ def print_search_study(
     figures: SearchFigures, console: Console, *, as_json: bool = False, plot: Path | None = None
 ) -> None:
     """Print the limit that a search found and its probes, or everything as JSON; draw its curve where `plot` is."""
-    if plot is not None and len(figures.probes):
-        limit = figures.limit
-        load_curve(
-            figures.probes,
-            [(objective.name, objective.bound_s) for objective in figures.objectives],
-            {"estimate": limit.estimate, "low": limit.low, "high": limit.high},
-            f"{figures.asked.key}, {search_print.UNITS.get(figures.asked.key, '')}",
-            "Capacity curve",
-        ).save(plot)
+    curve = None if plot is None else curve_of(figures)
+    if plot is not None and curve is not None:
+        curve.save(plot)
     if as_json:
         click.echo(search_print.search_to_json(figures))
     else:

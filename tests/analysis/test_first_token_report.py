@@ -53,7 +53,8 @@ def test_the_top_says_it_in_three_sentences(tmp_path: Path) -> None:
     assert "what limits it is loading what was found" in first
     assert re.match(r"Prefixes from [\d ]+ tokens on .* load faster than they are computed \(modelled\)", second)
     assert (
-        third == "The highest load within objectives was not searched: kvbench search CONFIG --slo 'ttft_p95<2s' does."
+        third == "The highest load within objectives was not searched: kvbench search CONFIG --slo 'ttft_p95<2s' does, "
+        "and the report's --search shows it."
     )
     assert html.index(points[2][:20]) < html.index("Storage reads ran at")
 

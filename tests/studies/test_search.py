@@ -1,5 +1,6 @@
 """A search as a user has it: on storage with a known limit, gone on with after a kill, refused, and shown again."""
 
+import html
 import io
 import json
 import os
@@ -112,10 +113,20 @@ def test_what_a_killed_search_measured_is_not_measured_again(short: Wanted, tmp_
 
 
 def test_the_run_files_of_probes_are_kept_where_that_is_asked(short: Wanted, tmp_path: Path) -> None:
-    carried_out(short, tmp_path / "search.h5", keep=True)
+    figures, _ = carried_out(short, tmp_path / "search.h5", keep=True)
     runs = sorted((tmp_path / "search-probes").glob("*.h5"))
     assert [run.name for run in runs] == [f"probe-{number}.h5" for number in (1, 2, 3, 4)]
     assert load(runs[0]).config["arrivals"]["rate"] == 100, "the lowest that was asked for, above the configuration's"
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(
+        commands, ["report", str(runs[0]), "-o", str(page), "--search", str(tmp_path / "search.h5")]
+    )
+    assert done.exit_code == 0, done.output
+    text = page.read_text(encoding="utf-8")
+    assert html.escape(sentence(figures), quote=False) in text
+    assert 'id="run-1-load-curve"' in text
+    done = CliRunner().invoke(commands, ["report", str(runs[0]), "-o", str(page), "--search", str(runs[1])])
+    assert "probe-2.h5 is no study file of `kvbench search`" in str(done.exception) + done.output
 
 
 def test_the_highest_throughput_is_sought_too(tmp_path: Path) -> None:
