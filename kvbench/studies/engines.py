@@ -14,16 +14,14 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from kvbench.cluster.comm import detect_launcher
-from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.engines import Twin, read_engine, shipped_engines
 from kvbench.config.load import load_config
 from kvbench.errors import KvbenchError
-from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
+from kvbench.records.outputs import Kind, check_output
 from kvbench.run.order import Order
 from kvbench.studies.bucket_limit import measure_bucket_limit
+from kvbench.studies.jobs import refuse_inside_a_job, run_files, run_job
 from kvbench.studies.limit import Limit, measure_limit
-from kvbench.studies.one_run import PROGRAM, arguments_of
 from kvbench.tiers.kinds import kind_at, target_at
 from kvbench.tiers.object.target import BucketTarget
 
@@ -123,21 +121,11 @@ def run_engines(choices: EngineChoices, record: Callable[[EngineRun, Path, Limit
 
     Raises KvbenchError when a run fails or is interrupted; the table then holds those before.
     """
-    launcher = detect_launcher()
-    if launcher is not None:
-        raise KvbenchError(
-            f"kvbench study engines starts an MPI job for each run, and {launcher.name} has started this one: start it "
-            "outside, with --ranks"
-        )
+    refuse_inside_a_job("kvbench study engines", "--ranks")
     check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
     check_place(choices)
     runs = plan_runs(choices)
-    folder = choices.out.with_name(f"{choices.out.stem}-runs")
-    make_folder(folder, "the run files", "choose another --out")
-    with alone_in(folder, "wait until it has ended, or choose another --out"):
-        paths = [folder / f"{run.name}.h5" for run in runs]
-        for path in paths:
-            check_output(path, HDF5, replace=choices.overwrite)
+    with run_files(choices.out, [run.name for run in runs], replace=choices.overwrite) as paths:
         _carry_out(choices, list(zip(runs, paths, strict=True)), record, console)
 
 
@@ -151,7 +139,6 @@ def _carry_out(
     for number, (run, path) in enumerate(runs):
         if number % len(choices.engines) == 0:
             limit = _limit_of(choices.place)
-        path.unlink(missing_ok=True)
         order = Order(
             source=choices.source,
             directory=choices.place,
@@ -160,10 +147,7 @@ def _carry_out(
             engine=run.engine,
             overwrite=True,
         )
-        code = start_ranks(choices.ranks, arguments_of(order), None, program=PROGRAM)
-        if code:
-            kept = f"; the {number} runs before it are in {choices.out}" if number else ""
-            raise KvbenchError(f"{run.name} failed with exit code {code}; its message is above{kept}")
+        run_job(order, choices.ranks, None, number, choices.out)
         console.print(
             f"run {number + 1} of {len(runs)}: {run.twin.text}: {record(run, path, limit)}",
             soft_wrap=True,

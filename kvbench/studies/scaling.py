@@ -16,15 +16,12 @@ from typing import Final, Literal
 import numpy as np
 from rich.console import Console
 
-from kvbench.cluster.comm import detect_launcher
-from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.load import load_config
 from kvbench.config.run_config import RunConfig, TraceWorkload
 from kvbench.errors import KvbenchError
-from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
-from kvbench.records.reader import open_run
+from kvbench.records.outputs import Kind, check_output
 from kvbench.run.order import Order
-from kvbench.studies.one_run import PROGRAM, arguments_of
+from kvbench.studies.jobs import refuse_inside_a_job, run_files, run_job
 
 Scaling = Literal["weak", "strong"]
 TABLE: Final = Kind("the table of a scaling study", (b"scaling,nodes,ranks_per_node,",))
@@ -143,24 +140,13 @@ def run_scaling(
 
     Raises KvbenchError when a run fails or is interrupted; the table then holds those before.
     """
-    launcher = detect_launcher()
-    if launcher is not None:
-        raise KvbenchError(
-            f"kvbench study scaling starts an MPI job for each run, and {launcher.name} has started this one: start it "
-            "outside, with --hosts for other nodes"
-        )
+    refuse_inside_a_job("kvbench study scaling", "--hosts for other nodes")
     check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
     config = load_config(choices.source, choices.overrides)
     runs = plan_runs(choices, config)
-    folder = choices.out.with_name(f"{choices.out.stem}-runs")
-    make_folder(folder, "the run files", "choose another --out")
     done: list[tuple[ScalingRun, Path]] = []
-    with alone_in(folder, "wait until it has ended, or choose another --out"):
-        paths = [folder / f"{run.name}.h5" for run in runs]
-        for path in paths:
-            check_output(path, HDF5, replace=choices.overwrite)
+    with run_files(choices.out, [run.name for run in runs], replace=choices.overwrite) as paths:
         for run, path in zip(runs, paths, strict=True):
-            path.unlink(missing_ok=True)
             order = Order(
                 source=choices.source,
                 directory=str(choices.directory.absolute()),
@@ -169,9 +155,7 @@ def run_scaling(
                 overwrite=True,
             )
             hosts = ",".join(f"{host}:{run.ranks_per_node}" for host in choices.hosts[: run.nodes])
-            code = start_ranks(run.ranks, arguments_of(order), hosts, program=PROGRAM)
-            if code:
-                raise KvbenchError(_what_happened(path, code, len(done), choices.out))
+            run_job(order, run.ranks, hosts, len(done), choices.out)
             done.append((run, path))
             figures = record(done)
             console.print(
@@ -179,9 +163,3 @@ def run_scaling(
                 soft_wrap=True,
                 highlight=False,
             )
-
-
-def _what_happened(path: Path, code: int, done: int, table: Path) -> str:
-    interrupted = path.exists() and open_run(path).attributes.get("status") == "interrupted"
-    what = "interrupted" if interrupted else f"{path.stem} failed with exit code {code}; its message is above"
-    return f"{what}; the {done} runs before it are in {table}" if done else what

@@ -14,15 +14,13 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from kvbench.cluster.comm import detect_launcher
-from kvbench.cluster.launch.start import start_ranks
 from kvbench.config.load import load_config
 from kvbench.config.run_config import RunConfig
 from kvbench.config.virtual_speed import PARTS, VirtualSpeed
 from kvbench.errors import KvbenchError
-from kvbench.records.outputs import HDF5, Kind, alone_in, check_output, make_folder
+from kvbench.records.outputs import Kind, check_output
 from kvbench.run.order import Order, check_speed
-from kvbench.studies.one_run import PROGRAM, arguments_of
+from kvbench.studies.jobs import refuse_inside_a_job, run_files, run_job
 
 TABLE: Final = Kind("the table of a what-if study", (b"question,factor,repeat,",))
 """What the runs' figures are kept in (`whatif_table`)."""
@@ -159,12 +157,7 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
 
     Raises KvbenchError when a run fails or is interrupted; the table then holds those before.
     """
-    launcher = detect_launcher()
-    if launcher is not None:
-        raise KvbenchError(
-            f"kvbench study whatif starts an MPI job for each run, and {launcher.name} has started this one: start it "
-            "outside, with --ranks"
-        )
+    refuse_inside_a_job("kvbench study whatif", "--ranks")
     check_output(choices.out, TABLE, replace=choices.overwrite, inputs=[choices.source])
     config = load_config(choices.source, choices.overrides, choices.engine)
     if config.has_target and choices.place is None:
@@ -172,15 +165,9 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
             f"{choices.source} has a {config.tiers[-1].kind} tier: give the directory under test with --dir"
         )
     runs = plan_runs(choices, config)
-    folder = choices.out.with_name(f"{choices.out.stem}-runs")
-    make_folder(folder, "the run files", "choose another --out")
-    with alone_in(folder, "wait until it has ended, or choose another --out"):
-        paths = [folder / f"{run.name}.h5" for run in runs]
-        for path in paths:
-            check_output(path, HDF5, replace=choices.overwrite)
+    with run_files(choices.out, [run.name for run in runs], replace=choices.overwrite) as paths:
         console.print(announced(runs, config), highlight=False, soft_wrap=True)
         for number, (run, path) in enumerate(zip(runs, paths, strict=True)):
-            path.unlink(missing_ok=True)
             order = Order(
                 source=choices.source,
                 directory=choices.place,
@@ -190,10 +177,7 @@ def run_whatif(choices: WhatIfChoices, record: Callable[[WhatIfRun, Path], str],
                 overwrite=True,
                 speed=run.speed,
             )
-            code = start_ranks(choices.ranks, arguments_of(order), None, program=PROGRAM)
-            if code:
-                kept = f"; the {number} runs before it are in {choices.out}" if number else ""
-                raise KvbenchError(f"{run.name} failed with exit code {code}; its message is above{kept}")
+            run_job(order, choices.ranks, None, number, choices.out)
             console.print(
                 f"run {number + 1} of {len(runs)}: {run.text}: {record(run, path)}", soft_wrap=True, highlight=False
             )

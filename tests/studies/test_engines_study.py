@@ -11,7 +11,7 @@ from obstore.store import LocalStore
 from rich.console import Console
 
 from kvbench.errors import KvbenchError
-from kvbench.studies import engines
+from kvbench.studies import engines, jobs
 from kvbench.studies.bucket_limit import measure_bucket_limit
 from kvbench.studies.engines import EngineChoices, EngineRun, engines_for, plan_runs, run_engines
 from kvbench.studies.limit import Limit, measure_limit
@@ -78,7 +78,7 @@ def test_the_limit_is_measured_once_in_each_repeat_and_a_run_that_fails_keeps_th
         assert ranks == 2
         return 1 if len(started) == 5 else 0
 
-    monkeypatch.setattr(engines, "start_ranks", start)
+    monkeypatch.setattr(jobs, "start_ranks", start)
     told: list[tuple[EngineRun, Path, Limit]] = []
 
     def record(run: EngineRun, path: Path, limit: Limit) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kvbench.config.load import parse_config
 from kvbench.errors import KvbenchError
-from kvbench.studies import scaling
+from kvbench.studies import jobs
 from kvbench.studies.scaling import BOTH, ScalingChoices, ScalingRun, node_counts, plan_runs, run_scaling
 from kvbench.studies.scaling_table import COLUMNS, ScalingTable
 
@@ -117,7 +117,7 @@ def launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
         shutil.copy(known, out)
         return 0
 
-    monkeypatch.setattr(scaling, "start_ranks", start)
+    monkeypatch.setattr(jobs, "start_ranks", start)
     return started
 
 

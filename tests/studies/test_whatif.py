@@ -20,7 +20,7 @@ from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.errors import KvbenchError
 from kvbench.run import runner
 from kvbench.run.order import Order, marks_of
-from kvbench.studies import whatif
+from kvbench.studies import jobs
 from kvbench.studies.whatif import WhatIfChoices, announced, plan_runs, questions_for, read_questions, run_whatif
 from kvbench.studies.whatif_table import WhatIfTable
 
@@ -146,7 +146,7 @@ def launches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Order]:
             run.changed(attributes=marks_of(order.speed), tables={"delays": delays}).write(order.out)
         return 0
 
-    monkeypatch.setattr(whatif, "start_ranks", start)
+    monkeypatch.setattr(jobs, "start_ranks", start)
     return started
 
 
