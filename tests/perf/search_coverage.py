@@ -19,7 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 LIMIT = 50.0
 """`throttled.READS_PER_S`."""
-sys.path.insert(0, str(HERE.parent / "studies"))
+sys.path.insert(0, str(HERE.parent / "studies" / "harness"))
 
 
 def one(arguments: list[str]) -> dict[str, Any]:

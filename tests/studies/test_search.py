@@ -20,7 +20,7 @@ from kvbench_analysis.search.print import sentence
 from kvbench_analysis.search.study import SearchFigures, search_figures
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "harness"))
 import throttled
 from throttled import READS_PER_S
 from throttled_search import configuration, searched, wanted

@@ -63,6 +63,7 @@ def plan(
     overrides: Sequence[str],
     capacity: Capacity | None,
     ranks: int | None = None,
+    *,
     capacities: Capacities | None = None,
     policies: Sequence[str] = CHAIN_POLICIES,
     export: Callable[[RunConfig, Sequence[Operations]], None] | None = None,
