@@ -1,7 +1,7 @@
 """A `Plot` drawn with matplotlib, for files: on light paper, with its title above it and its note below."""
 
 import textwrap
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from kvbench_analysis.plots import palette
@@ -142,7 +142,7 @@ def _cells(drawn: MatplotlibFigure, axes: Axes, mark: Cells) -> None:
     bar.ax.tick_params(colors=_FAINT, labelsize=8)
 
 
-def _axis(axes: Axes, which: str, axis: Axis) -> None:
+def _axis(axes: Axes, which: Literal["x", "y"], axis: Axis) -> None:
     line = axes.xaxis if which == "x" else axes.yaxis
     axes.set(**{f"{which}scale": axis.kind, f"{which}label": _text(axis.label)})
     line.label.set(color=_INK, fontsize=9)
@@ -151,6 +151,12 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
     if axis.kind == "log":
         line.set_major_locator(LogLocator(numticks=12))
         line.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        # Within two powers of ten, 2 and 5 times one as well.
+        low, high = line.get_view_interval()
+        few = bool(high < 100 * low)
+        line.set_minor_locator(LogLocator(subs=(2.0, 5.0)) if few else NullLocator())
+        line.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.tick_params(axis=which, which="minor", colors=_FAINT, labelsize=9)
     if axis.ticks:
         line.set_ticks(list(axis.ticks), [_text(name) for name in axis.ticks.values()])
         line.set_minor_locator(NullLocator())
