@@ -242,6 +242,7 @@ def test_several_runs_are_compared_first_and_then_shown_one_by_one(truth: Synthe
     assert "run1 against run0" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_measured_nothing_can_be_compared(tmp_path: FilePath) -> None:
     few = run_of([record_rows(np.random.default_rng(1), 30)])
     _, parsed = report(tmp_path, few, empty_run(), png=tmp_path / "png")

@@ -54,6 +54,7 @@ def test_the_times_of_a_known_storage_are_found(tmp_path: Path, seconds_at: Seco
         assert found[in_flight - 1] == pytest.approx(seconds_at(in_flight), rel=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds_at", [latency, bandwidth, both])
 def test_times_between_the_loads_that_were_measured_are_found_too(tmp_path: Path, seconds_at: SecondsAt) -> None:
     found = times_at(fitted(tmp_path, seconds_at).of("storage", "read"), MIB, 16).seconds[0]
@@ -61,6 +62,7 @@ def test_times_between_the_loads_that_were_measured_are_found_too(tmp_path: Path
         assert found[in_flight - 1] == pytest.approx(seconds_at(in_flight), rel=0.12)
 
 
+@pytest.mark.slow
 def test_works_are_those_of_the_storage(tmp_path: Path) -> None:
     drawn = times_at(fitted(tmp_path, both).of("storage", "read"), MIB, 16).works[3]
     assert drawn[13] == pytest.approx(np.log(2), rel=0.15), "the median of an exponential distribution of mean 1"
@@ -68,6 +70,7 @@ def test_works_are_those_of_the_storage(tmp_path: Path) -> None:
     assert times_at(steady, MIB, 16).works == pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_truth_lies_in_the_range_of_the_resamples(tmp_path: Path) -> None:
     inside = 0
     for seed in range(6):

@@ -108,6 +108,7 @@ del cache, small
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["lru", "lfu", "s3-fifo"])
 @pytest.mark.parametrize("admission", ["always", "second-use"])
 def test_memory_that_is_lacking_is_an_error_and_the_cache_goes_on(policy: str, admission: str) -> None:

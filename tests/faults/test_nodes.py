@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
-from laid_out import BUCKET, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
+from laid_out import BUCKET, LAYOUTS, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
 from node_bed import NodeBed
 
 pytestmark = pytest.mark.slow
@@ -31,6 +31,10 @@ AWAY = {
     "nixl": ("files by NIXL: ", (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB}]", *NIXL[-3:])),
     "slab-rings": ("slab on rings: ", (*ON_ONE_TIER, "io.engine=uring", "io.depth=8", "io.threads=2")),
 }
+
+KILLED = pytest.mark.parametrize(
+    ("name", "layout"), [("", ()), ("buckets on rings: ", LAYOUTS["bucket-rings"][1])], ids=["plain", "bucket-rings"]
+)
 
 
 @pytest.fixture
@@ -86,9 +90,8 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell, name: st
     tell(f"{name}network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
 
 
-@PLAIN_AND_EACH
+@KILLED
 def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
-    skip_without_library(name)
     run = on_nodes(*layout, own=True)
     run.break_it(lambda: bed.call("kill", 2))
     outcome = run.outcome()

@@ -52,9 +52,9 @@ def throttled_tiers() -> Iterator[None]:
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
-    """Four probes of 0.4 s, at loads that are met on any machine unless it cannot serve them at all."""
+    """Four probes of 1 s, at loads that are met on any machine unless it cannot serve them at all."""
     monkeypatch.setattr(throttled, "READS_PER_S", 1e5)
-    changes: dict[str, Any] = {"seconds": 0.4, "warmup_s": 0.05, "most": 4, "low": 100.0, "high": 1600.0}
+    changes: dict[str, Any] = {"seconds": 1.0, "warmup_s": 0.1, "most": 4, "low": 100.0, "high": 1600.0}
     changes["objectives"] = ("storage_p50<60s",)
     return replace(wanted(configuration(tmp_path)), **changes)
 
@@ -63,7 +63,7 @@ def test_every_probe_is_in_one_file_that_is_shown_again(short: Wanted, tmp_path:
     out = tmp_path / "search.h5"
     figures, printed = carried_out(short, out)
     assert len(figures.probes) == 4
-    assert "probes of 0.05 s of warm-up and 0.4 s: 4 more take about" in printed
+    assert "probes of 0.1 s of warm-up and 1 s: 4 more take about" in printed
     assert "which it is at most" in printed
     assert printed.count("requests/s served") == 4
     assert [path.name for path in tmp_path.iterdir() if "probe" in path.name] == [], "run files are removed"
@@ -81,6 +81,7 @@ def test_every_probe_is_in_one_file_that_is_shown_again(short: Wanted, tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_search_that_ended_early_goes_on_with_what_it_has(short: Wanted, tmp_path: Path) -> None:
     out = tmp_path / "search.h5"
     carried_out(replace(short, most=4), out)
@@ -112,6 +113,7 @@ def test_what_a_killed_search_measured_is_not_measured_again(short: Wanted, tmp_
     assert len(figures.probes) > len(before)
 
 
+@pytest.mark.slow
 def test_the_run_files_of_probes_are_kept_where_that_is_asked(short: Wanted, tmp_path: Path) -> None:
     figures, _ = carried_out(short, tmp_path / "search.h5", keep=True)
     runs = sorted((tmp_path / "search-probes").glob("*.h5"))
@@ -129,6 +131,7 @@ def test_the_run_files_of_probes_are_kept_where_that_is_asked(short: Wanted, tmp
     assert "probe-2.h5 is no study file of `kvbench search`" in str(done.exception) + done.output
 
 
+@pytest.mark.slow
 def test_the_highest_throughput_is_sought_too(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"seconds": 1.0, "warmup_s": 0.2, "most": 5, "aim": "max-throughput", "objectives": ()}
     figures, _ = carried_out(replace(wanted(configuration(tmp_path)), **changes), tmp_path / "search.h5")
@@ -163,6 +166,7 @@ def search(folder: Path, *words: object) -> Result:
     return CliRunner().invoke(commands, ["search", str(folder / "pipe.yaml"), *usual, *map(str, words)])
 
 
+@pytest.mark.slow
 def test_a_limit_outside_the_bounds_has_a_sentence_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
     configuration(tmp_path)
     rate = ("--vary", "arrivals.rate", "--set", "arrivals.rate=150")

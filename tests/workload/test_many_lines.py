@@ -36,6 +36,7 @@ def outcome(path: Path, skip: bool) -> tuple[object, ...]:
     return (*(array.tolist() for array in arrays), *((array.dtype.str, array.shape) for array in arrays), rest)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     lines=st.lists(st.one_of(st.sampled_from(LINES[:6]), st.sampled_from(LINES)), max_size=12),

@@ -64,6 +64,7 @@ def test_a_user_thinks_from_four_to_six_fifths_of_its_time_whatever_becomes_of_i
         assert abs(sum(gaps) / len(gaps) / think_ns - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_contexts_and_outputs_are_a_quarter_of_the_user_to_the_whole() -> None:
     schedule = ReferenceSchedule(config_of(), 0)
     for number, requests in of_users(sent(3000)).items():
@@ -77,6 +78,7 @@ def test_contexts_and_outputs_are_a_quarter_of_the_user_to_the_whole() -> None:
             assert request.context[0].tokens == request.context_tokens
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_requests_begin_with_one_of_three_system_prompts() -> None:
     requests = sent(20_000, users=200)
     prompts = Counter(request.prompt_tokens for request in requests)

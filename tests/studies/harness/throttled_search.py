@@ -50,7 +50,7 @@ def wanted(config: Path, **changes: object) -> Wanted:
         "place": None,
         "engine": "",
         "overrides": (),
-        "low": 5.0,
+        "low": 10.0,
         "high": 200.0,
         "seconds": 6.0,
         "warmup_s": 0.5,

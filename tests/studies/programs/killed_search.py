@@ -16,8 +16,8 @@ throttled.plug()
 throttled.READS_PER_S = 1e5
 folder = Path(sys.argv[1])
 changes = {
-    "seconds": 0.4,
-    "warmup_s": 0.05,
+    "seconds": 1.0,
+    "warmup_s": 0.1,
     "most": 12,
     "low": 100.0,
     "high": 1600.0,
