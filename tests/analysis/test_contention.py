@@ -207,6 +207,7 @@ def test_every_node_and_rank_has_the_factor_of_the_machine(two_nodes: tuple[Synt
 # The factor
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

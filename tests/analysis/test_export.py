@@ -120,6 +120,7 @@ def test_a_run_without_rows_has_every_table(tmp_path: Path) -> None:
     assert set(found) == set(run.file.tables["records"].columns)
 
 
+@pytest.mark.slow
 def test_codes_without_a_name_stay_numbers_in_every_part(truth: SyntheticRun, tmp_path: Path) -> None:
     run = ka.load(truth.changed(attributes={"qos_classes_json": '["one"]'}).write(tmp_path / "run.h5"))
     export_parquet(run, tmp_path, piece_rows=100)

@@ -141,6 +141,7 @@ def test_the_page_holds_reduced_data_only(tmp_path: FilePath) -> None:
     assert len(html) - len(packed_plotly()) + data < 250_000
 
 
+@pytest.mark.slow
 def test_text_of_the_file_is_never_markup(truth: SyntheticRun, tmp_path: FilePath) -> None:
     nodes = dict(truth.tables["nodes"]) | {"host": [HOSTILE, HOSTILE], "filesystem": [HOSTILE, HOSTILE]}
     ranks = dict(truth.tables["ranks"]) | {"host": [HOSTILE] * 4}

@@ -46,6 +46,7 @@ def fitted(
     return fit([ka.load(path) for path in write_runs(folder, runs)], "0.2.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds_at", [latency, bandwidth, both])
 @pytest.mark.parametrize("constant", [False, True])
 def test_the_times_of_a_known_storage_are_found(tmp_path: Path, seconds_at: SecondsAt, constant: bool) -> None:

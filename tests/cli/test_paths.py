@@ -95,6 +95,7 @@ def test_a_run_and_what_reads_it_take_names_that_are_no_text(kvbench: Call, no_t
     assert (no_text / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_ranks_take_names_that_are_no_text_and_a_terminal_of_another_language_is_written_to(
     start: Start, no_text: Path, tmp_path: Path
 ) -> None:

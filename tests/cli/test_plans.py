@@ -180,6 +180,7 @@ GPU = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_keeps_answers_as_was_planned(start_run: Start, kvbench: Call, tmp_path: Path) -> None:
     """Where a trace knows what answers said, their blocks are written, and found by the turn behind."""
     trace = sample_trace(tmp_path, "deltas", requests=400)
@@ -380,6 +381,7 @@ def test_the_order_of_a_run_changes_no_decision(start_run: Start, trace: Path, t
     np.testing.assert_array_equal(decisions(tmp_path / "one.h5"), decisions(tmp_path / "two.h5"))
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_plan_their_own_parts(start: Start, mpirun: Mpirun, kvbench: Call, trace: Path) -> None:
     words = (
         "plan",
@@ -470,6 +472,7 @@ def test_a_rate_asks_for_the_bandwidth_that_keeps_up_with_it(
     assert ("the trace's pace" in told) == (not extra)
 
 
+@pytest.mark.slow
 def test_the_reference_tells_its_look_ups_apart_and_none_is_a_prefix_hit(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:
@@ -504,6 +507,7 @@ def test_offered_load_is_over_the_time_in_which_requests_came(
     assert requests["offered_per_s"] == pytest.approx(400 / span_s, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_open_loop_that_is_cut_short_says_what_was_offered(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_capacity_is_written_so_often_and_the_load_begins_on_empty_storage(
         assert deleted.sum() == written_before(out)[1], "what was written was deleted"
 
 
+@pytest.mark.slow
 def test_the_rounds_stand_in_the_file_with_the_verdict_on_each_and_summary_and_report_say_it(
     kvbench: Call, folder: Path, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ def test_an_export_has_prefetches_too(kvbench: Call, regular: Path, tmp_path: Pa
     assert table.loc[table["target_tier"] == 0, "bytes"].sum() == figures["tiers"][0]["written_bytes"]
 
 
+@pytest.mark.slow
 def test_a_next_turn_waits_for_the_answer_and_its_gap(start_run: Start, trace: Path, tmp_path: Path) -> None:
     words = settings(trace, "pacing.mode=closed", "pacing.speedup=500")
     carried_out(start_run, words, "workload.generation_ms_per_token=0.01")
@@ -486,6 +487,7 @@ def test_a_slab_is_refused_where_it_cannot_be(kvbench: Call, trace: Path) -> Non
         assert told in " ".join(ended.err.split())
 
 
+@pytest.mark.slow
 def test_what_a_modelled_gpu_holds_takes_the_time_of_its_bandwidth(
     start_run: Start, kvbench: Call, regular: Path, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_relative_directory_is_another_in_every_working_directory(
     assert f"rank 1 on {host}: --dir {tmp_path}/at-1/data (rank 0: --dir {tmp_path}/at-0/data)" in message
 
 
+@pytest.mark.slow
 def test_working_directories_may_differ_where_no_directory_depends_on_them(
     start_each: StartEach, folder: Path, tmp_path: Path
 ) -> None:

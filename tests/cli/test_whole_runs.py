@@ -134,6 +134,7 @@ def test_memory_does_not_depend_on_the_size_of_an_entry(start: Start, start_run:
     assert predicted(start, *sized)["memory_per_rank_bytes"] == pytest.approx(peaks[1], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_replay_decides_the_same_every_time_and_as_datasize_said(
     start: Start, kvbench: Call, trace: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_replay_at_any_speed_decides_the_same(kvbench: Call, trace: Path, fold
     assert np.array_equal(decisions(files[0]), decisions(files[1]))
 
 
+@pytest.mark.slow
 def test_two_ranks_replay_each_request_of_a_trace_once(start_run: Start, trace: Path, tmp_path: Path) -> None:
     ended = start_run(*replay(trace), options=("--ranks", 2)).ended()
     assert ended.code == 0, ended.err

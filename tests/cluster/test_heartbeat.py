@@ -99,6 +99,7 @@ def test_a_rank_is_dialed_at_the_first_address_where_it_answers() -> None:
     server.close()
 
 
+@pytest.mark.slow
 def test_a_stranger_at_the_address_is_not_taken_for_the_rank() -> None:
     server = listen(everywhere=False)
 

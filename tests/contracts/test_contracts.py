@@ -169,6 +169,7 @@ class TestLargestFirst(PolicyContract):
         return made
 
 
+@pytest.mark.slow
 def test_a_run_with_a_new_policy_evicts_as_it_says(
     kvbench_with: Kvbench, replay: Path, directory: Path, tmp_path: Path
 ) -> None:

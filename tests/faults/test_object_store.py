@@ -75,6 +75,7 @@ def refused(address: str, out: Path, *, kind: str = OBJECTS[0]) -> str:
     return " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up-key")

@@ -67,6 +67,7 @@ def packaged(clean: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -
     return folder / "tree" / "acme"
 
 
+@pytest.mark.slow
 def test_a_packaged_tree_passes(packaged: Path) -> None:
     verdict = check_tree(packaged)
     assert verdict.violations == ()

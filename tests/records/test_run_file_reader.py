@@ -174,6 +174,7 @@ def test_a_truncated_file_is_refused(good: Path, tmp_path: Path) -> None:
             read_everything(path)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_or_does_not_matter(good: Path, tmp_path: Path) -> None:
     data, truth = good.read_bytes(), read_everything(good)
     rng = np.random.default_rng(11)

@@ -59,6 +59,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
     return replace(wanted(configuration(tmp_path)), **changes)
 
 
+@pytest.mark.slow
 def test_every_probe_is_in_one_file_that_is_shown_again(short: Wanted, tmp_path: Path) -> None:
     out = tmp_path / "search.h5"
     figures, printed = carried_out(short, out)
@@ -96,6 +97,7 @@ def test_a_search_that_ended_early_goes_on_with_what_it_has(short: Wanted, tmp_p
     assert list(figures.probes["took_s"]) == list(before["took_s"])
 
 
+@pytest.mark.slow
 def test_what_a_killed_search_measured_is_not_measured_again(short: Wanted, tmp_path: Path) -> None:
     out, program = tmp_path / "search.h5", Path(__file__).parent / "programs" / "killed_search.py"
     job = subprocess.Popen([sys.executable, str(program), str(tmp_path)], stdout=subprocess.DEVNULL)

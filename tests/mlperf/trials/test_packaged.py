@@ -48,6 +48,7 @@ def test_the_tree_of_a_sequence_breaks_no_rule(tree: Path) -> None:
     assert check_tree(tree).broken <= IN_MEMORY
 
 
+@pytest.mark.slow
 def test_an_audit_has_nothing_to_say_of_it_but_that_its_trials_are_short(tree: Path) -> None:
     assert kinds_of(tree) <= OF_SHORT_TRIALS
 

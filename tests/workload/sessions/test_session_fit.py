@@ -60,6 +60,7 @@ def test_what_made_a_trace_is_found_again(sessions_config: Make) -> None:
     assert 3000 < fitted.context.limit_tokens <= 4000
 
 
+@pytest.mark.slow
 def test_users_who_come_one_after_another_are_counted_as_many_as_there_are_at_a_time(sessions_config: Make) -> None:
     trace = made_part(sessions_config(users=8, start_within_s=500, span_s=50_000), 0)
     fitted = fit(trace)
