@@ -8,7 +8,7 @@ from typing import Final
 from kvbench.units import GIB
 
 _PLACES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999, "p9999": 0.9999}
-_SAME_SLOPE: Final = 1e-3
+_SAME_SLOPE: Final = 1e-6
 """How much two slopes between percentiles may differ and still be of one straight line."""
 _RANGE_OF_USUAL: Final = 10.0
 """Seconds: that stamps are whole ones and that two starts differ is in it."""
