@@ -62,6 +62,7 @@ def test_compare_names_a_file_that_is_not_there(folder: Path) -> None:
     assert "nowhere.h5" in done.output
 
 
+@pytest.mark.slow
 def test_report_writes_a_page_and_pictures(folder: Path, tmp_path: Path) -> None:
     done = call(folder, "report", "a1.h5", "-o", str(tmp_path / "page.html"), "--png", str(tmp_path / "pictures"))
     assert done.exit_code == 0, done.output

@@ -175,6 +175,7 @@ def test_an_empty_run_says_that_nothing_was_measured(tmp_path: FilePath) -> None
     assert list((tmp_path / "png").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_one_operation_says_how_little_that_is(tmp_path: FilePath) -> None:
     _, parsed = report(tmp_path, run_of([record_rows(np.random.default_rng(1), 1)]), png=tmp_path / "png")
     assert "Percentiles marked ~ have too few operations" in parsed.text
@@ -190,6 +191,7 @@ def test_a_run_of_one_rank_has_a_report(tmp_path: FilePath) -> None:
     assert parsed.data["run-1-ranks-data"]["data"]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_moment_has_a_report(tmp_path: FilePath) -> None:
     rows = record_rows(np.random.default_rng(1), 50)
     for column in ("t_start_ns", "wall_ns", "device_ns", "host_ns", "runq_ns"):
@@ -198,6 +200,7 @@ def test_a_run_of_one_moment_has_a_report(tmp_path: FilePath) -> None:
     assert "Storage reads ran at" in html
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_so_at_the_top(truth: SyntheticRun, tmp_path: FilePath) -> None:
     interrupted = truth.changed(attributes={"status": "interrupted", "status_message": "Ctrl-C after 3 s"})
     html, parsed = report(tmp_path, interrupted)
@@ -232,6 +235,7 @@ def test_a_busy_machine_is_a_warning(truth: SyntheticRun, tmp_path: FilePath) ->
     assert 'data-code="cpu-saturated"' in html
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_first_and_then_shown_one_by_one(truth: SyntheticRun, tmp_path: FilePath) -> None:
     other = synthetic_run(np.random.default_rng(9)).changed(attributes={"fingerprint": "fedcba"})
     _, parsed = report(tmp_path, truth, other)
@@ -274,6 +278,7 @@ def test_a_run_that_is_given_twice_is_refused_before_anything_is_written(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_picture_files_are_those_of_the_page(truth: SyntheticRun, tmp_path: FilePath) -> None:
     _, parsed = report(tmp_path, truth, png=tmp_path / "png")
     drawn = {name.removeprefix("run-1-").removesuffix("-data") for name in parsed.data}

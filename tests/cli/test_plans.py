@@ -208,6 +208,7 @@ def test_a_run_keeps_answers_as_was_planned(start_run: Start, kvbench: Call, tmp
     assert kept["prefix"]["unlimited_hit_blocks"] == kept["blocks"] - kept["prefix"]["never_seen_blocks"]
 
 
+@pytest.mark.slow
 def test_a_modelled_tier_decides_what_is_asked_of_those_below_and_is_called_so(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_a_fit_prints_parameters_and_distances_and_writes_what_plan_takes(kvbenc
     assert kvbench("plan", out).code == 0
 
 
+@pytest.mark.slow
 def test_a_fit_of_what_was_made_up_is_near_it(kvbench: Call, tmp_path: Path) -> None:
     made = tmp_path / "made.parquet"
     alone = ("workload.subagents.share=0", "workload.documents.share=0", "workload.sessions_per_user=1")

@@ -35,6 +35,7 @@ def quick(folder: Path, out: Path) -> str:
     return f"kvbench run smoke --dir '{folder}' --out '{out}' {' '.join(overrides(*QUICK))}"
 
 
+@pytest.mark.slow
 def test_a_directory_for_each_rank_by_the_shell_is_refused_with_rank_and_option(
     start_each: StartEach, host: str, folder: Path, tmp_path: Path
 ) -> None:

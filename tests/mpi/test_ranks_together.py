@@ -49,6 +49,7 @@ def test_gathered_rows_equal_what_each_rank_sent_in_order(run_ranks: Run) -> Non
     assert outcome.out == "equal, by ranks, rank 0 asked for 16 messages\n"
 
 
+@pytest.mark.slow
 def test_rows_by_way_of_the_nodes_are_the_same_in_fewer_messages(run_ranks: Run) -> None:
     """Ranks 0 to 3 are one node and 4 to 6 another, whose rows come from rank 4 alone."""
     straight = run_ranks("gathering", "good", ranks=7)

@@ -721,6 +721,7 @@ class TestSlabTier(TierContract):
             SlabTier(folder / SLAB_NAME, Path.BUFFERED, Path.BUFFERED, IO_BYTES, True, 2**62)
 
 
+@pytest.mark.slow
 class TestSlabOnDevice(TierContract):
     """Objects in slots of a block device."""
 

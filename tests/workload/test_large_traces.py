@@ -58,6 +58,7 @@ def usual(samples: dict[str, Path]) -> dict[str, Trace]:
     return {name: read_trace(path) for name, path in samples.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORMATS))
 @pytest.mark.usefixtures("small_pieces")
 def test_a_trace_in_a_file_is_the_same_trace(
