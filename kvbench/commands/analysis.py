@@ -14,7 +14,7 @@ from kvbench_analysis.search.study import search_figures
 from rich.console import Console
 
 from kvbench.commands.drives import drive_options
-from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, prices_option, slo_option
+from kvbench.commands.options import OUTPUT_FILE, PATH, PATH_AS_TEXT, json_option, prices_option, slo_option
 from kvbench.commands.study_show import is_study, print_study, tell_if_replaced
 from kvbench.config.prices import read_prices
 from kvbench.console import make_console
@@ -34,7 +34,7 @@ _VERSUS = "--vs"
 
 @click.command()
 @click.argument("run_file", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 @slo_option
 @prices_option
 @drive_options
@@ -78,7 +78,7 @@ def show_result(written: Written, console: Console) -> None:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("run_files", nargs=-1, required=True, metavar="A.h5 ... --vs B.h5 ...", type=click.UNPROCESSED)
 @click.option("--force", is_flag=True, help="Compare runs that did different work, and say what differs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def compare(run_files: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Compare the same workload on two or more targets: A.h5 ... --vs B.h5 ... [--vs C.h5 ...].
 

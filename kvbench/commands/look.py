@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvbench.commands.options import ANY_PATH, PATH, PLACE, Finite, config_argument, either, set_option, skip_option
+from kvbench.commands.options import (
+    ANY_PATH,
+    PATH,
+    PLACE,
+    Finite,
+    config_argument,
+    either,
+    json_option,
+    set_option,
+    skip_option,
+)
 from kvbench.config.load import load_config
 from kvbench.config.source import shipped_configs
 from kvbench.console import make_console, make_table
@@ -31,7 +41,7 @@ from kvbench.workload.traces import read_trace
 )
 @click.option("--spill", type=ANY_PATH, help="Directory for spill files, as for a run.")
 @click.option("--no-spill", is_flag=True, help="Records stay in memory, as for a run.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def datasize(
     config: str,
     overrides: tuple[str, ...],

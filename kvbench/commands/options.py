@@ -2,8 +2,9 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -12,6 +13,8 @@ from kvbench.commands.ranks import RanksPath, RanksPlace
 from kvbench.errors import KvbenchError
 from kvbench.records.outputs import name_file, picture_kind
 from kvbench.studies.options import MINIMUM_REPEATS
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 PATH: Final = GivenPath(path_type=Path)
 PATH_AS_TEXT: Final = GivenPath()
@@ -104,6 +107,21 @@ repeats_option = click.option(
     show_default=True,
     help="Of everything; a confidence interval is over repeats.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+replace_table_option = click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
+
+
+def table_option(name: str) -> Callable[[_Decorated], _Decorated]:
+    """Where a study whose every run has a file keeps its table."""
+    return click.option(
+        "--out",
+        type=OUTPUT_FILE,
+        default=Path(f"kvbench-out/{name}.csv"),
+        show_default=True,
+        help="The table; runs beside it.",
+    )
+
+
 slo_option = click.option(
     "--slo",
     multiple=True,

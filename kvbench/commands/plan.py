@@ -23,6 +23,7 @@ from kvbench.commands.options import (
     Finite,
     config_argument,
     engine_option,
+    json_option,
     set_option,
     skip_option,
 )
@@ -210,7 +211,7 @@ def _write_requests(path: Path, rows: "np.ndarray[Any, Any]") -> None:
 @click.option(
     "--requests", type=OUTPUT_FILE, help="For --storage: every request as it is predicted in one draw: FILE.parquet."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 @drive_options
 def plan_command(
     config: str,

@@ -18,6 +18,7 @@ from kvbench.commands.options import (
     config_argument,
     either,
     engine_option,
+    json_option,
     set_option,
     skip_option,
 )
@@ -74,7 +75,7 @@ _LOAD: Final = Finite(min=0, min_open=True, max=1e9)
 @click.option("--overwrite", is_flag=True, help="Replace the study file if it exists.")
 @click.option("--keep-runs", "keep", is_flag=True, help="Keep the run file of each probe, in a folder beside.")
 @click.option("--plot", type=PICTURE_FILE, help="The capacity curve (PNG, SVG or PDF by its name).")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 @click.option("--spill", type=RANKS_PATH, help="Where each rank keeps its records while a probe runs.")
 @click.option("--no-spill", is_flag=True, help="Keep records in memory alone.")
 @click.option("--ranks", type=click.IntRange(min=1), help="Start mpirun with so many ranks (outside a launcher).")

@@ -8,7 +8,15 @@ from kvbench_analysis.text.table import print_table
 from kvbench_analysis.text.units import count_of
 from rich.console import Console
 
-from kvbench.commands.options import OUTPUT_FILE, PATH_AS_TEXT, PLACE, repeats_option, seed_option
+from kvbench.commands.options import (
+    PATH_AS_TEXT,
+    PLACE,
+    json_option,
+    repeats_option,
+    replace_table_option,
+    seed_option,
+    table_option,
+)
 from kvbench.commands.paths import absolute_place
 from kvbench.commands.study_show import print_engine_study
 from kvbench.config.engines import read_engine, shipped_engines
@@ -46,17 +54,11 @@ def _left_out(names: list[str], place: str) -> str:
 @click.option("--list", "lists", is_flag=True, help="List the twins that come with kvbench, and do nothing.")
 @click.option("--ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Of each run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
-@click.option(
-    "--out",
-    type=OUTPUT_FILE,
-    default=Path("kvbench-out/engines.csv"),
-    show_default=True,
-    help="The table; runs beside it.",
-)
+@table_option("engines")
 @repeats_option
 @seed_option
-@click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@replace_table_option
+@json_option
 def engines(
     config: str,
     place: str | None,

@@ -5,7 +5,14 @@ from pathlib import Path
 import click
 
 from kvbench.cluster.launch.start import host_list
-from kvbench.commands.options import OUTPUT_FILE, PATH, config_argument, repeats_option, seed_option
+from kvbench.commands.options import (
+    PATH,
+    config_argument,
+    repeats_option,
+    replace_table_option,
+    seed_option,
+    table_option,
+)
 from kvbench.commands.study_show import print_scaling
 from kvbench.console import make_console
 from kvbench.studies.options import MOST_RANKS, read_counts, read_duration
@@ -21,16 +28,10 @@ from kvbench.studies.scaling_table import ScalingTable
 @click.option("--strong", is_flag=True, help="Keep the users of all ranks.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the configuration.")
 @click.option("--seconds", help="Of each run.  [default: duration_s of the configuration]")
-@click.option(
-    "--out",
-    type=OUTPUT_FILE,
-    default=Path("kvbench-out/scaling.csv"),
-    show_default=True,
-    help="The table; runs beside it.",
-)
+@table_option("scaling")
 @repeats_option
 @seed_option
-@click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
+@replace_table_option
 @click.option("--hosts", help="Hosts, separated by commas: the study goes from one of them to all.")
 def scaling(
     config: str,

@@ -6,13 +6,15 @@ import click
 from rich.console import Console
 
 from kvbench.commands.options import (
-    OUTPUT_FILE,
     PLACE,
     config_argument,
     engine_option,
+    json_option,
     repeats_option,
+    replace_table_option,
     seed_option,
     set_option,
+    table_option,
 )
 from kvbench.commands.paths import absolute_place
 from kvbench.commands.study_show import print_whatif_study
@@ -36,17 +38,11 @@ from kvbench.studies.whatif_table import WhatIfTable
 @set_option
 @engine_option
 @click.option("--no-control", is_flag=True, help="Leave out the runs in which all is delayed and nothing is faster.")
-@click.option(
-    "--out",
-    type=OUTPUT_FILE,
-    default=Path("kvbench-out/whatif.csv"),
-    show_default=True,
-    help="The table; runs beside it.",
-)
+@table_option("whatif")
 @repeats_option
 @seed_option
-@click.option("--overwrite", is_flag=True, help="Replace the table if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@replace_table_option
+@json_option
 def whatif(
     config: str,
     place: str | None,

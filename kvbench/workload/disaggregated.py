@@ -9,35 +9,20 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from kvbench.workload.request import ObjectRef, Request, Schedule
+from kvbench.workload.request import ObjectRef, Request
+from kvbench.workload.wrapped import Wrapped
 
 _MOST_PASSED_OVER: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillSchedule:
+class PrefillSchedule(Wrapped):
     """`schedule` (implements `request.Schedule`) up to the decode reads, which are marked as another rank's."""
-
-    schedule: Schedule
-
-    @property
-    def users(self) -> int:
-        return self.schedule.users
-
-    @property
-    def closed_loop(self) -> bool:
-        return self.schedule.closed_loop
 
     def stream(self, user: int) -> Iterator[Request]:
         """The requests of one stream; those that decode are marked `decode_elsewhere`."""
         for request in self.schedule.stream(user):
             yield replace(request, decode_passes=0, generation_ns=0, decode_elsewhere=request.decode_passes > 0)
-
-    def preconditioning(self) -> Iterator[ObjectRef]:
-        return self.schedule.preconditioning()
-
-    def largest_object_tokens(self) -> int:
-        return self.schedule.largest_object_tokens()
 
 
 @dataclass(frozen=True, slots=True)

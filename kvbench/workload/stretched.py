@@ -4,38 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kvbench.workload.request import ObjectRef, Request, Schedule
+from kvbench.workload.request import Request
+from kvbench.workload.wrapped import Wrapped
 
 
 @dataclass(frozen=True, slots=True)
-class StretchedSchedule:
+class StretchedSchedule(Wrapped):
     """`schedule`, with arrival, think and generation times that are `times` as long. The clock of the workload, which
     times to live count by, stays as it is."""
 
-    schedule: Schedule
     times: float
-
-    @property
-    def users(self) -> int:
-        """As of the schedule."""
-        return self.schedule.users
-
-    @property
-    def closed_loop(self) -> bool:
-        """As of the schedule."""
-        return self.schedule.closed_loop
 
     def stream(self, user: int) -> Iterator[Request]:
         """The requests of one stream, in their order."""
         return (_stretched(request, self.times) for request in self.schedule.stream(user))
-
-    def preconditioning(self) -> Iterator[ObjectRef]:
-        """As of the schedule."""
-        return self.schedule.preconditioning()
-
-    def largest_object_tokens(self) -> int:
-        """As of the schedule."""
-        return self.schedule.largest_object_tokens()
 
 
 def _stretched(request: Request, times: float) -> Request:
