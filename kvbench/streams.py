@@ -5,11 +5,18 @@ A failure is remembered, and what is printed from then on is discarded. At its e
 """
 
 import errno
+import fcntl
 import io
 import os
 import select
+import stat
 import sys
-from typing import TextIO
+import termios
+import time
+from typing import Final, TextIO
+
+_READ_WITHIN_S: Final = 2.0
+_PASSED_ON_S: Final = 0.1
 
 
 class _SteadyEnd(io.RawIOBase):
@@ -71,6 +78,24 @@ class SteadyStreams:
             rest = f"; {made}" if made else ""
             print(f"kvbench: cannot write to standard output: {error.strerror}{rest}", file=sys.stderr, flush=True)
         return code or (0 if made else 1)
+
+
+def wait_until_passed_on(descriptor: int = 2) -> None:
+    """Wait until what was written to `descriptor`, a launcher's pipe, has been read there (for 2 s at most), and a
+    moment for the launcher to pass it on.
+
+    An MPI library that is told to abort ends its launcher's daemons; Hydra's forget then what they have not read yet.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            until = time.monotonic() + _READ_WITHIN_S
+            while int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.002)
+    except OSError:
+        return  # it is closed: nobody reads
+    time.sleep(_PASSED_ON_S)
 
 
 def _open_if_closed(number: int) -> bool:

@@ -23,6 +23,7 @@ from kvbench.cluster.comm import Communicator, FailedElsewhere, wait_quietly
 from kvbench.cluster.problems import MAX_TEXT, Report
 from kvbench.cluster.signals import Interrupt, Interrupted
 from kvbench.errors import KvbenchError
+from kvbench.streams import wait_until_passed_on
 
 __all__ = ["Agreement", "FailedElsewhere", "RanksFailed", "RunInterrupted", "abort", "collect", "together"]
 
@@ -114,6 +115,7 @@ def abort(comm: Communicator, message: str) -> NoReturn:
     Travels: nothing; the launcher kills the other ranks, wherever they wait.
     """
     print(f"kvbench: rank {comm.rank} on {socket.gethostname()}: {message}", file=sys.stderr, flush=True)
+    wait_until_passed_on()
     comm.Abort(1)
 
 
