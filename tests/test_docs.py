@@ -56,6 +56,11 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{link}: {target.name} has no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_the_index_lists_every_page() -> None:
     listed = {link.partition("#")[0] for link in links(ROOT / "docs" / "README.md")}
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= listed

@@ -23,6 +23,7 @@ def summary_of(run: SyntheticRun, folder: Path) -> ka.Summary:
     return ka.summarize(ka.load(run.write(folder / "run.h5")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "operations"), [(2, 1200), (300, 20)])
 def test_it_fits_one_screen_at_any_number_of_ranks(tmp_path: Path, ranks: int, operations: int) -> None:
     summary = summary_of(synthetic_run(np.random.default_rng(1), ranks=ranks, operations=operations), tmp_path)

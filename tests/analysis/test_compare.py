@@ -131,6 +131,7 @@ def test_the_spread_of_the_repeats_is_shown(
     assert slower.differences.empty
 
 
+@pytest.mark.slow
 def test_runs_that_differ_by_chance_alone_are_seldom_called_different(tmp_path: FilePath) -> None:
     files = written(tmp_path, *(a_run(seed, operations=300) for seed in range(20, 30)))
     found = ka.compare({"a": files[:5], "b": files[5:]}).metrics

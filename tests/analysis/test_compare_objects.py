@@ -33,6 +33,7 @@ def compared(folder: Path, files: SyntheticRun, objects: SyntheticRun) -> "subpr
     return subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_same_operations_are_the_same_work_though_the_fingerprints_differ(tmp_path: Path) -> None:
     done = compared(tmp_path, a_run("file"), a_run("object"))
     assert done.returncode == 0, done.stderr

@@ -231,6 +231,7 @@ def test_operations_that_share_a_bandwidth_have_the_factor_of_their_number(
     assert row["contended_ns_per_byte"] == pytest.approx(machine.cost(1 + row["others_high"]), rel=0.05)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), knee=st.floats(1.2, 4.0))
 def test_a_machine_that_one_operation_does_not_fill_has_the_factor_of_its_roofline(

@@ -65,6 +65,7 @@ def test_what_a_search_found_is_said_in_its_place(tmp_path: Path) -> None:
     assert "was not searched" not in html
 
 
+@pytest.mark.slow
 def test_one_mark_stands_for_what_is_modelled_and_is_explained_once(tmp_path: Path) -> None:
     html = page_of(computing(), tmp_path, Given(prices=PRICES))
     assert html.count("measured by nobody. All other figures are measured") == 1

@@ -41,7 +41,14 @@ def by_hand(rows: np.ndarray[Any, Any], figure: str) -> Any:
     return rows["look_up_ns"] / 1e9
 
 
-@pytest.mark.parametrize("figure", ["ttft", "queue", "latency", "storage", "load", "look_up"])
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "ttft",
+        "load",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("queue", "latency", "storage", "look_up")),
+    ],
+)
 def test_a_value_is_the_percentile_of_its_figure(tmp_path: Path, figure: str) -> None:
     run = computing()
     values = by_hand(counted(run), figure)

@@ -113,6 +113,7 @@ def test_a_device_that_holds_a_filesystem_is_left_alone(kvbench: Call, devices: 
     assert device.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_each_rank_needs_a_device_of_its_own(start: Start, devices: list[Path], tmp_path: Path, own: bool) -> None:
     given = tmp_path / ("dev{local_rank}" if own else "dev0")

@@ -45,10 +45,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(
     ("layout", "words"),
-    [
-        pytest.param(*LAYOUTS[name], id=name, marks=[pytest.mark.slow] * (name not in ("both", "bucket")))
-        for name in LAYOUTS
-    ],
+    [pytest.param(*LAYOUTS[name], id=name, marks=[pytest.mark.slow] * (name != "bucket")) for name in LAYOUTS],
 )
 def test_a_run_is_verified_leaves_nothing_and_says_how_objects_lay(
     kvbench: Call, folder: Path, tmp_path: Path, layout: str, words: str
@@ -93,7 +90,7 @@ def test_what_buckets_make_necessary_is_shown_beside_what_the_workload_wrote(
 
 
 @pytest.mark.parametrize(
-    "sync", ["batch", "end", *(pytest.param(each, marks=pytest.mark.slow) for each in ("none", "object"))]
+    "sync", ["end", *(pytest.param(each, marks=pytest.mark.slow) for each in ("none", "object", "batch"))]
 )
 def test_a_run_says_when_what_was_written_was_synced(kvbench: Call, folder: Path, tmp_path: Path, sync: str) -> None:
     out = tmp_path / "run.h5"

@@ -102,6 +102,7 @@ def test_a_duration_that_is_none_is_refused(key: str, value: str) -> None:
         load_config("smoke", (f"{key}={value}",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), pytest.param(("--ranks", 2), marks=pytest.mark.slow)], ids=["one rank", "two ranks"]
 )

@@ -129,10 +129,14 @@ def planned_by(figures: dict[str, Any]) -> dict[tuple[str, int], tuple[int, ...]
     ("ranks", "pacing", "engine"),
     [
         (1, "asap", "sync"),
-        (1, "open", "sync"),
         *(
             pytest.param(ranks, pacing, engine, marks=pytest.mark.slow)
-            for ranks, pacing, engine in [(1, "asap", "nixl"), (4, "asap", "sync"), (4, "open", "sync")]
+            for ranks, pacing, engine in [
+                (1, "open", "sync"),
+                (1, "asap", "nixl"),
+                (4, "asap", "sync"),
+                (4, "open", "sync"),
+            ]
         ),
     ],
 )
@@ -324,6 +328,7 @@ def test_a_range_that_is_none_is_one_message(kvbench: Call, trace: Path, words: 
     assert message in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tiers", [("tiers.0={kind: file, capacity_bytes: 2MiB}",), pytest.param(GPU, marks=pytest.mark.slow)]
 )
@@ -496,6 +501,7 @@ def test_the_reference_tells_its_look_ups_apart_and_none_is_a_prefix_hit(
     assert "none is offered" in told
 
 
+@pytest.mark.slow
 def test_offered_load_is_over_the_time_in_which_requests_came(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path
 ) -> None:

@@ -38,12 +38,17 @@ def written_before(run_file: Path) -> tuple[int, int]:
     "settings",
     [
         (),
-        ("io.sync=end",),
-        ("io.sync=batch",),
         ("io.engine=uring", "io.depth=8"),
-        ("tiers.1.layout.kind=bucket", "tiers.1.layout.bucket_bytes=8MiB"),
-        ("io.read_path=numpy",),
-        ("workload.mode=decode",),
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                ("io.sync=end",),
+                ("io.sync=batch",),
+                ("tiers.1.layout.kind=bucket", "tiers.1.layout.bucket_bytes=8MiB"),
+                ("io.read_path=numpy",),
+                ("workload.mode=decode",),
+            )
+        ),
     ],
 )
 def test_the_capacity_is_written_so_often_and_the_load_begins_on_empty_storage(

@@ -193,6 +193,7 @@ def test_every_request_can_be_written_out(kvbench: Call, trace: Path, tmp_path: 
     assert table["predicted_load_ns"].tolist()[1:] == pytest.approx([BLOCKS * 2e6] * 9, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_predict_what_one_process_does(
     kvbench: Call, start: Start, mpirun: Mpirun, tmp_path: Path
 ) -> None:

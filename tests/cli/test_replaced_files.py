@@ -68,6 +68,7 @@ def test_a_run_that_is_alone_says_nothing_of_it(kvbench: Call, folder: Path, spi
     assert "replaced" not in ended.out
 
 
+@pytest.mark.slow
 def test_the_file_is_closed_when_its_figures_are_printed(
     kvbench: Call, folder: Path, spills: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def check_alike(file: Path, figures: dict[str, Any]) -> None:
         assert written == tier["written_bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_blocks_are_cut_into_layers_keys_and_values(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
@@ -140,6 +141,7 @@ def regular(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_blocks_come_up_before_the_next_turn_as_was_planned(
     start_run: Start, kvbench: Call, regular: Path, tmp_path: Path, pacing: str
@@ -159,6 +161,7 @@ def test_blocks_come_up_before_the_next_turn_as_was_planned(
     assert column(file, "requests/operations").sum() < len(column(file, "records/op"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [pytest.param('"null"', marks=pytest.mark.slow), "file"])
 def test_chains_longer_than_a_modelled_tier_come_up_through_it(
     start_run: Start, kvbench: Call, tmp_path: Path, last: str
@@ -310,6 +313,7 @@ def look_ups_expected(kvbench: Call, words: tuple[str, ...], ranks: int = 1) -> 
     return figures["tiers"][1]["hit_blocks"], figures["requests"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pacing", ["asap", pytest.param("open", marks=pytest.mark.slow)])
 def test_the_filesystem_is_asked_for_what_is_found_there_and_for_the_first_that_is_missing(
     start_run: Start, kvbench: Call, trace: Path, tmp_path: Path, pacing: str
@@ -341,6 +345,7 @@ def test_the_filesystem_is_asked_for_what_is_found_there_and_for_the_first_that_
     assert next(row["part"] for row in shown["latency"] if row["op"] == "lookup") == "wall"
 
 
+@pytest.mark.slow
 def test_a_request_reads_when_its_look_ups_have_ended(start_run: Start, trace: Path, tmp_path: Path) -> None:
     carried_out(start_run, settings(trace, "pacing.mode=asap", "cache.lookup=stat"), "tiers.0.capacity_bytes=1MiB")
     file = tmp_path / "run.h5"
@@ -425,6 +430,7 @@ def test_blocks_lie_in_slots_of_one_file(
     assert not list(tmp_path.rglob("*.slab"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -454,6 +460,7 @@ def test_blocks_are_appended_to_buckets(
     assert not list(tmp_path.rglob("*.bucket"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layout",
     ["{}", *(pytest.param(each, marks=pytest.mark.slow) for each in ("{levels: 1, rename: true}", "{kind: slab}"))],

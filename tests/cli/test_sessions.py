@@ -44,6 +44,7 @@ def planned(kvbench: Call, *words: object) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "pacing"),
     [

@@ -69,6 +69,7 @@ def test_every_option_and_the_configuration_count(
     )
 
 
+@pytest.mark.slow
 def test_a_relative_directory_is_another_in_every_working_directory(
     start_each: StartEach, host: str, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_all_commands_that_ranks_carry_out_together_compare_what_they_were_told(
     assert all(isinstance(command, RanksCommand) for command in (run, copy_path, mlperf_run))
 
 
+@pytest.mark.slow
 def test_a_sequence_of_trials_is_told_the_same(start_each: StartEach, host: str, folder: Path) -> None:
     words = f"--division closed --system s --submitter s --dir '{folder}' --results '{folder}/r'"
     ended = start_each(f"kvbench mlperf run {words} --option 1 --option $((RANK + 1))").ended()

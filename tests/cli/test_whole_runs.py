@@ -161,6 +161,7 @@ def test_a_replay_decides_the_same_every_time_and_as_datasize_said(
     assert sizes["storage_per_rank_bytes"] == pytest.approx(2 * 1024**2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_replay_at_any_speed_decides_the_same(kvbench: Call, trace: Path, folder: Path, tmp_path: Path) -> None:
     files = []
     for speedup in (5_000, 100_000):
@@ -180,6 +181,7 @@ def test_two_ranks_replay_each_request_of_a_trace_once(start_run: Start, trace: 
     assert sorted(tokens) == sorted(asked)
 
 
+@pytest.mark.slow
 def test_an_override_changes_the_run_and_its_fingerprint(kvbench: Call, folder: Path, tmp_path: Path) -> None:
     fingerprints = set()
     for number, setting in enumerate(("seed=43", "workload.users=3")):

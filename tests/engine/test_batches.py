@@ -130,7 +130,10 @@ def wide(payload: Payload) -> Arena:
     return Arena(16 * SEGMENT_BYTES, 4, payload.body)
 
 
-@pytest.mark.parametrize("read_path", ["buffered", "mmap-touch", "mmap-copy", "numpy"])
+@pytest.mark.parametrize(
+    "read_path",
+    ["buffered", *(pytest.param(each, marks=pytest.mark.slow) for each in ("mmap-touch", "mmap-copy", "numpy"))],
+)
 @pytest.mark.parametrize("verify", ["full", pytest.param("sampled", marks=pytest.mark.slow)])
 def test_a_load_does_the_same_however_many_operations_a_batch_has(
     folder: FilePath, wide: Arena, payload: Payload, read_path: str, verify: str

@@ -91,6 +91,7 @@ def test_a_schedule_does_what_the_bookkeeping_says_whatever_the_threads_do(
         rank.close()
 
 
+@pytest.mark.slow
 @given(
     streams=st.tuples(*(requests_of(most=6, user=user) for user in range(6))),
     settings_and_sectors=settings_of(),

@@ -170,6 +170,7 @@ print(sum(store.count for store in stores), psutil.Process().memory_info().rss -
 """
 
 
+@pytest.mark.slow
 def test_a_million_operations_add_less_than_150_mib() -> None:
     """In a process of its own: memory that other tests gave back would hide what the rows take."""
     done = subprocess.run([sys.executable, "-c", A_MILLION_ROWS], check=True, capture_output=True, text=True)

@@ -129,7 +129,9 @@ def test_a_launcher_that_rejects_options_that_it_does_not_know_starts_ranks(
     assert (rejected.returncode, rejected.stderr) == (64, "mpiexec: unrecognized option --mca b\n")
 
 
-@pytest.mark.parametrize("further", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGHUP]])
+@pytest.mark.parametrize(
+    "further", [[signal.SIGTERM, signal.SIGHUP], pytest.param([signal.SIGTERM], marks=pytest.mark.slow)]
+)
 def test_further_signals_end_ranks_that_do_not_stop(start_launcher: Start, further: list[int]) -> None:
     running = start_launcher(2, "-", "waiting", "stubborn", 0)
     pids = [int(word) for word in running.line().split()[-2:]]
@@ -147,6 +149,7 @@ def test_mpirun_and_the_ranks_end_when_the_launcher_is_killed(start_launcher: St
     assert not _alive(pids)
 
 
+@pytest.mark.slow
 def test_ranks_are_spread_over_the_hosts_which_are_two_nodes(start_launcher: Start, two_hosts: dict[str, str]) -> None:
     outcome = start_launcher(3, "east,west", "places", **two_hosts).outcome()
     assert outcome.code == 0, outcome.err

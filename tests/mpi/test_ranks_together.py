@@ -110,7 +110,11 @@ def test_every_rank_hears_every_announcement_in_the_same_rounds(run_ranks: Run) 
     assert outcome.lines[0].endswith(f"{len(keys)} announcements, sum {sum(keys)}, in order True")
 
 
-@pytest.mark.parametrize(("most_direct", "nodes"), [(64, 2), (2, 3), (1, 4)], ids=["asked by rank 0", "3", "4"])
+@pytest.mark.parametrize(
+    ("most_direct", "nodes"),
+    [(64, 2), pytest.param(2, 3, marks=pytest.mark.slow), (1, 4)],
+    ids=["asked by rank 0", "3", "4"],
+)
 def test_clock_offsets_are_within_their_uncertainty(run_ranks: Run, most_direct: int, nodes: int) -> None:
     """With more than `most_direct` nodes, heads of groups ask theirs."""
     outcome = run_ranks("clocks", most_direct, ranks=2 * nodes, timeout_s=60)
@@ -130,9 +134,10 @@ def test_ranks_of_one_machine_are_one_node(run_ranks: Run) -> None:
         (("a",), ["group 0 of 2 ranks on 1 nodes, single-node"] * 2),
         (("a", "a"), ["group 0 of 4 ranks on 2 nodes, shared"] * 4),
         (("a", "b"), ["group 0 of 2 ranks on 1 nodes, local"] * 2 + ["group 1 of 2 ranks on 1 nodes, local"] * 2),
-        (
+        pytest.param(
             ("a", "b", "b"),
             ["group 0 of 2 ranks on 1 nodes, mixed"] * 2 + ["group 1 of 4 ranks on 2 nodes, mixed"] * 4,
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -170,6 +170,7 @@ def test_run_files_of_an_earlier_study_are_not_replaced(tmp_path: Path, launches
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "table-runs").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_runs_are_ordinary_runs_that_last_as_long_as_asked(tmp_path: Path, fast_directory: Path) -> None:
     wanted = choices(tmp_path, directory=fast_directory, ranks=(2,), scalings=("strong",), repeats=1, seconds=0.2)
     run_scaling(wanted, ScalingTable(wanted.out).add, Console(quiet=True))
