@@ -2,7 +2,8 @@
 
 Written are the bytes of writes, of moves down to storage, and of what its layout moves by itself, in the measured
 window. A disk counts all that reaches it, of whatever process: what a filesystem writes besides (its journal, its
-metadata), and what is written back later. Its bytes by those written meanwhile are the amplification.
+metadata), and what is written back later. Its bytes by those written meanwhile are the amplification. What a drive
+writes to its flash for what it is written (by its own counters, from before the load to after it) is its own.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from kvbench.records.schema import Op, Phase, label
 WRITES: Final = (Op.WRITE, Op.DEMOTE, Op.COMPACT)
 _FEWEST_SAMPLES: Final = 5
 """Of a node, in the window: below it a disk's counter says little."""
+_LEAST_WRITTEN_BYTES: Final = 2**30
+"""To a drive: some count the bytes of hosts in steps of tens of MB."""
 _IN_MEMORY: Final = {"tmpfs", "ramfs"}
 """Filesystems that writing wears nothing of."""
 COLUMNS: Final = (
     "scope", "rank", "node", "written_bytes", "written_bytes_per_day", "disk_bytes_per_day", "amplification",
+    "drive_amplification",
 )  # fmt: skip
 
 
@@ -64,7 +68,7 @@ def endurance(run: Run, window: Window, totals: pd.DataFrame, rated: RatedDrives
     if not nbytes:
         return None
     per_day = float(written["gib_per_s"].sum()) * 2**30 * DAY_S
-    rows = [("all", -1, -1, nbytes, per_day, float("nan"), float("nan"))]
+    rows: list[tuple[Any, ...]] = [("all", -1, -1, nbytes, per_day, *[float("nan")] * 3)]
     if run.mode == "full":
         rows += _of_places(run, window)
         nodes = [row for row in rows if row[0] == "node"]
@@ -73,7 +77,9 @@ def endurance(run: Run, window: Window, totals: pd.DataFrame, rated: RatedDrives
         meanwhile = [row[5] / row[6] for row in nodes if row[6] > 0]
         known = nodes and len(meanwhile) == len(nodes)
         amplification = disk / sum(meanwhile) if known else float("nan")
-        rows[0] = (*rows[0][:5], disk, amplification)
+        rows[0] = (*rows[0][:5], disk, amplification, float("nan"))
+    nodes_known = sorted({int(number) for number in run.nodes["node"]}) if "node" in run.nodes else []
+    rows[0] = (*rows[0][:7], _drive_amplification(run, nodes_known))
     return Endurance(pd.DataFrame(rows, columns=list(COLUMNS)), rated)
 
 
@@ -98,12 +104,29 @@ def _of_places(run: Run, window: Window) -> list[tuple[Any, ...]]:
         mine = node == number
         written, per_day = float(nbytes[mine & measured].sum()), float(inside[mine].sum()) * scale
         disk, meanwhile = _disk(run, window, number, (start[mine], wall[mine], nbytes[mine]))
-        rows.append(("node", -1, number, written, per_day, disk, disk / meanwhile if meanwhile > 0 else unknown))
+        amplification = disk / meanwhile if meanwhile > 0 else unknown
+        inner = _drive_amplification(run, [number])
+        rows.append(("node", -1, number, written, per_day, disk, amplification, inner))
     for number in ranks:
         mine = rank == number
         written, per_day = float(nbytes[mine & measured].sum()), float(inside[mine].sum()) * scale
-        rows.append(("rank", number, int(of_rank.get(number, -1)), written, per_day, unknown, unknown))
+        rows.append(("rank", number, int(of_rank.get(number, -1)), written, per_day, unknown, unknown, unknown))
     return rows
+
+
+def _drive_amplification(run: Run, nodes: list[int]) -> float:
+    """Bytes that the drives of these nodes wrote to their flash, by those that hosts wrote to them; NaN where a node or
+    one of its drives does not tell, or too little was written for the unit that drives count in."""
+    drives = run.drives
+    if not {"node", "host_written_bytes", "media_written_bytes"} <= set(drives):
+        return float("nan")
+    mine = drives[drives["node"].isin(nodes)]
+    if not nodes or set(mine["node"]) != set(nodes) or (mine["media_written_bytes"] < 0).any():
+        return float("nan")
+    if (mine["host_written_bytes"] < _LEAST_WRITTEN_BYTES).any():
+        return float("nan")
+    hosts, media = (float(mine[name].sum()) for name in ("host_written_bytes", "media_written_bytes"))
+    return media / hosts
 
 
 def _disk(

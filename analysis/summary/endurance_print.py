@@ -16,6 +16,7 @@ def endurance_table(found: Endurance) -> TextTable:
     """All ranks together, and the nodes where there are several."""
     places = found.places[found.places["scope"] != "rank"].to_dict("records")
     told = any(np.isfinite(row["disk_bytes_per_day"]) for row in places)
+    inside = any(np.isfinite(row["drive_amplification"]) for row in places)
     shown = places if len(places) > 2 else places[:1]
     rows = [
         [
@@ -23,10 +24,12 @@ def endurance_table(found: Endurance) -> TextTable:
             units.size(row["written_bytes"]),
             terabytes(row["written_bytes_per_day"]),
             *([terabytes(row["disk_bytes_per_day"]), _times(row["amplification"])] if told else []),
+            *([_times(row["drive_amplification"])] if inside else []),
         ]
         for row in shown
     ]
     heads = ["", "written", "a day", *(["disks, a day", "amplification"] if told else [])]
+    heads += ["inside drives"] if inside else []
     return "Written to storage in the measured window, and in a day of it", heads, rows
 
 
@@ -36,6 +39,10 @@ def endurance_notes(found: Endurance) -> list[str]:
     if np.isfinite(found.total["disk_bytes_per_day"]):
         notes.append(
             "Disks count all that reaches them, of whatever process; amplification is that by what was written."
+        )
+    if np.isfinite(found.total["drive_amplification"]):
+        notes.append(
+            "Inside drives: what they wrote to their flash by what hosts wrote to them, from before the load to after."
         )
     if found.rated is not None:
         per_day = found.wearing_bytes_per_day

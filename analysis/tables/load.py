@@ -144,6 +144,11 @@ class Run:
         return self._frame("samples")
 
     @cached_property
+    def drives(self) -> pd.DataFrame:
+        """One row per NVMe drive under test and node: what it counted over the load, where drives could be asked."""
+        return self._frame("drives")
+
+    @cached_property
     def qos_classes(self) -> tuple[str, ...]:
         """Names of the classes that `qos` counts, highest priority first; empty where the file does not name them."""
         try:

@@ -65,6 +65,7 @@ _TEXT_COLUMNS: Final = {
     "directories": {"directory", "filesystem", "mount_point", "mount_options", "device"},
     "calibration": {"kind", "mode"},
     "samples": frozenset[str](),
+    "drives": {"drive"},
     "batches": frozenset[str](),
     "splits": frozenset[str](),
     "delays": frozenset[str](),

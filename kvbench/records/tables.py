@@ -134,6 +134,22 @@ SAMPLE_DTYPE: Final = np.dtype(
 from the start of the node, the pressure figures in microseconds in which some task was stalled (kernel PSI)."""
 
 
+DRIVE_DTYPE: Final = np.dtype(
+    [
+        ("node", "<i8"),
+        ("drive", "S64"),
+        ("t_before_ns", "<i8"),
+        ("t_after_ns", "<i8"),
+        ("host_written_bytes", "<i8"),
+        ("media_written_bytes", "<i8"),
+        ("used_pct", "<i8"),
+    ]
+)
+"""What an NVMe drive under test counted from before the load (`t_before_ns`, rank 0's clock) to after it: bytes that
+hosts wrote to it, and that it wrote to its flash (-1: it does not say). `used_pct` is its own estimate of how
+much of its life is used, at the end."""
+
+
 PREFIX_WORDS: Final = {
     "looked-up": "looked up",
     "hit": "found",

@@ -26,7 +26,7 @@ from kvbench.records.spill.header import SpillHeader
 from kvbench.records.spill.writer import SpillWriter
 from kvbench.records.stream import RowStream, Taker
 from kvbench.records.tally import Tally
-from kvbench.run.build import check_paths, disks_of, make_arena, make_payload, run_number
+from kvbench.run.build import check_paths, make_arena, make_payload, run_number
 from kvbench.run.calibration import (
     CalibrationObject,
     Turns,
@@ -39,7 +39,6 @@ from kvbench.run.checks.surroundings import Surroundings, look_around
 from kvbench.run.order import Plan, known_attributes, tier_names
 from kvbench.run.output.run_file import node_facts, node_row, place_row
 from kvbench.run.output.spill_files import open_spill
-from kvbench.run.sampler import Sampler
 from kvbench.run.shared_space import check_shared, make_looker, payloads
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.contract import Tier
@@ -201,11 +200,6 @@ class Bench:
         if sharing is None or violations is None or topology.size == 1:
             return None
         return make_looker(topology, sharing, self.tiers[-1], payloads(self.payload, self.run_id), violations)
-
-    def sampler(self, topology: Topology) -> Sampler:
-        """The node's sampler, for the disks that the filesystems under test are on."""
-        taker = None if self.spill is None else self.spill.add_samples
-        return Sampler(topology.node, disks_of(target.describe() for target in self.around.targets), taker)
 
     def calibration_s(self, topology: Topology) -> float:
         """How long `calibrate` takes on this rank's node, on a storage that is not slow."""

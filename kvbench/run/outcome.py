@@ -17,7 +17,7 @@ from kvbench.cluster.topology import Topology
 from kvbench.engine.look_ups import LOOK_UPS_DTYPE
 from kvbench.records.clock import CommonClock
 from kvbench.records.gathered_rows import RankRows, Spilled
-from kvbench.records.tables import DIRECTORY_DTYPE, NODE_DTYPE, PREFIX_DTYPE, RANK_DTYPE, as_rows
+from kvbench.records.tables import DIRECTORY_DTYPE, DRIVE_DTYPE, NODE_DTYPE, PREFIX_DTYPE, RANK_DTYPE, as_rows
 from kvbench.run.bench import Bench
 from kvbench.run.condensing import condense
 from kvbench.run.order import Plan, known_attributes
@@ -48,6 +48,8 @@ class Outcome:
     calibration: npt.NDArray[np.void]
     shared_space: Mapping[str, npt.NDArray[np.void]] = field(default_factory=dict)
     """The rows of this rank in the tables that a shared key space adds."""
+    drives: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, DRIVE_DTYPE))
+    """Of this node, on its first rank, likewise."""
     preconditioned: Preconditioned | None = None
     """What came of writes before the load."""
 
@@ -89,6 +91,7 @@ def gather_outcome(
             "nodes": as_rows([bench.node_row(topology, outcome.clock)] if is_leader else [], NODE_DTYPE),
             "calibration": outcome.calibration,
             "samples": outcome.samples,
+            "drives": outcome.drives,
             "batches": _batches(bench, outcome.clock),
             "splits": bench.engine.batches.splits(),
             **outcome.shared_space,

@@ -30,11 +30,11 @@ from kvbench.records.outputs import Written
 from kvbench.records.schema import Phase
 from kvbench.records.spill.header import calibration_as_list, reading_as_list
 from kvbench.records.spill.writer import SpillWriter
-from kvbench.records.tables import SAMPLE_DTYPE
 from kvbench.run.addresses import addresses_of_node
 from kvbench.run.bench import Bench
 from kvbench.run.drive import Drive
 from kvbench.run.metrics import Metrics, serve
+from kvbench.run.node_counters import NodeCounters
 from kvbench.run.order import Order, Plan, make_plan
 from kvbench.run.outcome import Outcome, gather_outcome, why_nothing
 from kvbench.run.output.run_file import open_until
@@ -193,35 +193,32 @@ def _load(
     # What takes time before the first operation is over on every rank before a common start is agreed on.
     measured = None if stopped else _set_up(topology, agreement, plan, schedule, bench)
     interrupt.waits_for = in_flight
+    node = NodeCounters(bench, topology)
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * plan.stretch * 1e9)
     bench.note(measure_start_ns=measure_ns)
     end_ns = None if config.duration_s is None else measure_ns + int(config.duration_s * plan.stretch * 1e9)
-    samples = np.empty(0, SAMPLE_DTYPE)
     if measured is not None:
         measured.begin(Timeline(start_ns, measure_ns, end_ns, Phase.WARMUP))
         if looker is not None:
             looker.start()
-        sampler = bench.sampler(topology) if topology.local_rank == 0 else None
-        if sampler:
-            sampler.start()
+        node.start()
         stopped = drive.until_done(measured, start_ns, end_ns, looker)
         if not stopped:
             interrupt.waits_for = f"syncing {plan.order.directory or 'the tiers'}"
             bench.sync_at_end(topology.rank)
-        if sampler:
-            samples = sampler.stop()
+        # Whoever was interrupted may have little time left: neither drives nor the clock are read again.
+        node.stop(with_drives=not stopped)
         if looker is not None:
             found = looker.stop()
-    # Whoever was interrupted may have little time left: the clock is not read again.
     after = before if stopped else read_clock(topology, timed_io.now_ns)
     ended = "failed" if bench.engine.failures else "interrupted" if drive.interrupted else "complete"
     failures = [storable(failure) for failure in bench.engine.failures[:16]]
     bench.note(clock_after=reading_as_list(after), ended=ended, failures=failures)
     bench.stream.stop()
     clock = CommonClock(before, after)
-    samples["t_ns"] = clock.to_common(samples["t_ns"])
+    samples, drives = node.on(clock)
     return Outcome(
         clock=clock,
         measure_start_ns=clock.to_common(measure_ns),
@@ -231,6 +228,7 @@ def _load(
         calibration=calibration,
         shared_space=report(topology, sharing, bench.engine.violations, looker, found, clock),
         preconditioned=prepared,
+        drives=drives,
     )
 
 

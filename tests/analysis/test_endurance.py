@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path as FilePath
+from typing import Any
 
 import kvbench_analysis as ka
 import numpy as np
@@ -129,3 +130,54 @@ def test_what_the_configuration_rates_is_used_where_nothing_else_is_given(
     assert said["years"] == pytest.approx(200e12 / (800e6 * DAY_S) / 365)
     assert found(rated, tmp_path, RatedDrives(1.0)).rated == RatedDrives(1.0)
     assert rated_drives(None) is None
+
+
+def with_drives(run: SyntheticRun, *drives: tuple[int, float, float]) -> SyntheticRun:
+    """`drives`: node, bytes that hosts wrote, bytes to the flash."""
+    node, hosts, media = (np.array(column) for column in zip(*drives, strict=True))
+    table: dict[str, Any] = {
+        "node": node.astype(np.int64),
+        "drive": [f"nvme{number}n1" for number in range(len(node))],
+        "host_written_bytes": hosts.astype(np.int64),
+        "media_written_bytes": media.astype(np.int64),
+    }
+    return run.changed(tables={"drives": table})
+
+
+def test_what_drives_wrote_inside_is_their_sum_by_what_hosts_wrote_to_them(
+    run: SyntheticRun, tmp_path: FilePath
+) -> None:
+    told = with_drives(run, (0, 3e9, 4e9), (0, 5e9, 16e9), (1, 2e9, 2e9))
+    endurance = found(told, tmp_path)
+    nodes = endurance.places[endurance.places["scope"] == "node"].set_index("node")
+    assert nodes["drive_amplification"].to_dict() == {0: 20 / 8, 1: 1.0}
+    assert endurance.total["drive_amplification"] == 22 / 10
+    assert endurance.places[endurance.places["scope"] == "rank"]["drive_amplification"].isna().all()
+    _, heads, rows = endurance_table(endurance)
+    assert heads[-1] == "inside drives"
+    assert rows[0][-1] == "2.2"
+    assert any(note.startswith("Inside drives") for note in endurance_notes(endurance))
+
+
+@pytest.mark.parametrize(
+    "drives",
+    [
+        [(0, 3e9, 4e9)],
+        [(0, 3e9, 4e9), (1, 3e9, -1)],
+        [(0, 3e9, 4e9), (1, 0.1e9, 0.2e9)],
+    ],
+    ids=["a node without", "one that does not say", "too little"],
+)
+def test_where_a_drive_does_not_tell_nothing_is_said_of_all(
+    run: SyntheticRun, tmp_path: FilePath, drives: list[tuple[int, float, float]]
+) -> None:
+    endurance = found(with_drives(run, *drives), tmp_path)
+    assert np.isnan(endurance.total["drive_amplification"])
+    assert endurance.places.set_index(["scope", "node"])["drive_amplification"].loc[("node", 0)] == pytest.approx(4 / 3)
+    assert not any(note.startswith("Inside drives") for note in endurance_notes(endurance))
+
+
+def test_files_of_before_say_nothing_of_drives(run: SyntheticRun, tmp_path: FilePath) -> None:
+    endurance = found(run, tmp_path)
+    assert endurance.places["drive_amplification"].isna().all()
+    assert "inside drives" not in endurance_table(endurance)[1]

@@ -21,6 +21,7 @@ from kvbench.records.search import MEASURED_DTYPE, OBJECTIVE_DTYPE, PROBE_DTYPE
 from kvbench.records.tables import (
     BATCH_DTYPE,
     CALIBRATION_DTYPE,
+    DRIVE_DTYPE,
     NODE_DTYPE,
     PREFIX_DTYPE,
     RANK_DTYPE,
@@ -39,6 +40,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "nodes": NODE_DTYPE,
     "calibration": CALIBRATION_DTYPE,
     "samples": SAMPLE_DTYPE,
+    "drives": DRIVE_DTYPE,
     "batches": BATCH_DTYPE,
     "splits": SPLIT_DTYPE,
     "prefix": PREFIX_DTYPE,
