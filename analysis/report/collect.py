@@ -18,6 +18,7 @@ from kvbench_analysis.plots.over_time import timeline_plot
 from kvbench_analysis.plots.places import rank_heatmap
 from kvbench_analysis.plots.preconditioning import precondition_rounds
 from kvbench_analysis.report.shown import Shown, first_token_figures, shown_as
+from kvbench_analysis.search.likeness import caution
 from kvbench_analysis.summary.caution import Caution
 from kvbench_analysis.summary.summary import Summary
 from kvbench_analysis.tables.load import Run
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from kvbench.records.endurance import RatedDrives
 from kvbench.records.prices import Prices
+from kvbench.records.search import Asked
 
 _BUSY_PCT: Final = 90.0
 _FEWEST_PARTS: Final = 20
@@ -83,6 +85,8 @@ class Given:
     """The endurance of the drives under test; likewise."""
     highest_load: str = ""
     """What a search found, as a sentence."""
+    searched: Asked | None = None
+    """What that search was asked for."""
     load_curve: Figure | None = None
     """And its picture."""
 
@@ -125,7 +129,7 @@ def collect(run: Run, name: str, given: Given = Given()) -> Content:
         figures={s.key: s if s.key in _OF_NO_ROWS else _of_sample(s, run) for s in figures},
         focus_quantiles=tables.quantiles(counted.column("wall_ns")[chosen]),
         bands=bands,
-        highest_load=given.highest_load,
+        highest_load=given.highest_load + ("" if given.searched is None else caution(run, given.searched)),
     )
 
 

@@ -23,6 +23,7 @@ from kvbench.records.endurance import RatedDrives
 from kvbench.records.outputs import Written
 from kvbench.records.prices import Prices, prices_of
 from kvbench.records.search import KIND as SEARCH
+from kvbench.records.search import Asked, asked_of
 from kvbench.units import format_bytes
 
 MOST_SUMMARIZED: Final = 4_000_000
@@ -111,13 +112,13 @@ def _labelled(groups: list[list[str]]) -> dict[str, list[str]]:
     return dict(zip(labels, groups, strict=True))
 
 
-def _searched(path: Path) -> tuple[str, Figure | None]:
-    """What a search found, in a sentence, and its curve."""
+def _searched(path: Path) -> tuple[str, Asked | None, Figure | None]:
+    """What a search found, in a sentence, what it was asked for, and its curve."""
     study = ka.load(path)
     if study.attributes.get("kind") != SEARCH:
         raise KvbenchError(f"{path} is no study file of `kvbench search`: give --search one, or leave it out")
     found = search_figures(study)
-    return sentence(found), curve_of(found)
+    return sentence(found), asked_of(study.attributes), curve_of(found)
 
 
 @click.command()
@@ -138,8 +139,8 @@ def report(
     search: Path | None,
 ) -> str:
     """Write one self-contained HTML page about RUN_FILES: the answer, distributions, contention, timeline, warnings."""
-    highest_load, curve = ("", None) if search is None else _searched(search)
-    given = Given(slo, _prices(prices), rated, highest_load, curve)
+    found = ("", None, None) if search is None else _searched(search)
+    given = Given(slo, _prices(prices), rated, *found)
     written = write_report([ka.load(path) for path in run_files], out, png=png, given=given)
     # A page that goes to a pipe may go to this one.
     click.echo(written, err=not written.is_file())
