@@ -19,7 +19,7 @@ from kvbench.records.outputs import JSON, PAGE, Kind, check_output, write_output
 
 _MARKDOWN: Final = Kind("an audit in Markdown", (f"# {TITLE}".encode(),))
 _FORMS: Final[Mapping[str, tuple[Kind, Callable[[Sequence[LeafAudit]], str]]]] = {
-    ".md": (_MARKDOWN, as_markdown),
+    **dict.fromkeys(("", ".md", ".txt"), (_MARKDOWN, as_markdown)),
     ".html": (PAGE, as_html),
     ".json": (JSON, as_json),
 }
@@ -40,7 +40,9 @@ def audit(trees: tuple[Path, ...], to_json: bool, out: Path | None, upstream: Pa
         found = audit_trees(trees, _hashes(upstream))
         click.echo(as_json(found) if to_json else as_markdown(found), nl=False)
         return None
-    kind, form = _FORMS.get(out.suffix.lower(), _FORMS[".md"])
+    if out.suffix.lower() not in _FORMS:
+        raise KvbenchError(f"cannot write {out}: an audit is Markdown (.md, .txt), a page (.html) or .json; name it so")
+    kind, form = _FORMS[out.suffix.lower()]
     for tree in trees:
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
             raise KvbenchError(f"cannot write {out}: it lies in {tree}, which this command reads; give another name")

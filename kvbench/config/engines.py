@@ -92,22 +92,22 @@ def read_engine(name: str) -> tuple[Twin, Engine]:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-            raise KvbenchError(f"--engine {name}: cannot read it: {reason} (there are: {', '.join(known)})") from error
+            raise KvbenchError(f"engine {name}: cannot read it: {reason} (there are: {', '.join(known)})") from error
     else:
         raise KvbenchError(
-            f"--engine {name}: there is no such twin of an engine; there are: {', '.join(known)}; or give a YAML file "
+            f"engine {name}: there is no such twin of an engine; there are: {', '.join(known)}; or give a YAML file "
             "of your own (docs/engines.md)"
         )
     content = read_yaml(text, name)
     try:
         engine = Engine.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:
-        raise KvbenchError(f"--engine {name}: {explain(error, Engine)}") from error
+        raise KvbenchError(f"engine {name}: {explain(error, Engine)}") from error
     for section, keys in GOVERNED.items():
         for key in getattr(engine, section):
             if key not in keys:
                 raise KvbenchError(
-                    f"--engine {name}: {section}.{key} is no key that an engine decides (those are: {', '.join(keys)})"
+                    f"engine {name}: {section}.{key} is no key that an engine decides (those are: {', '.join(keys)})"
                 )
     return Twin(name=Path(name).stem, **engine.twin.model_dump()), engine
 
@@ -143,7 +143,7 @@ def _overlay_last_tier(content: dict[str, Any], name: str, engine: Engine, said:
         last.pop("layout", None)
     if last.get("kind") != engine.tier:
         raise KvbenchError(
-            f"--engine {name}: it lies on {'an object' if engine.tier == 'object' else 'a file'} tier, which must be "
+            f"engine {name}: it lies on {'an object' if engine.tier == 'object' else 'a file'} tier, which must be "
             "the last of the configuration's tiers"
         )
     if engine.tier == "file" and not (whole and "layout" in last):

@@ -189,7 +189,7 @@ def _look_at(targets: Sequence[Target]) -> tuple[LookedAt, ...]:
 def print_size(size: DataSize, console: Console) -> None:
     """Print `size` as two tables."""
     demand, most = size.demand, "at most " if size.demand.at_most else ""
-    in_all = f"in all ({size.ranks} ranks, {size.nodes} nodes)"
+    in_all = f"in all ({size.ranks} rank{'s' * (size.ranks > 1)}, {size.nodes} node{'s' * (size.nodes > 1)})"
     table = make_table(("", "per rank", "per node", in_all), lines=HEAVY_HEAD)
     storage = demand.peak_storage_bytes
     factors = (1, size.ranks_per_node, size.ranks)

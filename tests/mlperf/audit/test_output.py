@@ -92,6 +92,13 @@ def test_a_file_is_of_the_form_that_its_name_says(made: Made, tmp_path: Path, na
         assert (tmp_path / name).read_text().startswith(begins)
 
 
+def test_a_name_of_another_form_is_refused(made: Made, tmp_path: Path) -> None:
+    code, text = call(made.root, "-o", tmp_path / "a.pdf")
+    assert code == 1
+    assert "an audit is Markdown (.md, .txt), a page (.html) or .json" in text
+    assert not (tmp_path / "a.pdf").exists()
+
+
 def test_a_file_of_the_tree_is_never_replaced(made: Made, tmp_path: Path) -> None:
     before = made.summary.read_bytes()
     link = tmp_path / "link.json"
