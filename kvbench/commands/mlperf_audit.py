@@ -40,13 +40,13 @@ def audit(trees: tuple[Path, ...], to_json: bool, out: Path | None, upstream: Pa
         found = audit_trees(trees, _hashes(upstream))
         click.echo(as_json(found) if to_json else as_markdown(found), nl=False)
         return None
-    if out.suffix.lower() not in _FORMS:
-        raise KvbenchError(f"cannot write {out}: an audit is Markdown (.md, .txt), a page (.html) or .json; name it so")
-    kind, form = _FORMS[out.suffix.lower()]
+    kind, form = _FORMS.get(out.suffix.lower(), _FORMS[""])
     for tree in trees:
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
             raise KvbenchError(f"cannot write {out}: it lies in {tree}, which this command reads; give another name")
     output = check_output(out, kind)
+    if out.suffix.lower() not in _FORMS:
+        raise KvbenchError(f"cannot write {out}: an audit is Markdown (.md, .txt), a page (.html) or .json; name it so")
     write_output(output, form(audit_trees(trees, _hashes(upstream))).encode(), kind)
     click.echo(out)
     return f"{out} is complete"
