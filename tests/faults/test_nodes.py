@@ -1,6 +1,7 @@
 """Nodes and shared storage that fail, on the test bed: two client nodes of two ranks each, and a GlusterFS volume."""
 
 import errno
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
-from laid_out import BUCKET, LAYOUTS, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
-from node_bed import NodeBed
+from laid_out import BUCKET, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
+from node_bed import NodeBed, brought_up, need_reach
+
+from kvbench.cluster.launch.mpirun import Mpirun
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +34,6 @@ AWAY = {
     "nixl": ("files by NIXL: ", (*SHORT_CONTEXTS[:-1], "tiers=[{kind: file, capacity_bytes: 48MiB}]", *NIXL[-3:])),
     "slab-rings": ("slab on rings: ", (*ON_ONE_TIER, "io.engine=uring", "io.depth=8", "io.threads=2")),
 }
-
-KILLED = pytest.mark.parametrize(
-    ("name", "layout"), [("", ()), ("buckets on rings: ", LAYOUTS["bucket-rings"][1])], ids=["plain", "bucket-rings"]
-)
 
 
 @pytest.fixture
@@ -90,9 +89,22 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell, name: st
     tell(f"{name}network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
 
 
-@KILLED
-def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
-    run = on_nodes(*layout, own=True)
+@pytest.fixture
+def to_be_killed(mpirun: Mpirun) -> Iterator[NodeBed]:
+    """A test bed for one test: where nodes were killed and started again twice, Open MPI's daemon on one does not reach
+    mpirun any more."""
+    need_reach(mpirun)
+    with brought_up(f"k{os.getpid() % 10**7}", "--no-gluster") as made:
+        yield made
+
+
+@PLAIN_AND_EACH
+def test_a_whole_node_killed(
+    over_nodes: Break, to_be_killed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]
+) -> None:
+    skip_without_library(name)
+    bed = to_be_killed
+    run = over_nodes(bed, PATIENCE_S, *layout, directory=bed.local, own=True)
     run.break_it(lambda: bed.call("kill", 2))
     outcome = run.outcome()
     bed.call("start", 2)

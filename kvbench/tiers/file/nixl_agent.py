@@ -19,9 +19,11 @@ from kvbench.tiers.file.nixl_library import load, uses_ring
 
 _AT_ONCE_NS: Final = 10_000_000
 """For so long a transfer is looked at without a pause, as users of NIXL do; most are done by then."""
-_PAUSE_S: Final = 250e-6
-"""Between two looks from then on: a transfer is seen to end at most 3 % late. POSIX hands the kernel what is left of a
-long transfer when it is looked at, so that the kernel's queue must not run dry in a pause."""
+_PAUSE_SHARE: Final = 1 / 250
+_LONGEST_PAUSE_S: Final = 250e-6
+"""Between two looks from then on, of the time since the begin: with the kernel's slack of 50 us for a timer, a transfer
+is seen to end at most 1 % late. POSIX hands the kernel what is left of a long transfer when it is looked at, so that
+the kernel's queue must not run dry in a pause."""
 _HANDED_OVER_AT_ONCE: Final = 64
 """Descriptors, by POSIX; of more, the others at the looks that follow."""
 _CANCEL_NS: Final = 10**9
@@ -132,7 +134,7 @@ class Agent:
             if looks_at_once > 0:
                 looks_at_once -= 1
             elif now_ns - began_ns > _AT_ONCE_NS:
-                time.sleep(_PAUSE_S)
+                time.sleep(min((now_ns - began_ns) / 1e9 * _PAUSE_SHARE, _LONGEST_PAUSE_S))
                 # POSIX says that all is done only at the look behind the one that finds the last request done.
                 state = agent.check_xfer_state(handle)
             if state == "PROC":
