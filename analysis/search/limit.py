@@ -77,7 +77,12 @@ def limit_of(tried: Sequence[Tried], response: Response, upper_tail: float = TAI
     interval is open on that side (0 or infinite)."""
     limit = _fitted(list(tried), response, upper_tail)
     near = [each for each in tried if abs(np.log(each.load / limit.estimate)) <= _WINDOW]
-    return _fitted(near, response, upper_tail) if len(near) >= _ENOUGH else limit
+    if len(near) < _ENOUGH:
+        return limit
+    close = _fitted(near, response, upper_tail)
+    # Where nothing near it bounds the limit on a side, what is farther away may.
+    opens = (close.low == 0 < limit.low) or (np.isinf(close.high) and np.isfinite(limit.high))
+    return limit if opens else close
 
 
 def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit:

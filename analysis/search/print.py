@@ -59,7 +59,7 @@ def sentence(figures: SearchFigures) -> str:
     if outcome == "wide":
         text += (
             f" The interval is wider than the {100 * asked.precision:.3g} % that were asked for: give more probes "
-            "(--probes) or longer ones (--seconds)."
+            "(--resume --probes) or longer ones (--seconds)."
         )
     if outcome == "searching":
         text += " The search is not over: --resume goes on with it."

@@ -115,8 +115,9 @@ class Asked:
         return Asked(**content | {"objectives": tuple(map(str, content["objectives"]))})
 
     def differences(self, other: "Asked") -> list[str]:
-        """The names of what `other` asks otherwise."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        """The names of what `other` asks otherwise; when a search ends says nothing of what its probes are."""
+        names = (field.name for field in fields(self) if field.name not in ("most", "precision"))
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def asked_of(attributes: Mapping[str, Any]) -> Asked | None:

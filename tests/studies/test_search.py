@@ -87,14 +87,19 @@ def test_a_search_that_ended_early_goes_on_with_what_it_has(short: Wanted, tmp_p
     out = tmp_path / "search.h5"
     carried_out(replace(short, most=4), out)
     before = load(out).table("probes")
-    with pytest.raises(KvbenchError, match=r"was asked something else \(most was 4\)"):
-        carried_out(replace(short, most=6), out, resume=True)
+    with pytest.raises(KvbenchError, match=r"was asked something else \(high was 1600\)"):
+        carried_out(replace(short, high=1700.0), out, resume=True)
     with pytest.raises(KvbenchError, match="exists: give another name, or --overwrite"):
         carried_out(short, out)
     figures, printed = carried_out(short, out, resume=True)
     assert "going on after 4 probes" in printed
     assert "nothing is left to do" in printed
     assert list(figures.probes["took_s"]) == list(before["took_s"])
+    figures, printed = carried_out(replace(short, most=6, precision=0.02), out, resume=True)
+    assert "going on after 4 probes" in printed
+    assert list(figures.probes["took_s"][:4]) == list(before["took_s"])
+    assert len(figures.probes) == 6
+    assert (figures.asked.most, figures.asked.precision) == (6, 0.02)
 
 
 @pytest.mark.slow
