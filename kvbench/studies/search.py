@@ -228,6 +228,10 @@ class _Probing:
         if self._search is None:
             raise FailedElsewhere from error
         done = len(self._search.file.probes)
-        kept = f"; the {done} probes before it are in {self._order.out}, and --resume goes on with them" if done else ""
+        kept = (
+            f"; the {done} probes before it are in {self._order.out}: `kvbench study show` prints them, and --resume "
+            "goes on with them"
+        )
+        kept = kept if done else ""
         kind = RunInterrupted if isinstance(error, RunInterrupted) else RanksFailed
         raise kind(f"probe {done + 1} at a load of {load:g}: {error}{kept}") from error
