@@ -46,6 +46,7 @@ def test_the_same_operations_are_the_same_work_though_the_fingerprints_differ(tm
     assert [row[-1] for row in rows if row[:2] == ["| read", "GiB/s"]] == ["1 (1 to 1) |"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -244,6 +244,7 @@ def test_a_machine_that_one_operation_does_not_fill_has_the_factor_of_its_roofli
     assert row["factor"] == pytest.approx(8 / knee, rel=0.05)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), workers=st.integers(4, 10), rest_ms=st.floats(0.15, 0.4))
 def test_so_have_operations_that_come_and_go_at_random(

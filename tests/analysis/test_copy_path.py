@@ -226,6 +226,7 @@ def test_with_one_rank_there_is_no_word_of_contention(tmp_path: FilePath) -> Non
     assert line.endswith("what it costs beside other ranks was not measured.")
 
 
+@pytest.mark.slow
 def test_rows_that_failed_or_belong_to_no_cell_do_not_count(tmp_path: FilePath) -> None:
     study = make_study(np.random.default_rng(1))
     lost, stray = study.records[:8].copy(), study.records[:8].copy()

@@ -75,6 +75,7 @@ def test_modelled_parts_stand_beside_the_latency_that_contains_them(
     assert " decode, modelled" in text
 
 
+@pytest.mark.slow
 def test_a_report_and_a_comparison_say_so_too(whole: SyntheticRun, tmp_path: Path) -> None:
     runs = [ka.load(whole.write(tmp_path / "a.h5"))]
     other = whole.changed(attributes={"run_id": "another"})

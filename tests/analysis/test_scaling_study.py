@@ -52,6 +52,7 @@ def test_efficiency_is_against_the_smallest_size() -> None:
     assert storage["efficiency"][3] == storage["throughput"][3] / (8 * storage["throughput"][0])
 
 
+@pytest.mark.slow
 def test_nodes_are_a_series_of_their_own_at_the_most_ranks() -> None:
     figures = scaling_figures(table(np.random.default_rng(1), nodes=(1, 2, 3)), np.random.default_rng(2))
     across = figures.points[figures.points["across"] == "nodes"]

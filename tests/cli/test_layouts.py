@@ -64,6 +64,7 @@ def test_a_run_is_verified_leaves_nothing_and_says_how_objects_lay(
     assert json.loads(kvbench("summary", out, "--json").out)["run"]["layout"] == words
 
 
+@pytest.mark.slow
 def test_what_buckets_make_necessary_is_shown_beside_what_the_workload_wrote(
     kvbench: Call, folder: Path, tmp_path: Path
 ) -> None:

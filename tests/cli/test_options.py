@@ -136,6 +136,7 @@ def test_too_few_open_files_are_said_before_anything_is_made(start_run: Start, f
     assert remains(folder) == []
 
 
+@pytest.mark.slow
 def test_a_limit_of_open_files_that_may_be_raised_is_raised(start_run: Start, tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 512:

@@ -114,6 +114,7 @@ def test_the_rounds_stand_in_the_file_with_the_verdict_on_each_and_summary_and_r
     assert "Before the load" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_work_of_the_load_is_the_same_as_without(kvbench: Call, folder: Path, tmp_path: Path) -> None:
     with_it, without = tmp_path / "a.h5", tmp_path / "b.h5"
     assert ran(kvbench, folder, with_it, "--precondition", "1x").code == 0

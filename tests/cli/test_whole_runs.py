@@ -194,6 +194,7 @@ def test_an_override_changes_the_run_and_its_fingerprint(kvbench: Call, folder: 
     assert len(fingerprints) == 2
 
 
+@pytest.mark.slow
 def test_the_run_file_is_replaced_when_asked_to(kvbench: Call, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder" / "run.h5"
     words = ("run", "smoke", "--dir", folder, "--out", out, *overrides(*QUICK))

@@ -230,6 +230,7 @@ def test_the_manifest_of_each_division_lists_its_leaves_systems_and_images(packa
         assert manifest["systems"][0]["pdf"] == "systems/big-box.pdf"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_plots")
 def test_another_system_is_added_to_the_manifest(clean: dict[str, Made], tmp_path: Path) -> None:
     for system in ("big-box", "small-box"):
