@@ -115,12 +115,21 @@ need_node() {
 }
 
 # kill_nodes [NODE]: ends the node, or all, with every process in them.
+#
+# What Open MPI's daemons of a node have in /tmp, which is this machine's, goes with it, as it would with a node of its
+# own: it is named after their numbers there, and the next daemon that has one of these does not start.
 kill_nodes() {
-    local pids
+    local pids pid daemons=() daemon
     pids=$(node_pids "${1:-}") || return 0
+    for pid in $pids; do
+        for daemon in $(nsenter --target "$pid" --mount --pid -- pgrep -x prted 2> /dev/null); do
+            daemons+=("/tmp/prted.$daemon")
+        done
+    done
     # shellcheck disable=SC2086  # a list of numbers
     kill -KILL $pids 2> /dev/null || true
     wait_for 20 no_nodes "${1:-}" || fail "the processes of ${1:-the nodes} do not end: $pids"
+    [ ${#daemons[@]} -eq 0 ] || rm -rf -- "${daemons[@]}"
 }
 
 no_nodes() {

@@ -91,10 +91,9 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell, name: st
 
 @pytest.fixture
 def to_be_killed(mpirun: Mpirun) -> Iterator[NodeBed]:
-    """A test bed for one test: where nodes were killed and started again twice, Open MPI's daemon on one does not reach
-    mpirun any more."""
+    """A test bed without the shared volume, for one test."""
     need_reach(mpirun)
-    with brought_up(f"k{os.getpid() % 10**7}", "--no-gluster") as made:
+    with brought_up(f"k{os.getpid() % 10**7}", "--no-gluster", "--local-size", "1G") as made:
         yield made
 
 
