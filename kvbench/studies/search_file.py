@@ -56,6 +56,8 @@ class SearchFile:
         made = cls(path, asked, objectives, facts)
         if resume and path.exists() and path.stat().st_size:
             made._read()
+            # With the number of probes and the precision that are asked for now.
+            made.save()
         else:
             make_folder(path.parent, "the study file", "choose another directory with --out")
             made.save()

@@ -87,7 +87,7 @@ def test_a_search_that_ended_early_goes_on_with_what_it_has(short: Wanted, tmp_p
     out = tmp_path / "search.h5"
     carried_out(replace(short, most=4), out)
     before = load(out).table("probes")
-    with pytest.raises(KvbenchError, match=r"was asked something else \(high was 1600\)"):
+    with pytest.raises(KvbenchError, match=r"was asked something else \(high was 1600\.0\)"):
         carried_out(replace(short, high=1700.0), out, resume=True)
     with pytest.raises(KvbenchError, match="exists: give another name, or --overwrite"):
         carried_out(short, out)
