@@ -80,9 +80,8 @@ def limit_of(tried: Sequence[Tried], response: Response, upper_tail: float = TAI
     if len(near) < _ENOUGH:
         return limit
     close = _fitted(near, response, upper_tail)
-    # Where nothing near it bounds the limit on a side, what is farther away may.
-    opens = (close.low == 0 < limit.low) or (np.isinf(close.high) and np.isfinite(limit.high))
-    return limit if opens else close
+    # Where nothing near it bounds the limit on either side, what is farther away may.
+    return limit if close.low == 0 and np.isinf(close.high) else close
 
 
 def _fitted(probes: list[Tried], response: Response, upper_tail: float) -> Limit:
