@@ -66,7 +66,7 @@ def checks(facts: Mapping[str, Any]) -> Iterator[Check]:
     width = 163 + 3
     yield bytes_in("progress", "1328 each", exchanges * 8 * width)
     yield calls("gather_table", "3 each", 3 * costs["gather_table"]["entered"])
-    per_rank = 7 * 8 + size["rank"] + size["look_ups"]
+    per_rank = 8 * 8 + size["rank"] + size["look_ups"]
     tables = ranks * per_rank + nodes * size["node"] + facts["batches"] * size["batch"]
     # How many samples were taken is known afterwards alone; the rest of the bytes must be whole ones.
     samples = (costs["gather_table"]["bytes_in"] - tables) // size["sample"]
