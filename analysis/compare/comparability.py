@@ -1,9 +1,10 @@
 """Whether runs did the same work, and if not, in what they differ: what has to be settled before they are compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import pandas as pd
+from kvbench_analysis.tables.flat import flat
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.virtual import virtual_speed
 
@@ -78,7 +79,7 @@ def _joined(sources: pd.Series) -> str:
 
 def _facts(run: Run) -> dict[str, str]:
     described = {name: value for name, value in run.config.items() if name != "drive"}
-    facts = {key: value for key, value in _flat(described, "") if key not in _NOT_COMPARED}
+    facts = {key: value for key, value in flat(described) if key not in _NOT_COMPARED}
     for name in ("ranks", "nodes", "trace_digest", "precondition"):
         if name in run.attributes:
             facts[name] = str(run.attributes[name])
@@ -86,14 +87,3 @@ def _facts(run: Run) -> dict[str, str]:
         if "capacity_bytes" in tier:
             facts[f"tiers.{tier['name']}.capacity_bytes (resolved)"] = str(tier["capacity_bytes"])
     return facts
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and value:
-        for place, inner in enumerate(value):
-            yield from _flat(inner, f"{key}.{place}")
-    else:
-        yield key, "null" if value is None else str(value)

@@ -68,19 +68,19 @@ def endurance(run: Run, window: Window, totals: pd.DataFrame, rated: RatedDrives
     if not nbytes:
         return None
     per_day = float(written["gib_per_s"].sum()) * 2**30 * DAY_S
-    rows: list[tuple[Any, ...]] = [("all", -1, -1, nbytes, per_day, *[float("nan")] * 3)]
+    rows: list[tuple[Any, ...]] = []
+    disk = amplification = float("nan")
     if run.mode == "full":
-        rows += _of_places(run, window)
+        rows = _of_places(run, window)
         nodes = [row for row in rows if row[0] == "node"]
         # Told by all or not at all: a sum that leaves a node out is of nothing.
         disk = float(np.sum([row[5] for row in nodes])) if nodes else float("nan")
         meanwhile = [row[5] / row[6] for row in nodes if row[6] > 0]
         known = nodes and len(meanwhile) == len(nodes)
         amplification = disk / sum(meanwhile) if known else float("nan")
-        rows[0] = (*rows[0][:5], disk, amplification, float("nan"))
-    nodes_known = sorted({int(number) for number in run.nodes["node"]}) if "node" in run.nodes else []
-    rows[0] = (*rows[0][:7], _drive_amplification(run, nodes_known))
-    return Endurance(pd.DataFrame(rows, columns=list(COLUMNS)), rated)
+    numbers = {int(number) for number in run.nodes["node"]} if "node" in run.nodes else set()
+    total = ("all", -1, -1, nbytes, per_day, disk, amplification, _drive_amplification(run, numbers))
+    return Endurance(pd.DataFrame([total, *rows], columns=list(COLUMNS)), rated)
 
 
 def _of_places(run: Run, window: Window) -> list[tuple[Any, ...]]:
@@ -105,7 +105,7 @@ def _of_places(run: Run, window: Window) -> list[tuple[Any, ...]]:
         written, per_day = float(nbytes[mine & measured].sum()), float(inside[mine].sum()) * scale
         disk, meanwhile = _disk(run, window, number, (start[mine], wall[mine], nbytes[mine]))
         amplification = disk / meanwhile if meanwhile > 0 else unknown
-        inner = _drive_amplification(run, [number])
+        inner = _drive_amplification(run, {number})
         rows.append(("node", -1, number, written, per_day, disk, amplification, inner))
     for number in ranks:
         mine = rank == number
@@ -114,14 +114,14 @@ def _of_places(run: Run, window: Window) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _drive_amplification(run: Run, nodes: list[int]) -> float:
+def _drive_amplification(run: Run, nodes: set[int]) -> float:
     """Bytes that the drives of these nodes wrote to their flash, by those that hosts wrote to them; NaN where a node or
     one of its drives does not tell, or too little was written for the unit that drives count in."""
     drives = run.drives
     if not {"node", "host_written_bytes", "media_written_bytes"} <= set(drives):
         return float("nan")
     mine = drives[drives["node"].isin(nodes)]
-    if not nodes or set(mine["node"]) != set(nodes) or (mine["media_written_bytes"] < 0).any():
+    if not nodes or set(mine["node"]) != nodes or (mine["media_written_bytes"] < 0).any():
         return float("nan")
     if (mine["host_written_bytes"] < _LEAST_WRITTEN_BYTES).any():
         return float("nan")

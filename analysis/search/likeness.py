@@ -1,19 +1,19 @@
 """Whether a run did the work that a search varied the load of, on the same storage."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
+from kvbench_analysis.tables.flat import flat
 from kvbench_analysis.tables.load import Run
 
 from kvbench.records.search import Asked
 
 _MOST_NAMED: Final = 4
 _OF_EACH_RUN: Final = frozenset(
-    {"name", "objectives", "prices", "drive", "records", "twin", "seed", "duration_s", "warmup_s", "workload.path"}
+    {"name", "objectives", "prices", "drive", "records", "twin", "seed", "duration_s", "warmup_s", "calibration"}
 )
-"""Keys that say nothing of the work and the storage; of a trace, its content is compared."""
-_CALIBRATION: Final = "calibration."
+"""Sections that say nothing of the work and the storage."""
 
 
 def unlike(run: Run, asked: Asked) -> list[str]:
@@ -21,23 +21,21 @@ def unlike(run: Run, asked: Asked) -> list[str]:
     itself aside."""
     try:
         searched = json.loads(asked.config)
-        searched = dict(_flat(searched)) if isinstance(searched, dict) else {}
     except (ValueError, RecursionError):
         searched = {}
-    own = dict(_flat(run.config))
-    keys = (key for key in sorted(own.keys() | searched.keys()) if own.get(key) != searched.get(key))
-    aside = _OF_EACH_RUN | {asked.key}
-    found = [key for key in keys if key not in aside and not key.startswith(_CALIBRATION)]
-    ranks, digest = run.attributes.get("ranks"), run.attributes.get("trace_digest", "")
-    found += ["ranks"] if ranks is not None and int(ranks) != asked.ranks else []
-    found += ["trace"] if str(digest) != asked.trace_digest else []
+    own, other = _facts(run.config), _facts(searched if isinstance(searched, dict) else {})
+    # Of a trace, its content is compared.
+    aside = {asked.key, "workload.path"}
+    found = [key for key in sorted((own.keys() | other.keys()) - aside) if own.get(key) != other.get(key)]
+    if int(run.attributes.get("ranks", asked.ranks)) != asked.ranks:
+        found.append("ranks")
+    if str(run.attributes.get("trace_digest", "")) != asked.trace_digest:
+        found.append("trace")
     # A relative one was relative to wherever that was.
     if "directory" in run.nodes and (asked.place.startswith("/") or "://" in asked.place):
-        found += (
-            ["directory"]
-            if asked.place.rstrip("/") not in {str(each).rstrip("/") for each in run.nodes["directory"]}
-            else []
-        )
+        places = {str(each).rstrip("/") for each in run.nodes["directory"]}
+        if asked.place.rstrip("/") not in places:
+            found.append("directory")
     return found
 
 
@@ -50,9 +48,5 @@ def caution(run: Run, asked: Asked) -> str:
     return f" The search was of something else than this run, which differs in {', '.join(found[:_MOST_NAMED])}{more}."
 
 
-def _flat(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield above + key, value
+def _facts(config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(flat({name: value for name, value in config.items() if name not in _OF_EACH_RUN}))

@@ -17,13 +17,14 @@ Rows = npt.NDArray[np.void]
 class NodeCounters:
     """Of the first rank of a node, which reads for all; on any other it does nothing, and has no rows."""
 
-    def __init__(self, bench: Bench, topology: Topology) -> None:
-        """Reads the drives that the filesystems under test are on, which may take some seconds."""
+    def __init__(self, bench: Bench, topology: Topology, begins: bool) -> None:
+        """Reads the drives that the filesystems under test are on, which may take some seconds; nothing where no load
+        `begins`."""
         self._samples: Rows = np.empty(0, SAMPLE_DTYPE)
         self._rows_of_drives: Rows = np.empty(0, DRIVE_DTYPE)
         self._sampler: Sampler | None = None
         self._drives: DriveCounters | None = None
-        if topology.local_rank == 0:
+        if begins and topology.local_rank == 0:
             disks = disks_of(target.describe() for target in bench.around.targets)
             taker = None if bench.spill is None else bench.spill.add_samples
             self._sampler = Sampler(topology.node, disks, taker)

@@ -193,7 +193,7 @@ def _load(
     # What takes time before the first operation is over on every rank before a common start is agreed on.
     measured = None if stopped else _set_up(topology, agreement, plan, schedule, bench)
     interrupt.waits_for = in_flight
-    node = NodeCounters(bench, topology)
+    node = NodeCounters(bench, topology, begins=measured is not None)
     looker, found = bench.looker(topology), None
     start_ns = _common_start(topology, before)
     measure_ns = start_ns + int(config.warmup_s * plan.stretch * 1e9)

@@ -231,7 +231,8 @@ class _Probing:
         kept = (
             f"; the {done} probes before it are in {self._order.out}: `kvbench study show` prints them, and --resume "
             "goes on with them"
+            if done
+            else ""
         )
-        kept = kept if done else ""
         kind = RunInterrupted if isinstance(error, RunInterrupted) else RanksFailed
         raise kind(f"probe {done + 1} at a load of {load:g}: {error}{kept}") from error
