@@ -1,7 +1,6 @@
 """Nodes and shared storage that fail, on the test bed: two client nodes of two ranks each, and a GlusterFS volume."""
 
 import errno
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +11,7 @@ import pytest
 from breaking import Victim
 from kvbench_command import attributes, column
 from laid_out import BUCKET, NIXL, PLAIN_AND_EACH, SHORT_CONTEXTS, skip_without_library
-from node_bed import NodeBed, brought_up, need_reach
-
-from kvbench.cluster.launch.mpirun import Mpirun
+from node_bed import NodeBed
 
 pytestmark = pytest.mark.slow
 
@@ -89,21 +86,10 @@ def test_a_nodes_network_cut(on_nodes: Break, bed: NodeBed, tell: Tell, name: st
     tell(f"{name}network of node 2 cut (mpirun, 2 x 2 ranks, --patience {PATIENCE_S})", outcome, sum(rows))
 
 
-@pytest.fixture
-def to_be_killed(mpirun: Mpirun) -> Iterator[NodeBed]:
-    """A test bed without the shared volume, for one test."""
-    need_reach(mpirun)
-    with brought_up(f"k{os.getpid() % 10**7}", "--no-gluster", "--local-size", "1G") as made:
-        yield made
-
-
 @PLAIN_AND_EACH
-def test_a_whole_node_killed(
-    over_nodes: Break, to_be_killed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]
-) -> None:
+def test_a_whole_node_killed(on_nodes: Break, bed: NodeBed, tell: Tell, name: str, layout: tuple[str, ...]) -> None:
     skip_without_library(name)
-    bed = to_be_killed
-    run = over_nodes(bed, PATIENCE_S, *layout, directory=bed.local, own=True)
+    run = on_nodes(*layout, own=True)
     run.break_it(lambda: bed.call("kill", 2))
     outcome = run.outcome()
     bed.call("start", 2)
