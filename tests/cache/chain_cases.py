@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import strategies as st
 
 from kvbench.cache import chains
@@ -26,6 +27,10 @@ CacheType = type[chains.ChainCache] | type[_python.ChainCache]
 KINDS: Final[list[CacheType]] = list(dict.fromkeys([chains.ChainCache, _python.ChainCache]))
 """The extension, where there is one, and the stand-in."""
 Step = tuple[int, int, int, int]
+
+R, W, DEM, PRO, DEL = Op.READ, Op.WRITE, Op.DEMOTE, Op.PROMOTE, Op.DELETE
+each_kind = pytest.mark.parametrize("kind", KINDS)
+needs_extension = pytest.mark.skipif(not chains.COMPILED, reason="needs the extension, which a C compiler builds")
 
 
 @dataclass(frozen=True)
@@ -170,3 +175,13 @@ class Carried:
                 assert source < target
             if op == Op.PROMOTE:
                 assert target < source
+
+
+def serve(cache: AnyCache, *keys: int, now_ns: int = 0) -> tuple[list[int], list[tuple[int, int, int, int]]]:
+    found, steps = cache.serve(np.array(keys, np.uint64), len(keys), len(keys), now_ns)
+    assert found.dtype == np.int8
+    return found.tolist(), steps
+
+
+def prefetch(cache: AnyCache, *keys: int, now_ns: int = 0) -> list[tuple[int, int, int, int]]:
+    return cache.prefetch(np.array(keys, np.uint64), now_ns)

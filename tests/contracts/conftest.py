@@ -21,7 +21,7 @@ from kvbench.units import SEGMENT_BYTES
 from kvbench.workload.traces.formats import FORMATS
 
 TESTS = Path(__file__).parent.parent
-sys.path += [str(TESTS / "contracts" / "plugins"), str(TESTS / "tiers"), str(TESTS / "cache")]
+sys.path += [str(TESTS / "contracts" / "plugins"), str(TESTS / "tiers" / "harness"), str(TESTS / "cache")]
 
 TABLES: tuple[dict[str, Any], ...] = (KINDS, TIER_KINDS, POLICIES, FORMATS, COMMANDS)
 NAMES = (CACHE_POLICIES, TRACE_FORMATS)

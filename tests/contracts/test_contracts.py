@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from kvbench_analysis import load
 from test_policies import PolicyContract
-from test_tier_contract import TierContract
+from tier_contract import TierContract
 
 from kvbench.cache import Policy
 from kvbench.tiers.contract import Tier

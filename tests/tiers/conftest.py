@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from kvbench.tiers.arena import Arena
 from kvbench.tiers.payload import Payload
 from kvbench.units import KIB, MIB, SEGMENT_BYTES
+
+sys.path.insert(0, str(Path(__file__).parent / "harness"))
+pytest.register_assert_rewrite("tier_contract")
 
 TMPFS = Path("/dev/shm")
 DEVICE_BYTES = 32 * MIB + 20 * KIB

@@ -1,6 +1,6 @@
 """Transfers of NIXL: what is cut into which pieces, what happens to a batch when one fails, and what is refused before.
 
-That batches are moved as any other tier moves them is in test_tier_contract.py.
+That batches are moved as any other tier moves them is in test_nixl_tiers.py.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What the tier of objects in a bucket does besides what every tier must do (test_tier_contract.py), and when a store
+"""What the tier of objects in a bucket does besides what every tier must do (tier_contract.py), and when a store
 fails."""
 
 import asyncio
