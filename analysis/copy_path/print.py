@@ -60,7 +60,8 @@ def sentences(figures: CopyPathFigures) -> list[str]:
 def sentence(row: dict[Any, Any]) -> str:
     """The sentence of one row of `second_copy`."""
     ranks, threads = row["ranks"], row["threads"]
-    what = f"{units.size(row['object_bytes'])} a read, {_plural(ranks, 'rank')} of {_plural(threads, 'thread')}"
+    who = f"{units.count_of(ranks, 'rank')} of {units.count_of(threads, 'thread')}"
+    what = f"{units.size(row['object_bytes'])} a read, {who}"
     text = (
         f"{row['filesystem']} at {row['directory']}, {what}: the second copy costs {_duration(row, 'isolated_ns')} "
         f"a read with one rank at a time, {_share(row, 'isolated_share')} on top of the read with one copy"
@@ -69,7 +70,7 @@ def sentence(row: dict[Any, Any]) -> str:
         return f"{text}; what it costs beside other ranks was not measured."
     text += f", and {_duration(row, 'contended_ns')}, {_share(row, 'contended_share')}, with {ranks} ranks at once"
     if not math.isfinite(row["more_ns_low"]):
-        return f"{text}; {_plural(row['repeats'], 'repeat')} gives no interval."
+        return f"{text}; {units.count_of(row['repeats'], 'repeat')} gives no interval."
     if row["more_ns_high"] < 0:
         return f"{text}: contention does not raise it."
     if not row["slowed"]:
@@ -86,7 +87,7 @@ def print_copy_path(figures: CopyPathFigures, console: Console, *, every: bool =
     """Print sentences, warnings and tables: of all combinations with `every`, else of those of the sentences, at every
     size. Text of the file is printed as it is, never as markup."""
     study = figures.study
-    size = f"{_plural(study['ranks'], 'rank')}, {_plural(study['nodes'], 'node')}"
+    size = ", ".join(units.count_of(float(study[f"{noun}s"] or 0), noun) for noun in ("rank", "node"))
     console.print(_text(f"{figures.source}: {size}, {study['model']}, {study['status']}"))
     for line in sentences(figures):
         console.print(_text(line, "bold"))
@@ -114,10 +115,10 @@ def _shown(figures: CopyPathFigures) -> pd.DataFrame:
 
 
 def _print_combination(key: dict[str, Any], rows: pd.DataFrame, console: Console) -> None:
-    mode = "one rank at a time" if key["mode"] == "isolated" else f"{_plural(key['ranks'], 'rank')} at once"
+    mode = "one rank at a time" if key["mode"] == "isolated" else f"{units.count_of(key['ranks'], 'rank')} at once"
     title = (
         f"{key['filesystem']} at {key['directory']}: {units.size(key['object_bytes'])} a read, {mode}, "
-        f"{_plural(key['threads'], 'thread')} a rank"
+        f"{units.count_of(key['threads'], 'thread')} a rank"
     )
     paths = list(dict.fromkeys(rows["read_path"]))
     by_place = {(row["metric"], row["read_path"]): row for row in rows.to_dict("records")}
@@ -208,10 +209,6 @@ def _duration(row: dict[Any, Any], name: str, separator: str = " ") -> str:
 def _share(row: dict[Any, Any], name: str) -> str:
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.0%} ({low:.0%} to {high:.0%})".replace("%", " %") if math.isfinite(low) else units.share(value)
-
-
-def _plural(number: Any, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _signed(ns: float) -> str:

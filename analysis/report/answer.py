@@ -57,7 +57,7 @@ def focus_row(content: Content) -> dict[Any, Any]:
 def measured(content: Content) -> str:
     """One sentence: the work, the machines, the storage, and how long."""
     run, facts = content.run, content.summary.run
-    ranks, nodes = (_plural(run.attributes.get(name, 0), name[:-1]) for name in ("ranks", "nodes"))
+    ranks, nodes = (units.count_of(float(run.attributes.get(name, 0)), name[:-1]) for name in ("ranks", "nodes"))
     parts = [f"{ranks} on {nodes}"]
     if facts["model"]:
         parts.append(f"KV cache of {facts['model']}")
@@ -248,10 +248,6 @@ def _p95(row: dict[Any, Any]) -> str:
 def _sizes(row: dict[Any, Any]) -> str:
     least, most = units.size(row["size_min_bytes"]), units.size(row["size_max_bytes"])
     return least if least == most else f"{least} to {most}, median {units.size(row['size_p50_bytes'])}"
-
-
-def _plural(number: Any, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _storage(node: dict[Any, Any]) -> str:

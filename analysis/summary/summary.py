@@ -206,7 +206,7 @@ def measured(summary: Summary) -> str:
 def what_was_measured(summary: Summary) -> str:
     """The file, and the facts of the run that its figures hang on."""
     run = summary.run
-    parts = [_plural(run["ranks"], "rank"), _plural(run["nodes"], "node")]
+    parts = [units.count_of(float(run[f"{noun}s"] or 0), noun) for noun in ("rank", "node") if run[f"{noun}s"]]
     sharing = (_SHARING_OF_OWN if "directories" in run else _SHARING).get(str(run["cache_directory"]), "")
     own = f"directories {run['directories']}" if "directories" in run else ""
     parts += [own, sharing, str(run["model"] or "")]
@@ -226,7 +226,3 @@ def contains_modelled(summary: Summary) -> str:
         if summary.run[there]
     ]
     return f"; contains modelled {' and '.join(modelled)}" if modelled else ""
-
-
-def _plural(number: Any, noun: str) -> str:
-    return "" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
