@@ -25,6 +25,7 @@ from kvbench.mlperf.trials.choices import Choices, check_choices, preset_name
 from kvbench.mlperf.trials.leaf_metadata import metadata_name, metadata_of
 from kvbench.mlperf.trials.run_summary import summary_of
 from kvbench.mlperf.trials.sequence import (
+    Begun,
     TrialSequence,
     TrialStep,
     begin_or_resume,
@@ -89,17 +90,21 @@ def run_sequence(comm: Communicator, choices: Choices, console: "Console") -> Pa
         agreement.on_first("check", lambda: check_choices(choices))
         around = look_around(topology, agreement, choices.cache, choices.results)
 
-        def begin() -> tuple[TrialSequence, bool]:
+        def begin() -> Begun:
             begun = begin_or_resume(new_sequence(choices, topology.hosts, clients_per_node(topology), around))
-            alone.enter_context(alone_in(begun[0].directory, "wait until it has ended, or give another --results"))
+            alone.enter_context(
+                alone_in(begun.sequence.directory, "wait until it has ended, or give another --results")
+            )
             return begun
 
-        sequence, resumed = agreement.on_first("check", begin) or (None, False)
+        begun = agreement.on_first("check", begin)
+        sequence = begun and begun.sequence
         quiet_barrier(comm)
         clear_lost(topology, agreement, choices.cache, share(comm, sequence and sequence.note_lost()))
         told = share(comm, None if sequence is None else steps_as_json(sequence.steps()))
         trials = _Trials(topology, agreement, choices, sequence, _Clock([TrialStep(**step) for step in told]), console)
-        trials.announce(resumed)
+        if begun is not None:
+            trials.announce(begun)
         # From here on results are written, and between trials `wait` sees a signal.
         interrupt.waits_for = "writing the results of a trial"
         for place in range(len(told)):
@@ -127,16 +132,16 @@ class _Trials:
         self._clock = clock
         self._console = console
 
-    def announce(self, resumed: bool) -> None:
+    def announce(self, begun: Begun) -> None:
         """Say what is to come."""
-        if self._sequence is None:
-            return
         steps = self._clock.steps
         seconds = sum(step.delay_s + step.seconds + _OVERHEAD_S for step in steps)
         what = "rehearsal" if self._choices.rehearsal else f"{self._choices.division} division"
-        verb = "going on with" if resumed else "beginning"
+        verb = "going on with" if begun.resumed else "beginning"
+        if begun.passed_over:
+            self._say(begun.passed_over)
         self._say(
-            f"{verb} {self._sequence.directory} ({what}): {len(steps)} trials on {self._topology.size} clients, about "
+            f"{verb} {begun.sequence.directory} ({what}): {len(steps)} trials on {self._topology.size} clients, about "
             f"{_duration(seconds)}"
         )
 

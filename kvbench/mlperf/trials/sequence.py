@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import kvbench
 from kvbench.cluster.comm import mpi_version
@@ -169,10 +169,15 @@ class TrialSequence:
         """Write the file. Raises KvbenchError."""
         write_json(self.directory / SEQUENCE_NAME, self.content)
 
-    def same_work(self, other: "TrialSequence") -> bool:
-        """Whether `other` asks for the same: then one goes on with it."""
+    def unlike(self, other: "TrialSequence") -> list[str]:
+        """What `other` asks for otherwise, in words; nothing: one goes on with it."""
+        found = [
+            f"{key} is {other.content[key]!r}, was {self.content[key]!r}"
+            for key in _IDENTITY
+            if self.content[key] != other.content[key]
+        ]
         settings = [[entry["config"] for entry in each.content["options"]] for each in (self, other)]
-        return settings[0] == settings[1] and all(self.content[key] == other.content[key] for key in _IDENTITY)
+        return found + ["the options or their settings differ"] * (settings[0] != settings[1])
 
     def trials(self) -> Iterator[dict[str, Any]]:
         """What stands of each trial, in order."""
@@ -233,18 +238,29 @@ def new_sequence(
     return TrialSequence(home / local_stamp(begun_at), content)
 
 
-def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
-    """An unfinished sequence of the same work beside `wanted`, and True; else `wanted`, with its file, and False.
+class Begun(NamedTuple):
+    """What is carried out."""
 
-    Raises KvbenchError.
-    """
+    sequence: TrialSequence
+    resumed: bool
+    passed_over: str
+    """The unfinished one that was begun last, and why that is not gone on with; "": there is none."""
+
+
+def begin_or_resume(wanted: TrialSequence) -> Begun:
+    """An unfinished sequence of the same work beside `wanted`; else `wanted`, with its file. Raises KvbenchError."""
+    passed_over = ""
     for path in sorted(wanted.directory.parent.glob(f"*/{SEQUENCE_NAME}"), reverse=True):
         found = read_sequence(path)
-        if not found.complete and found.same_work(wanted):
+        if found.complete:
+            continue
+        unlike = found.unlike(wanted)
+        if not unlike:
             again = {"at": now(), "invocation": wanted.content["invocation"], "hosts": wanted.content["hosts"]}
             changed = (name for name in ("nodes", "filesystems") if wanted.content[name] != found.content[name])
             found.content.setdefault("resumed", []).append(again | {name: wanted.content[name] for name in changed})
-            return found, True
+            return Begun(found, True, "")
+        passed_over = passed_over or f"{found.directory} is unfinished and left as it is: {'; '.join(unlike)}"
     try:
         while wanted.directory.exists():
             # Another was begun in this second.
@@ -255,7 +271,7 @@ def begin_or_resume(wanted: TrialSequence) -> tuple[TrialSequence, bool]:
     except OSError as error:
         raise KvbenchError(f"cannot make {wanted.directory}: {error.strerror}; give another --results") from error
     wanted.save()
-    return wanted, False
+    return Begun(wanted, False, passed_over)
 
 
 def running_sequences(results: Path, system: str) -> list[Path]:

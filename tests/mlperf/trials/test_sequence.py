@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,29 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
     assert (summary["partial_failure"], summary["options"]["1"]["missing_files"]) == (False, [])
     assert (summary["trial_failures"], second["earlier_attempts"][0]["message"]) == ({}, "the drive is gone")
     assert not list(directory.rglob("*.unfinished"))
+
+
+def test_an_unfinished_sequence_of_another_commit_is_left_as_it_is_and_said_so(
+    shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> Path:
+        raise KvbenchError("the drive is gone")
+
+    choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
+    monkeypatch.setattr("kvbench.mlperf.trials.sequence.git_sha", lambda: "a" * 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run", fails)
+        with pytest.raises(KvbenchError, match="the drive is gone"):
+            run(choices)
+    (first,) = leaves_in(tmp_path)
+    before = (first / "kvbench_sequence.json").read_bytes()
+    monkeypatch.setattr("kvbench.mlperf.trials.sequence.git_sha", lambda: "b" * 40)
+    heard = StringIO()
+    second = run_sequence(SerialComm(), choices, Console(file=heard, width=1000))
+    assert leaves_in(tmp_path) == [first, second]
+    assert (first / "kvbench_sequence.json").read_bytes() == before
+    why = f"git_sha is '{'b' * 40}', was '{'a' * 40}'"
+    assert f"{first} is unfinished and left as it is: {why}\nbeginning {second} " in heard.getvalue()
 
 
 def test_an_option_of_which_no_trial_is_complete_has_no_figures(
