@@ -118,6 +118,7 @@ class Bench:
         with interrupt.raising():
             payload = make_payload(config, run_number(plan.run_id, topology.rank))
             arena = make_arena(sizes.arena_bytes, config.io.threads, payload)
+        stack.callback(arena.close)
         tiers = open_tiers(config, sizes.capacities, area)
         for tier in tiers:
             stack.callback(tier.close)

@@ -58,6 +58,12 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
     return memory
 
 
+def give_back(memory: mmap.mmap) -> None:
+    """Let the kernel have the pages of `anonymous_memory`, however long something still refers to it: its bytes are 0
+    from then on."""
+    memory.madvise(mmap.MADV_DONTNEED)
+
+
 class Lease:
     """Segments of the arena that one operation may use; a context that gives them back.
 
@@ -193,6 +199,10 @@ class Arena:
         """Let the body lie in `segments` again (None: in all, of which none may be lent), whatever landed there."""
         for segment in range(self.nbytes // SEGMENT_BYTES) if segments is None else segments:
             self.bytes[segment * SEGMENT_BYTES : (segment + 1) * SEGMENT_BYTES] = self._body
+
+    def close(self) -> None:
+        """Give its memory back; nothing is leased any more. A process that does several runs holds that of one."""
+        give_back(self._memory)
 
     def take_back(self, lease: Lease) -> None:
         """Called by the lease when its context ends."""

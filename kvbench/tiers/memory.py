@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kvbench import timed_io
 from kvbench.records.schema import Op, Path
-from kvbench.tiers.arena import Extents, Memory, anonymous_memory
+from kvbench.tiers.arena import Extents, Memory, anonymous_memory, give_back
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.transfer import Batch, Cell, Memories, Part, beside
 from kvbench.units import SECTOR_BYTES
@@ -144,6 +144,9 @@ class MemoryTier(Tier):
             start_ns = timed_io.now_ns()
             self.release(key)
             span.span_ns = timed_io.now_ns() - start_ns
+
+    def close(self) -> None:
+        give_back(self._slab)
 
     def release(self, key: int) -> None:
         with self._lock:
