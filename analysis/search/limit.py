@@ -15,9 +15,10 @@ runs (Pearson's X^2 / (N - 2)), never below 1, of weights that are already broug
 in common (`response`). McCullagh and Nelder, Generalized Linear Models, 2nd ed. 1989, sections 4.5 and 9.2; for a
 root of a fitted line it is the interval of Fieller (Journal of the Royal Statistical Society B 16, 1954).
 
-**What can be served.** In probes whose backlog grew, what was served is what can be: one estimate of the limit of
-each (`capacity`). The limit of all objectives is the lowest of theirs; as each of m upper ends
-has to hold, theirs are at 1 - 2.5 % / m.
+**What can be served.** In probes whose backlog grew, what was served is what can be; by what comes for each unit of
+load, of which the probes are a sample, it is the limit (`capacity`). The two errors add up in squares, the
+degrees of freedom after Welch and Satterthwaite (Biometrics Bulletin 2, 1946). The limit of all objectives is
+the lowest of theirs; as each of m upper ends has to hold, theirs are at 1 - 2.5 % / m.
 """
 
 from collections.abc import Sequence
@@ -164,26 +165,53 @@ def _kept_up(probes: Sequence[Served]) -> float:
 
 
 def capacity(probes: Sequence[Served], tail: float = TAIL) -> Limit:
-    """The load that can be served at most: what the saturated probes served, by what comes for each unit of load, which
-    all probes say together. With fewer than three such probes the interval is 25 %."""
+    """The load that can be served at most: what the saturated probes served, by what comes for each unit of load. With
+    fewer than three such probes the interval is 25 %."""
     kept = _kept_up(probes)
     clear = saturated(probes)
     chosen = clear if len(clear) >= SEVERAL else [p for p in probes if p.grew and p.load >= kept / _DOUBTFUL]
     chosen = [probe for probe in chosen if probe.served_per_s > 0]
     if not chosen:
         return UNKNOWN
-    each = sum(probe.offered_per_s for probe in probes) / sum(probe.load for probe in probes)
-    served = np.log([probe.served_per_s / each for probe in chosen])
-    estimate, many = float(served.mean()), len(served)
+    served = np.log([probe.served_per_s for probe in chosen])
+    each = _offered_for_each(probes, float(np.exp(served.mean())))
+    estimate, many = float(served.mean()) - float(np.log(each.value)), len(served)
     if len(clear) < SEVERAL:
         return Limit(float(np.exp(estimate)), float(np.exp(estimate - _ROUGH)), float(np.exp(estimate + _ROUGH)))
-    error = max(float(served.std(ddof=1)), _LEAST_SPREAD) / np.sqrt(many)
-    freedom = many - 1
+    of_served = max(float(served.std(ddof=1)), _LEAST_SPREAD) / np.sqrt(many)
+    error = float(np.hypot(of_served, each.error))
+    freedom = error**4 / (of_served**4 / (many - 1) + each.error**4 / each.freedom)
     return Limit(
         float(np.exp(estimate)),
         float(np.exp(estimate - _quantile(freedom, TAIL) * error)),
         float(np.exp(estimate + _quantile(freedom, tail) * error)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """Requests/s for each unit of load."""
+
+    value: float
+    error: float
+    """Of its logarithm."""
+    freedom: int
+
+
+def _offered_for_each(probes: Sequence[Served], per_s: float) -> _Offered:
+    """What the probes say together near the load at which `per_s` come; all of them, where few are near. The error is
+    that of an estimated ratio (Cochran, Sampling Techniques, 3rd ed. 1977, section 2.11)."""
+    load = per_s / _ratio(probes)
+    near = [probe for probe in probes if abs(np.log(probe.load / load)) <= np.log(_NEAR)]
+    chosen = near if len(near) >= _ENOUGH else probes
+    value, many = _ratio(chosen), max(len(chosen), 2)
+    apart = sum((probe.offered_per_s - value * probe.load) ** 2 for probe in chosen) * many / (many - 1)
+    return _Offered(value, float(np.sqrt(apart)) / sum(probe.offered_per_s for probe in chosen), many - 1)
+
+
+def _ratio(probes: Sequence[Served]) -> float:
+    """Of what came to the load, in all of them."""
+    return sum(probe.offered_per_s for probe in probes) / sum(probe.load for probe in probes)
 
 
 def lowest(limits: Sequence[Limit]) -> Limit:
@@ -195,6 +223,6 @@ def lowest(limits: Sequence[Limit]) -> Limit:
     return Limit(estimate, low, max(high, estimate))
 
 
-def _quantile(freedom: int, tail: float) -> float:
+def _quantile(freedom: float, tail: float) -> float:
     """Of Student's distribution."""
     return float(scipy.special.stdtrit(freedom, 1 - tail))

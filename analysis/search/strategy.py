@@ -37,8 +37,10 @@ _NARROW: Final = 1.25
 _FEWEST: Final = 8
 """Probes near the limit, before an interval is believed to be as narrow as it says."""
 _NEAR: Final = 1.3
+_SAME: Final = 1.03
+"""Of two limits."""
 _FAR: Final = 1.5
-"""Above the estimate: a backlog that grows there has to do with the limit."""
+"""Above the estimate: what was kept up with there was by chance, and a little more is not."""
 _CLEARLY: Final = 0.06
 _FARTHEST: Final = 0.08
 """From the estimate to a probe beside it, of the logarithm of the load."""
@@ -208,16 +210,22 @@ def _beside(probes: Sequence[Probe], limit: Limit, bounds: Bounds) -> tuple[floa
         clear = saturated([probe.served for probe in probes])
         if clear and len(clear) < SEVERAL:
             return min(probe.load for probe in clear), "searching"
-        apart = max(apart, _CLEARLY)
+        apart = max(apart, _CLEARLY) if clear else _beyond(probes, estimate)
     wanted = estimate * float(np.exp(side * apart))
     if bounds.whole:
         wanted = np.floor(min(wanted, estimate)) if side < 0 else np.ceil(max(wanted, estimate))
     return rounded(float(min(max(wanted, bounds.low), bounds.high)), bounds), "searching"
 
 
+def _beyond(probes: Sequence[Probe], estimate: float) -> float:
+    """How far above the estimate a backlog is sure to be seen: farther than all that was kept up with there."""
+    kept = max((probe.load for probe in probes if not probe.grew and probe.load <= estimate * _FAR), default=estimate)
+    return float(np.log(max(kept / estimate, 1.0))) + _CLEARLY
+
+
 def _at_what_can_be_served(probes: Sequence[Probe], estimate: float) -> bool:
-    """Whether the backlog grows not far above the limit."""
-    return any(probe.grew and probe.load <= estimate * _FAR for probe in probes)
+    """Whether that is what limits."""
+    return capacity([probe.served for probe in probes]).estimate <= estimate * _SAME
 
 
 def rounded(load: float, bounds: Bounds) -> float:

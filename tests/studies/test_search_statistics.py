@@ -27,6 +27,10 @@ def steady(rng: np.random.Generator, requests: int) -> Floats:
     return np.full(requests, SERVICE_S)
 
 
+def slow(rng: np.random.Generator, requests: int) -> Floats:
+    return np.full(requests, 4 * SERVICE_S)
+
+
 def exponential(rng: np.random.Generator, requests: int) -> Floats:
     return rng.exponential(SERVICE_S, requests)
 
@@ -113,6 +117,8 @@ KNOWN = {
     "a pipe, far bound": (Queue(steady, 95, 1.0), MOST),
     "a pipe, short probes": (Queue(steady, 95, 0.3, seconds=6), MOST),
     "a pipe that varies between runs": (Queue(steady, 95, 1.0, between_runs=0.02), MOST),
+    # Of so few requests, how many came is as uncertain as how many were served.
+    "a slow pipe, short probes": (Queue(slow, 95, 1.0, seconds=6), MOST / 4),
 }
 
 
@@ -132,6 +138,13 @@ def test_the_interval_holds_the_limit_in_nine_of_ten_searches(name: str) -> None
     assert held >= HELD * TRIALS, [(limit.low / truth, limit.high / truth) for limit in limits]
     assert np.median([limit.estimate for limit in limits]) == pytest.approx(truth, rel=0.05)
     assert np.median([limit.width for limit in limits]) <= 0.1, "an interval that holds all says nothing"
+
+
+def test_a_slow_pipe_does_not_want_all_probes_that_there_may_be() -> None:
+    queue, truth = KNOWN["a slow pipe, short probes"]
+    searches = [queue.search(seed, bounds_around(truth, seed)) for seed in range(10)]
+    assert all(outcome == "found" for _, outcome, _ in searches)
+    assert np.mean([len(probes) for probes, _, _ in searches]) < 25
 
 
 @pytest.mark.parametrize("name", ["exponential service, p95", "a pipe, far bound"])
