@@ -3,6 +3,7 @@
 import math
 from typing import Final
 
+import pandas as pd
 from kvbench_analysis.search.limit import Limit
 from kvbench_analysis.search.study import SearchFigures, to_json
 from kvbench_analysis.text import units
@@ -56,6 +57,12 @@ def sentence(figures: SearchFigures) -> str:
     )
     if _is_served(figures):
         text += " What limits it is what can be served: above, the backlog grows."
+    again = _met_again(figures.probes)
+    if again is not None:
+        text += (
+            f" Exceeded at {_load(again[0])}, it is met again at {_load(again[1])}: other requests come at them, "
+            f"as from another part of a trace; a search with --to below {_load(again[1])} keeps clear of that."
+        )
     if outcome == "wide":
         text += (
             f" The interval is wider than the {100 * asked.precision:.3g} % that were asked for: give more probes "
@@ -114,6 +121,17 @@ def print_search(figures: SearchFigures, console: Console) -> None:
 
 
 _WORDS: Final = {"met": "met", "exceeded": "exceeded", "open": "at the limit"}
+
+
+def _met_again(probes: pd.DataFrame) -> tuple[float, float] | None:
+    """The lowest load that is met above one that is exceeded, with the nearest of those; each tried more than once, as
+    a single answer may be wrong. None where there is none."""
+    often = probes.groupby("load").filter(lambda those: len(those) > 1)
+    exceeded, met = (often.loc[often["verdict"] == each, "load"] for each in ("exceeded", "met"))
+    above = met[met > exceeded.min()]
+    if above.empty:
+        return None
+    return float(exceeded[exceeded < above.min()].max()), float(above.min())
 
 
 def _is_served(figures: SearchFigures) -> bool:

@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from kvbench_analysis import load
+from kvbench_analysis.search.limit import Limit
 from kvbench_analysis.search.print import sentence
 from kvbench_analysis.search.study import SearchFigures, search_figures
 from rich.console import Console
@@ -57,6 +59,28 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
     changes: dict[str, Any] = {"seconds": 1.0, "warmup_s": 0.1, "most": 4, "low": 100.0, "high": 1600.0}
     changes["objectives"] = ("storage_p50<60s",)
     return replace(wanted(configuration(tmp_path)), **changes)
+
+
+AGAIN = "Exceeded at 9.5, it is met again at 12: other requests come at them"
+
+
+@pytest.mark.parametrize(
+    ("tried", "said"),
+    [
+        ({6: "met", 9: "exceeded", 9.5: "exceeded", 12: "met", 14: "open"}, True),
+        ({6: "met", 9: "exceeded", 9.5: "exceeded"}, False),
+        ({6: "open", 9: "exceeded", 9.5: "open", 12: "open"}, False),
+    ],
+)
+def test_a_load_that_is_met_above_one_that_is_exceeded_is_said(
+    short: Wanted, tmp_path: Path, tried: dict[float, str], said: bool
+) -> None:
+    figures, _ = carried_out(replace(short, most=1), tmp_path / "search.h5")
+    rows = [{"load": load, "verdict": verdict} for load, verdict in tried.items() for _ in range(2)]
+    found = replace(figures, outcome="wide", limit=Limit(7, 0, 9), probes=pd.DataFrame(rows))
+    assert (AGAIN in sentence(found)) == said
+    # Of one probe alone it may be chance.
+    assert AGAIN not in sentence(replace(found, probes=pd.DataFrame(rows[::2])))
 
 
 @pytest.mark.slow
