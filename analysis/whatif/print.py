@@ -43,7 +43,7 @@ def print_whatif(figures: WhatIfFigures, console: Console) -> None:
         for word, key in (("device", "device_share"), ("host", "host_share"), ("run queue", "runq_share"))
     )
     console.print(
-        f"Time of operations as it is: {shares}; copies in user space {units.share(base['copy_share'])}.",
+        f"Time of threads in operations, as it is: {shares}; copies in user space {units.share(base['copy_share'])}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from kvbench_analysis.figures.thread_time import SPLIT
+from kvbench_analysis.tables.batch_sums import batch_sums, overlap
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.virtual import virtual_speed
 from kvbench_analysis.tables.window import Window
@@ -41,8 +43,8 @@ class WhatIfRun:
     p95_ns: float
     requests_per_s: float
     device_share: float
-    """Of the wall time of all operations of the measured phase, as the kernel accounted it; NaN where nobody knows it
-    of operations (those that overlap)."""
+    """Of the time that threads spent in operations of the measured phase, as the kernel accounted it: of batches whose
+    operations overlap, and of the others. NaN where the file does not say it."""
     host_share: float
     runq_share: float
     copy_share: float
@@ -100,10 +102,13 @@ def _values(metric: str, columns: dict[str, NDArray[Any]]) -> NDArray[np.float64
 
 
 def _shares(run: Run) -> dict[str, float]:
-    names = [f"{part}_ns" for part in _PARTS]
-    columns = run.columns(["phase", "errno", "wall_ns", *names])
+    columns = run.columns(["phase", "errno", "timed_by", *(f"{part}_ns" for part in _PARTS)])
+    together = overlap(columns["timed_by"])
     counted = (columns["phase"] == Phase.MEASURE) & (columns["errno"] == 0)
-    wall_ns = float(columns["wall_ns"][counted].sum())
-    sums = {part: float(columns[name][counted].sum()) for part, name in zip(_PARTS, names, strict=True)}
-    known = wall_ns > 0 and sum(sums[part] for part in _PARTS[:3]) > 0
-    return {f"{part}_share": sums[part] / wall_ns if known else float("nan") for part in _PARTS}
+    sums = {part: float(columns[f"{part}_ns"][counted & ~together].sum()) for part in _PARTS}
+    if (counted & together).any():
+        batches = batch_sums(run, ["rank"])
+        for part in _PARTS:
+            sums[part] += float(batches[f"batch_{part}_ns"].sum()) if len(batches) else float("nan")
+    whole_ns = sum(sums[part] for part in SPLIT)
+    return {f"{part}_share": sums[part] / whole_ns if whole_ns else float("nan") for part in _PARTS}

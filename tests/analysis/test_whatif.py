@@ -22,7 +22,7 @@ from synthetic import SyntheticRun, run_attributes, run_tables, synthetic_run
 
 from kvbench.config.virtual_speed import VirtualSpeed
 from kvbench.records.reader import KvbenchError
-from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Phase, RequestState
+from kvbench.records.schema import RECORD_DTYPE, REQUEST_DTYPE, Op, Phase, RequestState, TimedBy
 from kvbench.run.order import marks_of
 
 MS = 1_000_000
@@ -82,6 +82,30 @@ def test_a_run_says_what_a_load_took_where_requests_are_served_as_an_engine_does
     shares = figures.device_share, figures.host_share, figures.runq_share, figures.copy_share
     assert shares == pytest.approx((0.6, 0.3, 0.1, 0.2))
     assert (figures.asleep_s, figures.busy_s) == (0, 0)
+
+
+def test_the_time_of_what_overlaps_is_that_of_its_batches(tmp_path: Path) -> None:
+    records = np.zeros(3, RECORD_DTYPE)
+    records["phase"], records["wall_ns"] = Phase.MEASURE, 100
+    # Two reads in flight together for 100 of a batch of 120; and a write by itself.
+    records["timed_by"][:2] = TimedBy.URING
+    records["device_ns"][2], records["host_ns"][2], records["copy_ns"][2] = 40, 60, 10
+    rows = np.zeros(1, REQUEST_DTYPE)
+    rows["phase"], rows["state"], rows["end_ns"] = Phase.MEASURE, RequestState.DONE, 100
+    rows["hit_tokens"] = 1
+    columns = {
+        "rank": 0, "tier": 0, "op": Op.READ, "phase": Phase.MEASURE, "timed_by": TimedBy.URING, "batches": 1,
+        "operations": 2, "errors": 0, "nbytes": 0,
+        "wall_ns": 120, "device_ns": 90, "host_ns": 20, "runq_ns": 10, "copy_ns": 0,
+        "helper_ns": 5,
+    }  # fmt: skip
+    splits = {name: np.array([value]) for name, value in columns.items()}
+    made = SyntheticRun(records, rows, run_attributes(1, 1), run_tables(records, rows, 1, 1))
+    told = whatif_run(load(made.changed(tables={"splits": splits}).write(tmp_path / "told.h5")))
+    assert (told.device_share, told.host_share, told.runq_share, told.copy_share) == pytest.approx(
+        (130 / 220, 80 / 220, 10 / 220, 10 / 220)
+    )
+    assert math.isnan(whatif_run(load(made.write(tmp_path / "untold.h5"))).device_share)
 
 
 def test_times_of_a_run_that_was_stretched_are_of_what_they_stand_for(tmp_path: Path) -> None:
@@ -262,7 +286,7 @@ def test_the_table_fits_80_columns_and_says_that_it_is_predicted() -> None:
     out = io.StringIO()
     print_whatif(figures_of(table), Console(file=out, width=80))
     text = out.getvalue()
-    assert max(len(line) for line in text.split("Time of operations")[0].splitlines()) <= 80
+    assert max(len(line) for line in text.split("Time of threads")[0].splitlines()) <= 80
     assert "Predicted by experiment" in text
     assert "delays alone" in text
 
