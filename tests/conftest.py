@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
+# Asserts in a class of tests that other folders derive from, too, say what they compared.
+pytest.register_assert_rewrite("tier_contract")
+
 # How long one example takes says nothing where other tests run beside it.
 settings.register_profile("beside others", deadline=None)
 settings.load_profile("beside others")

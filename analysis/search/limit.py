@@ -155,11 +155,14 @@ def saturated(probes: Sequence[Served]) -> list[Served]:
 
 
 def _kept_up(probes: Sequence[Served]) -> float:
-    """The highest load that was kept up with. One probe that kept up where several could not, clearly below it, did so
-    by chance, and would make all of them doubtful."""
+    """The highest load that was kept up with. One probe that kept up where several could not, clearly below it or far
+    more often at the same load, did so by chance, and would make all of them doubtful."""
 
     def by_chance(load: float) -> bool:
-        return sum(probe.grew and probe.load <= load / _DOUBTFUL for probe in probes) >= SEVERAL
+        there = [probe.grew for probe in probes if probe.load == load]
+        grew = sum(there)
+        often = grew >= SEVERAL and grew >= SEVERAL * (len(there) - grew)
+        return often or sum(probe.grew and probe.load <= load / _DOUBTFUL for probe in probes) >= SEVERAL
 
     return max((probe.load for probe in probes if not probe.grew and not by_chance(probe.load)), default=0.0)
 

@@ -60,8 +60,8 @@ def sentence(figures: SearchFigures) -> str:
     again = _met_again(figures.probes)
     if again is not None:
         text += (
-            f" Exceeded at {_load(again[0])}, it is met again at {_load(again[1])}: other requests come at them, "
-            f"as from another part of a trace; a search with --to below {_load(again[1])} keeps clear of that."
+            f" Exceeded at {_load(again[0])}, it is met again at {_load(again[1])}: other requests may come at "
+            f"them, as from another part of a trace; a search with --to below {_load(again[1])} keeps clear of that."
         )
     if outcome == "wide":
         text += (
@@ -123,13 +123,17 @@ def print_search(figures: SearchFigures, console: Console) -> None:
 _WORDS: Final = {"met": "met", "exceeded": "exceeded", "open": "at the limit"}
 
 
+_APART: Final = 1.25
+"""Times the lowest load that is exceeded: so far no chance leads."""
+
+
 def _met_again(probes: pd.DataFrame) -> tuple[float, float] | None:
-    """The lowest load that is met above one that is exceeded, with the nearest of those; each tried more than once, as
-    a single answer may be wrong. None where there is none."""
+    """The lowest load that is met above one that is exceeded, with the nearest of those; each tried more than once, and
+    some of them far apart, as an answer near the limit may be wrong. None where there is none."""
     often = probes.groupby("load").filter(lambda those: len(those) > 1)
     exceeded, met = (often.loc[often["verdict"] == each, "load"] for each in ("exceeded", "met"))
     above = met[met > exceeded.min()]
-    if above.empty:
+    if above.empty or above.max() < _APART * exceeded.min():
         return None
     return float(exceeded[exceeded < above.min()].max()), float(above.min())
 

@@ -210,7 +210,11 @@ def _beside(probes: Sequence[Probe], limit: Limit, bounds: Bounds) -> tuple[floa
         clear = saturated([probe.served for probe in probes])
         if clear and len(clear) < SEVERAL:
             return min(probe.load for probe in clear), "searching"
-        apart = max(apart, _CLEARLY) if clear else _beyond(probes, estimate)
+        apart = max(apart, _CLEARLY)
+        if not clear:
+            beyond = max(apart, _beyond(probes, estimate))
+            if estimate * float(np.exp(beyond)) <= bounds.high or _tells(probes, bounds.high):
+                apart = beyond
     wanted = estimate * float(np.exp(side * apart))
     if bounds.whole:
         wanted = np.floor(min(wanted, estimate)) if side < 0 else np.ceil(max(wanted, estimate))
@@ -221,6 +225,12 @@ def _beyond(probes: Sequence[Probe], estimate: float) -> float:
     """How far above the estimate a backlog is sure to be seen: farther than all that was kept up with there."""
     kept = max((probe.load for probe in probes if not probe.grew and probe.load <= estimate * _FAR), default=estimate)
     return float(np.log(max(kept / estimate, 1.0))) + _CLEARLY
+
+
+def _tells(probes: Sequence[Probe], load: float) -> bool:
+    """Whether a backlog is likely to be seen at the highest load that there is."""
+    there = [probe.grew for probe in probes if probe.load >= load]
+    return 3 * sum(there) >= 2 * len(there)
 
 
 def _at_what_can_be_served(probes: Sequence[Probe], estimate: float) -> bool:

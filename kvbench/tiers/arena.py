@@ -61,7 +61,8 @@ def anonymous_memory(nbytes: int) -> mmap.mmap:
 def give_back(memory: mmap.mmap) -> None:
     """Let the kernel have the pages of `anonymous_memory`, however long something still refers to it: its bytes are 0
     from then on."""
-    memory.madvise(mmap.MADV_DONTNEED)
+    with suppress(OSError):  # locked memory stays
+        memory.madvise(mmap.MADV_DONTNEED)
 
 
 class Lease:

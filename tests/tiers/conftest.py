@@ -15,7 +15,6 @@ from kvbench.tiers.payload import Payload
 from kvbench.units import KIB, MIB, SEGMENT_BYTES
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
-pytest.register_assert_rewrite("tier_contract")
 
 TMPFS = Path("/dev/shm")
 DEVICE_BYTES = 32 * MIB + 20 * KIB

@@ -284,7 +284,7 @@ class _Trials:
         raise RanksFailed(f"{what}\nThe same command goes on with {self._sequence.directory}, without what is complete")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False)
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _duration(seconds: float) -> str:

@@ -260,7 +260,7 @@ def begin_or_resume(wanted: TrialSequence) -> Begun:
             changed = (name for name in ("nodes", "filesystems") if wanted.content[name] != found.content[name])
             found.content.setdefault("resumed", []).append(again | {name: wanted.content[name] for name in changed})
             return Begun(found, True, "")
-        passed_over = passed_over or f"{found.directory} is unfinished and left as it is: {'; '.join(unlike)}"
+        passed_over = passed_over or f"{found.directory} is not complete, and left as it is: {'; '.join(unlike)}"
     try:
         while wanted.directory.exists():
             # Another was begun in this second.

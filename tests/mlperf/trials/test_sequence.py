@@ -179,7 +179,7 @@ def test_an_unfinished_sequence_of_another_commit_is_left_as_it_is_and_said_so(
     assert leaves_in(tmp_path) == [first, second]
     assert (first / "kvbench_sequence.json").read_bytes() == before
     why = f"git_sha is '{'b' * 40}', was '{'a' * 40}'"
-    assert f"{first} is unfinished and left as it is: {why}\nbeginning {second} " in heard.getvalue()
+    assert f"{first} is not complete, and left as it is: {why}\nbeginning {second} " in heard.getvalue()
 
 
 def test_an_option_of_which_no_trial_is_complete_has_no_figures(
