@@ -166,7 +166,7 @@ def test_a_job_that_is_cancelled_keeps_what_it_measured(slurm: Slurm, way: str) 
 
 
 def test_a_job_whose_time_is_nearly_up_ends_in_good_order(slurm: Slurm) -> None:
-    job = slurm.submit("pmix", *ENDLESS, sbatch=("--time=1", "--signal=USR1@30"))
+    job = slurm.submit("pmix", *ENDLESS, sbatch=("--time=2", "--signal=USR1@70"))
     job.wait_for_end()
     assert "TIME LIMIT" not in job.said.upper(), job.said
     assert attributes(job.out)["status"] == "interrupted", job.said
