@@ -15,6 +15,7 @@ from kvbench.tiers.payload import Payload
 from kvbench.units import KIB, MIB, SEGMENT_BYTES
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "cli" / "harness"))
 
 TMPFS = Path("/dev/shm")
 DEVICE_BYTES = 32 * MIB + 20 * KIB

@@ -10,13 +10,13 @@ from tier_contract import (
     IO_BYTES,
     SMALL,
     TierContract,
+    need_direct_io,
     new_batch,
     new_cell,
     new_rings,
     read,
     row_of,
     rows_of,
-    takes_direct_io,
     write,
 )
 
@@ -43,8 +43,7 @@ class TestFileTier(TierContract):
     @pytest.fixture(params=PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}".lower())
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         read_path, write_path = request.param
-        if Path.DIRECT in request.param and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, *request.param)
         tier = FileTier(folder, read_path, write_path, IO_BYTES, drop_page_cache=True)
         yield tier
         tier.close()
@@ -104,8 +103,7 @@ class TestLaidOutFiles(TierContract):
     @pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         layout, path, sync = request.param
-        if path == Path.DIRECT and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, path)
         write_path = path if path == Path.DIRECT else Path.BUFFERED
         tier = FileTier(folder, path, write_path, IO_BYTES, drop_page_cache=True, layout=layout, sync=sync)
         yield tier
@@ -161,8 +159,7 @@ class TestFilesOnRings(TierContract):
     @pytest.fixture(params=list(RINGS.values()), ids=list(RINGS))
     def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
         layout, path, sync = request.param
-        if path == Path.DIRECT and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, path)
         tier = FileTier(folder, path, path, IO_BYTES, True, layout=layout, sync=sync, overlapping=new_rings())
         tier.begin_thread(arena.bytes)
         yield tier

@@ -11,18 +11,17 @@ from tier_contract import (
     LARGE,
     SMALL,
     TierContract,
+    need_direct_io,
     new_batch,
     rows_of,
-    takes_direct_io,
 )
+from transfer_library import need_nixl
 
 from kvbench.config.run_config import Layout
-from kvbench.errors import KvbenchError
 from kvbench.records.schema import Op, Path, TimedBy
 from kvbench.tiers.arena import Arena, Lease
 from kvbench.tiers.contract import Tier
 from kvbench.tiers.file.naming import SLAB_NAME
-from kvbench.tiers.file.nixl_library import load
 from kvbench.tiers.file.nixl_transfers import NixlTransfers
 from kvbench.tiers.file.slab import SlabTier
 from kvbench.tiers.file.tier import FileTier
@@ -40,12 +39,7 @@ TRANSFERS = {
 
 def new_transfers(options: dict[str, str]) -> NixlTransfers:
     """Those of NIXL; the test is skipped where it is not installed."""
-    try:
-        load()
-    except KvbenchError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    need_nixl()
     return NixlTransfers("POSIX", options)
 
 
@@ -55,8 +49,7 @@ class TestFilesByNixl(TierContract):
     @pytest.fixture(params=list(TRANSFERS.values()), ids=list(TRANSFERS))
     def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
         layout, path, sync, options = request.param
-        if path == Path.DIRECT and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, path)
         transfers = new_transfers(options)
         tier = FileTier(folder, path, path, IO_BYTES, True, layout=layout, sync=sync, overlapping=transfers)
         tier.begin_thread(arena.bytes)
@@ -101,8 +94,7 @@ class TestSlabByNixl(TierContract):
 
     @pytest.fixture(params=[Path.BUFFERED, Path.DIRECT], ids=["buffered", "direct"])
     def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
-        if request.param == Path.DIRECT and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, request.param)
         most, transfers = LARGE + 64 * SMALL, new_transfers({})
         tier = SlabTier(folder / SLAB_NAME, request.param, request.param, IO_BYTES, True, most, overlapping=transfers)
         tier.begin_thread(arena.bytes)

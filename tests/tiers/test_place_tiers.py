@@ -11,6 +11,7 @@ from tier_contract import (
     LARGE,
     SMALL,
     TierContract,
+    need_direct_io,
     new_batch,
     new_cell,
     new_rings,
@@ -18,7 +19,6 @@ from tier_contract import (
     row_of,
     rows_of,
     scramble,
-    takes_direct_io,
     write,
 )
 
@@ -54,8 +54,7 @@ class TestPlacesOnRings(TierContract):
     def tier(self, request: pytest.FixtureRequest, folder: FilePath, arena: Arena) -> Iterator[Tier]:
         kind, _, name = request.param.partition("-")
         path = Path.DIRECT if name == "direct" else Path.BUFFERED
-        if path == Path.DIRECT and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, path)
         most, rings = LARGE + 64 * SMALL, new_rings()
         tier: Tier
         if kind == "slab":
@@ -84,8 +83,7 @@ class TestSlabTier(TierContract):
     @pytest.fixture(params=SLAB_PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}-{paths[2]}".lower())
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         read_path, write_path, sync = request.param
-        if Path.DIRECT in request.param and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, *request.param)
         tier = SlabTier(folder / SLAB_NAME, read_path, write_path, IO_BYTES, True, LARGE + 64 * SMALL, sync)
         yield tier
         tier.close()
@@ -192,8 +190,7 @@ class TestBucketTier(TierContract):
     @pytest.fixture(params=SLAB_PATHS, ids=lambda paths: f"{paths[0].name}-{paths[1].name}-{paths[2]}".lower())
     def tier(self, request: pytest.FixtureRequest, folder: FilePath) -> Iterator[Tier]:
         read_path, write_path, sync = request.param
-        if Path.DIRECT in request.param and not takes_direct_io(folder):
-            pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+        need_direct_io(folder, *request.param)
         capacity = LARGE + 64 * SMALL
         tier = BucketTier(folder, read_path, write_path, IO_BYTES, True, capacity, 2 * LARGE, 0.5, sync)
         yield tier

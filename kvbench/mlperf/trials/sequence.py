@@ -177,7 +177,9 @@ class TrialSequence:
             if self.content[key] != other.content[key]
         ]
         settings = [[entry["config"] for entry in each.content["options"]] for each in (self, other)]
-        return found + ["the options or their settings differ"] * (settings[0] != settings[1])
+        if settings[0] != settings[1]:
+            found.append("the options or their settings differ")
+        return found
 
     def trials(self) -> Iterator[dict[str, Any]]:
         """What stands of each trial, in order."""

@@ -34,6 +34,11 @@ def run(choices: Choices) -> Path:
     return run_sequence(SerialComm(), choices, QUIET)
 
 
+def fails(*arguments: Any) -> Path:
+    """In the place of a run."""
+    raise KvbenchError("the drive is gone")
+
+
 def trials_of(sequence: dict[str, Any]) -> list[dict[str, Any]]:
     return [trial for option in sequence["options"] for trial in option["trials"]]
 
@@ -162,9 +167,6 @@ def test_a_failed_trial_is_repeated_alone_and_a_complete_one_is_left_as_it_is(
 def test_an_unfinished_sequence_of_another_commit_is_left_as_it_is_and_said_so(
     shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*arguments: Any) -> Path:
-        raise KvbenchError("the drive is gone")
-
     choices = choices_in(shm, tmp_path, options=(1,), trials=1, trial_seconds=0.2)
     monkeypatch.setattr("kvbench.mlperf.trials.sequence.git_sha", lambda: "a" * 40)
     with monkeypatch.context() as patch:
@@ -185,9 +187,6 @@ def test_an_unfinished_sequence_of_another_commit_is_left_as_it_is_and_said_so(
 def test_an_option_of_which_no_trial_is_complete_has_no_figures(
     shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*arguments: Any) -> Path:
-        raise KvbenchError("the drive is gone")
-
     monkeypatch.setattr(runner, "run", fails)
     choices = choices_in(shm, tmp_path, options=(1,), trials=1)
     with pytest.raises(KvbenchError, match="the drive is gone"):
@@ -312,9 +311,6 @@ def test_an_interrupted_trial_says_so_and_the_next_start_goes_on(
 def test_a_sequence_that_asks_for_something_else_begins_anew(
     shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*arguments: Any) -> Path:
-        raise KvbenchError("the drive is gone")
-
     monkeypatch.setattr(runner, "run", fails)
     for changes in ({"system": "one"}, {"system": "two"}, {"system": "two"}):
         with pytest.raises(KvbenchError, match="the drive is gone"):

@@ -274,7 +274,13 @@ def new_rings() -> Rings:
     return Rings(4)
 
 
-def takes_direct_io(folder: FilePath) -> bool:
+def need_direct_io(folder: FilePath, *asked: object) -> None:
+    """Skip the test where one of the paths that are `asked` for is direct and the filesystem refuses that."""
+    if Path.DIRECT in asked and not _takes_direct_io(folder):
+        pytest.skip(f"the filesystem of {folder} refuses O_DIRECT")
+
+
+def _takes_direct_io(folder: FilePath) -> bool:
     probe = FileTier(folder, Path.BUFFERED, Path.DIRECT, IO_BYTES, drop_page_cache=False)
     page = np.frombuffer(mmap.mmap(-1, SECTOR_BYTES), dtype=np.uint8)
     try:
