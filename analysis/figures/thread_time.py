@@ -59,7 +59,7 @@ def with_batches(cells: pd.DataFrame, sums: pd.DataFrame, by: list[str]) -> pd.D
     of_batches = [f"batch_{part}_ns" for part in BATCH_TIMES]
     cells = cells.reset_index(drop=True)
     keys = pd.MultiIndex.from_frame(cells[by])
-    found = sums.set_index(by)[of_batches].reindex(keys)
+    found = sums[of_batches].set_axis(pd.MultiIndex.from_frame(sums[by])).reindex(keys)
     overlapping = cells["overlap"].to_numpy(bool)
     first = overlapping.copy()
     first[overlapping] = ~cells.loc[overlapping, by].duplicated().to_numpy()

@@ -3,9 +3,8 @@
 import math
 from typing import Final
 
-import pandas as pd
 from kvbench_analysis.search.limit import Limit
-from kvbench_analysis.search.study import SearchFigures, to_json
+from kvbench_analysis.search.study import SearchFigures, met_again, to_json
 from kvbench_analysis.text import units
 from kvbench_analysis.text.safe import safe_text
 from kvbench_analysis.text.table import print_table
@@ -57,7 +56,7 @@ def sentence(figures: SearchFigures) -> str:
     )
     if _is_served(figures):
         text += " What limits it is what can be served: above, the backlog grows."
-    again = _met_again(figures.probes)
+    again = met_again(figures.probes)
     if again is not None:
         text += (
             f" Exceeded at {_load(again[0])}, it is met again at {_load(again[1])}: other requests may come at "
@@ -121,21 +120,6 @@ def print_search(figures: SearchFigures, console: Console) -> None:
 
 
 _WORDS: Final = {"met": "met", "exceeded": "exceeded", "open": "at the limit"}
-
-
-_APART: Final = 1.25
-"""Times the lowest load that is exceeded: so far no chance leads."""
-
-
-def _met_again(probes: pd.DataFrame) -> tuple[float, float] | None:
-    """The lowest load that is met above one that is exceeded, with the nearest of those; each tried more than once, and
-    some of them far apart, as an answer near the limit may be wrong. None where there is none."""
-    often = probes.groupby("load").filter(lambda those: len(those) > 1)
-    exceeded, met = (often.loc[often["verdict"] == each, "load"] for each in ("exceeded", "met"))
-    above = met[met > exceeded.min()]
-    if above.empty or above.max() < _APART * exceeded.min():
-        return None
-    return float(exceeded[exceeded < above.min()].max()), float(above.min())
 
 
 def _is_served(figures: SearchFigures) -> bool:

@@ -205,16 +205,16 @@ def _beside(probes: Sequence[Probe], limit: Limit, bounds: Bounds) -> tuple[floa
     apart = min(max(limit.width if np.isfinite(limit.width) else _FARTHEST, bounds.precision / 2), _FARTHEST)
     below = sum(load < estimate for load in near)
     side = -1 if below <= len(near) - below else 1
-    if side > 0 and _at_what_can_be_served(probes, estimate):
-        # Near what can be served, a probe says most that is clearly above.
-        clear = saturated([probe.served for probe in probes])
+    served = [probe.served for probe in probes]
+    if side > 0 and capacity(served).estimate <= estimate * _SAME:
+        # At what can be served, a probe says most that is clearly above.
+        clear = saturated(served)
         if clear and len(clear) < SEVERAL:
             return min(probe.load for probe in clear), "searching"
         apart = max(apart, _CLEARLY)
-        if not clear:
-            beyond = max(apart, _beyond(probes, estimate))
-            if estimate * float(np.exp(beyond)) <= bounds.high or _tells(probes, bounds.high):
-                apart = beyond
+        beyond = max(apart, _beyond(probes, estimate))
+        if not clear and (estimate * float(np.exp(beyond)) <= bounds.high or _tells(probes, bounds.high)):
+            apart = beyond
     wanted = estimate * float(np.exp(side * apart))
     if bounds.whole:
         wanted = np.floor(min(wanted, estimate)) if side < 0 else np.ceil(max(wanted, estimate))
@@ -231,11 +231,6 @@ def _tells(probes: Sequence[Probe], load: float) -> bool:
     """Whether a backlog is likely to be seen at the highest load that there is."""
     there = [probe.grew for probe in probes if probe.load >= load]
     return 3 * sum(there) >= 2 * len(there)
-
-
-def _at_what_can_be_served(probes: Sequence[Probe], estimate: float) -> bool:
-    """Whether that is what limits."""
-    return capacity([probe.served for probe in probes]).estimate <= estimate * _SAME
 
 
 def rounded(load: float, bounds: Bounds) -> float:

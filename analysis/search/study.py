@@ -23,6 +23,8 @@ JSON_VERSION: Final = 1
 
 _NEAR: Final = 0.2
 """Of the logarithm of the load: from probes so near to the limit its rate of requests is told."""
+_APART: Final = 1.25
+"""Times the lowest load that is exceeded: so far no chance leads."""
 _PROBES: Final = (
     "probe", "load", "seconds", "took_s", "requests", "offered_per_s", "served_per_s", "served_share", "grew",
     "unserved",
@@ -161,6 +163,17 @@ def _rate(limit: Limit, probes: pd.DataFrame, asked: Asked) -> Limit:
     near = near if near.any() else np.ones(len(loads), bool)
     each = float((rates[near] / loads[near]).mean())
     return Limit(limit.estimate * each, limit.low * each, limit.high * each)
+
+
+def met_again(probes: pd.DataFrame) -> tuple[float, float] | None:
+    """The lowest load that is met above one that is exceeded, with the nearest of those; each tried more than once, and
+    some of them far apart, as an answer near the limit may be wrong. None where there is none."""
+    often = probes.groupby("load").filter(lambda those: len(those) > 1)
+    exceeded, met = (often.loc[often["verdict"] == each, "load"] for each in ("exceeded", "met"))
+    above = met[met > exceeded.min()]
+    if above.empty or above.max() < _APART * exceeded.min():
+        return None
+    return float(exceeded[exceeded < above.min()].max()), float(above.min())
 
 
 def to_json(figures: SearchFigures, sentence: str) -> str:

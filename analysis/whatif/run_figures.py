@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from kvbench_analysis.figures.thread_time import SPLIT
+import pandas as pd
+from kvbench_analysis.figures.thread_time import SPLIT, thread_time, with_batches
 from kvbench_analysis.tables.batch_sums import batch_sums, overlap
 from kvbench_analysis.tables.load import Run
 from kvbench_analysis.tables.virtual import virtual_speed
@@ -27,7 +28,7 @@ an engine does it (look-ups and loads of those that found anything); else the la
 _COLUMNS: Final = (
     "phase", "state", "intended_ns", "end_ns", "look_up_ns", "load_ns", "first_token_ns", "hit_tokens",
 )  # fmt: skip
-_PARTS: Final = ("device", "host", "runq", "copy")
+_PARTS: Final = (*SPLIT, "copy")
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,11 @@ def _values(metric: str, columns: dict[str, NDArray[Any]]) -> NDArray[np.float64
 
 
 def _shares(run: Run) -> dict[str, float]:
-    columns = run.columns(["phase", "errno", "timed_by", *(f"{part}_ns" for part in _PARTS)])
-    together = overlap(columns["timed_by"])
+    names = ["wall_ns", *(f"{part}_ns" for part in _PARTS)]
+    columns = run.columns(["phase", "errno", "rank", "timed_by", *names])
     counted = (columns["phase"] == Phase.MEASURE) & (columns["errno"] == 0)
-    sums = {part: float(columns[f"{part}_ns"][counted & ~together].sum()) for part in _PARTS}
-    if (counted & together).any():
-        batches = batch_sums(run, ["rank"])
-        for part in _PARTS:
-            sums[part] += float(batches[f"batch_{part}_ns"].sum()) if len(batches) else float("nan")
-    whole_ns = sum(sums[part] for part in SPLIT)
-    return {f"{part}_share": sums[part] / whole_ns if whole_ns else float("nan") for part in _PARTS}
+    rows = pd.DataFrame({name: columns[name][counted] for name in ("rank", *names)})
+    rows["overlap"] = overlap(columns["timed_by"][counted])
+    cells = rows.groupby("rank", as_index=False).agg(dict.fromkeys(names, "sum") | {"overlap": "any"})
+    time = thread_time(with_batches(cells, batch_sums(run, ["rank"]), ["rank"]), _PARTS)
+    return {f"{part}_share": time.share(part) for part in _PARTS}
